@@ -1,0 +1,153 @@
+# mana_ai: mission runner inside PostgreSQL.
+#
+# As PGXS users expect:   make && sudo make install && make installcheck   (PG_CONFIG=... selects the server)
+# On a fresh Debian:      make demo, make test, make bench                 (install what is missing first)
+# `make help` lists everything.
+
+EXTENSION = mana_ai
+EXTVERSION = 0.1.0
+
+# The install script is these files, in this order. A file in sql/ that is not listed fails `make test`.
+SQL_TOPICS = schema.sql tools.sql lww.sql functions.sql status.sql privileges.sql attach_at_create.sql
+
+# Tests that `make installcheck` runs: test/sql/NAME.sql and test/isolation/specs/NAME.spec.
+REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
+ISOLATION = $(sort $(patsubst test/isolation/specs/%.spec,%,$(wildcard test/isolation/specs/*.spec)))
+
+# Only core, crypto and net build without PostgreSQL; see docs/architecture.md.
+LAYERS = core crypto net pg extension
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+export PG_CONFIG
+
+# `make WERROR=` builds with a compiler that warns about more than ours.
+WERROR ?= -Werror
+
+ifneq ($(wildcard $(PGXS)),)
+# ---------------------------------------------------------------- the extension, by PGXS
+
+MODULE_big = $(EXTENSION)
+SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp)))
+OBJDIR = build/pg$(MAJORVERSION)
+OBJS = $(SOURCES:src/%.cpp=$(OBJDIR)/%.o)
+
+# PGXS links with the C compiler, hence -lstdc++.
+SHLIB_LINK = -lcurl -lssl -lcrypto -lstdc++
+
+INSTALL_SCRIPT_SQL = build/sql/$(EXTENSION)--$(EXTVERSION).sql
+DATA_built = $(INSTALL_SCRIPT_SQL)
+DATA = $(wildcard sql/upgrade/$(EXTENSION)--*--*.sql)
+
+REGRESS_OPTS = --inputdir=test
+ISOLATION_OPTS = --inputdir=test/isolation
+
+# No bitcode for just-in-time inlining: nothing here is worth inlining into a query.
+override with_llvm = no
+
+include $(PGXS)
+
+# pg_regress finds answers in ./expected by itself; isolation's stand in a folder of their own.
+ifneq ($(filter-out 12 13 14 15,$(MAJORVERSION)),)
+ISOLATION_OPTS += --expecteddir=test/isolation
+endif
+
+# Symbols are hidden unless PostgreSQL must find them. Before 16 PGDLLEXPORT is empty, so it is given here.
+ifneq ($(filter 12 13 14 15,$(MAJORVERSION)),)
+EXPORT_FLAGS = '-DPGDLLEXPORT=__attribute__((visibility("default")))'
+endif
+
+OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 -Wall -Wextra $(WERROR) -fPIC \
+	-fvisibility=hidden -DMANA_AI_VERSION='"$(EXTVERSION)"' -Iinclude
+# System headers, so that our warning level does not apply to them; unknown to the layers below pg.
+POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
+	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
+COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(POSTGRES_FLAGS))
+
+$(OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
+	@mkdir -p $(@D)
+	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
+
+-include $(OBJS:.o=.d)
+
+# Changes when the compiler's command line does, and so rebuilds everything.
+FLAGS_TEXT := $(subst ',,$(CXX) $(OUR_CXXFLAGS) $(POSTGRES_FLAGS))
+ifneq ($(FLAGS_TEXT),$(shell cat $(OBJDIR)/flags 2>/dev/null))
+.PHONY: $(OBJDIR)/flags
+endif
+$(OBJDIR)/flags:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(FLAGS_TEXT)' > $@
+
+$(INSTALL_SCRIPT_SQL): $(SQL_TOPICS:%=sql/%) Makefile
+	@mkdir -p $(@D)
+	@{ printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
+	   for topic in $(SQL_TOPICS); do printf '\n-- %s\n\n' "$$topic"; cat "sql/$$topic" || exit 1; done; } > $@.tmp
+	@mv $@.tmp $@
+
+# TAP tests make clusters of their own from the installed server; run them as an ordinary user.
+prove_installcheck: programs
+	rm -rf tmp_check
+	test/run_tap.sh prove $(PROVE_FLAGS) $(if $(PROVE_TESTS),$(PROVE_TESTS),test/tap/*.pl)
+.PHONY: prove_installcheck
+
+else
+# ---------------------------------------------------------------- no PostgreSQL development files
+
+all install installcheck prove_installcheck:
+	@echo >&2 "$(PG_CONFIG) with PGXS was not found. Install PostgreSQL's development files, on Debian 12:"
+	@echo >&2 "    apt-get install g++ make postgresql-server-dev-15 libcurl4-openssl-dev libssl-dev nlohmann-json3-dev"
+	@echo >&2 "or say where it is: make PG_CONFIG=/path/to/pg_config"
+	@echo >&2 "(make demo and make test install what they need by themselves.)"
+	@exit 1
+
+clean:
+.PHONY: all install installcheck prove_installcheck clean
+endif
+
+# ---------------------------------------------------------------- what works before anything is installed
+
+clean: clean-tests
+clean-tests:
+	rm -rf build results output_iso tmp_check tmp_check_iso regression.diffs regression.out
+
+help:
+	@echo "make                  build mana_ai.so and its install script"
+	@echo "make install          install them into the server of PG_CONFIG"
+	@echo "make installcheck     regression and isolation tests against the running, installed server"
+	@echo "make prove_installcheck  TAP tests against the installed server, in clusters of their own"
+	@echo
+	@echo "These install missing Debian packages and never touch an installed server or its clusters:"
+	@echo "make demo             plan one mission in a throwaway cluster and show what came back"
+	@echo "make test             all tests; RINGS='unit regress' runs only these"
+	@echo "make bench            the figures of docs/performance.md"
+	@echo
+	@echo "make unit             unit tests of core, crypto and net, without PostgreSQL"
+	@echo "make fuzz             fuzzers, FUZZ_SECONDS=20 each (needs clang)"
+	@echo "make layering         no layer includes what it must not"
+	@echo "make format           clang-format; make check-format only looks"
+	@echo "make clean            remove everything that was built"
+
+test:
+	@test/bootstrap.sh && test/run_all.sh $(RINGS)
+
+demo:
+	@test/bootstrap.sh && test/demo/run.sh
+
+bench:
+	@test/bootstrap.sh && test/bench/run.sh
+
+programs unit unit-program bench-programs fuzz:
+	@$(MAKE) --no-print-directory -f test/Makefile $@
+
+layering:
+	@test/layering_test
+
+FORMATTED = $(wildcard src/*/*.cpp include/mana_ai/*/*.hpp test/unit/*/*.[ch]pp test/servers/*.[ch]pp test/fuzz/*.[ch]pp)
+
+format check-format:
+	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \
+	else clang-format --style=file $(if $(filter format,$@),-i,--dry-run --Werror) $(FORMATTED); fi
+
+.PHONY: help test demo bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
+.DEFAULT_GOAL = all

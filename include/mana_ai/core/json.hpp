@@ -1,0 +1,38 @@
+// JSON as it arrives from clients and services: read without exceptions, written without surprises.
+#pragma once
+
+#include <cstddef>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace mana_ai::core {
+
+using Json = nlohmann::json;
+
+// Deeper documents are refused: writing one out again recurses once per level.
+inline constexpr std::size_t kMaxJsonDepth = 200;
+
+// Parses one JSON document. Any bytes may be given; nothing is thrown. nullopt: not JSON, not valid
+// UTF-8, nested deeper than kMaxJsonDepth, or out of memory.
+std::optional<Json> parse_json(std::string_view text) noexcept;
+
+// Compact JSON text. Invalid UTF-8 inside strings becomes U+FFFD instead of an exception.
+std::string dump_json(const Json& value);
+
+// Removes U+0000 from all strings and object keys, since neither text nor jsonb can hold it.
+void remove_nul(Json& value);
+
+// Valid UTF-8 without U+0000: every invalid byte becomes U+FFFD, NUL bytes are dropped.
+std::string repair_utf8(std::string_view text);
+
+// At most max_chars code points of the text; what was cut is shown by a closing "…", which counts
+// as one of them. The result is always valid UTF-8.
+std::string cut_utf8(std::string_view text, std::size_t max_chars);
+
+// The string member `key` of an object; the fallback if the value is no object, has no such member
+// or one of another type. The view lives as long as `object` (or the fallback).
+std::string_view string_or(const Json& object, const char* key, std::string_view fallback);
+
+}  // namespace mana_ai::core

@@ -1,0 +1,21 @@
+// Base64 as RFC 4648, section 4 has it, read strictly. docs/contract/inputs.md, Mission key grant.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace mana_ai::crypto {
+
+// The number of bytes that the text stands for if it is base64 at all; nullopt when its length, no
+// multiple of four, rules that out.
+std::optional<std::size_t> base64_decoded_size(std::string_view text) noexcept;
+
+// Decodes into `out`, which must have exactly base64_decoded_size(text) bytes. Standard alphabet,
+// padding required, unused bits zero, nothing else in between: each byte string has one encoding.
+// False for everything else; `out` may then hold a part. The empty text stands for no bytes.
+bool decode_base64(std::string_view text, std::span<std::uint8_t> out) noexcept;
+
+}  // namespace mana_ai::crypto

@@ -1,0 +1,46 @@
+// A mission that this process holds the lease of, with everything that its run needs from the
+// database: no transaction stays open while the run waits for a model.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "mana_ai/core/records.hpp"
+
+namespace mana_ai {
+
+struct ClaimedMission {
+    std::string user_id;
+    std::string mission_id;
+    std::string run_id;        // uuid; the lease and the row in mana_ai.runs
+    std::string iteration_id;  // uuid of the iteration, should one be written
+    core::Mission mission;
+    std::optional<core::Agent> agent;
+    int64_t agent_tokens_24h = 0;
+    int attempts = 0;  // failures in a row before this run
+    std::optional<core::Instant> due_at;
+    core::Instant started_at = 0;
+    core::Instant lease_expires_at = 0;
+    uint32_t engine = 0;  // number of the engine that holds the lease
+};
+
+// How a run ended; the words of mana_ai.runs.outcome.
+enum class RunOutcome { Planned, Discarded, Failed, Skipped, Canceled };
+
+const char* name(RunOutcome outcome) noexcept;
+
+struct RunResult {
+    RunOutcome outcome = RunOutcome::Canceled;
+    std::string decision = "ran";
+    std::string iteration_id;  // set when an iteration was written
+    int rounds = 0;
+    int steps = 0;
+    int64_t prompt_tokens = 0;
+    int64_t completion_tokens = 0;
+    int64_t total_tokens = 0;
+    std::string error_kind;     // empty = none
+    std::string error_message;  // may quote the provider: for mana_ai.runs, never for a log
+};
+
+}  // namespace mana_ai

@@ -1,0 +1,65 @@
+// Database steps of mission runs, awaited like a network call (docs/architecture.md, "Group commit").
+//
+// Steps that are ready at the same moment share one short transaction, and so one flush of the
+// write-ahead log. When it fails, each step runs again in a transaction of its own, so that one
+// bad mission never takes the others' work with it.
+#pragma once
+
+#include <coroutine>
+#include <exception>
+#include <functional>
+#include <list>
+#include <utility>
+
+#include "mana_ai/net/event_loop.hpp"
+
+namespace mana_ai {
+
+class DatabaseJobs {
+   public:
+    // Work runs inside a transaction and may run twice (the first time is then rolled back): it
+    // assigns results and does not accumulate them.
+    using Work = std::function<void()>;
+
+    class [[nodiscard]] Job {
+       public:
+        Job(DatabaseJobs& jobs, Work work) : jobs_(jobs), work_(std::move(work)) {}
+        ~Job();
+        Job(const Job&) = delete;
+        Job& operator=(const Job&) = delete;
+
+        bool await_ready() const noexcept { return false; }
+        void await_suspend(std::coroutine_handle<> handle);
+        void await_resume();  // throws what the work threw, after its rollback
+
+       private:
+        friend class DatabaseJobs;
+        DatabaseJobs& jobs_;
+        Work work_;
+        net::Waiter waiter_;
+        std::exception_ptr error_;
+        bool queued_ = false;
+        std::list<Job*>::iterator position_;
+    };
+
+    explicit DatabaseJobs(net::EventLoop& loop) : loop_(loop) {}
+
+    bool pending() const noexcept { return !queue_.empty(); }
+
+    // Whether a job has failed since the last call.
+    bool take_trouble() noexcept { return std::exchange(trouble_, false); }
+
+    // Runs a bounded number of queued jobs; call again while pending(). A cancel request or another
+    // interrupt leaves the jobs queued and is thrown to the caller.
+    void flush();
+
+   private:
+    void run_alone(Job& job);
+    void finish(Job& job);
+
+    net::EventLoop& loop_;
+    std::list<Job*> queue_;
+    bool trouble_ = false;
+};
+
+}  // namespace mana_ai

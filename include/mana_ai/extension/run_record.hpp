@@ -1,0 +1,39 @@
+// The lasting traces of a run: what it cost, how it ended, and the lease it gives back.
+// Every function runs in the current transaction (docs/contract/data.md, Write-back).
+#pragma once
+
+#include "mana_ai/core/model_wire.hpp"
+#include "mana_ai/extension/claimed_mission.hpp"
+
+namespace mana_ai {
+
+// Records what one model reply cost, in token_usage and in the run's row. Returns the tokens of
+// the agent's last 24 hours, this reply included; 0 when the agent has no cap.
+int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds);
+
+// Whether the lease is still ours, checked under the row's lock. Throws (55P03) instead of waiting
+// for another transaction that has locked the row.
+bool hold_lease(const ClaimedMission& claimed);
+
+// Ends the run's row. Call after hold_lease().
+void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now);
+
+// Gives the lease back after a success or a discard: failures are forgotten, the mission is looked
+// at when it is next due.
+void release_lease(const ClaimedMission& claimed);
+
+// Gives the lease back after a failure: the mission waits until `not_before`.
+void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
+                                 core::Instant not_before, core::Instant now);
+
+// Ends everything that an engine still runs: at shutdown, at a cancel, and for an engine that is
+// gone. Missions become due again at `not_before`, or at once when it is null. Returns how many.
+struct AbandonedRuns {
+    const char* outcome;     // "canceled" or "crashed"
+    const char* error_kind;  // why, for the run's row
+    bool counts_as_failure;  // a mission that takes its engine down with it must back off
+    std::optional<core::Instant> not_before;
+};
+int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now);
+
+}  // namespace mana_ai

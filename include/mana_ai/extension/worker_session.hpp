@@ -1,0 +1,25 @@
+// The session of a background worker: signals, connection, the settings it must not inherit from
+// whatever ALTER ROLE or ALTER DATABASE says, and the role it acts as.
+#pragma once
+
+#include <cstdint>
+
+namespace mana_ai {
+
+// Installs stock signal handlers and connects to the database. Raises (FATAL) when the database is
+// not there.
+void connect_worker(uint32_t database_oid, const char* application_name);
+
+// Becomes the owner of the extension. False when the extension is not installed.
+bool act_as_extension_owner();
+
+// SIGHUP: reads the configuration files and ALTER DATABASE's settings again.
+bool reload_requested();
+void reload_settings();
+
+// SIGTERM has come; a statement that ran was ended like by a cancel. take_termination() forgets it,
+// so that a last transaction can run.
+bool termination_requested();
+void take_termination();
+
+}  // namespace mana_ai

@@ -1,0 +1,31 @@
+// A PostgreSQL error as a C++ exception. Free of PostgreSQL's headers, so that any file may catch it.
+#pragma once
+
+#include <exception>
+#include <string>
+
+namespace mana_ai::pg {
+
+// Carries what ereport(ERROR) said, by value: nothing in here points into a memory context.
+class PgError : public std::exception {
+   public:
+    int sqlstate = 0;  // packed as by MAKE_SQLSTATE
+    std::string message;
+    std::string detail;
+    std::string hint;
+    std::string context;
+
+    const char* what() const noexcept override { return message.c_str(); }
+
+    // True for a cancel request, a statement timeout or an administrator's command: such an error
+    // is meant for the whole backend and is never swallowed.
+    bool is_interrupt() const noexcept;
+
+    std::string sqlstate_text() const;  // five characters
+};
+
+// An error of ours that is to reach the SQL caller with its own SQLSTATE, DETAIL and HINT.
+PgError make_error(int sqlstate, std::string message, std::string detail = {},
+                   std::string hint = {});
+
+}  // namespace mana_ai::pg

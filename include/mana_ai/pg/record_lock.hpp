@@ -1,0 +1,21 @@
+// Short locks on things that have no row yet, and a short sleep between two tries.
+//
+// The locks are advisory locks of our own class (pg_locks: advisory, objsubid 28002) and end with the
+// transaction at the latest. The functions may ereport(ERROR): call them inside guarded().
+#pragma once
+
+#include <cstdint>
+
+namespace mana_ai::pg {
+
+// Never waits. Different names may share a hash: that costs a retry, nothing else.
+bool try_lock_name(uint64_t hash);
+void unlock_name(uint64_t hash);
+
+// Waits, with deadlock detection; held until the end of the transaction.
+void lock_name_and_wait(uint64_t hash);
+
+// Sleeps without touching the latch, then serves a pending cancel or termination.
+void sleep_and_check_interrupts(int milliseconds);
+
+}  // namespace mana_ai::pg

@@ -1,0 +1,21 @@
+// Advisory locks of our own class, held by the process and not by a transaction: they show in
+// pg_locks as advisory locks with objsubid 28001 and never collide with pg_advisory_lock().
+#pragma once
+
+#include <cstdint>
+
+namespace mana_ai::pg {
+
+enum class LockKey : uint32_t {
+    Tick = 1,    // at most one tick in a database
+    Engine = 2,  // with an engine's number: held as long as that engine lives
+};
+
+// Takes the lock without waiting. Held until release or process exit.
+bool try_session_lock(LockKey key, uint32_t number = 0);
+void release_session_lock(LockKey key, uint32_t number = 0);
+
+// Whether any process holds the lock at the moment. Needs a transaction.
+bool is_session_lock_held(LockKey key, uint32_t number);
+
+}  // namespace mana_ai::pg

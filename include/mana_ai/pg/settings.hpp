@@ -1,0 +1,38 @@
+// The settings mana_ai.* (docs/configuration.md; docs/contract/interface.md, Settings).
+//
+// The variables belong to PostgreSQL's GUC machinery: they change at a reload, so long-lived code
+// reads them where it needs them and keeps no pointer into a string.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace mana_ai::pg::settings {
+
+// Defines all settings and reserves the prefix; called once by _PG_init. `preloading` says that
+// the postmaster loads the library (shared_preload_libraries).
+void define(bool preloading);
+
+std::string databases();  // comma list as configured
+bool tick_enabled();
+int64_t tick_interval_us();
+std::string llm_url();  // without a trailing slash
+std::string planner_model();
+inline constexpr int kMaxConcurrency = 2000;
+int max_concurrency();  // 1 to kMaxConcurrency
+int64_t llm_timeout_us();
+int max_unreviewed();       // 0 = no limit
+std::string timezone();     // never empty: falls back to the server's TimeZone
+int64_t runs_retention_us();  // 0 = for ever
+std::string proxy();        // empty = none
+
+// The service key from mana_ai.service_key, else from the file that mana_ai.service_key_file names
+// (first line). Empty when neither is set or the file cannot be read; `problem` then says why.
+// Never log the result.
+std::string service_key(std::string& problem);
+
+// A digest of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
+// "next try … when mission, agent or settings change"). Holds no secret.
+std::string fingerprint();
+
+}  // namespace mana_ai::pg::settings

@@ -1,0 +1,49 @@
+// What our processes share in memory when the library is preloaded: one slot per database with a
+// worker, and how to wake the launcher (docs/architecture.md, "Processes").
+//
+// Holds no pointers and nothing process-private. All calls are safe without preload: they then do
+// nothing or say "not there".
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "mana_ai/core/instant.hpp"
+
+namespace mana_ai::pg::shared_state {
+
+// Asks for the memory; called by _PG_init while the postmaster preloads the library.
+void install_hooks();
+
+bool available();  // the library was preloaded
+
+struct WorkerView {
+    int pid = 0;  // 0 = no worker at the moment
+    core::Instant since = 0;
+    int in_flight = 0;
+    std::string state;  // "idle", "ticking", "paused", …
+};
+
+// The worker of a database announces itself; the slot is given back at process exit.
+// Returns false when all slots are taken.
+bool register_worker(uint32_t database_oid);
+void report_worker(const char* state, int in_flight);
+
+std::optional<WorkerView> worker_of(uint32_t database_oid);
+
+// Sets the latch of the database's worker; when there is none, that of the launcher, so that a
+// worker is started. Never raises.
+void wake_worker(uint32_t database_oid);
+
+void register_launcher();
+int launcher_pid();
+
+// Whether a database without a worker asked for one since the last call.
+bool take_launcher_call();
+
+// Errors that the trigger caught, of all backends since the server's start.
+void count_trigger_error();
+int64_t trigger_errors();
+
+}  // namespace mana_ai::pg::shared_state

@@ -1,0 +1,50 @@
+// An internal subtransaction: what fails inside is undone, and the transaction goes on.
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "mana_ai/pg/guard.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "utils/resowner.h"
+}
+
+namespace mana_ai::pg {
+
+// Runs f (under the rules of guarded()) inside a subtransaction of its own, which is kept when f
+// returns true and rolled back when it returns false or raises. Returns the error, unless that is an
+// interrupt, which is thrown on after the rollback.
+template <class F>
+std::optional<PgError> in_subtransaction(F&& f) {
+    const MemoryContext context = CurrentMemoryContext;
+    const ResourceOwner owner = CurrentResourceOwner;
+    auto back = [context, owner] {
+        MemoryContextSwitchTo(context);
+        CurrentResourceOwner = owner;
+    };
+    guarded([context] {
+        BeginInternalSubTransaction(nullptr);
+        MemoryContextSwitchTo(context);
+    });
+    try {
+        const bool keep = guarded(std::forward<F>(f));
+        guarded([keep] {
+            if (keep)
+                ReleaseCurrentSubTransaction();
+            else
+                RollbackAndReleaseCurrentSubTransaction();
+        });
+        back();
+        return std::nullopt;
+    } catch (const PgError& error) {
+        guarded([] { RollbackAndReleaseCurrentSubTransaction(); });
+        back();
+        if (error.is_interrupt())
+            throw;
+        return error;
+    }
+}
+
+}  // namespace mana_ai::pg

@@ -1,0 +1,41 @@
+-- Last-writer-wins over mana-sync's table (docs/contract/data.md).
+CREATE FUNCTION mana_ai.fold_sync_change()
+RETURNS trigger LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_fold_sync_change';
+COMMENT ON FUNCTION mana_ai.fold_sync_change() IS
+  'folds a new row of sync_changes into its snapshot; never makes the insert fail';
+
+-- Reads with the rights of its caller: row-level security decides what it sees.
+CREATE FUNCTION mana_ai.replay(user_id text, app_id text, table_name text, record_id text)
+RETURNS jsonb LANGUAGE c STABLE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_replay';
+COMMENT ON FUNCTION mana_ai.replay(text, text, text, text) IS
+  'last-writer-wins replay of one record; null when there is none or it is deleted';
+
+CREATE FUNCTION mana_ai.newest_clock(record jsonb, clocks bytea, fields text[])
+RETURNS timestamptz LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mana_ai_newest_clock';
+
+CREATE FUNCTION mana_ai.refresh_snapshots(
+  OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
+COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
+  'folds the history of sync_changes into snapshots and repairs dirty records';
+
+CREATE FUNCTION mana_ai.attach(sync_table regclass)
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_attach';
+COMMENT ON FUNCTION mana_ai.attach(regclass) IS
+  'folds the history of mana-sync''s table and puts the trigger on it';
+
+CREATE FUNCTION mana_ai.detach()
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_detach';
+COMMENT ON FUNCTION mana_ai.detach() IS 'takes the trigger off again; snapshots stay as they are';
+
+CREATE FUNCTION mana_ai.attached_table()
+RETURNS regclass LANGUAGE c STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_attached_table';
+COMMENT ON FUNCTION mana_ai.attached_table() IS 'the table that carries the trigger';

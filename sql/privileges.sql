@@ -1,0 +1,8 @@
+-- Nothing is for everybody; pg_monitor may watch (docs/contract/interface.md).
+REVOKE ALL ON SCHEMA mana_ai FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA mana_ai FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mana_ai FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA mana_ai TO pg_monitor;
+GRANT EXECUTE ON FUNCTION mana_ai.status() TO pg_monitor;
+GRANT SELECT ON mana_ai.runs TO pg_monitor;

@@ -1,0 +1,148 @@
+-- The schema and its tables (docs/contract/interface.md, Tables).
+-- CREATE SCHEMA fails when somebody else has made it before: nothing of ours then lives in a schema
+-- that a stranger owns.
+CREATE SCHEMA mana_ai;
+
+-- Ids are compared bytewise (COLLATE "C"): nobody sorts them for reading, and the trigger looks up
+-- several of them with every insert. Tables that the trigger writes are heaps (USING heap), whatever
+-- the database's default is.
+
+-- The replay of every live mission. "clocks" holds the instant of each field's last write in the
+-- form that include/mana_ai/core/clock_table.hpp describes. toast_tuple_target keeps ordinary records
+-- inline and uncompressed: they are rewritten with every change of the mission.
+CREATE TABLE mana_ai.mission_snapshots (
+  user_id         text COLLATE "C" NOT NULL,
+  mission_id      text COLLATE "C" NOT NULL,
+  space_id        text,
+  record          jsonb       NOT NULL,
+  clocks          bytea       NOT NULL,
+  version         bigint      NOT NULL,
+  last_applied_at timestamptz NOT NULL,
+  updated_at      timestamptz NOT NULL,
+  PRIMARY KEY (user_id, mission_id)
+) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
+
+CREATE TABLE mana_ai.agent_snapshots (
+  user_id         text COLLATE "C" NOT NULL,
+  agent_id        text COLLATE "C" NOT NULL,
+  space_id        text,
+  record          jsonb       NOT NULL,
+  clocks          bytea       NOT NULL,
+  version         bigint      NOT NULL,
+  last_applied_at timestamptz NOT NULL,
+  updated_at      timestamptz NOT NULL,
+  PRIMARY KEY (user_id, agent_id)
+) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
+CREATE INDEX agent_snapshots_updated_at ON mana_ai.agent_snapshots (updated_at);
+
+-- Deleted records. A row here is what concurrent changes to a deleted record serialize on.
+CREATE TABLE mana_ai.record_tombstones (
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  deleted_at timestamptz NOT NULL,
+  PRIMARY KEY (user_id, table_name, record_id)
+) USING heap;
+
+-- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
+-- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.
+CREATE TABLE mana_ai.mission_schedule (
+  user_id         text COLLATE "C" NOT NULL,
+  mission_id      text COLLATE "C" NOT NULL,
+  wake_at         timestamptz,
+  due_at          timestamptz,
+  not_before      timestamptz,
+  agent_id        text COLLATE "C",
+  lease_owner     bigint,
+  run_id          uuid,
+  attempts        int         NOT NULL DEFAULT 0,
+  decision        text,
+  decided_at      timestamptz,
+  error_kind      text,
+  agent_version   bigint,
+  PRIMARY KEY (user_id, mission_id)
+) USING heap WITH (fillfactor = 70);
+CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
+CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
+
+-- Records whose snapshot could not be kept by the trigger and waits for repair from the log.
+-- Append-only, so that marking a record never waits for anybody.
+CREATE TABLE mana_ai.dirty_records (
+  id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  reason     text        NOT NULL,
+  ts         timestamptz NOT NULL DEFAULT clock_timestamp()
+) USING heap;
+
+-- One row per attempt at a mission; outcome 'running' is committed before the first model call.
+CREATE TABLE mana_ai.runs (
+  run_id            uuid        NOT NULL,
+  user_id           text COLLATE "C" NOT NULL,
+  mission_id        text COLLATE "C" NOT NULL,
+  agent_id          text COLLATE "C",
+  started_at        timestamptz NOT NULL,
+  finished_at       timestamptz,
+  outcome           text        NOT NULL CHECK (outcome IN ('running', 'planned', 'discarded',
+                                  'failed', 'skipped', 'canceled', 'crashed')),
+  decision          text        NOT NULL,
+  rounds            int         NOT NULL DEFAULT 0,
+  steps             int         NOT NULL DEFAULT 0,
+  prompt_tokens     bigint      NOT NULL DEFAULT 0,
+  completion_tokens bigint      NOT NULL DEFAULT 0,
+  total_tokens      bigint      NOT NULL DEFAULT 0,
+  model             text,
+  iteration_id      text,
+  error_kind        text,
+  error_message     text,
+  lease_owner       bigint,
+  PRIMARY KEY (user_id, run_id)
+);
+CREATE INDEX runs_of_mission ON mana_ai.runs (user_id, mission_id, started_at);
+CREATE INDEX runs_started_at ON mana_ai.runs (started_at);
+CREATE INDEX runs_running ON mana_ai.runs (user_id, agent_id) WHERE outcome = 'running';
+CREATE INDEX runs_lease_owner ON mana_ai.runs (lease_owner) WHERE outcome = 'running';
+
+-- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
+CREATE TABLE mana_ai.token_usage (
+  user_id     text COLLATE "C" NOT NULL,
+  agent_id    text COLLATE "C",
+  mission_id  text COLLATE "C" NOT NULL,
+  tokens_used int         NOT NULL,
+  ts          timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
+CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
+
+-- The table whose history was folded; at most one row. Not dumped: after a restore the table with the
+-- trigger is another one than this, and the next tick folds its history.
+CREATE TABLE mana_ai.folded_log (
+  only_row  boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
+  log       oid         NOT NULL,
+  folded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+-- What the engine last said of itself; at most one row (docs/contract/interface.md, status()).
+CREATE TABLE mana_ai.engine_state (
+  only_row             boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  worker_pid           int,
+  worker_state         text,
+  worker_since         timestamptz,
+  last_tick_at         timestamptz,
+  last_tick_finished   timestamptz,
+  last_tick_by         text,
+  due_mission_count    int,
+  plans_produced       int,
+  plans_written_back   int,
+  parse_failures       int,
+  skipped              int,
+  errors               text[],
+  settings_fingerprint text,
+  problem              text
+) WITH (fillfactor = 50);
+
+-- Snapshots and the schedule follow from the log and are made anew after a restore. What a mission has
+-- cost and how its runs went is nowhere else.
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.runs', '');
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.token_usage', '');

@@ -1,0 +1,166 @@
+-- What an operator can see (docs/contract/interface.md, status() and why()).
+CREATE FUNCTION mana_ai.worker_status(
+  OUT library_version text, OUT preloaded boolean, OUT worker_pid int, OUT worker_state text,
+  OUT worker_since timestamptz, OUT in_flight int, OUT trigger_errors bigint)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_worker_status';
+
+-- Why the worker of this database does no work; null when it does.
+CREATE FUNCTION mana_ai.worker_problem()
+RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  w record;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RETURN 'this server is a standby; the worker starts when it is promoted';
+  END IF;
+  SELECT * INTO w FROM mana_ai.worker_status();
+  IF NOT w.preloaded THEN
+    RETURN 'worker is not running: mana_ai is not in shared_preload_libraries';
+  ELSIF w.worker_pid IS NULL AND NOT current_database() = ANY (
+      SELECT btrim(d, ' "') FROM unnest(string_to_array(current_setting('mana_ai.database'), ',')) d) THEN
+    RETURN format('worker is not running: mana_ai.database does not name %s', current_database());
+  ELSIF w.worker_pid IS NULL THEN
+    RETURN 'worker is not running';
+  ELSIF w.worker_state = 'wrong version' THEN
+    RETURN format('worker waits: the server has loaded version %s of the library and must be restarted',
+                  w.library_version);
+  ELSIF NOT current_setting('mana_ai.tick_enabled')::boolean THEN
+    RETURN 'worker is paused: mana_ai.tick_enabled is off';
+  END IF;
+  RETURN NULL;
+END $$;
+
+CREATE FUNCTION mana_ai.status(
+  OUT library_version text, OUT extension_version text, OUT preloaded boolean, OUT worker_pid int,
+  OUT worker_state text, OUT worker_since timestamptz, OUT worker_problem text, OUT in_flight int,
+  OUT last_tick_at timestamptz, OUT last_tick_finished timestamptz, OUT last_tick_by text,
+  OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
+  OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
+  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text)
+RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT w.library_version,
+         (SELECT extversion FROM pg_extension WHERE extname = 'mana_ai'),
+         w.preloaded, w.worker_pid, w.worker_state, w.worker_since, mana_ai.worker_problem(),
+         (SELECT count(*)::int FROM mana_ai.runs WHERE outcome = 'running'),
+         e.last_tick_at, e.last_tick_finished, e.last_tick_by, e.due_mission_count,
+         e.plans_produced, e.plans_written_back, e.parse_failures, e.skipped, e.errors,
+         (SELECT min(s.wake_at) FROM mana_ai.mission_schedule s),
+         (SELECT count(DISTINCT (d.user_id, d.table_name, d.record_id))
+            FROM mana_ai.dirty_records d),
+         w.trigger_errors,
+         mana_ai.attached_table()::text
+    FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
+$$;
+COMMENT ON FUNCTION mana_ai.status() IS
+  'is the worker alive, what is it doing, how did the last tick end, what is next';
+
+-- Missions that cannot run as they are, and why.
+CREATE VIEW mana_ai.mission_problems AS
+SELECT m.user_id, m.mission_id, p.problem, m.updated_at AS since
+  FROM mana_ai.mission_snapshots m
+ CROSS JOIN LATERAL unnest(mana_ai.record_problems(m.record)) AS p(problem)
+ WHERE m.record ->> 'state' = 'active'
+UNION ALL
+SELECT s.user_id, s.mission_id,
+       format('%s failures in a row, the last one: %s', s.attempts, coalesce(s.error_kind, 'crashed')),
+       s.decided_at
+  FROM mana_ai.mission_schedule s
+ WHERE s.attempts > 0 AND s.due_at IS NOT NULL
+UNION ALL
+SELECT s.user_id, s.mission_id, s.decision, s.decided_at
+  FROM mana_ai.mission_schedule s
+ WHERE s.decision IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing')
+   AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
+UNION ALL
+SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, min(d.ts)
+  FROM mana_ai.dirty_records d
+ WHERE d.table_name = 'aiMissions'
+ GROUP BY d.user_id, d.record_id, d.reason;
+COMMENT ON VIEW mana_ai.mission_problems IS 'missions that cannot run as they are, and why';
+
+-- The one reason why a mission is not running now.
+CREATE FUNCTION mana_ai.why(user_id text, mission_id text)
+RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  m       mana_ai.mission_snapshots%ROWTYPE;
+  s       mana_ai.mission_schedule%ROWTYPE;
+  a       jsonb;
+  running int;
+  tokens  bigint;
+  gate    text;
+  name    text;
+BEGIN
+  SELECT * INTO m FROM mana_ai.mission_snapshots x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM mana_ai.record_tombstones t
+                WHERE t.user_id = why.user_id AND t.table_name = 'aiMissions'
+                  AND t.record_id = why.mission_id) THEN
+      RETURN 'mission was deleted';
+    ELSIF EXISTS (SELECT FROM mana_ai.dirty_records d
+                   WHERE d.user_id = why.user_id AND d.table_name = 'aiMissions'
+                     AND d.record_id = why.mission_id) THEN
+      RETURN 'the mission''s snapshot waits for repair';
+    END IF;
+    RETURN 'no such mission';
+  END IF;
+  IF m.record ->> 'state' IS DISTINCT FROM 'active' THEN
+    RETURN format('mission is not active but %s', coalesce(m.record ->> 'state', 'without a state'));
+  END IF;
+  SELECT * INTO s FROM mana_ai.mission_schedule x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  IF s.lease_owner IS NOT NULL AND s.wake_at > clock_timestamp() THEN
+    RETURN (SELECT format('running since %s', r.started_at)
+              FROM mana_ai.runs r WHERE r.user_id = why.user_id AND r.run_id = s.run_id);
+  END IF;
+  IF s.due_at IS NULL THEN
+    RETURN CASE
+      WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
+        'not scheduled: nextRunAt is not set'
+      ELSE 'not scheduled: nextRunAt is not an instant' END;
+  ELSIF s.due_at > clock_timestamp() THEN
+    RETURN format('not due until %s', s.due_at);
+  END IF;
+
+  SELECT x.record INTO a FROM mana_ai.agent_snapshots x
+   WHERE x.user_id = why.user_id AND x.agent_id = s.agent_id;
+  SELECT count(*) INTO running FROM mana_ai.runs r
+   WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
+  SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
+   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id
+     AND u.ts > clock_timestamp() - interval '24 hours';
+  gate := mana_ai.gate_decision(m.record, a, running, tokens);
+  name := coalesce(a ->> 'name', s.agent_id);
+  CASE gate
+    WHEN 'skipped-agent-missing' THEN
+      RETURN format('agent %s does not exist or is not synced yet', s.agent_id);
+    WHEN 'skipped-archived' THEN
+      RETURN format('agent %s is archived', name);
+    WHEN 'skipped-paused' THEN
+      RETURN format('agent %s is paused', name);
+    WHEN 'skipped-concurrency' THEN
+      RETURN format('agent %s is running %s of its missions, as many as it may', name, running);
+    WHEN 'skipped-budget' THEN
+      RETURN format('agent %s has used %s of %s tokens in the last 24 hours', name, tokens,
+                    a ->> 'maxTokensPerDay');
+    WHEN 'skipped-encrypted' THEN
+      RETURN 'title, objective or concept is encrypted and no grant opens it';
+    WHEN 'skipped-unreviewed' THEN
+      RETURN format('%s or more iterations wait for the user''s review',
+                    current_setting('mana_ai.max_unreviewed'));
+    ELSE NULL;
+  END CASE;
+  IF s.attempts > 0 AND s.not_before > clock_timestamp() THEN
+    RETURN format('backing off until %s after %s %s: %s', s.not_before, s.attempts,
+                  CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
+                  coalesce(s.error_kind, 'crashed'));
+  ELSIF s.not_before > clock_timestamp() THEN
+    RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
+  END IF;
+  RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
+END $$;
+COMMENT ON FUNCTION mana_ai.why(text, text) IS 'the one reason why a mission is not running now';

@@ -1,0 +1,326 @@
+#include "mana_ai/extension/engine.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/extension/backfill.hpp"
+#include "mana_ai/extension/dirty_records.hpp"
+#include "mana_ai/extension/housekeeping.hpp"
+#include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/extension/tool_table.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/session_lock.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr int kClaimBatch = 100;     // keeps the claiming transaction short
+constexpr int kRepairBatch = 50;     // likewise
+constexpr int kFlushesPerTurn = 4;   // database steps before the network gets its turn again
+constexpr size_t kMaxTickErrors = 20;
+constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
+
+// Longer than the longest possible run: every round with both retries and both waits.
+core::Instant longest_run() {
+    constexpr int kCallsPerRound = 3;
+    return kPlannerRounds * kCallsPerRound *
+               (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
+           core::kMicrosPerMinute;
+}
+
+// Every run in flight needs a connection, and the usual soft limit is 1024 descriptors.
+void raise_file_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+void log_run(const std::string& by, const ClaimedMission& claimed, const RunResult& result,
+             core::Instant started_at) {
+    pg::log_info("mission run ended: by=" + by + " run=" + claimed.run_id +
+                 " user=" + pg::printable(claimed.user_id) +
+                 " mission=" + pg::printable(claimed.mission_id) + " agent=" +
+                 (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
+                 " outcome=" + name(result.outcome) +
+                 (result.error_kind.empty() ? "" : " error=" + result.error_kind) +
+                 " rounds=" + std::to_string(result.rounds) +
+                 " steps=" + std::to_string(result.steps) +
+                 " tokens=" + std::to_string(result.total_tokens) +
+                 " ms=" + std::to_string((pg::now() - started_at) / 1000));
+}
+
+}  // namespace
+
+Engine::Engine(std::string by)
+    : by_(std::move(by)),
+      number_(pg::random_uint31()),
+      jobs_(loop_),
+      services_{loop_, nullptr, jobs_, catalog_, {}},
+      counts_started_(by_ != "worker") {
+    if (!pg::try_session_lock(pg::LockKey::Engine, number_))
+        throw pg::make_error(ERRCODE_INTERNAL_ERROR, "could not take the lock of a new engine");
+    raise_file_limit();
+    load_settings();
+}
+
+// Idle connections of another proxy must not be used again; those in use end with their runs.
+void Engine::renew_http_client() {
+    const std::string proxy = pg::settings::proxy();
+    if (!runs_.empty() || (http_ != nullptr && proxy == proxy_))
+        return;
+    net::HttpClientOptions options;
+    options.max_connections_total = pg::settings::kMaxConcurrency;
+    options.max_connections_per_host = pg::settings::kMaxConcurrency;
+    options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
+    options.proxy = proxy;
+    http_ = std::make_unique<net::HttpClient>(loop_, options);
+    services_.http = http_.get();
+    proxy_ = proxy;
+}
+
+Engine::~Engine() {
+    loop_.cancel_all();
+    explicit_bzero(services_.authorization.data(), services_.authorization.size());
+}
+
+void Engine::load_settings() {
+    std::string problem;
+    std::string key = pg::settings::service_key(problem);
+    if (!problem.empty())
+        pg::log_warning("calls go out without a service key: " + problem);
+    explicit_bzero(services_.authorization.data(), services_.authorization.size());
+    services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;
+    explicit_bzero(key.data(), key.size());
+}
+
+bool Engine::begin_tick() {
+    if (in_tick_)
+        return true;
+    if (!pg::try_session_lock(pg::LockKey::Tick))
+        return false;
+    in_tick_ = true;
+    counts_ = TickCounts{};
+    counts_.scanned_at = pg::now();
+    started_by_agent_.clear();
+    return true;
+}
+
+void Engine::end_tick() {
+    if (!in_tick_)
+        return;
+    if (counts_.due > 0 || thorough_tick_)
+        record_tick();
+    in_tick_ = false;
+    thorough_tick_ = false;
+    pg::release_session_lock(pg::LockKey::Tick);
+}
+
+void Engine::record_tick() {
+    pg::Transaction transaction("mana_ai: recording the end of a tick");
+    static pg::Statement record(R"sql(
+INSERT INTO mana_ai.engine_state AS e (last_tick_at, last_tick_finished, last_tick_by,
+    due_mission_count, plans_produced, plans_written_back, parse_failures, skipped, errors)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (only_row) DO UPDATE
+   SET last_tick_at = $1, last_tick_finished = $2, last_tick_by = $3, due_mission_count = $4,
+       plans_produced = $5, plans_written_back = $6, parse_failures = $7, skipped = $8, errors = $9
+)sql");
+    record.execute({pg::Timestamp{counts_.scanned_at}, pg::Timestamp{pg::now()},
+                    std::string_view(by_), int64_t{counts_.due}, int64_t{counts_.produced},
+                    int64_t{counts_.written_back}, int64_t{counts_.parse_failures},
+                    int64_t{counts_.skipped}, &counts_.errors});
+    transaction.commit();
+}
+
+void Engine::keep_house(bool thorough) {
+    thorough_tick_ |= thorough;
+    const core::Instant now = pg::now();
+    if (thorough) {
+        pg::Transaction transaction("mana_ai: repairing snapshots");
+        if (history_is_missing())
+            refresh_snapshots();
+        repair_dirty_records(kRepairBatch);
+        transaction.commit();
+    }
+    pg::Transaction transaction("mana_ai: preparing a tick");
+    if (agents_seen_at_ == 0)
+        agents_seen_at_ = last_tick_at();
+    free_missions_of_changed_agents(agents_seen_at_, now);
+    agents_seen_at_ = now;
+    for (const AgentKey& key : agents_with_room_)
+        free_missions_waiting_for_agent(key.first, key.second);
+    if (thorough) {
+        recover_runs_of_dead_engines(number_, now);
+        free_missions_after_new_settings(now);
+        delete_expired_rows(now);
+        tools_stale_ = true;
+    }
+    transaction.commit();
+    agents_with_room_.clear();
+}
+
+void Engine::load_tools_if_stale() {
+    if (!tools_stale_)
+        return;
+    LoadedTools loaded;
+    {
+        pg::Transaction transaction("mana_ai: loading tools");
+        loaded = load_tools();
+        transaction.commit();
+    }
+    tools_stale_ = false;
+    if (loaded.tools == loaded_tools_)
+        return;
+    for (const std::string& name : loaded.unusable)
+        pg::log_warning("tool \"" + pg::printable(name) +
+                        "\" in mana_ai.tools is left out: its name, type or parameters are not "
+                        "what model providers accept");
+    loaded_tools_ = loaded.tools;
+    catalog_ = core::ToolCatalog(std::move(loaded.tools));
+}
+
+bool Engine::has_room() const { return in_flight() < pg::settings::max_concurrency(); }
+
+ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
+    ClaimRequest request;
+    request.now = pg::now();
+    request.due_until = due_until;
+    request.limit = limit;
+    request.engine = number_;
+    request.lease_expires_at = request.now + longest_run();
+    request.look_again_at = request.now + pg::settings::tick_interval_us();
+    request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
+    return request;
+}
+
+void Engine::start_due_missions(core::Instant due_until) {
+    work_left_ = false;
+    for (;;) {
+        const int room = pg::settings::max_concurrency() - in_flight();
+        const int limit = std::min(room, kClaimBatch);
+        ClaimResult result;
+        {
+            pg::Transaction transaction("mana_ai: claiming due missions");
+            if (limit > 0)
+                result = claim_due_missions(claim_request(due_until, limit));
+            next_wake_at_ = mana_ai::next_wake_at();
+            transaction.commit();
+        }
+        const bool more = limit > 0 && result.looked_at == limit;
+        counts_.due += result.due;
+        counts_.skipped += static_cast<int>(result.skipped.size());
+        start_runs(std::move(result));
+        if (limit <= 0) {
+            work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
+            return;
+        }
+        if (!more)
+            return;
+        run_ready();
+    }
+}
+
+void Engine::start_mission(const std::string& user_id, const std::string& mission_id) {
+    keep_house(true);
+    pg::Transaction transaction("mana_ai: claiming a mission");
+    ClaimResult result = claim_mission(claim_request(pg::now(), 1), user_id, mission_id);
+    transaction.commit();
+    counts_.due += result.due;
+    start_runs(std::move(result));
+}
+
+void Engine::start_runs(ClaimResult claimed) {
+    last_skipped_ = std::move(claimed.skipped);
+    if (!claimed.claimed.empty()) {
+        renew_http_client();
+        load_tools_if_stale();
+    }
+    for (ClaimedMission& mission : claimed.claimed) {
+        const std::string run_id = mission.run_id;
+        auto run = std::make_unique<ActiveRun>();
+        run->claimed = std::move(mission);
+        run->started_at = pg::now();
+        ActiveRun& active = *run;
+        runs_.emplace(run_id, std::move(run));
+        loop_.spawn(run_mission(services_, active.claimed, active.result),
+                    [this, run_id](std::exception_ptr failure) { on_run_end(run_id, failure); });
+    }
+}
+
+void Engine::note_error(const std::string& text) {
+    if (counts_.errors.size() < kMaxTickErrors)
+        counts_.errors.push_back(text);
+}
+
+void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
+    const auto found = runs_.find(run_id);
+    if (found == runs_.end())
+        return;
+    const std::unique_ptr<ActiveRun> run = std::move(found->second);
+    runs_.erase(found);
+    if (runs_.empty())
+        services_.agent_tokens.clear();
+    if (failure)
+        run->result.outcome = RunOutcome::Failed;
+    const RunResult& result = run->result;
+    log_run(by_, run->claimed, result, run->started_at);
+    switch (result.outcome) {
+        case RunOutcome::Planned:
+            counts_.produced++;
+            counts_.written_back++;
+            break;
+        case RunOutcome::Discarded:
+            counts_.produced++;
+            break;
+        default:
+            if (result.error_kind == core::name(core::ErrorKind::Malformed))
+                counts_.parse_failures++;
+            note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
+                       (result.error_kind.empty() ? "internal error" : result.error_kind));
+            break;
+    }
+    if (run->claimed.agent && !counts_started_)
+        agents_with_room_.emplace_back(run->claimed.user_id, run->claimed.agent->id);
+    last_result_ = result;
+    if (failure)
+        std::rethrow_exception(failure);
+}
+
+void Engine::run_ready() {
+    loop_.run_ready();
+    for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending(); turn++) {
+        jobs_.flush();
+        loop_.run_ready();
+        pg::check_for_interrupts();
+    }
+}
+
+std::optional<int64_t> Engine::timeout_us() const {
+    if (jobs_.pending())
+        return 0;
+    return loop_.next_timeout_us();
+}
+
+void Engine::abandon_runs(std::optional<core::Instant> not_before) {
+    loop_.cancel_all();
+    loop_.run_ready();
+    for (const auto& [run_id, run] : runs_)
+        note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
+    runs_.clear();
+    pg::Transaction transaction("mana_ai: giving leases back");
+    abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
+    transaction.commit();
+}
+
+}  // namespace mana_ai

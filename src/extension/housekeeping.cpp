@@ -1,0 +1,124 @@
+#include "mana_ai/extension/housekeeping.hpp"
+
+#include "mana_ai/core/backoff.hpp"
+#include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/pg/session_lock.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+// Rows per call: a retention that has much to do must not make a long transaction.
+constexpr int64_t kDeleteBatch = 2000;
+
+// How far back agents' changes are looked for: a change is stamped when it is made and seen when it
+// is committed. Looking twice is harmless, the versions decide.
+constexpr core::Instant kLateCommit = 10 * core::kMicrosPerMinute;
+
+}  // namespace
+
+std::string installed_version() {
+    static pg::Statement select_version(
+        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'mana_ai'");
+    const auto rows = select_version.execute({}, true).rows;
+    return rows.empty() ? std::string() : rows.front().text(0);
+}
+
+int recover_runs_of_dead_engines(uint32_t own_engine, core::Instant now) {
+    static pg::Statement select_engines(R"sql(
+SELECT DISTINCT lease_owner FROM mana_ai.runs
+ WHERE outcome = 'running' AND lease_owner IS NOT NULL AND lease_owner <> $1)sql");
+    int recovered = 0;
+    for (const pg::Row& row : select_engines.execute({int64_t{own_engine}}).rows) {
+        const auto engine = static_cast<uint32_t>(row.number(0));
+        if (pg::is_session_lock_held(pg::LockKey::Engine, engine))
+            continue;
+        // The first time the mission runs again at once: it is far more likely the victim than the
+        // culprit. `attempts` makes the next crash of the same mission wait.
+        recovered += abandon_runs_of(engine, {"crashed", "crashed", true, std::nullopt}, now);
+    }
+    if (recovered > 0) {
+        static pg::Statement back_off(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET not_before = $1::timestamptz + least(interval '6 hours', interval '1 minute' * 2 ^ least(attempts - 2, 9)),
+       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at,
+         $1::timestamptz + least(interval '6 hours', interval '1 minute' * 2 ^ least(attempts - 2, 9))) END
+  FROM (SELECT user_id, mission_id FROM mana_ai.runs
+         WHERE outcome = 'crashed' AND finished_at = $1 AND started_at > $1::timestamptz - interval '1 day') r
+ WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id AND s.attempts > 1
+   AND s.lease_owner IS NULL)sql");
+        back_off.execute({pg::Timestamp{now}});
+    }
+    return recovered;
+}
+
+void free_missions_of_changed_agents(core::Instant since, core::Instant now) {
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT a.user_id, a.agent_id, a.version FROM mana_ai.agent_snapshots a
+         WHERE a.updated_at > $2) c
+ WHERE s.user_id = c.user_id AND s.agent_id = c.agent_id AND s.lease_owner IS NULL
+   AND s.not_before > $1 AND s.agent_version IS DISTINCT FROM c.version)sql");
+    free_missions.execute({pg::Timestamp{now}, pg::Timestamp{since - kLateCommit}});
+}
+
+core::Instant last_tick_at() {
+    static pg::Statement select_last("SELECT last_tick_at FROM mana_ai.engine_state");
+    const auto rows = select_last.execute({}, true).rows;
+    return rows.empty() ? 0 : rows.front().optional_instant(0).value_or(0);
+}
+
+void free_missions_after_new_settings(core::Instant now) {
+    const std::string fingerprint = pg::settings::fingerprint();
+    static pg::Statement remember(R"sql(
+INSERT INTO mana_ai.engine_state AS e (settings_fingerprint) VALUES ($1)
+    ON CONFLICT (only_row) DO UPDATE SET settings_fingerprint = $1
+ WHERE e.settings_fingerprint IS DISTINCT FROM $1)sql");
+    if (remember.execute({std::string_view(fingerprint)}).processed == 0)
+        return;
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
+ WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND error_kind IS NOT NULL)sql");
+    free_missions.execute({pg::Timestamp{now}});
+}
+
+void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id) {
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
+ WHERE user_id = $1 AND agent_id = $2 AND decision = 'skipped-concurrency'
+   AND lease_owner IS NULL AND not_before IS NOT NULL)sql");
+    free_missions.execute({std::string_view(user_id), std::string_view(agent_id)});
+}
+
+bool delete_expired_rows(core::Instant now) {
+    static pg::Statement delete_usage(R"sql(
+DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM mana_ai.token_usage
+   WHERE ts < $1::timestamptz - interval '48 hours' LIMIT $2)))sql");
+    bool more = delete_usage.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
+                static_cast<uint64_t>(kDeleteBatch);
+    const core::Instant retention = pg::settings::runs_retention_us();
+    if (retention == 0)
+        return more;
+    static pg::Statement delete_runs(R"sql(
+DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running' LIMIT $2)))sql");
+    more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch}).processed ==
+            static_cast<uint64_t>(kDeleteBatch);
+    return more;
+}
+
+std::optional<core::Instant> next_wake_at() {
+    static pg::Statement select_next(
+        "SELECT wake_at FROM mana_ai.mission_schedule WHERE wake_at IS NOT NULL "
+        "ORDER BY wake_at LIMIT 1");
+    const auto rows = select_next.execute({}, true).rows;
+    if (rows.empty())
+        return std::nullopt;
+    return rows.front().optional_instant(0);
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,118 @@
+#include "mana_ai/extension/run_record.hpp"
+
+#include <algorithm>
+#include <climits>
+
+#include "mana_ai/pg/spi.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+std::optional<std::string> non_empty(const std::string& text) {
+    if (text.empty())
+        return std::nullopt;
+    return text;
+}
+
+}  // namespace
+
+int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds) {
+    const std::optional<std::string> agent_id =
+        claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
+    const int64_t tokens = std::clamp<int64_t>(usage.total, 0, INT_MAX);
+    static pg::Statement insert_usage(R"sql(
+INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used)
+VALUES ($1, $2, $3, $4))sql");
+    insert_usage.execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
+                          std::string_view(claimed.mission_id), tokens});
+    static pg::Statement add_to_run(R"sql(
+UPDATE mana_ai.runs
+   SET rounds = $3, prompt_tokens = prompt_tokens + $4, completion_tokens = completion_tokens + $5,
+       total_tokens = total_tokens + $6
+ WHERE user_id = $1 AND run_id = $2::uuid)sql");
+    add_to_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                        int64_t{rounds}, usage.prompt, usage.completion, usage.total});
+    if (!claimed.agent || !claimed.agent->max_tokens_per_day)
+        return 0;
+    static pg::Statement sum_usage(R"sql(
+SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
+ WHERE user_id = $1 AND agent_id = $2 AND ts > now() - interval '24 hours')sql");
+    return sum_usage
+        .execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id)})
+        .rows.front()
+        .number(0);
+}
+
+bool hold_lease(const ClaimedMission& claimed) {
+    static pg::Statement lock_row(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid
+   FOR UPDATE NOWAIT)sql");
+    return !lock_row
+                .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                          int64_t{claimed.engine}, std::string_view(claimed.run_id)})
+                .rows.empty();
+}
+
+void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
+    static pg::Statement finish(R"sql(
+UPDATE mana_ai.runs
+   SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
+       error_kind = $8, error_message = $9, lease_owner = NULL
+ WHERE user_id = $1 AND run_id = $2::uuid AND outcome = 'running')sql");
+    const auto iteration_id = non_empty(result.iteration_id);
+    const auto error_kind = non_empty(result.error_kind);
+    const auto error_message = non_empty(result.error_message);
+    finish.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                    std::string_view(name(result.outcome)), pg::Timestamp{now},
+                    int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
+                    pg::text_or_null(error_kind), pg::text_or_null(error_message)});
+}
+
+void release_lease(const ClaimedMission& claimed) {
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET lease_owner = NULL, run_id = NULL, attempts = 0, not_before = NULL, error_kind = NULL,
+       wake_at = due_at
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                     int64_t{claimed.engine}, std::string_view(claimed.run_id)});
+}
+
+void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
+                                 core::Instant not_before, core::Instant now) {
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL, attempts = attempts + 1, not_before = $5,
+       error_kind = $6, decided_at = $7,
+       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
+       agent_version = (SELECT a.version FROM mana_ai.agent_snapshots a
+                         WHERE a.user_id = s.user_id AND a.agent_id = s.agent_id)
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                     int64_t{claimed.engine}, std::string_view(claimed.run_id),
+                     pg::Timestamp{not_before}, std::string_view(error_kind), pg::Timestamp{now}});
+}
+
+int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now) {
+    static pg::Statement abandon(R"sql(
+WITH ended AS (
+  UPDATE mana_ai.runs SET outcome = $2, error_kind = $3, finished_at = $4, lease_owner = NULL
+   WHERE lease_owner = $1 AND outcome = 'running'
+  RETURNING user_id, mission_id, run_id)
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL,
+       attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,
+       not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
+  FROM ended e
+ WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)sql");
+    return static_cast<int>(
+        abandon
+            .execute({int64_t{engine}, std::string_view(how.outcome),
+                      std::string_view(how.error_kind), pg::Timestamp{now}, how.counts_as_failure,
+                      pg::time_or_null(how.not_before)})
+            .processed);
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,144 @@
+// Small SQL functions over the pure core (docs/contract/interface.md, Functions).
+
+#include <string>
+
+#include "mana_ai/core/cadence.hpp"
+#include "mana_ai/core/gates.hpp"
+#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/records.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+#include "mana_ai/pg/time.hpp"
+
+extern "C" {
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/jsonb.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+core::Json json_argument(FunctionCallInfo fcinfo, int n) {
+    struct View {
+        const char* data;
+        int length;
+    };
+    const View view = pg::guarded([=] {
+        Jsonb* value = PG_GETARG_JSONB_P(n);
+        StringInfoData buffer;
+        initStringInfo(&buffer);
+        (void)JsonbToCString(&buffer, &value->root, VARSIZE(value));
+        return View{buffer.data, buffer.len};
+    });
+    return core::parse_json({view.data, static_cast<size_t>(view.length)}).value_or(core::Json());
+}
+
+std::string text_argument(FunctionCallInfo fcinfo, int n) {
+    const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
+    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
+}
+
+}  // namespace
+
+}  // namespace mana_ai
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_next_run);
+PGDLLEXPORT Datum mana_ai_next_run(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    bool is_null = false;
+    const TimestampTz next = pg::entry_point([&] {
+        const TimestampTz from = PG_GETARG_TIMESTAMPTZ(1);
+        if (TIMESTAMP_NOT_FINITE(from))
+            throw pg::make_error(ERRCODE_INVALID_PARAMETER_VALUE, "from_time must be finite");
+        const core::Json cadence = json_argument(fcinfo, 0);
+        const pg::PostgresTimeZone zone(text_argument(fcinfo, 2));
+        const core::NextRun next_run =
+            core::next_run(cadence, pg::instant_from_timestamptz(from), zone);
+        is_null = !next_run.at.has_value();
+        return is_null ? TimestampTz{0} : pg::timestamptz_from_instant(*next_run.at);
+    });
+    if (is_null)
+        PG_RETURN_NULL();
+    PG_RETURN_TIMESTAMPTZ(next);
+}
+
+// The reasons in a mission's record for which it cannot run as it is, as text[].
+PG_FUNCTION_INFO_V1(mana_ai_record_problems);
+PGDLLEXPORT Datum mana_ai_record_problems(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([&] {
+        core::Mission mission = core::parse_mission(json_argument(fcinfo, 0));
+        const pg::PostgresTimeZone zone(pg::settings::timezone());
+        core::NextRun next = core::next_run(mission.cadence, pg::now(), zone);
+        if (!next.problem.empty())
+            mission.problems.push_back(next.problem);
+        const std::vector<std::string>& problems = mission.problems;
+        return pg::guarded([&problems] {
+            auto* elements = static_cast<Datum*>(palloc(sizeof(Datum) * (problems.size() + 1)));
+            for (size_t i = 0; i < problems.size(); i++)
+                elements[i] = CStringGetTextDatum(problems[i].c_str());
+            return PointerGetDatum(construct_array(elements, static_cast<int>(problems.size()),
+                                                   TEXTOID, -1, false, TYPALIGN_INT));
+        });
+    });
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_gate_decision);
+PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([&] {
+        core::Mission mission;
+        if (!PG_ARGISNULL(0))
+            mission = core::parse_mission(json_argument(fcinfo, 0));
+        std::optional<core::Agent> agent;
+        if (!PG_ARGISNULL(1))
+            agent = core::parse_agent(json_argument(fcinfo, 1));
+        core::GateInput gates{.mission = mission};
+        gates.agent = agent ? &*agent : nullptr;
+        gates.agent_missing = core::is_agent_missing(mission, gates.agent);
+        gates.agent_running = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
+        gates.agent_tokens_24h = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3);
+        gates.max_unreviewed = pg::settings::max_unreviewed();
+        const char* word = core::name(core::judge_gates(gates));
+        return pg::guarded([word] { return CStringGetTextDatum(word); });
+    });
+}
+
+// The part of status() that is in shared memory.
+PG_FUNCTION_INFO_V1(mana_ai_worker_status);
+PGDLLEXPORT Datum mana_ai_worker_status(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([&] {
+        const bool preloaded = pg::shared_state::available();
+        const auto view = pg::shared_state::worker_of(MyDatabaseId);
+        const bool running = view.has_value() && view->pid != 0;
+        const int64_t trigger_errors = pg::shared_state::trigger_errors();
+        const char* state = running ? view->state.c_str() : "";
+        return pg::guarded([&] {
+            TupleDesc descriptor = nullptr;
+            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+                elog(ERROR, "return type must be a row type");
+            descriptor = BlessTupleDesc(descriptor);
+            Datum values[7] = {
+                CStringGetTextDatum(MANA_AI_VERSION),
+                BoolGetDatum(preloaded),
+                Int32GetDatum(running ? view->pid : 0),
+                CStringGetTextDatum(state),
+                TimestampTzGetDatum(running ? pg::timestamptz_from_instant(view->since) : 0),
+                Int32GetDatum(running ? view->in_flight : 0),
+                Int64GetDatum(trigger_errors),
+            };
+            bool nulls[7] = {false, false, !running, !running, !running, false, false};
+            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+        });
+    });
+}
+
+}  // extern "C"

@@ -1,0 +1,166 @@
+#include "mana_ai/extension/write_back.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "mana_ai/core/cadence.hpp"
+#include "mana_ai/core/iteration.hpp"
+#include "mana_ai/core/json.hpp"
+#include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/extension/sync_table.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "utils/guc.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr core::Instant kMicrosPerMilli = 1000;
+
+struct NewestRecord {
+    bool active = false;
+    std::optional<std::string> space_id;
+    core::Json cadence;
+    core::Instant newest_clock = 0;  // of the fields that we are about to write
+};
+
+// Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
+std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
+    static pg::Statement lock_snapshot(R"sql(
+SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'cadence')::text,
+       mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt'])
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
+    auto rows = lock_snapshot
+                    .execute({std::string_view(claimed.user_id),
+                              std::string_view(claimed.mission_id)})
+                    .rows;
+    if (rows.empty())
+        return std::nullopt;
+    const pg::Row& row = rows.front();
+    NewestRecord newest;
+    newest.active = row.number(0) != 0;
+    newest.space_id = row.optional_text(1);
+    if (!row.is_null(2))
+        newest.cadence = core::parse_json(row.text(2)).value_or(core::Json());
+    newest.newest_clock = row.optional_instant(3).value_or(0);
+    return newest;
+}
+
+// The wall clock in whole milliseconds, but not before any clock that it must win against.
+core::Instant instant_of_writing(core::Instant newest_clock) {
+    const core::Instant instant = std::max(pg::now(), newest_clock);
+    return (instant + kMicrosPerMilli - 1) / kMicrosPerMilli * kMicrosPerMilli;
+}
+
+std::string changed_fields(const ClaimedMission& claimed, const std::string& iteration,
+                           const std::optional<std::string>& next_run_at,
+                           const std::string& updated_at) {
+    static pg::Statement build(R"sql(
+SELECT jsonb_build_object(
+         'iterations', CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
+                            THEN record -> 'iterations' ELSE '[]'::jsonb END
+                       || jsonb_build_array($3::jsonb),
+         'nextRunAt', $4::text,
+         'updatedAt', $5::text)::text
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2)sql");
+    return build
+        .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                  std::string_view(iteration), pg::text_or_null(next_run_at),
+                  std::string_view(updated_at)})
+        .rows.front()
+        .take_text(0);
+}
+
+// Planned once per shape of the table; a rename of the column while we run makes a new shape.
+pg::Statement& insert_statement(const SyncTable& table) {
+    static std::map<std::string, pg::Statement> statements;
+    std::string columns = "app_id, table_name, record_id, user_id, op, client_id, data, ";
+    std::string values = "'ai', 'aiMissions', $1, $2, 'update', 'mana-ai-runner', $3::jsonb, ";
+    columns += table.stamps_column;
+    values += "$4::jsonb";
+    // A parameter that no column takes would have no type, so all of them are always used.
+    values += table.has_space_id ? ", $5" : "";
+    columns += table.has_space_id ? ", space_id" : "";
+    values += table.has_actor ? ", $6::jsonb" : "";
+    columns += table.has_actor ? ", actor" : "";
+    if (table.has_schema_version) {
+        columns += ", schema_version";
+        values += ", 1";
+    }
+    if (table.has_origin) {
+        columns += ", origin";
+        values += ", 'agent'";
+    }
+    std::string sql = "INSERT INTO " + table.qualified_name + " (" + columns + ") SELECT " +
+                      values + " FROM (SELECT $5::text, $6::text) AS optional_values";
+    return statements.try_emplace(sql, sql).first->second;
+}
+
+void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
+                   const std::string& data, const std::string& stamps, const std::string& actor) {
+    const SyncTable table = attached_sync_table();
+    pg::Statement& insert = insert_statement(table);
+    // Triggers, policies and defaults of that table are its owner's code: they run with its rights
+    // and not with ours, and under the policy for this user. Deferred ones would run at the commit,
+    // as us, which PostgreSQL refuses: they are made to run with the insert.
+    static pg::Statement defer_nothing("SET CONSTRAINTS ALL IMMEDIATE");
+    defer_nothing.execute();
+    const pg::RoleScope as_owner(table.owner);
+    pg::guarded([&] {
+        set_config_option("app.current_user_id", claimed.user_id.c_str(), PGC_USERSET,
+                          PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+    });
+    insert.execute({std::string_view(claimed.mission_id), std::string_view(claimed.user_id),
+                    std::string_view(data), std::string_view(stamps),
+                    pg::text_or_null(newest.space_id), std::string_view(actor)});
+}
+
+}  // namespace
+
+void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
+    const auto newest = lock_newest_record(claimed);
+    const bool ours = hold_lease(claimed);
+    const core::Instant now = pg::now();
+    if (!ours || !newest || !newest->active) {
+        result.outcome = RunOutcome::Discarded;
+        result.iteration_id.clear();
+        finish_run(claimed, result, now);
+        if (ours)
+            release_lease(claimed);
+        return;
+    }
+
+    const core::Instant written_at = instant_of_writing(newest->newest_clock);
+    const pg::PostgresTimeZone zone(pg::settings::timezone());
+    const core::NextRun next = core::next_run(newest->cadence, written_at, zone);
+    std::optional<std::string> next_run_at;
+    if (next.at)
+        next_run_at = core::to_iso_millis(*next.at);
+    const std::string updated_at = core::to_iso_millis(written_at);
+
+    const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
+                                     plan.summary};
+    const std::string iteration = core::dump_json(core::build_iteration(input));
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const std::string actor = core::dump_json(
+        core::build_actor(agent, claimed.mission, claimed.iteration_id, false));
+    const core::Json stamps = {
+        {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
+
+    const std::string data = changed_fields(claimed, iteration, next_run_at, updated_at);
+    insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
+
+    result.outcome = RunOutcome::Planned;
+    result.iteration_id = claimed.iteration_id;
+    finish_run(claimed, result, now);
+    release_lease(claimed);
+}
+
+}  // namespace mana_ai

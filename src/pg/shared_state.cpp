@@ -1,0 +1,211 @@
+#include "mana_ai/pg/shared_state.hpp"
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/time.hpp"
+
+extern "C" {
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "storage/shmem.h"
+}
+
+namespace mana_ai::pg::shared_state {
+
+namespace {
+
+constexpr int kSlots = 64;
+constexpr char kTranche[] = "mana_ai";
+
+struct Slot {
+    Oid database;  // InvalidOid = free
+    int pid;
+    int proc_number;
+    TimestampTz since;
+    int in_flight;
+    char state[16];
+};
+
+struct State {
+    Slot slots[kSlots];
+    int launcher_pid;
+    int launcher_proc_number;
+    pg_atomic_uint32 launcher_called;
+    pg_atomic_uint64 trigger_errors;
+};
+
+State* state = nullptr;
+LWLock* lock = nullptr;
+int own_slot = -1;
+
+#if PG_VERSION_NUM >= 150000
+shmem_request_hook_type previous_request_hook = nullptr;
+#endif
+shmem_startup_hook_type previous_startup_hook = nullptr;
+
+#if PG_VERSION_NUM >= 170000
+int own_proc_number() { return MyProcNumber; }
+#else
+int own_proc_number() { return MyProc->pgprocno; }
+#endif
+
+void request_memory() {
+    RequestAddinShmemSpace(MAXALIGN(sizeof(State)));
+    RequestNamedLWLockTranche(kTranche, 1);
+}
+
+extern "C" {
+
+#if PG_VERSION_NUM >= 150000
+static void on_shmem_request() {
+    if (previous_request_hook != nullptr)
+        previous_request_hook();
+    request_memory();
+}
+#endif
+
+static void on_shmem_startup() {
+    if (previous_startup_hook != nullptr)
+        previous_startup_hook();
+    bool found = false;
+    LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+    state = static_cast<State*>(ShmemInitStruct("mana_ai", sizeof(State), &found));
+    if (!found) {
+        memset(state, 0, sizeof(State));
+        pg_atomic_init_u32(&state->launcher_called, 0);
+        pg_atomic_init_u64(&state->trigger_errors, 0);
+    }
+    lock = &GetNamedLWLockTranche(kTranche)->lock;
+    LWLockRelease(AddinShmemInitLock);
+}
+
+static void on_worker_exit(int, Datum) {
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    state->slots[own_slot] = Slot{};
+    LWLockRelease(lock);
+}
+
+static void on_launcher_exit(int, Datum) {
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    state->launcher_pid = 0;
+    LWLockRelease(lock);
+}
+
+}  // extern "C"
+
+// A process that has just ended may leave its number to another one; a latch set too often is
+// harmless, so no lock is held against that.
+void set_latch_of(int proc_number) {
+    SetLatch(&ProcGlobal->allProcs[proc_number].procLatch);
+}
+
+}  // namespace
+
+void install_hooks() {
+#if PG_VERSION_NUM >= 150000
+    previous_request_hook = shmem_request_hook;
+    shmem_request_hook = on_shmem_request;
+#else
+    request_memory();
+#endif
+    previous_startup_hook = shmem_startup_hook;
+    shmem_startup_hook = on_shmem_startup;
+}
+
+bool available() { return state != nullptr; }
+
+bool register_worker(uint32_t database_oid) {
+    if (!available())
+        return true;
+    return guarded([database_oid] {
+        bool registered = false;
+        LWLockAcquire(lock, LW_EXCLUSIVE);
+        for (int i = 0; i < kSlots && !registered; i++) {
+            if (state->slots[i].database != InvalidOid)
+                continue;
+            state->slots[i] = Slot{database_oid, MyProcPid, own_proc_number(),
+                                   GetCurrentTimestamp(), 0, "starting"};
+            own_slot = i;
+            registered = true;
+        }
+        LWLockRelease(lock);
+        if (registered)
+            before_shmem_exit(on_worker_exit, 0);
+        return registered;
+    });
+}
+
+void report_worker(const char* worker_state, int in_flight) {
+    if (!available() || own_slot < 0)
+        return;
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    Slot& slot = state->slots[own_slot];
+    slot.in_flight = in_flight;
+    strlcpy(slot.state, worker_state, sizeof(slot.state));
+    LWLockRelease(lock);
+}
+
+std::optional<WorkerView> worker_of(uint32_t database_oid) {
+    if (!available())
+        return std::nullopt;
+    Slot copy{};
+    LWLockAcquire(lock, LW_SHARED);
+    for (const Slot& slot : state->slots)
+        if (slot.database == database_oid)
+            copy = slot;
+    LWLockRelease(lock);
+    WorkerView view;
+    view.pid = copy.pid;
+    if (copy.pid != 0) {
+        view.since = instant_from_timestamptz(copy.since);
+        view.in_flight = copy.in_flight;
+        view.state = copy.state;
+    }
+    return view;
+}
+
+void wake_worker(uint32_t database_oid) {
+    if (!available())
+        return;
+    int target = -1;
+    LWLockAcquire(lock, LW_SHARED);
+    for (const Slot& slot : state->slots)
+        if (slot.database == database_oid)
+            target = slot.proc_number;
+    // A database that is not to have a worker calls with every commit: once until it is heard.
+    if (target < 0 && state->launcher_pid != 0 &&
+        pg_atomic_exchange_u32(&state->launcher_called, 1) == 0)
+        target = state->launcher_proc_number;
+    LWLockRelease(lock);
+    if (target >= 0)
+        set_latch_of(target);
+}
+
+void register_launcher() {
+    guarded([] {
+        LWLockAcquire(lock, LW_EXCLUSIVE);
+        state->launcher_pid = MyProcPid;
+        state->launcher_proc_number = own_proc_number();
+        LWLockRelease(lock);
+        before_shmem_exit(on_launcher_exit, 0);
+    });
+}
+
+bool take_launcher_call() {
+    return available() && pg_atomic_exchange_u32(&state->launcher_called, 0) != 0;
+}
+
+int launcher_pid() { return available() ? state->launcher_pid : 0; }
+
+void count_trigger_error() {
+    if (available())
+        pg_atomic_fetch_add_u64(&state->trigger_errors, 1);
+}
+
+int64_t trigger_errors() {
+    return available() ? static_cast<int64_t>(pg_atomic_read_u64(&state->trigger_errors)) : 0;
+}
+
+}  // namespace mana_ai::pg::shared_state

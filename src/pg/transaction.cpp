@@ -1,0 +1,84 @@
+#include "mana_ai/pg/transaction.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/pg/guard.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/ipc.h"
+#include "utils/snapmgr.h"
+}
+
+namespace mana_ai::pg {
+
+namespace {
+
+int64_t longest = 0;
+
+int64_t monotonic_us() {
+    instr_time now;
+    INSTR_TIME_SET_CURRENT(now);
+    return static_cast<int64_t>(INSTR_TIME_GET_MICROSEC(now));
+}
+
+}  // namespace
+
+Transaction::Transaction(const char* activity)
+    : outer_(CurrentMemoryContext), started_us_(monotonic_us()) {
+    guarded([activity] {
+        SetCurrentStatementStartTimestamp();
+        StartTransactionCommand();
+        pgstat_report_activity(STATE_RUNNING, activity);
+        PushActiveSnapshot(GetTransactionSnapshot());
+    });
+}
+
+Transaction::~Transaction() {
+    if (open_) {
+        try {
+            guarded([] { AbortCurrentTransaction(); });
+        } catch (...) {
+            // A process that cannot even roll back has no business going on; the postmaster
+            // starts it anew.
+            proc_exit(1);
+        }
+        guarded([] { pgstat_report_activity(STATE_IDLE, nullptr); });
+    }
+    MemoryContextSwitchTo(outer_);
+    longest = std::max(longest, monotonic_us() - started_us_);
+}
+
+void Transaction::commit() {
+    guarded([] {
+        PopActiveSnapshot();
+        CommitTransactionCommand();
+    });
+    open_ = false;
+    guarded([] {
+        pgstat_report_stat(false);
+        pgstat_report_activity(STATE_IDLE, nullptr);
+    });
+}
+
+void Transaction::refresh_snapshot() {
+    guarded([] {
+        CommandCounterIncrement();
+        PopActiveSnapshot();
+        PushActiveSnapshot(GetTransactionSnapshot());
+    });
+}
+
+int64_t Transaction::longest_us() { return longest; }
+
+RoleScope::RoleScope(Oid role) {
+    GetUserIdAndSecContext(&previous_role_, &previous_context_);
+    SetUserIdAndSecContext(role, previous_context_ | SECURITY_LOCAL_USERID_CHANGE |
+                                     SECURITY_RESTRICTED_OPERATION);
+}
+
+RoleScope::~RoleScope() { SetUserIdAndSecContext(previous_role_, previous_context_); }
+
+}  // namespace mana_ai::pg

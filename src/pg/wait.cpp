@@ -1,0 +1,54 @@
+#include "mana_ai/pg/wait.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/postgres.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+}
+
+namespace mana_ai::pg {
+
+WaitSet::WaitSet(int fd) {
+    set_ = guarded([fd] {
+#if PG_VERSION_NUM >= 170000
+        WaitEventSet* set = CreateWaitEventSet(nullptr, 3);
+#else
+        WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
+#endif
+        AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+        AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+        AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, nullptr, nullptr);
+        return set;
+    });
+}
+
+WaitSet::~WaitSet() { FreeWaitEventSet(static_cast<WaitEventSet*>(set_)); }
+
+bool WaitSet::wait(int64_t timeout_us) {
+    Assert(!IsTransactionOrTransactionBlock());
+    // Rounded up: waking a millisecond early would spin until the time has come.
+    const int64_t timeout_ms =
+        std::clamp<int64_t>((timeout_us + 999) / 1000, 0, int64_t{3600} * 1000);
+    return guarded([&] {
+        WaitEvent events[3];
+        bool latch_was_set = false;
+        const int count = WaitEventSetWait(static_cast<WaitEventSet*>(set_), timeout_ms, events, 3,
+                                           PG_WAIT_EXTENSION);
+        for (int i = 0; i < count; i++)
+            if ((events[i].events & WL_LATCH_SET) != 0) {
+                ResetLatch(MyLatch);
+                latch_was_set = true;
+            }
+        return latch_was_set;
+    });
+}
+
+}  // namespace mana_ai::pg

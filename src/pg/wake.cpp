@@ -1,0 +1,49 @@
+#include "mana_ai/pg/wake.hpp"
+
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+
+extern "C" {
+#include "access/xact.h"
+}
+
+namespace mana_ai::pg {
+
+namespace {
+
+bool wake_pending = false;
+bool callback_registered = false;
+
+extern "C" {
+static void on_transaction_end(XactEvent event, void*) {
+    switch (event) {
+        case XACT_EVENT_COMMIT:
+            if (wake_pending)
+                wake_worker_now();
+            wake_pending = false;
+            break;
+        case XACT_EVENT_ABORT:
+        case XACT_EVENT_PREPARE:  // visible only at COMMIT PREPARED, which the slow poll notices
+            wake_pending = false;
+            break;
+        default:
+            break;
+    }
+}
+}
+
+}  // namespace
+
+void wake_worker_at_commit() {
+    if (!shared_state::available())
+        return;
+    if (!callback_registered) {
+        RegisterXactCallback(on_transaction_end, nullptr);
+        callback_registered = true;
+    }
+    wake_pending = true;
+}
+
+void wake_worker_now() { shared_state::wake_worker(MyDatabaseId); }
+
+}  // namespace mana_ai::pg

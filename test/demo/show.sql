@@ -1,0 +1,49 @@
+-- What came back, as a client would read it, and what an operator sees.
+\set ON_ERROR_STOP on
+\set QUIET on
+\pset footer off
+\pset null '-'
+\pset linestyle unicode
+\pset border 0
+
+\echo '--- the row that mana_ai wrote to sync_changes'
+\pset expanded on
+SELECT op, client_id,
+       actor ->> 'displayName' AS "by",
+       data -> 'iterations' -> -1 ->> 'overallStatus' AS status,
+       data -> 'iterations' -> -1 ->> 'summary' AS summary,
+       data ->> 'nextRunAt' AS "next run"
+FROM public.sync_changes
+WHERE user_id = 'user-anna' AND client_id = 'mana-ai-runner'
+ORDER BY created_at DESC LIMIT 1;
+\pset expanded off
+
+\echo
+\echo '--- its steps: proposals that the user\'s device carries out once they are approved'
+WITH newest AS (
+  SELECT data -> 'iterations' -> -1 AS iteration
+  FROM public.sync_changes
+  WHERE user_id = 'user-anna' AND client_id = 'mana-ai-runner'
+  ORDER BY created_at DESC LIMIT 1
+)
+SELECT number, step -> 'intent' ->> 'toolName' AS tool, step ->> 'status' AS status,
+       coalesce(step -> 'intent' -> 'params' ->> 'title', step ->> 'summary') AS what
+FROM newest, jsonb_array_elements(iteration -> 'plan') WITH ORDINALITY AS plan (step, number)
+ORDER BY number;
+
+\echo
+\echo '--- the run: SELECT * FROM mana_ai.runs'
+\pset expanded on
+SELECT outcome, decision, rounds, steps, prompt_tokens, completion_tokens, model,
+       date_trunc('milliseconds', finished_at - started_at) AS took, error_kind
+FROM mana_ai.runs WHERE user_id = 'user-anna' ORDER BY started_at DESC LIMIT 1;
+
+\echo
+\echo '--- SELECT * FROM mana_ai.status()'
+SELECT * FROM mana_ai.status();
+\pset expanded off
+
+\echo
+\echo '--- SELECT mana_ai.why(\'user-anna\', \'mission-steuer\')'
+\pset tuples_only on
+SELECT mana_ai.why('user-anna', 'mission-steuer');

@@ -1,0 +1,148 @@
+# shellcheck shell=bash
+# Sourced by the scripts that run something against PostgreSQL (tests, demo, benchmarks). It gives them
+#
+#   $top            the checkout
+#   enter           makes $work, builds the extension and the test programs, and makes a private installation
+#                   of PostgreSQL with the extension in it
+#   $work           a temporary directory of this run, removed at its end: bin/ the test programs, tree/ a copy
+#                   of the tests, run/ what the tester may write
+#   $pg_bin, $private_pg_config   of the private installation
+#   as_tester       runs a command as the user who runs PostgreSQL
+#   as_builder      runs a command as the checkout's owner
+#   start_cluster, stop_cluster, start_model_server   see below; all is ended when the script ends
+#
+# Nothing is written outside $work, except build/ and mana_ai.so in the checkout.
+
+set -euo pipefail
+umask 022
+
+top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+export PG_CONFIG=${PG_CONFIG:-pg_config}
+
+# make's own variables must not reach the makes that we start.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
+# PostgreSQL refuses to run as root, and root must leave nothing in a checkout that its owner could not
+# remove. So for root the checkout's owner builds and tests. If that is root too, or somebody who has no
+# account here (a mounted folder), the tester is a user without any rights, out of whose reach the machine's
+# own clusters are as well.
+builder_prefix=()
+tester_prefix=()
+tester=$(id -un)
+if [ "$(id -u)" -eq 0 ]; then
+    owner=$(stat -c %u "$top")
+    if [ "$owner" -ne 0 ]; then
+        builder_prefix=(setpriv --reuid "$owner" --regid "$(stat -c %g "$top")" --clear-groups env "HOME=${TMPDIR:-/tmp}")
+    fi
+    tester=nobody
+    if [ "$owner" -ne 0 ] && getent passwd "$owner" >/dev/null; then
+        tester=$(getent passwd "$owner" | cut -d: -f1)
+    fi
+    tester_prefix=(setpriv --reuid "$tester" --regid "$(id -g "$tester")" --clear-groups
+        env "HOME=${TMPDIR:-/tmp}" "USER=$tester" "LOGNAME=$tester")
+fi
+
+as_builder() { "${builder_prefix[@]}" "$@"; }
+as_tester() { "${tester_prefix[@]}" "$@"; }
+
+leave() {
+    local status=$? file pid
+    trap - EXIT INT TERM HUP
+    # Errors here would hide the status that we leave with.
+    set +e
+    for pid in $(jobs -p); do
+        kill "$pid" 2>/dev/null
+    done
+    wait 2>/dev/null
+    # Also the clusters of TAP tests that were ended.
+    while IFS= read -r file; do
+        as_tester "$pg_bin/pg_ctl" stop -D "${file%/postmaster.pid}" -m immediate >/dev/null 2>&1
+    done < <(find "$work/run" -name postmaster.pid)
+    cd /
+    rm -rf "$work"
+    exit "$status"
+}
+
+# build TARGET...: quiet unless it fails.
+build() {
+    as_builder make -s -C "$top" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" "$@" >"$work/build.log" 2>&1 || {
+        cat "$work/build.log"
+        return 1
+    }
+}
+
+enter() {
+    work=$(mktemp -d "${TMPDIR:-/tmp}/mana_ai.XXXXXX")
+    trap leave EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    chmod 755 "$work"
+    mkdir "$work/install" "$work/run"
+    if [ "$(id -u)" -eq 0 ]; then
+        chown "$(stat -c %u:%g "$top")" "$work/install"
+        chown "$tester" "$work/run"
+    fi
+
+    echo "building (the first time takes a few minutes)"
+    build all
+    build programs
+    private_pg_config=$(as_builder "$top/test/private_install.sh" "$work/install")
+    pg_bin=$(dirname "$private_pg_config")
+
+    # The tester may not be able to read the checkout, which can be in root's home.
+    cp -R "$top/build/bin" "$work/bin"
+    mkdir "$work/tree"
+    cp -RP "$top/test" "$top/expected" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
+    if [ "$(id -u)" -eq 0 ]; then
+        chown -R "$tester" "$work/tree"
+    fi
+    cd "$work/run"
+}
+
+# start_cluster NAME [LINE]...: a throwaway cluster with these lines in its configuration, listening only on a
+# socket of its own. Sets $cluster, and PGHOST, PGPORT, PGUSER and PGDATABASE for clients.
+start_cluster() {
+    local name=$1
+    shift
+    cluster=$work/run/$name
+    as_tester "$pg_bin/initdb" -D "$cluster" -U postgres -A trust -E UTF8 --no-locale --no-sync >"$work/$name.initdb.log" 2>&1 || {
+        cat "$work/$name.initdb.log"
+        return 1
+    }
+    as_tester mkdir -p "$work/run/socket"
+    {
+        echo "listen_addresses = ''"
+        echo "unix_socket_directories = '$work/run/socket'"
+        echo "fsync = off"
+        echo "max_worker_processes = 32"
+        printf '%s\n' "$@"
+    } >>"$cluster/postgresql.conf"
+    as_tester "$pg_bin/pg_ctl" start -D "$cluster" -w -s -l "$cluster/server.log" || {
+        tail -n 30 "$cluster/server.log"
+        return 1
+    }
+    export PGHOST=$work/run/socket PGPORT=5432 PGUSER=postgres PGDATABASE=postgres
+}
+
+# stop_cluster NAME
+stop_cluster() {
+    as_tester "$pg_bin/pg_ctl" stop -D "$work/run/$1" -m fast -w -s
+}
+
+# start_model_server [OPTION]...: the scripted model server. Sets $model_url and $model_server_pid.
+start_model_server() {
+    local port_file=$work/model_server.port tries=0
+    rm -f "$port_file"
+    "${tester_prefix[@]}" "$work/bin/model_server" --port 0 "$@" >"$port_file" 2>"$work/model_server.log" &
+    model_server_pid=$!
+    until [ -s "$port_file" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -eq 200 ] || ! kill -0 "$model_server_pid" 2>/dev/null; then
+            cat "$work/model_server.log"
+            return 1
+        fi
+        sleep 0.05
+    done
+    model_url=http://127.0.0.1:$(cat "$port_file")
+}

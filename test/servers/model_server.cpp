@@ -1,0 +1,267 @@
+// A scripted language model for tests, benchmarks and the demo, speaking the OpenAI-compatible
+// format of docs/contract/tick.md on 127.0.0.1.
+//
+//   model_server [--port N] [--latency-ms N] [--keep-requests N] [--script FILE]
+//
+// prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT.
+//
+//   POST /v1/chat/completions   plans (planner.hpp), or takes a step of a script (script.hpp): the
+//   one whose
+//                               name stands in the prompt as [[szenario:NAME]], else the default
+//                               script
+//   POST /control               sets the default script; with "scenario": NAME that one; with
+//   "latency_ms":
+//                               the latency of every answer. The forms are in script.hpp
+//   POST /control/reset         forgets scripts, requests and counts; latency and script as at the
+//   start GET  /control/requests      the received requests, oldest first: {method, path, headers,
+//   body, arrived_us};
+//                               body is JSON when it can be read as such, else text
+//   GET  /control/stats         {requests, in_flight, max_in_flight, connections, max_connections,
+//   accepted,
+//                               arrivals_us}
+//   GET  /health                200
+
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "http_server.hpp"
+#include "planner.hpp"
+#include "script.hpp"
+
+namespace {
+
+using mana_ai::test::HttpServer;
+using mana_ai::test::Request;
+using mana_ai::test::Response;
+using mana_ai::test::Script;
+using nlohmann::json;
+
+struct Options {
+    std::uint16_t port = 0;
+    std::int64_t latency_ms = 0;
+    std::size_t keep_requests = 5000;
+    std::optional<json> script;
+};
+
+/// Bodies can be large and many: past this sum the oldest are forgotten, whatever --keep-requests
+/// says.
+constexpr std::size_t kKeptBytes = 256UL * 1024 * 1024;
+constexpr std::size_t kKeptArrivals = 200'000;
+
+Response json_response(const json& body, int status = 200) {
+    Response response;
+    response.status = status;
+    response.body = body.dump(-1, ' ', false, json::error_handler_t::replace);
+    return response;
+}
+
+class ModelServer {
+ public:
+    explicit ModelServer(const Options& options) : options_(options), server_(options.port) {
+        reset();
+        server_.route("POST", "/v1/chat/completions", [this](Request& r) { return complete(r); });
+        server_.route(
+            "POST", "/control", [this](Request& r) { return control(r); }, false);
+        server_.route(
+            "POST", "/control/reset", [this](Request&) { return reset(); }, false);
+        server_.route(
+            "GET", "/control/requests", [this](Request&) { return requests(); }, false);
+        server_.route(
+            "GET", "/control/stats", [this](Request&) { return stats(); }, false);
+        server_.route(
+            "GET", "/health",
+            [](Request&) {
+                return json_response({{"ok", true}});
+            },
+            false);
+    }
+
+    HttpServer& http() { return server_; }
+
+ private:
+    Response complete(Request& request) {
+        Response response;
+        try {
+            Script* script = script_for(request.body);
+            const json* step = script == nullptr ? nullptr : script->next(request.body);
+            if (step != nullptr) {
+                response = mana_ai::test::perform(*step, planner_, request.body);
+            } else {
+                response.body = planner_.answer(request.body);
+            }
+        } catch (const std::exception& error) {
+            response =
+                json_response({{"detail", std::string("model_server: ") + error.what()}}, 500);
+        }
+        response.delay_ms += latency_ms_;
+        keep(request);
+        return response;
+    }
+
+    Script* script_for(std::string_view body) {
+        if (const auto name = mana_ai::test::scenario_name(body); !name.empty()) {
+            const auto found = scenarios_.find(std::string(name));
+            if (found == scenarios_.end()) {
+                throw std::invalid_argument("unknown scenario " + std::string(name));
+            }
+            return &found->second;
+        }
+        return default_script_ ? &*default_script_ : nullptr;
+    }
+
+    Response control(const Request& request) {
+        try {
+            const auto definition = json::parse(request.body);
+            if (definition.is_object() && definition.contains("latency_ms")) {
+                latency_ms_ = definition["latency_ms"].get<std::int64_t>();
+                if (!definition.contains("steps")) {
+                    return json_response({{"ok", true}});
+                }
+            }
+            Script script(definition);
+            if (definition.is_object() && definition.contains("scenario")) {
+                scenarios_.insert_or_assign(definition["scenario"].get<std::string>(),
+                                            std::move(script));
+            } else {
+                default_script_ = std::move(script);
+            }
+        } catch (const std::exception& error) {
+            return json_response({{"detail", error.what()}}, 400);
+        }
+        return json_response({{"ok", true}});
+    }
+
+    Response reset() {
+        default_script_.reset();
+        if (options_.script) {
+            default_script_.emplace(*options_.script);
+        }
+        scenarios_ = mana_ai::test::built_in_scenarios();
+        latency_ms_ = options_.latency_ms;
+        kept_.clear();
+        kept_bytes_ = 0;
+        arrivals_.clear();
+        server_.reset_statistics();
+        return json_response({{"ok", true}});
+    }
+
+    Response requests() const {
+        json list = json::array();
+        for (const auto& request : kept_) {
+            json headers = json::object();
+            for (const auto& [name, value] : request.headers) {
+                headers[name] = value;
+            }
+            auto body = json::parse(request.body, nullptr, false);
+            list.push_back({{"method", request.method},
+                            {"path", request.path},
+                            {"headers", std::move(headers)},
+                            {"body", body.is_discarded() ? json(request.body) : std::move(body)},
+                            {"arrived_us", request.arrived_us}});
+        }
+        return json_response(list);
+    }
+
+    Response stats() const {
+        const auto& counted = server_.statistics();
+        return json_response({{"requests", counted.requests},
+                              {"in_flight", counted.in_flight},
+                              {"max_in_flight", counted.max_in_flight},
+                              {"connections", counted.connections},
+                              {"max_connections", counted.max_connections},
+                              {"accepted", counted.accepted},
+                              {"arrivals_us", arrivals_}});
+    }
+
+    void keep(Request& request) {
+        if (arrivals_.size() < kKeptArrivals) {
+            arrivals_.push_back(request.arrived_us);
+        }
+        if (options_.keep_requests == 0) {
+            return;
+        }
+        kept_bytes_ += request.body.size();
+        kept_.push_back(std::move(request));
+        while (kept_.size() > options_.keep_requests || kept_bytes_ > kKeptBytes) {
+            kept_bytes_ -= kept_.front().body.size();
+            kept_.pop_front();
+        }
+    }
+
+    Options options_;
+    HttpServer server_;
+    mana_ai::test::Planner planner_;
+    std::optional<Script> default_script_;
+    std::unordered_map<std::string, Script> scenarios_;
+    std::int64_t latency_ms_ = 0;
+    std::deque<Request> kept_;
+    std::size_t kept_bytes_ = 0;
+    std::vector<std::int64_t> arrivals_;
+};
+
+HttpServer* stopped_by_signal = nullptr;
+
+void on_signal(int) {
+    stopped_by_signal->stop();
+}
+
+[[noreturn]] void usage() {
+    std::cerr
+        << "usage: model_server [--port N] [--latency-ms N] [--keep-requests N] [--script FILE]\n";
+    std::exit(2);
+}
+
+Options parse_options(int count, char** values) {
+    Options options;
+    for (int i = 1; i < count; i += 2) {
+        if (i + 1 == count) {
+            usage();
+        }
+        if (std::strcmp(values[i], "--script") == 0) {
+            std::ifstream file(values[i + 1]);
+            options.script = json::parse(file);
+            continue;
+        }
+        char* end = nullptr;
+        const long number = std::strtol(values[i + 1], &end, 10);
+        if (*end != '\0' || number < 0) {
+            usage();
+        }
+        if (std::strcmp(values[i], "--port") == 0 && number <= 65535) {
+            options.port = static_cast<std::uint16_t>(number);
+        } else if (std::strcmp(values[i], "--latency-ms") == 0) {
+            options.latency_ms = number;
+        } else if (std::strcmp(values[i], "--keep-requests") == 0) {
+            options.keep_requests = number;
+        } else {
+            usage();
+        }
+    }
+    return options;
+}
+
+}  // namespace
+
+int main(int count, char** values) {
+    try {
+        ModelServer server(parse_options(count, values));
+        stopped_by_signal = &server.http();
+        std::signal(SIGTERM, on_signal);
+        std::signal(SIGINT, on_signal);
+        std::cout << server.http().port() << std::endl;
+        server.http().run();
+    } catch (const std::exception& error) {
+        std::cerr << "model_server: " << error.what() << '\n';
+        return 1;
+    }
+    return 0;
+}

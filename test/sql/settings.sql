@@ -1,0 +1,78 @@
+-- Settings: defaults, what is refused and with which message (interface.md, Settings).
+\set ECHO none
+\getenv here PG_ABS_SRCDIR
+\set setup :here '/data/regress_setup.sql'
+\i :setup
+\set ECHO all
+RESET mana_ai.llm_url;
+-- Loads the library where it is not preloaded.
+SELECT mana_ai.next_run('{"kind": "manual"}', now(), 'UTC');
+
+SELECT name, CASE WHEN name IN ('mana_ai.llm_url') THEN boot_val ELSE setting END AS value, unit, vartype, min_val, max_val
+  FROM pg_settings WHERE name LIKE 'mana\_ai.%' ORDER BY name COLLATE "C";
+SELECT name FROM pg_settings WHERE name LIKE 'mana\_ai.%' AND context NOT IN ('superuser', 'postmaster', 'sighup');
+
+\set VERBOSITY default
+SET mana_ai.max_concurrency = 0;
+SET mana_ai.max_concurrency = 2001;
+SET mana_ai.max_concurrency = 2000;
+SET mana_ai.max_concurrency = 'many';
+SET mana_ai.tick_interval = '0';
+SET mana_ai.tick_interval = '2d';
+SET mana_ai.tick_interval = '90s';
+SHOW mana_ai.tick_interval;
+SET mana_ai.llm_timeout = '1 hour';
+SET mana_ai.llm_timeout = '61min';
+SET mana_ai.max_unreviewed = -1;
+SET mana_ai.tick_enabled = 'perhaps';
+SET mana_ai.llm_url = 'ftp://example.com';
+SET mana_ai.llm_url = 'example.com';
+SET mana_ai.llm_url = '';
+SET mana_ai.llm_url = 'https://llm.example.com:8443/base/';
+SET mana_ai.llm_url = 'http://user:secret@example.com';
+SET mana_ai.llm_url = E'http://example.com/\r\nX-Evil: 1';
+SET mana_ai.planner_model = '';
+SET mana_ai.planner_model = 'with space';
+SET mana_ai.planner_model = 'vendor/model-1.5:latest';
+SET mana_ai.timezone = 'Europe/Nowhere';
+SET mana_ai.timezone = 'Europe/Berlin';
+SET mana_ai.timezone = '';
+SET mana_ai.proxy = 'socks5://x';
+SET mana_ai.proxy = 'http://proxy.example.com:3128';
+SET mana_ai.runs_retention = '-1';
+SET mana_ai.runs_retention = '7d';
+SHOW mana_ai.runs_retention;
+SET mana_ai.service_key = 'two words';
+SET mana_ai.service_key = 'sk-1';
+SHOW mana_ai.service_key;
+SET mana_ai.no_such_setting = 1;
+SET mana_ai.database = 'x';
+
+-- Only superusers; the key is not even to be seen.
+CREATE ROLE regress_mana_user;
+SET ROLE regress_mana_user;
+SET mana_ai.max_concurrency = 3;
+SHOW mana_ai.service_key;
+SHOW mana_ai.service_key_file;
+SHOW mana_ai.max_concurrency;
+RESET ROLE;
+DROP ROLE regress_mana_user;
+
+-- A rolled back SET leaves the key that was there.
+BEGIN;
+SET LOCAL mana_ai.service_key = 'sk-2';
+ROLLBACK;
+SHOW mana_ai.service_key;
+RESET mana_ai.service_key;
+SELECT current_setting('mana_ai.service_key') AS hidden;
+
+-- By database.
+SELECT format('ALTER DATABASE %I SET mana_ai.max_concurrency = 5', current_database()) AS alter_database \gset
+:alter_database;
+SELECT format('ALTER DATABASE %I SET mana_ai.max_concurrency = 5000', current_database()) AS alter_database \gset
+:alter_database;
+SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+ WHERE d.datname = current_database() AND setrole = 0 AND EXISTS (SELECT FROM unnest(setconfig) c WHERE c LIKE 'mana_ai%') \gset
+SELECT 'mana_ai.max_concurrency=5' = ANY (:'setconfig'::text[]) AS kept;
+SELECT format('ALTER DATABASE %I RESET mana_ai.max_concurrency', current_database()) AS alter_database \gset
+:alter_database;

@@ -1,0 +1,108 @@
+#include "mana_ai/core/backoff.hpp"
+
+#include <gtest/gtest.h>
+
+#include <climits>
+#include <limits>
+
+namespace mana_ai::core {
+namespace {
+
+constexpr double kMiddle = 0.5;  // no jitter
+
+Instant backoff(int failures, double random01 = kMiddle) {
+    return mission_backoff_delay(ErrorKind::Unknown, failures, random01, std::nullopt);
+}
+
+ProviderError error(ErrorKind kind, int status, std::optional<Instant> retry_after = {}) {
+    return {.kind = kind, .http_status = status, .message = {}, .retry_after = retry_after};
+}
+
+TEST(MissionBackoff, DoublesFromOneMinuteToSixHours) {
+    EXPECT_EQ(backoff(1), kMicrosPerMinute);
+    EXPECT_EQ(backoff(2), 2 * kMicrosPerMinute);
+    EXPECT_EQ(backoff(5), 16 * kMicrosPerMinute);
+    EXPECT_EQ(backoff(9), 256 * kMicrosPerMinute);
+    EXPECT_EQ(backoff(10), 6 * kMicrosPerHour);
+    EXPECT_EQ(backoff(INT_MAX), 6 * kMicrosPerHour);
+    EXPECT_EQ(backoff(0), kMicrosPerMinute);
+    EXPECT_EQ(backoff(INT_MIN), kMicrosPerMinute);
+}
+
+TEST(MissionBackoff, JittersByAFifth) {
+    EXPECT_EQ(backoff(1, 0.0), 48 * kMicrosPerSecond);
+    EXPECT_EQ(backoff(1, 1.0), 72 * kMicrosPerSecond);
+    EXPECT_EQ(backoff(1, -7.0), 48 * kMicrosPerSecond);
+    EXPECT_EQ(backoff(1, 7.0), 72 * kMicrosPerSecond);
+    EXPECT_EQ(backoff(1, std::numeric_limits<double>::quiet_NaN()), kMicrosPerMinute);
+}
+
+TEST(MissionBackoff, WaitsSixHoursForWhatWillNotPass) {
+    for (const ErrorKind kind : {ErrorKind::Blocked, ErrorKind::Capability}) {
+        EXPECT_EQ(mission_backoff_delay(kind, 1, 0.0, std::nullopt), 6 * kMicrosPerHour);
+        EXPECT_EQ(mission_backoff_delay(kind, 9, 1.0, std::nullopt), 6 * kMicrosPerHour);
+    }
+}
+
+TEST(MissionBackoff, TakesRetryAfterAsAMinimum) {
+    EXPECT_EQ(mission_backoff_delay(ErrorKind::RateLimit, 1, kMiddle, kMicrosPerHour),
+              kMicrosPerHour);
+    EXPECT_EQ(mission_backoff_delay(ErrorKind::RateLimit, 1, kMiddle, kMicrosPerSecond),
+              kMicrosPerMinute);
+    EXPECT_EQ(mission_backoff_delay(ErrorKind::Blocked, 1, kMiddle, kMicrosPerMinute),
+              6 * kMicrosPerHour);
+}
+
+TEST(RetryWithinRun, TriesPassingFailuresTwiceMore) {
+    const ProviderError failures[] = {
+        error(ErrorKind::Timeout, 0),     error(ErrorKind::Unreachable, 0),
+        error(ErrorKind::Malformed, 200), error(ErrorKind::Unknown, 502),
+        error(ErrorKind::Unknown, 503),   error(ErrorKind::Truncated, 504),
+    };
+    for (const ProviderError& failure : failures) {
+        const RetryDecision first = retry_within_run(failure, 1, kMiddle);
+        EXPECT_TRUE(first.retry);
+        EXPECT_EQ(first.delay, kMicrosPerSecond / 2);
+        const RetryDecision second = retry_within_run(failure, 2, kMiddle);
+        EXPECT_TRUE(second.retry);
+        EXPECT_EQ(second.delay, 2 * kMicrosPerSecond);
+        EXPECT_FALSE(retry_within_run(failure, 3, kMiddle).retry);
+        EXPECT_FALSE(retry_within_run(failure, INT_MAX, kMiddle).retry);
+    }
+}
+
+TEST(RetryWithinRun, LeavesTheRestToTheBackoff) {
+    for (const ProviderError& failure :
+         {error(ErrorKind::Unknown, 500), error(ErrorKind::Unknown, 404),
+          error(ErrorKind::Blocked, 422), error(ErrorKind::Capability, 400),
+          error(ErrorKind::Auth, 401), error(ErrorKind::Auth, 502),
+          error(ErrorKind::Truncated, 500), error(ErrorKind::RateLimit, 429)}) {
+        EXPECT_FALSE(retry_within_run(failure, 1, kMiddle).retry);
+    }
+}
+
+TEST(RetryWithinRun, WaitsAsLongAsARateLimitSays) {
+    const auto wait = [](Instant seconds, int attempts = 1) {
+        return retry_within_run(error(ErrorKind::RateLimit, 429, seconds * kMicrosPerSecond),
+                                attempts, 0.9);
+    };
+    EXPECT_TRUE(wait(7).retry);
+    EXPECT_EQ(wait(7).delay, 7 * kMicrosPerSecond);
+    EXPECT_TRUE(wait(30).retry);
+    EXPECT_EQ(wait(30).delay, 30 * kMicrosPerSecond);
+    EXPECT_TRUE(wait(0).retry);
+    EXPECT_FALSE(wait(31).retry);
+    EXPECT_FALSE(wait(7, 3).retry);
+}
+
+TEST(RetryWithinRun, HonoursRetryAfterOfAGateway) {
+    const auto wait = [](Instant seconds) {
+        return retry_within_run(error(ErrorKind::Unknown, 503, seconds * kMicrosPerSecond), 1, 0.5);
+    };
+    EXPECT_EQ(wait(10).delay, 10 * kMicrosPerSecond);
+    EXPECT_EQ(wait(0).delay, kMicrosPerSecond / 2);
+    EXPECT_FALSE(wait(31).retry);
+}
+
+}  // namespace
+}  // namespace mana_ai::core

@@ -1,0 +1,64 @@
+#include "mana_ai/core/iteration.hpp"
+
+#include <gtest/gtest.h>
+
+namespace mana_ai::core {
+namespace {
+
+TEST(Iteration, HasTheShapeOfTheSpec) {
+    const std::vector<PlanStep> steps = {
+        {"Aufgabe anlegen: A", "create_task", Json{{"title", "A"}}},
+        {"Notiz anlegen: B", "create_note", Json{{"content", "B"}}}};
+    const Instant start = *parse_instant("2026-04-15T00:00:00Z");
+    EXPECT_EQ(build_iteration({"it1", start, start + 1'500'900, steps, "Zwei Schritte."}),
+              Json::parse(R"({
+        "id": "it1", "startedAt": "2026-04-15T00:00:00.000Z",
+        "finishedAt": "2026-04-15T00:00:01.500Z", "summary": "Zwei Schritte.",
+        "overallStatus": "awaiting-review", "source": "server",
+        "plan": [
+            {"id": "it1-0", "summary": "Aufgabe anlegen: A", "status": "planned",
+             "intent": {"kind": "toolCall", "toolName": "create_task", "params": {"title": "A"}}},
+            {"id": "it1-1", "summary": "Notiz anlegen: B", "status": "planned",
+             "intent": {"kind": "toolCall", "toolName": "create_note", "params": {"content": "B"}}}
+        ]})"));
+}
+
+TEST(Iteration, WithoutStepsNeedsNoReview) {
+    const std::vector<PlanStep> none;
+    const Json iteration = build_iteration({"it1", 0, 0, none, "Nichts zu tun."});
+    EXPECT_EQ(iteration["overallStatus"], "approved");
+    EXPECT_EQ(iteration["plan"], Json::array());
+}
+
+TEST(Iteration, HoldsNothingThatJsonbRefuses) {
+    const std::vector<PlanStep> steps = {
+        {std::string("a\0", 2), "t", Json{{"k", std::string("\0x", 2)}}}};
+    const Json iteration = build_iteration({"it1", 0, 0, steps, std::string("s\0", 2)});
+    EXPECT_EQ(dump_json(iteration).find("\\u0000"), std::string::npos);
+}
+
+TEST(Actor, IsTheAgent) {
+    Agent agent;
+    agent.id = "a1";
+    agent.name = "Nora";
+    const Mission mission = parse_mission({{"id", "m1"}, {"objective", "Laufen"}});
+    EXPECT_EQ(build_actor(&agent, mission, "it1", false), Json::parse(R"({
+        "kind": "ai", "principalId": "a1", "displayName": "Nora", "missionId": "m1",
+        "iterationId": "it1", "rationale": "Laufen"})"));
+}
+
+TEST(Actor, WithoutAgentIsTheLegacyPrincipal) {
+    const Json actor = build_actor(nullptr, parse_mission({{"id", "m1"}}), "it1", false);
+    EXPECT_EQ(actor["principalId"], "legacy:ai-default");
+    EXPECT_EQ(actor["displayName"], "Mana");
+}
+
+TEST(Actor, NeverTellsADecryptedOrEncryptedObjective) {
+    const Mission opened = parse_mission({{"id", "m1"}, {"objective", "geheim"}});
+    EXPECT_EQ(build_actor(nullptr, opened, "it1", true)["rationale"], "");
+    const Mission closed = parse_mission({{"id", "m1"}, {"objective", "enc:1:a.b"}});
+    EXPECT_EQ(build_actor(nullptr, closed, "it1", false)["rationale"], "");
+}
+
+}  // namespace
+}  // namespace mana_ai::core

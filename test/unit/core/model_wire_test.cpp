@@ -1,0 +1,312 @@
+#include "mana_ai/core/model_wire.hpp"
+
+#include <gtest/gtest.h>
+
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "mana_ai/core/json.hpp"
+
+namespace mana_ai::core {
+namespace {
+
+constexpr Instant kNow = 1'776'211'200 * kMicrosPerSecond;
+
+ModelResult parse(int status, std::string_view body, std::string_view retry_after = "") {
+    return parse_model_response(status, body, retry_after, kNow);
+}
+
+ModelReply reply(std::string_view body) {
+    ModelResult result = parse(200, body);
+    EXPECT_TRUE(std::holds_alternative<ModelReply>(result)) << body;
+    auto* found = std::get_if<ModelReply>(&result);
+    return found == nullptr ? ModelReply{} : std::move(*found);
+}
+
+// A reply whose message is the given object.
+ModelReply reply_to_message(const std::string& message) {
+    return reply(R"({"choices":[{"message":)" + message + "}]}");
+}
+
+ProviderError error(int status, std::string_view body, std::string_view retry_after = "") {
+    ModelResult result = parse(status, body, retry_after);
+    EXPECT_TRUE(std::holds_alternative<ProviderError>(result)) << status << body;
+    auto* found = std::get_if<ProviderError>(&result);
+    return found == nullptr ? ProviderError{} : std::move(*found);
+}
+
+std::string kind(int status, std::string_view body) {
+    return name(error(status, body).kind);
+}
+
+TEST(ModelReply, ReadsACompleteReply) {
+    const ModelReply read = reply(R"({"id":"x","choices":[{"index":0,"finish_reason":"tool_calls",
+        "message":{"role":"assistant","content":"Ich lege los.","tool_calls":[
+            {"id":"call_1","type":"function","function":{"name":"create_task","arguments":"{\"title\":\"A\"}"}},
+            {"id":"call_2","type":"function","function":{"name":"undo_drink","arguments":"{}"}}]}}],
+        "usage":{"prompt_tokens":10,"completion_tokens":5,"total_tokens":15}})");
+    EXPECT_EQ(read.content, "Ich lege los.");
+    EXPECT_EQ(read.finish_reason, "tool_calls");
+    ASSERT_EQ(read.tool_calls.size(), 2U);
+    EXPECT_EQ(read.tool_calls[0].id, "call_1");
+    EXPECT_EQ(read.tool_calls[0].name, "create_task");
+    EXPECT_EQ(read.tool_calls[0].arguments, R"({"title":"A"})");
+    EXPECT_EQ(read.tool_calls[1].id, "call_2");
+    EXPECT_EQ(read.usage.prompt, 10);
+    EXPECT_EQ(read.usage.completion, 5);
+    EXPECT_EQ(read.usage.total, 15);
+}
+
+TEST(ModelReply, TakesContentInAnyForm) {
+    EXPECT_EQ(reply_to_message("{}").content, "");
+    EXPECT_EQ(reply_to_message(R"({"content":null})").content, "");
+    EXPECT_EQ(reply_to_message(R"({"content":7})").content, "");
+    EXPECT_EQ(reply_to_message(R"({"content":{"text":"x"}})").content, "");
+    EXPECT_EQ(reply_to_message(R"({"content":[{"type":"text","text":"a"},"b",
+        {"type":"image_url","image_url":{}},{"text":null},null,{"type":"text","text":"c"}]})")
+                  .content,
+              "abc");
+    EXPECT_EQ(reply_to_message(R"({"content":null,"refusal":"Nein."})").content, "Nein.");
+}
+
+TEST(ModelReply, DropsNulFromAllTexts) {
+    const ModelReply read = reply_to_message(R"({"content":"a\u0000b","tool_calls":[
+        {"id":"i\u0000d","function":{"name":"n\u0000","arguments":"{\"k\":\"v\\u0000w\"}"}},
+        {"id":"2","function":{"name":"n","arguments":{"k\u0000":"\u0000"}}},
+        {"id":"3","function":{"name":"n","arguments":"{\"k\":\"\\\\u0000\"}"}}]})");
+    EXPECT_EQ(read.content, "ab");
+    ASSERT_EQ(read.tool_calls.size(), 3U);
+    EXPECT_EQ(read.tool_calls[0].id, "id");
+    EXPECT_EQ(read.tool_calls[0].name, "n");
+    EXPECT_EQ(read.tool_calls[0].arguments, R"({"k":"vw"})");
+    EXPECT_EQ(read.tool_calls[1].arguments, R"({"k":""})");
+    // An escaped backslash before u0000 is ordinary text.
+    EXPECT_EQ(read.tool_calls[2].arguments, R"({"k":"\\u0000"})");
+}
+
+TEST(ModelReply, InventsIdsThatAreUnique) {
+    const std::string_view body = R"({"choices":[{"message":{"tool_calls":[
+        {"function":{"name":"a"}}, {"id":null,"function":{"name":"b"}},
+        {"id":"","function":{"name":"c"}}, {"id":"same","function":{"name":"d"}},
+        {"id":"same","function":{"name":"e"}}, {"id":{},"function":{"name":"f"}},
+        {"id":7,"function":{"name":"g"}}]}}]})";
+    const ModelReply read = reply(body);
+    std::set<std::string> ids;
+    for (const ToolCallRequest& call : read.tool_calls) {
+        EXPECT_FALSE(call.id.empty());
+        ids.insert(call.id);
+    }
+    EXPECT_EQ(ids.size(), 7U);
+    EXPECT_EQ(read.tool_calls[3].id, "same");
+    EXPECT_EQ(read.tool_calls[6].id, "7");
+    // A later reply's inventions differ.
+    const ModelResult later = parse_model_response(200, body, "", kNow + kMicrosPerSecond);
+    EXPECT_NE(std::get<ModelReply>(later).tool_calls[0].id, read.tool_calls[0].id);
+}
+
+TEST(ModelReply, TakesArgumentsInAnyForm) {
+    const auto arguments = [](const std::string& given) {
+        const ModelReply read = reply_to_message(
+            R"({"tool_calls":[{"id":"1","function":{"name":"n","arguments":)" + given + "}}]}");
+        return read.tool_calls.empty() ? "no call" : read.tool_calls[0].arguments;
+    };
+    EXPECT_EQ(arguments(R"({"a":1})"), R"({"a":1})");
+    EXPECT_EQ(arguments(R"("{\"a\":1}")"), R"({"a":1})");
+    EXPECT_EQ(arguments(R"("not json")"), "not json");
+    EXPECT_EQ(arguments("null"), "");
+    EXPECT_EQ(arguments("[1]"), "[1]");
+    EXPECT_EQ(arguments("7"), "7");
+}
+
+TEST(ModelReply, SurfacesOddToolCallsAndDropsWhatIsNone) {
+    const ModelReply read =
+        reply_to_message(R"({"content":"x","tool_calls":[null,7,"x",[],{},{"id":"1"},
+        {"id":"2","function":null},{"id":"3","function":{"name":5}},
+        {"id":"4","name":"flat","arguments":"{}"}]})");
+    ASSERT_EQ(read.tool_calls.size(), 5U);
+    EXPECT_EQ(read.tool_calls[0].name, "");
+    EXPECT_EQ(read.tool_calls[3].name, "");
+    EXPECT_EQ(read.tool_calls[4].name, "flat");
+    for (const char* calls : {"null", "7", "\"x\"", "[]", "true"}) {
+        EXPECT_TRUE(reply_to_message(R"({"content":"x","tool_calls":)" + std::string(calls) + "}")
+                        .tool_calls.empty())
+            << calls;
+    }
+    EXPECT_EQ(reply_to_message(R"({"tool_calls":{"id":"1","function":{"name":"one"}}})")
+                  .tool_calls.size(),
+              1U);
+    EXPECT_EQ(reply_to_message(R"({"function_call":{"name":"old","arguments":"{}"}})")
+                  .tool_calls.at(0)
+                  .name,
+              "old");
+}
+
+TEST(ModelReply, CapsTheNumberOfToolCalls) {
+    std::string calls;
+    for (int i = 0; i < 10'000; ++i) {
+        calls += i == 0 ? "{}" : ",{}";
+    }
+    EXPECT_EQ(reply_to_message(R"({"tool_calls":[)" + calls + "]}").tool_calls.size(),
+              kMaxToolCallsPerReply);
+}
+
+TEST(ModelReply, TakesUsageInAnyForm) {
+    const auto usage = [](const std::string& given) {
+        return reply(R"({"choices":[{"message":{}}],"usage":)" + given + "}").usage;
+    };
+    EXPECT_EQ(reply_to_message("{}").usage.total, 0);
+    EXPECT_EQ(usage("null").total, 0);
+    EXPECT_EQ(usage("[]").total, 0);
+    EXPECT_EQ(usage(R"({"prompt_tokens":10,"completion_tokens":5})").total, 15);
+    EXPECT_EQ(usage(R"({"prompt_tokens":10.0,"completion_tokens":4.6,"total_tokens":null})").total,
+              15);
+    EXPECT_EQ(usage(R"({"total_tokens":9})").total, 9);
+    EXPECT_EQ(usage(R"({"prompt_tokens":-3,"completion_tokens":"x","total_tokens":-1})").total, 0);
+    const Usage huge = usage(R"({"prompt_tokens":18446744073709551615,"completion_tokens":1e300})");
+    EXPECT_GT(huge.total, 0);
+    EXPECT_LT(huge.total, std::int64_t{1} << 50);
+}
+
+TEST(ModelReply, WithoutAChoiceIsMalformed) {
+    for (const char* body :
+         {"", " ", "no json", "<html></html>", "null", "7", "[]", "{}", R"({"choices":null})",
+          R"({"choices":{}})", R"({"choices":[]})", R"({"choices":[null]})", R"({"choices":[{}]})",
+          R"({"choices":[{"message":null}]})", R"({"choices":[{"message":"x"}]})",
+          R"({"choices":[{"message":{"content":"cut)"}) {
+        EXPECT_EQ(kind(200, body), "malformed") << body;
+        EXPECT_EQ(error(200, body).http_status, 200);
+    }
+}
+
+TEST(ModelReply, SurvivesAnyBytes) {
+    EXPECT_EQ(kind(200, std::string_view("\0\0\0", 3)), "malformed");
+    EXPECT_EQ(kind(200, std::string(1'000'000, '[')), "malformed");
+    EXPECT_EQ(kind(200, R"({"choices":[{"message":{"content":)" + std::string(300, '[') +
+                            std::string(300, ']') + "}}]}"),
+              "malformed");
+    EXPECT_EQ(kind(200, "\xff\xfe\xfd"), "malformed");
+    // One broken character does not cost the reply.
+    EXPECT_EQ(reply_to_message("{\"content\":\"a\xC3\"}").content, "a\xEF\xBF\xBD");
+}
+
+TEST(ProviderError, KindFollowsTheStatus) {
+    const std::pair<int, const char*> expected[] = {
+        {400, "capability"}, {401, "auth"},    {403, "auth"},       {404, "unknown"},
+        {408, "unknown"},    {422, "blocked"}, {429, "rate_limit"}, {500, "unknown"},
+        {502, "unknown"},    {503, "unknown"}, {504, "unknown"},    {302, "unknown"},
+        {0, "unknown"},      {-1, "unknown"},  {999, "unknown"},
+    };
+    for (const auto& [status, expected_kind] : expected) {
+        for (const char* body :
+             {"", "<html>", "{}", "[]", "null", R"({"detail":"x"})", R"({"error":{"message":"x"}})",
+              R"({"error":"x"})", R"({"choices":[{"message":{"content":"x"}}]})"}) {
+            EXPECT_EQ(kind(status, body), expected_kind) << status << body;
+            EXPECT_EQ(error(status, body).http_status, status);
+        }
+    }
+}
+
+TEST(ProviderError, KindInTheBodyWins) {
+    EXPECT_EQ(kind(500, R"({"detail":{"kind":"truncated","message":"x"}})"), "truncated");
+    EXPECT_EQ(kind(502, R"({"detail":{"kind":"auth"}})"), "auth");
+    EXPECT_EQ(kind(400, R"({"detail":{"kind":"blocked"}})"), "blocked");
+    EXPECT_EQ(kind(422, R"({"detail":{"kind":"capability"}})"), "capability");
+    // ... unless it says nothing.
+    EXPECT_EQ(kind(429, R"({"detail":{"kind":"unknown"}})"), "rate_limit");
+    EXPECT_EQ(kind(429, R"({"detail":{"kind":"nonsense"}})"), "rate_limit");
+    EXPECT_EQ(kind(429, R"({"detail":{"kind":7}})"), "rate_limit");
+}
+
+TEST(ProviderError, KnowsOpenAiCodes) {
+    EXPECT_EQ(kind(400, R"({"error":{"code":"content_filter"}})"), "blocked");
+    EXPECT_EQ(kind(400, R"({"error":{"code":"context_length_exceeded"}})"), "capability");
+    EXPECT_EQ(kind(400, R"({"error":{"type":"invalid_request_error","code":null}})"), "capability");
+    EXPECT_EQ(kind(200, R"({"error":{"message":"x","code":429}})"), "rate_limit");
+    EXPECT_EQ(kind(200, R"({"error":{"message":"x","code":99999999999}})"), "malformed");
+    EXPECT_EQ(kind(200, R"({"error":{"message":"x","type":"authentication_error"}})"), "auth");
+}
+
+TEST(ProviderError, KeepsTheProvidersWords) {
+    EXPECT_EQ(error(400, R"({"detail":"zu lang"})").message, "zu lang");
+    EXPECT_EQ(error(400, R"({"detail":{"kind":"capability","message":"m"}})").message, "m");
+    EXPECT_EQ(error(400, R"({"error":{"message":"m\u0000n","type":"t","code":"c"}})").message,
+              "mn");
+    EXPECT_EQ(error(400, R"({"error":"m"})").message, "m");
+    EXPECT_EQ(error(400, R"({"object":"error","message":"vLLM says"})").message, "vLLM says");
+    EXPECT_EQ(error(422, R"({"detail":[{"msg":"field required"}]})").message,
+              R"([{"msg":"field required"}])");
+    EXPECT_EQ(error(502, "Bad\xff Gateway").message, "Bad\xEF\xBF\xBD Gateway");
+    EXPECT_EQ(error(502, std::string(5000, 'x')).message.size(), 999U + 3U);
+}
+
+TEST(ProviderError, CarriesRetryAfter) {
+    EXPECT_EQ(error(429, "", "20").retry_after, 20 * kMicrosPerSecond);
+    EXPECT_EQ(error(503, "", "Wed, 15 Apr 2026 00:00:05 GMT").retry_after, 5 * kMicrosPerSecond);
+    EXPECT_FALSE(error(429, "", "").retry_after);
+    EXPECT_FALSE(error(429, "", "soon").retry_after);
+}
+
+TEST(ChatRequest, HasAllFields) {
+    const std::vector<std::string> messages = {system_message("S"), user_message("U")};
+    const std::string body = build_chat_request({.model = "google/gemma \"3\"",
+                                                 .messages = messages,
+                                                 .tools_json = R"([{"type":"function"}])",
+                                                 .temperature = 0.3});
+    EXPECT_EQ(body, R"({"model":"google/gemma \"3\"","messages":[{"role":"system","content":"S"},)"
+                    R"({"role":"user","content":"U"}],"tools":[{"type":"function"}],)"
+                    R"("tool_choice":"auto","temperature":0.3,"stream":false})");
+}
+
+TEST(ChatRequest, LeavesToolsOutIfThereAreNone) {
+    const std::vector<std::string> messages;
+    for (const char* tools : {"", "[]"}) {
+        const std::string body = build_chat_request(
+            {.model = "m", .messages = messages, .tools_json = tools, .temperature = 1.0});
+        EXPECT_EQ(body, R"({"model":"m","messages":[],"temperature":1,"stream":false})");
+    }
+}
+
+TEST(ChatMessage, EscapesAndRepairsText) {
+    EXPECT_EQ(user_message("a\"\n\\Ü"), R"({"role":"user","content":"a\"\n\\Ü"})");
+    const std::optional<Json> broken = parse_json(user_message("a\xff"));
+    ASSERT_TRUE(broken);
+    EXPECT_EQ(broken->at("content"), "a\xEF\xBF\xBD");
+    EXPECT_EQ(tool_message("id\"1", R"({"success":true,"message":"ok"})"),
+              R"({"role":"tool","tool_call_id":"id\"1",)"
+              R"("content":"{\"success\":true,\"message\":\"ok\"}"})");
+}
+
+TEST(ChatMessage, AssistantTurnGivesToolCallsBack) {
+    const ModelReply read{.content = "",
+                          .tool_calls = {{"1", "create_task", R"({"title":"Ä"})"}, {"2", "x", "{"}},
+                          .finish_reason = "tool_calls",
+                          .usage = {}};
+    EXPECT_EQ(assistant_message(read),
+              R"({"role":"assistant","content":"","tool_calls":[)"
+              R"({"id":"1","type":"function","function":{"name":"create_task",)"
+              R"("arguments":"{\"title\":\"Ä\"}"}},)"
+              R"({"id":"2","type":"function","function":{"name":"x","arguments":"{}"}}]})");
+    EXPECT_EQ(assistant_message(
+                  {.content = "fertig", .tool_calls = {}, .finish_reason = {}, .usage = {}}),
+              R"({"role":"assistant","content":"fertig"})");
+}
+
+TEST(ChatMessage, WhatWasReadCanBeSentAgain) {
+    const ModelReply read = reply_to_message(
+        "{\"content\":\"a\xC3\",\"tool_calls\":[{\"function\":"
+        "{\"name\":\"\xF0\x9F\",\"arguments\":\"\xFF\"}}]}");
+    EXPECT_TRUE(parse_json(assistant_message(read)));
+}
+
+TEST(ProviderOf, IsWhatStandsBeforeTheSlash) {
+    EXPECT_EQ(provider_of("google/gemini-2.5-flash"), "google");
+    EXPECT_EQ(provider_of("openrouter/meta/llama"), "openrouter");
+    EXPECT_EQ(provider_of("gpt-4o"), "unknown");
+    EXPECT_EQ(provider_of("/x"), "unknown");
+    EXPECT_EQ(provider_of(""), "unknown");
+}
+
+}  // namespace
+}  // namespace mana_ai::core

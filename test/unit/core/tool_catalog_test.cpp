@@ -1,0 +1,179 @@
+#include "mana_ai/core/tool_catalog.hpp"
+
+#include <gtest/gtest.h>
+
+#include "builtin_tools.hpp"
+
+namespace mana_ai::core {
+namespace {
+
+std::vector<std::string> names_of(const OfferedTools& offered) {
+    std::vector<std::string> names;
+    for (const Tool* tool : offered.tools()) {
+        names.push_back(tool->name);
+    }
+    return names;
+}
+
+TEST(BuiltinTools, AreThoseOfTheSpecInItsOrder) {
+    const Json expected = Json::parse(testing::read_file(MANA_AI_TEST_DATA "/tools.json"));
+    const std::vector<std::string> texts = testing::builtin_tool_literals();
+    ASSERT_EQ(texts.size(), 5 * expected.size());
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        Json parameters = Json::parse(texts[5 * i + 4]);
+        for (Json& parameter : parameters) {
+            EXPECT_FALSE(parameter["description"].get<std::string>().empty()) << texts[5 * i];
+            parameter.erase("description");
+        }
+        const Json tool = {{"name", texts[5 * i]},
+                           {"module", texts[5 * i + 1]},
+                           {"default_policy", texts[5 * i + 2]},
+                           {"parameters", parameters}};
+        EXPECT_EQ(tool, expected[i]);
+        EXPECT_FALSE(texts[5 * i + 3].empty());
+    }
+    EXPECT_EQ(testing::builtin_tools().size(), 84U);
+}
+
+TEST(ToolCatalog, OffersProposingToolsOnly) {
+    ToolCatalog catalog(testing::builtin_tools());
+    const OfferedTools offered = catalog.offer(nullptr);
+    EXPECT_NE(offered.find("create_task"), nullptr);
+    EXPECT_EQ(offered.find("list_tasks"), nullptr);
+    EXPECT_EQ(offered.find("log_drink"), nullptr);
+    EXPECT_EQ(offered.find("no_such_tool"), nullptr);
+    for (const Tool* tool : offered.tools()) {
+        EXPECT_EQ(tool->default_policy, Decision::Propose);
+    }
+}
+
+TEST(ToolCatalog, NeverOffersReadingToolsWhateverThePolicySays) {
+    const Policy policy = parse_policy(
+        Json::parse(R"({"tools": {"list_tasks": "propose"}, "defaultForAi": "auto"})"));
+    const OfferedTools offered = offer(testing::builtin_tools(), &policy);
+    EXPECT_EQ(offered.find("list_tasks"), nullptr);
+    EXPECT_NE(offered.find("create_task"), nullptr);
+}
+
+TEST(ToolCatalog, LeavesOutWhatThePolicyDenies) {
+    const Policy policy = parse_policy(Json::parse(R"({
+        "tools": {"create_note": "propose", "create_place": "deny"},
+        "defaultsByModule": {"notes": "deny"}, "defaultForAi": "propose"})"));
+    const OfferedTools offered = offer(testing::builtin_tools(), &policy);
+    EXPECT_NE(offered.find("create_note"), nullptr);
+    EXPECT_EQ(offered.find("update_note"), nullptr);
+    EXPECT_EQ(offered.find("create_place"), nullptr);
+    EXPECT_NE(offered.find("visit_place"), nullptr);
+}
+
+TEST(ToolCatalog, OffersNothingWhenAllIsDenied) {
+    const Policy policy = parse_policy(Json{{"defaultForAi", "deny"}});
+    const OfferedTools offered = offer(testing::builtin_tools(), &policy);
+    EXPECT_TRUE(offered.tools().empty());
+    EXPECT_EQ(offered.tools_json(), "");
+    EXPECT_EQ(OfferedTools().tools_json(), "");
+    EXPECT_EQ(OfferedTools().find("create_task"), nullptr);
+}
+
+TEST(ToolCatalog, SharesOneSerializationBetweenPoliciesThatDenyTheSame) {
+    ToolCatalog catalog(testing::builtin_tools());
+    const Policy one = parse_policy(Json::parse(R"({"tools": {"create_task": "deny"}})"));
+    const Policy same =
+        parse_policy(Json::parse(R"({"tools": {"create_task": "deny", "create_note": "auto"}})"));
+    EXPECT_EQ(catalog.offer(&one).tools_json().data(), catalog.offer(&same).tools_json().data());
+    EXPECT_NE(catalog.offer(&one).tools_json().data(), catalog.offer(nullptr).tools_json().data());
+}
+
+TEST(ToolCatalog, OffersOutliveTheirCatalogAndItsCache) {
+    OfferedTools kept;
+    {
+        ToolCatalog catalog(testing::builtin_tools());
+        kept = catalog.offer(nullptr);
+        for (int i = 0; i < 600; ++i) {  // many different sets, more than are kept
+            Policy policy;
+            for (std::size_t bit = 0; bit < 10; ++bit) {
+                policy.tools[catalog.offer(nullptr).tools()[bit]->name] =
+                    (i >> bit) % 2 == 1 ? Decision::Deny : Decision::Propose;
+            }
+            EXPECT_FALSE(catalog.offer(&policy).tools().empty());
+        }
+    }
+    ASSERT_NE(kept.find("create_task"), nullptr);
+    EXPECT_EQ(kept.find("create_task")->module, "todo");
+    EXPECT_EQ(Json::parse(kept.tools_json()).size(), kept.tools().size());
+}
+
+TEST(ToolCatalog, WritesToolsInTheWireFormat) {
+    const auto tool = parse_tool("t", "m", "Tut \"etwas\".", "propose", R"([
+        {"name": "z", "type": "string", "required": true, "enum": ["b", "a"], "description": "Z"},
+        {"name": "a", "type": "number", "required": false, "description": "A"}])");
+    ASSERT_TRUE(tool);
+    EXPECT_EQ(offer({*tool}, nullptr).tools_json(),
+              R"([{"type":"function","function":{"name":"t","description":"Tut \"etwas\".",)"
+              R"("parameters":{"type":"object","properties":{)"
+              R"("z":{"type":"string","description":"Z","enum":["b","a"]},)"
+              R"("a":{"type":"number","description":"A"}},"required":["z"]}}}])");
+}
+
+TEST(ToolCatalog, NamesAnElementTypeForArrays) {
+    const auto tool = parse_tool("t", "m", "d", "propose", R"([
+        {"name": "a", "type": "array", "description": "A"},
+        {"name": "b", "type": "array", "items": "string", "description": "B"}])");
+    ASSERT_TRUE(tool);
+    const Json tools = Json::parse(offer({*tool}, nullptr).tools_json());
+    const Json& properties = tools[0]["function"]["parameters"]["properties"];
+    EXPECT_EQ(properties["a"]["items"]["type"], "object");
+    EXPECT_EQ(properties["b"]["items"]["type"], "string");
+    EXPECT_EQ(tools[0]["function"]["parameters"]["required"], Json::array());
+}
+
+TEST(ToolCatalog, WritesAnObjectForToolsWithoutParameters) {
+    const auto tool = parse_tool("undo_drink", "drink", "d", "propose", "[]");
+    ASSERT_TRUE(tool);
+    EXPECT_EQ(Json::parse(offer({*tool}, nullptr).tools_json())[0]["function"]["parameters"],
+              Json::parse(R"({"type": "object", "properties": {}, "required": []})"));
+}
+
+TEST(ToolCatalog, KeepsTheFirstOfToolsWithTheSameName) {
+    const Tool first = *parse_tool("t", "one", "d", "propose", "[]");
+    const Tool second = *parse_tool("t", "two", "d", "propose", "[]");
+    const OfferedTools offered = offer({first, second}, nullptr);
+    EXPECT_EQ(names_of(offered), std::vector<std::string>{"t"});
+    EXPECT_EQ(offered.find("t")->module, "one");
+}
+
+TEST(ToolCatalog, SurvivesInvalidUtf8InDescriptions) {
+    const auto tool = parse_tool("t", "m", "kaputt \xff", "propose", "[]");
+    ASSERT_TRUE(tool);
+    EXPECT_TRUE(parse_json(offer({*tool}, nullptr).tools_json()));
+}
+
+TEST(ParseTool, RefusesNamesThatProvidersRefuse) {
+    for (const std::string& name :
+         {std::string(), std::string("a b"), std::string("ä"), std::string("a.b"),
+          std::string(65, 'a'), std::string("a\0", 2)}) {
+        EXPECT_FALSE(parse_tool(name, "m", "d", "propose", "[]")) << name;
+    }
+    EXPECT_TRUE(parse_tool(std::string(64, 'a'), "m", "d", "propose", "[]"));
+}
+
+TEST(ParseTool, RefusesWhatIsNoToolRow) {
+    EXPECT_FALSE(parse_tool("t", "m", "d", "sometimes", "[]"));
+    for (const char* parameters :
+         {"", "{", "{}", "null", "[1]", "[{}]", R"([{"name": "a"}])",
+          R"([{"name": "a", "type": "text"}])", R"([{"name": 1, "type": "string"}])",
+          R"([{"name": "a b", "type": "string"}])",
+          R"([{"name": "a", "type": "string", "required": "yes"}])",
+          R"([{"name": "a", "type": "string", "enum": []}])",
+          R"([{"name": "a", "type": "string", "enum": "x"}])",
+          R"([{"name": "a", "type": "string", "enum": ["x", 1]}])",
+          R"([{"name": "a", "type": "number", "enum": ["1"]}])",
+          R"([{"name": "a", "type": "string", "items": "string"}])",
+          R"([{"name": "a", "type": "array", "items": "thing"}])",
+          R"([{"name": "a", "type": "string"}, {"name": "a", "type": "number"}])"}) {
+        EXPECT_FALSE(parse_tool("t", "m", "d", "propose", parameters)) << parameters;
+    }
+}
+
+}  // namespace
+}  // namespace mana_ai::core
