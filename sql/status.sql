@@ -65,7 +65,8 @@ SELECT m.user_id, m.mission_id, p.problem, m.updated_at AS since
  WHERE m.record ->> 'state' = 'active'
 UNION ALL
 SELECT s.user_id, s.mission_id,
-       format('%s failures in a row, the last one: %s', s.attempts, coalesce(s.error_kind, 'crashed')),
+       format(CASE s.attempts WHEN 1 THEN 'failed: %2$s' ELSE 'failed %1$s times in a row, the last time: %2$s' END,
+              s.attempts, coalesce(s.error_kind, 'crashed')),
        s.decided_at
   FROM mana_ai.mission_schedule s
  WHERE s.attempts > 0 AND s.due_at IS NOT NULL

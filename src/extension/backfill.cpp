@@ -323,7 +323,7 @@ FoldCounts refresh_snapshots() {
         CommandCounterIncrement();
     });
     constexpr int kRepairBatch = 1000;
-    while (repair_dirty_records(kRepairBatch) == kRepairBatch)
+    while (repair_dirty_records(kRepairBatch).repaired > 0)
         pg::check_for_interrupts();
     remember_folded(log_oid);
     pg::wake_worker_at_commit();

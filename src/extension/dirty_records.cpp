@@ -2,6 +2,7 @@
 
 #include "mana_ai/extension/own_tables.hpp"
 #include "mana_ai/extension/snapshots.hpp"
+#include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 
@@ -10,6 +11,7 @@ extern "C" {
 #include "access/table.h"
 #include "catalog/indexing.h"
 #include "commands/sequence.h"
+#include "storage/lmgr.h"
 }
 
 namespace mana_ai {
@@ -58,11 +60,26 @@ const char* repair(const std::string& user_id, const std::string& table_name,
     return error ? "error during repair" : problem;
 }
 
+// DROP EXTENSION holds this table while it waits for writers of the log to end: who of them waited
+// for the table would be a deadlock's victim.
+void lock_for_mark(Oid table) {
+    constexpr int kMaxWaitMs = 1000;
+    constexpr int kPauseMs = 8;
+    for (int waited = 0; !ConditionalLockRelationOid(table, RowExclusiveLock);
+         waited += kPauseMs) {
+        if (waited >= kMaxWaitMs)
+            ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                            errmsg("table \"mana_ai.dirty_records\" is locked")));
+        pg::sleep_and_check_interrupts(kPauseMs);
+    }
+}
+
 }  // namespace
 
 void mark_dirty(const RecordKey& key, const char* reason) {
     const DirtyTable& columns = dirty_table();
-    Relation table = table_open(columns.oid, RowExclusiveLock);
+    lock_for_mark(columns.oid);
+    Relation table = table_open(columns.oid, NoLock);
     const int count = RelationGetDescr(table)->natts;
     auto* values = static_cast<Datum*>(palloc0(sizeof(Datum) * count));
     auto* nulls = static_cast<bool*>(palloc(count));
@@ -82,7 +99,7 @@ void mark_dirty(const RecordKey& key, const char* reason) {
     table_close(table, NoLock);
 }
 
-int repair_dirty_records(int limit) {
+RepairCounts repair_dirty_records(int limit) {
     // Only marks that were seen are removed: a younger one may stand for a row that the replay has
     // not seen.
     static pg::Statement select_marks(R"sql(
@@ -94,17 +111,19 @@ SELECT user_id, table_name, record_id, array_agg(id)::text
     static pg::Statement queue_again(R"sql(
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
 VALUES ($1, $2, $3, $4))sql");
-    int repaired = 0;
+    RepairCounts counts;
     for (const pg::Row& row : select_marks.execute({int64_t{limit}}).rows) {
         const char* problem = repair(row.text(0), row.text(1), row.text(2));
-        if (problem != nullptr)
+        if (problem != nullptr) {
             queue_again.execute({std::string_view(row.text(0)), std::string_view(row.text(1)),
                                  std::string_view(row.text(2)), std::string_view(problem)});
-        else
-            repaired++;
+            counts.left++;
+        } else {
+            counts.repaired++;
+        }
         remove_marks.execute({std::string_view(row.text(3))});
     }
-    return repaired;
+    return counts;
 }
 
 }  // namespace mana_ai

@@ -25,6 +25,8 @@ namespace {
 
 constexpr int kClaimBatch = 100;     // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;     // likewise
+constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
+constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr int kFlushesPerTurn = 4;   // database steps before the network gets its turn again
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
@@ -143,16 +145,29 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     transaction.commit();
 }
 
+// Marks are repaired at once, when their transactions are over. What still resists is tried again
+// after a pause that grows.
+void Engine::repair_snapshots(bool thorough) {
+    pg::Transaction transaction("mana_ai: repairing snapshots");
+    if (thorough && history_is_missing())
+        refresh_snapshots();
+    const RepairCounts counts = repair_dirty_records(kRepairBatch);
+    transaction.commit();
+    if (counts.left == 0 && counts.repaired < kRepairBatch) {
+        next_repair_at_.reset();
+        repair_pause_ = kFirstRepairPause;
+        return;
+    }
+    repair_pause_ = counts.repaired > 0 ? kFirstRepairPause
+                                        : std::clamp(repair_pause_ * 2, kFirstRepairPause,
+                                                     kLongestRepairPause);
+    next_repair_at_ = pg::now() + repair_pause_;
+}
+
 void Engine::keep_house(bool thorough) {
     thorough_tick_ |= thorough;
     const core::Instant now = pg::now();
-    if (thorough) {
-        pg::Transaction transaction("mana_ai: repairing snapshots");
-        if (history_is_missing())
-            refresh_snapshots();
-        repair_dirty_records(kRepairBatch);
-        transaction.commit();
-    }
+    repair_snapshots(thorough);
     pg::Transaction transaction("mana_ai: preparing a tick");
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();

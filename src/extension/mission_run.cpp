@@ -132,6 +132,9 @@ net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services
                                                            const ClaimedMission& claimed,
                                                            core::PlannerLoop& planner) {
     const std::string model = pg::settings::planner_model();
+    // What the claim read is younger than what an earlier run of the agent has left behind.
+    if (claimed.agent && claimed.agent->max_tokens_per_day)
+        services.agent_tokens[{claimed.user_id, claimed.agent->id}] = claimed.agent_tokens_24h;
     while (!planner.finished()) {
         if (claimed.agent && core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
             planner.end_early(kBudgetReached);

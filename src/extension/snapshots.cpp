@@ -37,16 +37,6 @@ struct Work {
     uint32_t generation;
 };
 
-uint64_t hash_of(const RecordKey& key) {
-    const std::string_view parts[] = {view_of(key.user_id), view_of(key.table_name),
-                                      view_of(key.record_id)};
-    uint64_t hash = 0;
-    for (const std::string_view part : parts)
-        hash = hash_bytes_extended(reinterpret_cast<const unsigned char*>(part.data()),
-                                   static_cast<int>(part.size()), hash);
-    return hash;
-}
-
 Work begin_work(SnapshotStore& store, const RecordName& name) {
     const bool mission = name.kind == RecordKind::Mission;
     return {store,
@@ -55,7 +45,7 @@ Work begin_work(SnapshotStore& store, const RecordName& name) {
             mission ? own_tables().missions : own_tables().agents,
             {name.key.user_id, name.key.record_id},
             {name.key.user_id, name.key.table_name, name.key.record_id},
-            hash_of(name.key),
+            name_hash(name.key),
             log_generation(store.log)};
 }
 
@@ -334,6 +324,16 @@ bool kind_of_table(std::string_view table_name, RecordKind* kind) {
 
 bool ids_fit(const RecordKey& key) {
     return view_of(key.user_id).size() + view_of(key.record_id).size() <= kMaxIdBytes;
+}
+
+uint64_t name_hash(const RecordKey& key) {
+    const std::string_view parts[] = {view_of(key.user_id), view_of(key.table_name),
+                                      view_of(key.record_id)};
+    uint64_t hash = 0;
+    for (const std::string_view part : parts)
+        hash = hash_bytes_extended(reinterpret_cast<const unsigned char*>(part.data()),
+                                   static_cast<int>(part.size()), hash);
+    return hash;
 }
 
 void open_store(SnapshotStore& store, Relation log) {

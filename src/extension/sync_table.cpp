@@ -69,15 +69,17 @@ bool is_text(Oid type) { return type == TEXTOID || type == VARCHAROID; }
 
 void require_column(SyncShape& shape, TupleDesc descriptor, const char* name, Oid wanted,
                     AttrNumber* number) {
-    if (shape.missing_column != nullptr)
-        return;
     Oid type = InvalidOid;
     *number = column_number(descriptor, name, &type);
     const bool fits = wanted == TEXTOID ? is_text(type) : type == wanted;
     if (*number != InvalidAttrNumber && fits)
         return;
+    const bool is_there = *number != InvalidAttrNumber;
+    *number = InvalidAttrNumber;
+    if (shape.missing_column != nullptr)
+        return;
     shape.missing_column = name;
-    shape.wrong_type = *number != InvalidAttrNumber;
+    shape.wrong_type = is_there;
     shape.expected_type = wanted == TEXTOID    ? "text"
                           : wanted == JSONBOID ? "jsonb"
                                                : "timestamp with time zone";

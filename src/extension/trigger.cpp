@@ -29,12 +29,18 @@ namespace {
 // server, and what fails after so many rows (a full disk) would make the load itself fail as well.
 constexpr int kProtectedRows = 32;
 
-// How long one transaction waits in all for others that work on the same records.
+// How long one transaction waits in all for others that work on the same records; and at a time, so
+// that a short transaction of somebody else costs little more than it takes.
 constexpr int kMaxWaitMs = 200;
+constexpr int kMaxPauseMs = 8;
 
 struct TransactionBudget {
     int rows = 0;
     int waited_ms = 0;
+    // The last mark, good as long as the subtransaction that made it is the current one: a thousand
+    // rows of a record that somebody else holds need one mark.
+    SubTransactionId marked_in = InvalidSubTransactionId;
+    uint64_t marked_name = 0;
 } budget;
 
 bool callback_registered = false;
@@ -57,16 +63,42 @@ void log_once(const char* what, const pg::PgError& error) {
                  "); further errors of this session are only counted");
 }
 
+void begin_row() {
+    if (!callback_registered) {
+        RegisterXactCallback(reset_budget, nullptr);
+        callback_registered = true;
+    }
+    budget.rows++;
+}
+
 struct Change {
     TriggerData* trigger;
     RecordName name;
 };
 
 void mark(const Change& change, const char* reason) {
-    const auto error = pg::in_subtransaction([&] {
+    const uint64_t name = pg::guarded([&] { return name_hash(change.name.key); });
+    if (budget.marked_in == GetCurrentSubTransactionId() && budget.marked_name == name)
+        return;
+    auto body = [&] {
         mark_dirty(change.name.key, reason);
         return true;
-    });
+    };
+    std::optional<pg::PgError> error;
+    if (budget.rows <= kProtectedRows) {
+        error = pg::in_subtransaction(body);
+    } else {
+        try {
+            pg::guarded(body);
+        } catch (const pg::PgError& failure) {
+            // Nothing was done yet that would have to be undone.
+            if (failure.sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
+                throw;
+            error = failure;
+        }
+    }
+    budget.marked_in = error ? InvalidSubTransactionId : GetCurrentSubTransactionId();
+    budget.marked_name = name;
     if (error)
         log_once("a changed record could not even be marked as dirty; call "
                  "mana_ai.refresh_snapshots() when the cause is gone",
@@ -102,12 +134,7 @@ Attempt attempt(const Change& change) {
 }
 
 void fold(const Change& change) {
-    if (!callback_registered) {
-        RegisterXactCallback(reset_budget, nullptr);
-        callback_registered = true;
-    }
-    budget.rows++;
-    for (int pause_ms = 1;; pause_ms *= 2) {
+    for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
         const Attempt result = attempt(change);
         if (result.error) {
             log_once("a change of a mission or agent could not be folded and waits for repair",
@@ -139,10 +166,13 @@ void fold(const Change& change) {
     }
 }
 
-bool read_name(TriggerData* trigger, RecordName& name) {
+// The record that the row belongs to. A table that somebody has changed beyond recognition still
+// names its records, unless it has lost even these columns.
+bool read_name(TriggerData* trigger, RecordName& name, bool& shape_is_known) {
     return pg::guarded([&] {
         const SyncShape& shape = shape_of(trigger->tg_relation);
-        if (shape.missing_column != nullptr)
+        shape_is_known = shape.missing_column == nullptr;
+        if (shape.user_id == 0 || shape.table_name == 0 || shape.record_id == 0)
             return false;
         TupleTableSlot* slot = trigger->tg_trigslot;
         bool null_user = false;
@@ -183,19 +213,26 @@ PGDLLEXPORT Datum mana_ai_fold_sync_change(PG_FUNCTION_ARGS) {
                                  "mana_ai.fold_sync_change() must be fired AFTER INSERT FOR EACH "
                                  "ROW",
                                  {}, "Use mana_ai.attach() to put it on a table.");
+        begin_row();
         Change change{trigger, {}};
         bool named = false;
+        bool shape_is_known = true;
         try {
-            named = read_name(trigger, change.name);
+            named = read_name(trigger, change.name, shape_is_known);
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
             log_once("a new row could not be read", error);
         }
-        if (named && ids_fit(change.name.key))
-            fold(change);
-        else if (named)
+        if (named && !shape_is_known)
+            mark(change, "columns of the table are not as expected");
+        else if (named && !ids_fit(change.name.key))
             mark(change, "ids too long");
+        else if (named)
+            fold(change);
+        else if (!shape_is_known)
+            log_once("a new row does not name its record",
+                     pg::make_error(ERRCODE_UNDEFINED_COLUMN, "columns are missing"));
         return PointerGetDatum(nullptr);
     });
 }

@@ -107,10 +107,9 @@ void Worker::pass() {
     problem_.clear();
     const bool thorough = now >= next_thorough_;
     if (!pg::settings::tick_enabled()) {
-        if (thorough) {
-            engine_.keep_house(true);
+        engine_.keep_house(thorough);
+        if (thorough)
             next_thorough_ = now + pg::settings::tick_interval_us();
-        }
         return;
     }
     if (!engine_.begin_tick()) {
@@ -128,7 +127,7 @@ void Worker::pass() {
 
 // A pass is due at the tick's interval, when the schedule says so, and when somebody asked for one.
 core::Instant Worker::next_pass_at() const {
-    core::Instant at = next_thorough_;
+    core::Instant at = std::min(next_thorough_, engine_.next_repair_at().value_or(next_thorough_));
     if (pass_wanted_ || engine_.wants_pass())
         at = 0;
     else if (problem_.empty() && pg::settings::tick_enabled() && engine_.has_room() &&

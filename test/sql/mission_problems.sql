@@ -5,7 +5,8 @@
 \i :setup
 \set ECHO all
 
-\d mana_ai.mission_problems
+SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
+ WHERE attrelid = 'mana_ai.mission_problems'::regclass AND attnum > 0 ORDER BY attnum;
 SELECT test.mission('fine', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'),
        test.mission('no-next-run', '{"nextRunAt": null}'),
        test.mission('next-run-text', '{"nextRunAt": "morgen"}'),

@@ -30,7 +30,7 @@ SET mana_ai.llm_url = 'example.com';
 SET mana_ai.llm_url = '';
 SET mana_ai.llm_url = 'https://llm.example.com:8443/base/';
 SET mana_ai.llm_url = 'http://user:secret@example.com';
-SET mana_ai.llm_url = E'http://example.com/\r\nX-Evil: 1';
+SET mana_ai.llm_url = E'http://example.com/\nX-Evil: 1';
 SET mana_ai.planner_model = '';
 SET mana_ai.planner_model = 'with space';
 SET mana_ai.planner_model = 'vendor/model-1.5:latest';
@@ -46,7 +46,6 @@ SET mana_ai.service_key = 'two words';
 SET mana_ai.service_key = 'sk-1';
 SHOW mana_ai.service_key;
 SET mana_ai.no_such_setting = 1;
-SET mana_ai.database = 'x';
 
 -- Only superusers; the key is not even to be seen.
 CREATE ROLE regress_mana_user;

@@ -81,6 +81,9 @@ class Engine {
     // When the schedule next asks for attention; as of the last pass.
     std::optional<core::Instant> next_wake_at() const { return next_wake_at_; }
 
+    // When keep_house() has snapshots to repair; nullopt = none are marked.
+    std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
+
     TickCounts& counts() { return counts_; }
     // The result of the run that ended last; for run_mission().
     const std::optional<RunResult>& last_result() const { return last_result_; }
@@ -93,6 +96,7 @@ class Engine {
         core::Instant started_at = 0;
     };
 
+    void repair_snapshots(bool thorough);
     void renew_http_client();
     void record_tick();
     ClaimRequest claim_request(core::Instant due_until, int limit);
@@ -121,6 +125,8 @@ class Engine {
     bool tools_stale_ = true;
     core::Instant agents_seen_at_ = 0;
     std::optional<core::Instant> next_wake_at_;
+    std::optional<core::Instant> next_repair_at_;
+    core::Instant repair_pause_ = 0;
     TickCounts counts_;
     std::optional<RunResult> last_result_;
     std::vector<SkippedMission> last_skipped_;

@@ -33,6 +33,8 @@ bool kind_of_table(std::string_view table_name, RecordKind* kind);
 constexpr size_t kMaxIdBytes = 1000;
 bool ids_fit(const RecordKey& key);
 
+uint64_t name_hash(const RecordKey& key);
+
 // Our tables, opened as they are needed and closed together; what belongs to them lives in the memory
 // context that was the current one when the store was opened.
 struct SnapshotStore {
