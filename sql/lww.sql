@@ -24,14 +24,16 @@ AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
 COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
   'folds the history of sync_changes into snapshots and repairs dirty records';
 
+-- SECURITY DEFINER here and in detach() and refresh_snapshots(): a fold has to see every row, whatever
+-- policies say of the caller. Nobody but superusers may call them, unless they are granted.
 CREATE FUNCTION mana_ai.attach(sync_table regclass)
-RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_attach';
 COMMENT ON FUNCTION mana_ai.attach(regclass) IS
   'folds the history of mana-sync''s table and puts the trigger on it';
 
 CREATE FUNCTION mana_ai.detach()
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_detach';
 COMMENT ON FUNCTION mana_ai.detach() IS 'takes the trigger off again; snapshots stay as they are';
 

@@ -5,13 +5,19 @@
 #include "mana_ai/extension/backfill.hpp"
 #include "mana_ai/extension/sync_table.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/script_notice.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
@@ -31,7 +37,10 @@ struct Log {
 Log open_log(Oid oid) {
     return pg::guarded([oid] {
         Relation relation = table_open(oid, AccessShareLock);
-        if (relation->rd_rel->relkind != RELKIND_RELATION)
+        // Ties are decided by the physical order of rows, which only a heap has.
+        if (relation->rd_rel->relkind != RELKIND_RELATION ||
+            relation->rd_rel->relam != HEAP_TABLE_AM_OID ||
+            relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
             ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
                             errmsg("\"%s\" is not an ordinary table",
                                    RelationGetRelationName(relation)),
@@ -61,8 +70,26 @@ void create_trigger(const std::string& table) {
         " DEPENDS ON EXTENSION mana_ai");
 }
 
+// CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it. So
+// it only asks when it would get the lock at once, as long as that is likely to happen soon.
+void lock_out_writers(Relation relation) {
+    constexpr int kPatienceMs = 10'000;
+    constexpr int kPauseMs = 10;
+    pg::guarded([relation] {
+        for (int waited = 0; waited < kPatienceMs; waited += kPauseMs) {
+            if (ConditionalLockRelation(relation, ShareRowExclusiveLock))
+                return;
+            pg::sleep_and_check_interrupts(kPauseMs);
+        }
+        LockRelation(relation, ShareRowExclusiveLock);
+    });
+}
+
 void attach(Oid table) {
-    const Oid attached = pg::guarded([] { return attached_relation(); });
+    const Oid attached = pg::guarded([] {
+        serialize_folds();
+        return attached_relation();
+    });
     if (attached == table)
         throw pg::make_error(ERRCODE_DUPLICATE_OBJECT, "mana_ai is attached to this table already");
     if (OidIsValid(attached))
@@ -74,6 +101,7 @@ void attach(Oid table) {
     // at last what they wrote in between.
     FoldCounts counts = fold_history(log.relation, log.snapshot);
     pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
+    lock_out_writers(log.relation);
     create_trigger(log.name);
     log.relation = pg::guarded([table] { return table_open(table, NoLock); });
     catch_up(log.relation, log.snapshot, counts);
@@ -85,9 +113,40 @@ void attach(Oid table) {
     remember_folded(table);
     pg::wake_worker_at_commit();
     pg::guarded([&counts] {
-        ereport(NOTICE, (errmsg("mana_ai: history folded: %lld rows, %lld snapshots",
-                                static_cast<long long>(counts.rows_applied),
-                                static_cast<long long>(counts.new_snapshots))));
+        pg::notice_in_script(psprintf("mana_ai: history folded: %lld rows, %lld snapshots",
+                                      static_cast<long long>(counts.rows_applied),
+                                      static_cast<long long>(counts.new_snapshots)));
+    });
+}
+
+// A table that is not there yet, or not what it should be, is no reason for CREATE EXTENSION to fail:
+// pg_restore creates the extension before the tables.
+void attach_at_create() {
+    const Oid table = pg::guarded([] {
+        const Oid schema = get_namespace_oid("public", true);
+        const Oid found =
+            OidIsValid(schema) ? get_relname_relid("sync_changes", schema) : InvalidOid;
+        if (!OidIsValid(found))
+            pg::notice_in_script("mana_ai: table public.sync_changes does not exist; call "
+                                 "mana_ai.attach() with mana-sync's table");
+        return found;
+    });
+    if (!OidIsValid(table))
+        return;
+    const auto error = pg::in_subtransaction([table] {
+        attach(table);
+        return true;
+    });
+    if (!error)
+        return;
+    if (error->sqlstate != ERRCODE_INVALID_OBJECT_DEFINITION &&
+        error->sqlstate != ERRCODE_WRONG_OBJECT_TYPE)
+        throw *error;
+    pg::guarded([&error] {
+        ereport(WARNING, (errmsg("mana_ai: table public.sync_changes was not attached: %s",
+                                 error->message.c_str()),
+                          error->detail.empty() ? 0 : errdetail("%s", error->detail.c_str()),
+                          errhint("Call mana_ai.attach() with mana-sync's table.")));
     });
 }
 
@@ -116,6 +175,17 @@ PGDLLEXPORT Datum mana_ai_attach(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
         attach(PG_GETARG_OID(0));
+        return Datum{0};
+    });
+}
+
+// The last step of CREATE EXTENSION.
+PG_FUNCTION_INFO_V1(mana_ai_attach_at_create);
+PGDLLEXPORT Datum mana_ai_attach_at_create(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    (void)fcinfo;
+    return pg::entry_point([] {
+        attach_at_create();
         return Datum{0};
     });
 }

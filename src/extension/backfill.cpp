@@ -1,13 +1,14 @@
 #include "mana_ai/extension/backfill.hpp"
 
+#include <algorithm>
 #include <string>
-#include <vector>
 
 #include "mana_ai/extension/dirty_records.hpp"
 #include "mana_ai/extension/snapshots.hpp"
 #include "mana_ai/extension/sync_table.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/script_notice.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/wake.hpp"
 
@@ -16,8 +17,11 @@ extern "C" {
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "access/visibilitymap.h"
 #include "executor/spi.h"
 #include "funcapi.h"
+#include "storage/bufmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
@@ -28,7 +32,9 @@ namespace {
 
 constexpr int kFetch = 2000;
 constexpr int64_t kRowsPerNotice = 500'000;
-constexpr int kBusyTries = 8;       // with 1, 2, 4 … ms in between
+// How long a fold as a whole waits for records that others work on, and at most at a time.
+constexpr int kMaxWaitMs = 2000;
+constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
 
 enum Column { kRecordId = 1, kUserId, kOp, kData, kStamps, kCreatedAt, kSpaceId, kPosition };
@@ -51,9 +57,9 @@ std::string cursor_query(Relation log, const SyncShape& shape, const char* table
 }
 
 void note_progress(const FoldCounts& counts) {
-    ereport(NOTICE, (errmsg("mana_ai: %lld rows folded, %lld snapshots made",
-                            static_cast<long long>(counts.rows_applied),
-                            static_cast<long long>(counts.new_snapshots))));
+    pg::notice_in_script(psprintf("mana_ai: %lld rows folded, %lld snapshots made",
+                              static_cast<long long>(counts.rows_applied),
+                              static_cast<long long>(counts.new_snapshots)));
 }
 
 // Folds one group of rows after the other. All methods may ereport(ERROR).
@@ -126,8 +132,10 @@ class HistoryFold {
             mark_dirty(name_.key, "ids too long");
         } else {
             Kept kept = keep_folded_record(store_, name_, fold_.state);
-            for (int i = 0; kept == Kept::Busy && i < kBusyTries; i++) {
-                pg::sleep_and_check_interrupts(1 << i);
+            for (int pause_ms = 1; kept == Kept::Busy && waited_ms_ < kMaxWaitMs;
+                 pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
+                pg::sleep_and_check_interrupts(pause_ms);
+                waited_ms_ += pause_ms;
                 kept = keep_record(store_, name_, nullptr, ScanLimit::None);
             }
             if (kept == Kept::Created)
@@ -153,6 +161,7 @@ class HistoryFold {
     Fold fold_{};
     RecordName name_{};
     bool in_group_ = false;
+    int waited_ms_ = 0;
 };
 
 static_assert(std::is_trivially_destructible_v<HistoryFold>);
@@ -164,6 +173,10 @@ void fold_table(Relation log, const char* table_name, FoldCounts& counts) {
     pg::guarded([&] {
         if (SPI_connect() != SPI_OK_CONNECT)
             elog(ERROR, "SPI_connect failed");
+        // The rows are sorted where no index brings them in order: maintenance, not a query.
+        const int settings = NewGUCNestLevel();
+        set_config_option("work_mem", psprintf("%dkB", std::max(work_mem, maintenance_work_mem)),
+                          PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
         SPIPlanPtr plan = SPI_prepare_cursor(query.c_str(), 0, nullptr, CURSOR_OPT_NO_SCROLL);
         if (plan == nullptr)
             elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
@@ -181,6 +194,7 @@ void fold_table(Relation log, const char* table_name, FoldCounts& counts) {
         }
         fold.end();
         SPI_cursor_close(cursor);
+        AtEOXact_GUC(true, settings);
         SPI_finish();
     });
 }
@@ -191,6 +205,54 @@ bool is_newer_than(TupleTableSlot* slot, Snapshot snapshot) {
     const TransactionId writer = DatumGetTransactionId(
         slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null));
     return TransactionIdIsNormal(writer) && XidInMVCCSnapshot(writer, snapshot);
+}
+
+void catch_up_with_row(SnapshotStore& store, TupleTableSlot* slot, FoldCounts& counts) {
+    const SyncShape& shape = *store.shape;
+    RecordName name{};
+    bool user_is_null = false;
+    bool record_is_null = false;
+    bool table_is_null = false;
+    name.key.user_id = slot_getattr(slot, shape.user_id, &user_is_null);
+    name.key.record_id = slot_getattr(slot, shape.record_id, &record_is_null);
+    name.key.table_name = slot_getattr(slot, shape.table_name, &table_is_null);
+    if (user_is_null || record_is_null || table_is_null)
+        return;
+    const text* table = DatumGetTextPP(name.key.table_name);
+    if (!kind_of_table({VARDATA_ANY(table), static_cast<size_t>(VARSIZE_ANY_EXHDR(table))},
+                       &name.kind))
+        return;
+    counts.rows_applied++;
+    if (!ids_fit(name.key)) {
+        mark_dirty(name.key, "ids too long");
+        return;
+    }
+    const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
+    if (kept == Kept::Created)
+        counts.new_snapshots++;
+    else if (kept == Kept::Changed)
+        counts.updated_snapshots++;
+    else if (kept != Kept::Unchanged)
+        mark_dirty(name.key, "busy");
+}
+
+// The next blocks, from `first` on, that may hold such rows. A page that everybody sees cannot: our
+// own, older snapshot keeps younger pages from being marked so.
+bool next_young_blocks(Relation log, BlockNumber first, BlockNumber end, Buffer* map,
+                       ItemPointer low, ItemPointer high) {
+    auto is_old = [&](BlockNumber block) {
+        return (visibilitymap_get_status(log, block, map) & VISIBILITYMAP_ALL_VISIBLE) != 0;
+    };
+    while (first < end && is_old(first))
+        first++;
+    if (first >= end)
+        return false;
+    BlockNumber last = first;
+    while (last + 1 < end && !is_old(last + 1))
+        last++;
+    ItemPointerSet(low, first, FirstOffsetNumber);
+    ItemPointerSet(high, last, MaxOffsetNumber);
+    return true;
 }
 
 bool equals(TupleTableSlot* slot, AttrNumber column, const char* wanted) {
@@ -205,6 +267,8 @@ bool equals(TupleTableSlot* slot, AttrNumber column, const char* wanted) {
 
 }  // namespace
 
+void serialize_folds() { pg::lock_name_and_wait(kRefreshLock); }
+
 FoldCounts fold_history(Relation log, Snapshot snapshot) {
     FoldCounts counts;
     pg::guarded([=] { PushActiveSnapshot(snapshot); });
@@ -218,48 +282,31 @@ void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
     pg::guarded([&] {
         SnapshotStore store;
         open_store(store, log);
-        const SyncShape& shape = *store.shape;
         CommandCounterIncrement();
         Snapshot now = RegisterSnapshot(GetLatestSnapshot());
         TupleTableSlot* slot = table_slot_create(log, nullptr);
-        TableScanDesc scan = table_beginscan(log, now, 0, nullptr);
         MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mana_ai catch-up",
                                                       ALLOCSET_DEFAULT_SIZES);
-        while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
-            CHECK_FOR_INTERRUPTS();
-            if (!is_newer_than(slot, snapshot) || !equals(slot, shape.app_id, "ai"))
-                continue;
-            RecordName name{};
-            bool is_null = false;
-            bool any_null = false;
-            name.key.user_id = slot_getattr(slot, shape.user_id, &is_null);
-            any_null |= is_null;
-            name.key.record_id = slot_getattr(slot, shape.record_id, &is_null);
-            any_null |= is_null;
-            name.key.table_name = slot_getattr(slot, shape.table_name, &is_null);
-            if (any_null || is_null)
-                continue;
-            const text* table = DatumGetTextPP(name.key.table_name);
-            if (!kind_of_table({VARDATA_ANY(table), static_cast<size_t>(VARSIZE_ANY_EXHDR(table))},
-                               &name.kind))
-                continue;
-            MemoryContext outer = MemoryContextSwitchTo(context);
-            if (!ids_fit(name.key)) {
-                mark_dirty(name.key, "ids too long");
-            } else {
-                const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
-                if (kept == Kept::Created)
-                    counts.new_snapshots++;
-                else if (kept == Kept::Changed)
-                    counts.updated_snapshots++;
-                else if (kept != Kept::Unchanged)
-                    mark_dirty(name.key, "busy");
+        const BlockNumber end = RelationGetNumberOfBlocks(log);
+        Buffer map = InvalidBuffer;
+        ItemPointerData low;
+        ItemPointerData high;
+        for (BlockNumber first = 0; next_young_blocks(log, first, end, &map, &low, &high);
+             first = ItemPointerGetBlockNumber(&high) + 1) {
+            TableScanDesc scan = table_beginscan_tidrange(log, now, &low, &high);
+            while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot)) {
+                CHECK_FOR_INTERRUPTS();
+                if (!is_newer_than(slot, snapshot) || !equals(slot, store.shape->app_id, "ai"))
+                    continue;
+                MemoryContext outer = MemoryContextSwitchTo(context);
+                catch_up_with_row(store, slot, counts);
+                MemoryContextSwitchTo(outer);
+                MemoryContextReset(context);
             }
-            counts.rows_applied++;
-            MemoryContextSwitchTo(outer);
-            MemoryContextReset(context);
+            table_endscan(scan);
         }
-        table_endscan(scan);
+        if (BufferIsValid(map))
+            ReleaseBuffer(map);
         ExecDropSingleTupleTableSlot(slot);
         UnregisterSnapshot(now);
         MemoryContextDelete(context);
@@ -273,7 +320,8 @@ void drop_snapshots_without_log(Relation log, FoldCounts& counts) {
             return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(log)),
                                               RelationGetRelationName(log));
         });
-    // Marked and not deleted here: the repair takes the record's lock and looks again.
+    // Marked and not deleted here: the repair takes the record's lock and looks again. "default" is
+    // the collation of the log's indexes.
     pg::Statement mark_lost(R"sql(
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
 SELECT k.user_id, k.table_name, k.record_id, 'no rows in the log'
@@ -283,8 +331,9 @@ SELECT k.user_id, k.table_name, k.record_id, 'no rows in the log'
        ) AS k(user_id, table_name, record_id)
  WHERE NOT EXISTS (SELECT FROM ONLY )sql" +
                             relation + R"sql( c
-                    WHERE c.table_name = k.table_name AND c.record_id = k.record_id
-                      AND c.user_id = k.user_id AND c.app_id = 'ai'))sql");
+                    WHERE c.table_name = k.table_name COLLATE "default"
+                      AND c.record_id = k.record_id COLLATE "default"
+                      AND c.user_id = k.user_id COLLATE "default" AND c.app_id = 'ai'))sql");
     counts.updated_snapshots += static_cast<int64_t>(mark_lost.execute().processed);
 }
 
@@ -310,7 +359,7 @@ FoldCounts refresh_snapshots() {
         Snapshot snapshot;
     };
     const Open open = pg::guarded([log_oid] {
-        pg::lock_name_and_wait(kRefreshLock);
+        serialize_folds();
         Relation log = table_open(log_oid, AccessShareLock);
         CommandCounterIncrement();
         return Open{log, RegisterSnapshot(GetLatestSnapshot())};

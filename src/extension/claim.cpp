@@ -26,7 +26,8 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        CASE WHEN a.agent_id IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
-         ELSE 0 END
+         ELSE 0 END,
+       m.version
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -54,6 +55,7 @@ enum Column : size_t {
     kAgentVersion,
     kTokens24h,
     kAgentRunning,
+    kMissionVersion,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -122,6 +124,9 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.run_id = pg::random_uuid();
     claimed.iteration_id = pg::random_uuid();
     claimed.agent_tokens_24h = row.number(kTokens24h);
+    claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
+    if (!row.is_null(kAgentVersion))
+        claimed.agent_version = row.number(kAgentVersion);
     claimed.attempts = static_cast<int>(row.number(kAttempts));
     claimed.due_at = row.optional_instant(kDueAt);
     claimed.started_at = request_.now;

@@ -13,6 +13,8 @@ namespace {
 // Rows per call: a retention that has much to do must not make a long transaction.
 constexpr int64_t kDeleteBatch = 2000;
 
+// No statement here waits for a row that a user's transaction holds: the next pass comes by again.
+
 // How far back agents' changes are looked for: a change is stamped when it is made and seen when it
 // is committed. Looking twice is harmless, the versions decide.
 constexpr core::Instant kLateCommit = 10 * core::kMicrosPerMinute;
@@ -42,13 +44,17 @@ SELECT DISTINCT lease_owner FROM mana_ai.runs
     if (recovered > 0) {
         static pg::Statement back_off(R"sql(
 UPDATE mana_ai.mission_schedule s
-   SET not_before = $1::timestamptz + least(interval '6 hours', interval '1 minute' * 2 ^ least(attempts - 2, 9)),
-       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at,
-         $1::timestamptz + least(interval '6 hours', interval '1 minute' * 2 ^ least(attempts - 2, 9))) END
-  FROM (SELECT user_id, mission_id FROM mana_ai.runs
-         WHERE outcome = 'crashed' AND finished_at = $1 AND started_at > $1::timestamptz - interval '1 day') r
- WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id AND s.attempts > 1
-   AND s.lease_owner IS NULL)sql");
+   SET not_before = w.until, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, w.until) END
+  FROM (SELECT c.user_id, c.mission_id,
+               $1::timestamptz + least(interval '6 hours',
+                                       interval '1 minute' * 2 ^ least(c.attempts - 2, 9)) AS until
+          FROM mana_ai.runs r
+          JOIN mana_ai.mission_schedule c ON c.user_id = r.user_id AND c.mission_id = r.mission_id
+         WHERE r.outcome = 'crashed' AND r.finished_at = $1
+           AND r.started_at > $1::timestamptz - interval '1 day'
+           AND c.attempts > 1 AND c.lease_owner IS NULL
+           FOR UPDATE OF c SKIP LOCKED) w
+ WHERE s.user_id = w.user_id AND s.mission_id = w.mission_id)sql");
         back_off.execute({pg::Timestamp{now}});
     }
     return recovered;
@@ -56,12 +62,14 @@ UPDATE mana_ai.mission_schedule s
 
 void free_missions_of_changed_agents(core::Instant since, core::Instant now) {
     static pg::Statement free_missions(R"sql(
-UPDATE mana_ai.mission_schedule s
-   SET not_before = NULL, wake_at = s.due_at
-  FROM (SELECT a.user_id, a.agent_id, a.version FROM mana_ai.agent_snapshots a
-         WHERE a.updated_at > $2) c
- WHERE s.user_id = c.user_id AND s.agent_id = c.agent_id AND s.lease_owner IS NULL
-   AND s.not_before > $1 AND s.agent_version IS DISTINCT FROM c.version)sql");
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT w.user_id, w.mission_id
+          FROM mana_ai.agent_snapshots a
+          JOIN mana_ai.mission_schedule w ON w.user_id = a.user_id AND w.agent_id = a.agent_id
+         WHERE a.updated_at > $2 AND w.lease_owner IS NULL AND w.not_before > $1
+           AND w.agent_version IS DISTINCT FROM a.version
+           FOR UPDATE OF w SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
     free_missions.execute({pg::Timestamp{now}, pg::Timestamp{since - kLateCommit}});
 }
 
@@ -80,16 +88,22 @@ INSERT INTO mana_ai.engine_state AS e (settings_fingerprint) VALUES ($1)
     if (remember.execute({std::string_view(fingerprint)}).processed == 0)
         return;
     static pg::Statement free_missions(R"sql(
-UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
- WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND error_kind IS NOT NULL)sql");
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND error_kind IS NOT NULL
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
     free_missions.execute({pg::Timestamp{now}});
 }
 
 void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id) {
     static pg::Statement free_missions(R"sql(
-UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
- WHERE user_id = $1 AND agent_id = $2 AND decision = 'skipped-concurrency'
-   AND lease_owner IS NULL AND not_before IS NOT NULL)sql");
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE user_id = $1 AND agent_id = $2 AND decision = 'skipped-concurrency'
+           AND lease_owner IS NULL AND not_before IS NOT NULL
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
     free_missions.execute({std::string_view(user_id), std::string_view(agent_id)});
 }
 

@@ -197,8 +197,10 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     result.error_kind = failure.kind;
     result.error_message = failure.message;
     const core::Instant now = pg::now();
-    const core::Instant not_before = now + failure.delay;
     DatabaseJobs::Work record = [&] {
+        // The change may have cured what made the run fail, so it is not held back.
+        const core::Instant not_before =
+            mission_has_changed(claimed) ? now : now + failure.delay;
         if (!hold_lease(claimed))
             return;
         finish_run(claimed, result, now);

@@ -3,7 +3,12 @@
 #include <algorithm>
 #include <climits>
 
+#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/spi.hpp"
+
+extern "C" {
+#include "catalog/pg_type_d.h"
+}
 
 namespace mana_ai {
 
@@ -42,6 +47,17 @@ SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
         .execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id)})
         .rows.front()
         .number(0);
+}
+
+bool mission_has_changed(const ClaimedMission& claimed) {
+    static pg::Statement lock_snapshot(R"sql(
+SELECT version FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2
+   FOR UPDATE)sql");
+    const auto rows = lock_snapshot
+                          .execute({std::string_view(claimed.user_id),
+                                    std::string_view(claimed.mission_id)})
+                          .rows;
+    return !rows.empty() && rows.front().number(0) != claimed.mission_version;
 }
 
 bool hold_lease(const ClaimedMission& claimed) {
@@ -83,24 +99,37 @@ UPDATE mana_ai.mission_schedule
 void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
                                  core::Instant not_before, core::Instant now) {
     static pg::Statement release(R"sql(
-UPDATE mana_ai.mission_schedule s
+UPDATE mana_ai.mission_schedule
    SET lease_owner = NULL, run_id = NULL, attempts = attempts + 1, not_before = $5,
        error_kind = $6, decided_at = $7,
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
-       agent_version = (SELECT a.version FROM mana_ai.agent_snapshots a
-                         WHERE a.user_id = s.user_id AND a.agent_id = s.agent_id)
+       agent_version = $8
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
     release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                      int64_t{claimed.engine}, std::string_view(claimed.run_id),
-                     pg::Timestamp{not_before}, std::string_view(error_kind), pg::Timestamp{now}});
+                     pg::Timestamp{not_before}, std::string_view(error_kind), pg::Timestamp{now},
+                     claimed.agent_version ? pg::Param(*claimed.agent_version)
+                                           : pg::Param(pg::Null{INT8OID})});
 }
 
 int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now) {
     static pg::Statement abandon(R"sql(
-WITH ended AS (
-  UPDATE mana_ai.runs SET outcome = $2, error_kind = $3, finished_at = $4, lease_owner = NULL
-   WHERE lease_owner = $1 AND outcome = 'running'
-  RETURNING user_id, mission_id, run_id)
+WITH held AS (
+  SELECT s.user_id, s.mission_id, s.run_id
+    FROM mana_ai.runs r
+    JOIN mana_ai.mission_schedule s ON s.user_id = r.user_id AND s.mission_id = r.mission_id
+                                   AND s.run_id = r.run_id
+   WHERE r.lease_owner = $1 AND r.outcome = 'running'
+     FOR UPDATE OF s SKIP LOCKED),
+ended AS (
+  UPDATE mana_ai.runs r
+     SET outcome = $2, error_kind = $3, finished_at = $4, lease_owner = NULL
+   WHERE r.lease_owner = $1 AND r.outcome = 'running'
+     AND (EXISTS (SELECT FROM held h WHERE h.user_id = r.user_id AND h.run_id = r.run_id)
+          OR NOT EXISTS (SELECT FROM mana_ai.mission_schedule s
+                          WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id
+                            AND s.run_id = r.run_id))
+  RETURNING r.user_id, r.mission_id, r.run_id)
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL,
        attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,

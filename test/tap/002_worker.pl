@@ -130,6 +130,24 @@ $model->reset;
 push_change($node, id => 'h1', data => { title => 'Neu' }, stamps => { title => iso(0) });
 wait_for_iterations($node, 'h1', 1, 5);
 
+# ---------------------------------------------------------------- beside a user's long transaction
+
+push_agent($node, 'paused', state => 'paused');
+push_missions($node, [qw(waits-1 waits-2)], agentId => 'paused');
+wait_for($node, 'missions of a paused agent are held back', 5,
+    "SELECT count(*) FROM mana_ai.mission_schedule WHERE decision = 'skipped-paused' AND not_before > now()", 2);
+my $long = background($node, "BEGIN; SELECT 1 FROM mana_ai.mission_schedule WHERE mission_id = 'waits-1' FOR UPDATE; SELECT pg_sleep(3); COMMIT;");
+wait_for($node, 'a transaction holds the schedule of one of them', 5,
+    "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND wait_event = 'PgSleep'", 1);
+push_change($node, table => 'agents', id => 'paused', data => { state => 'active', maxConcurrentMissions => 5 },
+    stamps => { state => iso(0), maxConcurrentMissions => iso(0) });
+push_mission($node, 'unaffected');
+is_faster_than(2, 'others do not wait for it', sub { wait_for_iterations($node, $_, 1, 2) for qw(unaffected waits-2) });
+ok($long->running, 'it still holds the row');
+$long->finish(10);
+push_mission($node, 'afterwards');
+wait_for_iterations($node, 'waits-1', 1, 5);
+
 # ---------------------------------------------------------------- terminated, restarted
 
 hang('t1', 't2');

@@ -15,9 +15,9 @@ my $user  = USER_ID;
 # Runs a tick over one mission and calls $meanwhile while its first model call is in flight.
 sub tick_with
 {
-    my ($meanwhile) = @_;
+    my ($meanwhile, $step) = @_;
     $model->reset;
-    $model->control({ steps => [ { latency_ms => 700, content => 'Zusammenfassung' } ] });
+    $model->control({ steps => [ $step // { latency_ms => 700, content => 'Zusammenfassung' } ] });
     my $session = background($node, "SELECT row_to_json(t) FROM mana_ai.run_tick() t");
     $model->wait_in_flight(1);
     my $took = timed($meanwhile);
@@ -106,6 +106,22 @@ push_mission($node, 'micros');
 edit('micros', { iterations => [], nextRunAt => iso(-60) }, $fine);
 run_tick($node);
 is(scalar @{ iterations_of($node, 'micros') }, 1, 'a clock with microseconds is not underbid');
+
+# ---------------------------------------------------------------- a change during a run that fails
+
+push_agent($node, 'careless');
+for my $case ([ 'changed', sub { edit('changed', { objective => 'harmlos' }) } ],
+    [ 'agent-changed', sub { push_change($node, table => 'agents', id => 'careless', data => { role => 'vorsichtig' }, stamps => { role => iso(0) }) } ],
+    [ 'unchanged', sub { } ])
+{
+    my ($id, $change) = @$case;
+    push_mission($node, $id, $id eq 'agent-changed' ? (agentId => 'careless') : ());
+    tick_with($change, { latency_ms => 400, status => 422, error => { kind => 'blocked', message => 'nein' } });
+    is(last_run($node, $id)->{error_kind}, 'blocked', "$id: the run failed");
+    $model->reset;
+    is(run_tick($node)->{plans_written_back}, $id eq 'unchanged' ? 0 : 1,
+        $id eq 'unchanged' ? "$id: the mission waits" : "$id: what the run did not know yet lets the mission run again at once");
+}
 
 # ---------------------------------------------------------------- records with odd fields
 

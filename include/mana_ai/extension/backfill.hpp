@@ -18,6 +18,10 @@ struct FoldCounts {
     int64_t rows_applied = 0;
 };
 
+// Waits until no other fold of a history runs in this database; holds until the transaction's end.
+// May ereport(ERROR).
+void serialize_folds();
+
 // Folds all rows of missions and agents that the snapshot sees, in bounded memory, and stores what is
 // not there yet. Tells the client about its progress. Throws PgError.
 FoldCounts fold_history(Relation log, Snapshot snapshot);

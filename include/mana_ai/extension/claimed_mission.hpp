@@ -18,6 +18,8 @@ struct ClaimedMission {
     core::Mission mission;
     std::optional<core::Agent> agent;
     int64_t agent_tokens_24h = 0;
+    int64_t mission_version = 0;  // of the records that the run reads
+    std::optional<int64_t> agent_version;
     int attempts = 0;  // failures in a row before this run
     std::optional<core::Instant> due_at;
     core::Instant started_at = 0;

@@ -1,0 +1,11 @@
+// Messages to whoever runs CREATE EXTENSION.
+#pragma once
+
+namespace mana_ai::pg {
+
+// NOTICE, also from within an extension's script: PostgreSQL raises client_min_messages to WARNING
+// there, to silence the script's own statements. What the session had set before counts. May
+// ereport(ERROR): call it inside guarded().
+void notice_in_script(const char* message);
+
+}  // namespace mana_ai::pg

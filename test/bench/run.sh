@@ -1,0 +1,169 @@
+#!/usr/bin/env bash
+# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency runs only these.
+source "$(dirname "$0")/../environment.sh"
+parts=${PART:-inserts,fold,idle,plan,latency}
+wanted() { [[ ",$parts," == *",$1,"* ]]; }
+
+enter
+bench=$work/tree/test/bench
+psql=("$pg_bin/psql" -X -q -A -t -v ON_ERROR_STOP=1)
+q() { "${psql[@]}" -d mana_sync "$@"; }
+
+# new_cluster NAME [LINE]...: a cluster with mana-sync's table and no extension yet.
+new_cluster() {
+    start_cluster "$@" "shared_buffers = 1GB" "max_wal_size = 8GB" "checkpoint_timeout = 1h" "autovacuum_naptime = 10s"
+    "$pg_bin/createdb" mana_sync
+    export PGDATABASE=mana_sync
+    q -f "$work/tree/test/data/sync_changes.sql"
+}
+end_cluster() {
+    stop_cluster "$1"
+    as_tester rm -rf "$work/run/$1"
+}
+worker_pid() { q -c "SELECT worker_pid FROM mana_ai.status()"; }
+wait_for_worker() {
+    local tries=0
+    until [ -n "$(worker_pid)" ]; do
+        tries=$((tries + 1))
+        [ "$tries" -lt 300 ] || { echo "no worker"; return 1; }
+        sleep 0.1
+    done
+}
+cpu_ns() { awk '{print $1}' "/proc/$1/schedstat"; }
+now_ms() { date +%s%3N; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
+median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
+
+echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo), $("$pg_bin/postgres" --version)"
+
+# ---------------------------------------------------------------- inserts with and without trigger
+if wanted inserts; then
+    echo; echo "inserts: 3 KB records; single-row transactions of 4 clients (fsync on), and COPY; pairs in turn, median of 5"
+    new_cluster inserts "shared_preload_libraries = 'mana_ai'" "mana_ai.tick_enabled = off" "fsync = on"
+    # Half of it compresses, as prose does.
+    q -c "CREATE TABLE bench_text AS SELECT i AS id, (SELECT string_agg(md5(i::text || k::text) || ' und dann noch etwas mehr Text ', '') FROM generate_series(1, 46) k) AS body FROM generate_series(0, 49) i"
+    q -c "ALTER TABLE bench_text ADD PRIMARY KEY (id)"
+    q -c "CREATE EXTENSION mana_ai"
+    q -c "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, data, client_id) SELECT 'ai', 'aiMissions', 'b' || i, 'u1', 'insert', jsonb_build_object('title', 'x', 'state', 'paused', 'conceptMarkdown', (SELECT body FROM bench_text WHERE id = i % 50)), 'c' FROM generate_series(1, 2000) i" >/dev/null
+    q -c "VACUUM ANALYZE"
+    for kind in ai other; do
+        : >"$work/ratios"; : >"$work/on"; : >"$work/off"
+        for _ in 1 2 3 4 5; do
+            for mode in off on; do
+                q -c "ALTER TABLE sync_changes $([ $mode = on ] && echo ENABLE ALWAYS || echo DISABLE) TRIGGER mana_ai_fold" >/dev/null
+                tps=$("$pg_bin/pgbench" -n -c 4 -j 2 -T 5 -f "$bench/insert_$kind.sql" mana_sync 2>/dev/null | awk '/^tps/ {print $3}')
+                echo "$tps" >>"$work/$mode"
+                eval "$mode=$tps"
+            done
+            ratio "$off" "$on" >>"$work/ratios"; echo >>"$work/ratios"
+        done
+        echo "  $kind rows, transactions/s: without $(median <"$work/off"), with $(median <"$work/on"), time ratio $(median <"$work/ratios")"
+    done
+    for kind in ai other; do
+        app=ai; table=aiMissions; [ $kind = ai ] || { app=todo; table=tasks; }
+        q -c "COPY (SELECT '$app', '$table', 'b' || (1 + i % 2000), 'u1', 'update', jsonb_build_object('conceptMarkdown', t.body, 'title', 'x' || i), jsonb_build_object('conceptMarkdown', to_char(timestamp '2027-01-01' + i * interval '1 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')), 'c' FROM generate_series(1, 20000) i JOIN bench_text t ON t.id = i % 50) TO STDOUT" >"$work/run/copy.$kind"
+        : >"$work/ratios"; : >"$work/on"; : >"$work/off"
+        for _ in 1 2 3 4 5; do
+            for mode in off on; do
+                q -c "ALTER TABLE sync_changes $([ $mode = on ] && echo ENABLE ALWAYS || echo DISABLE) TRIGGER mana_ai_fold" >/dev/null
+                start=$(now_ms)
+                q -c "COPY sync_changes (app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id) FROM STDIN" <"$work/run/copy.$kind" >/dev/null
+                eval "$mode=$(($(now_ms) - start))"
+                echo "$((20000 * 1000 / ($(now_ms) - start)))" >>"$work/$mode"
+            done
+            ratio "$on" "$off" >>"$work/ratios"; echo >>"$work/ratios"
+        done
+        echo "  $kind rows, COPY rows/s: without $(median <"$work/off"), with $(median <"$work/on"), time ratio $(median <"$work/ratios")"
+    done
+    end_cluster inserts
+fi
+
+# ---------------------------------------------------------------- folding history, and ticks with nothing due
+if wanted fold || wanted idle; then
+    for rows in 10000 100000 1000000; do
+        new_cluster "history$rows" "shared_preload_libraries = 'mana_ai'" "mana_ai.tick_interval = '100ms'"
+        q -v rows="$rows" -f "$bench/history.sql"
+        start=$(now_ms)
+        q -c "SET client_min_messages = warning" -c "CREATE EXTENSION mana_ai"
+        took=$(($(now_ms) - start))
+        if wanted fold; then
+            echo; echo "fold: CREATE EXTENSION over $rows rows of history: $took ms, $((rows * 1000 / (took > 0 ? took : 1))) rows/s"
+            q -c "TRUNCATE mana_ai.mission_snapshots, mana_ai.mission_schedule"
+            start=$(now_ms)
+            q -c "SET client_min_messages = warning" -c "SELECT * FROM mana_ai.refresh_snapshots()" >/dev/null
+            took=$(($(now_ms) - start))
+            echo "fold: refresh_snapshots() over $rows rows: $took ms, $((rows * 1000 / (took > 0 ? took : 1))) rows/s"
+        fi
+        if wanted idle; then
+            wait_for_worker
+            pid=$(worker_pid)
+            sleep 1
+            before=$(cpu_ns "$pid")
+            sleep 10
+            after=$(cpu_ns "$pid")
+            start=$(now_ms)
+            for _ in 1 2 3 4 5; do q -c "SELECT mana_ai.run_tick()" >/dev/null; done
+            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms CPU a thorough tick of the worker; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
+        fi
+        end_cluster "history$rows"
+    done
+fi
+
+# ---------------------------------------------------------------- planning
+# plan LATENCY_MS CONCURRENCY MISSIONS
+plan() {
+    local latency=$1 concurrency=$2 missions=$3 pid before after start took peak
+    start_model_server --latency-ms "$latency" --keep-requests 0
+    new_cluster plan "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = $concurrency" "log_min_messages = warning"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    q -v wave=warm -v missions=50 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
+    until [ "$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned'")" -ge 50 ]; do sleep 0.2; done
+    pid=$(worker_pid)
+    q -c "ALTER SYSTEM SET mana_ai.tick_enabled = off" -c "SELECT pg_reload_conf()" >/dev/null
+    q -v wave=run -v missions="$missions" -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
+    sleep 1
+    before=$(cpu_ns "$pid")
+    q -c "ALTER SYSTEM RESET mana_ai.tick_enabled" -c "SELECT pg_reload_conf()" >/dev/null
+    longest=0
+    until [ "$(q -c "SELECT count(*) FROM mana_ai.mission_schedule WHERE due_at IS NOT NULL")" -eq 0 ]; do
+        sleep 0.05
+        open=$(q -c "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start) * 1000), 0)::int FROM pg_stat_activity WHERE pid = $pid")
+        [ "$open" -gt "$longest" ] && longest=$open
+    done
+    after=$(cpu_ns "$pid")
+    peak=$(awk '/VmHWM/ {hwm = $2} /RssShmem/ {shared = $2} END {printf "%.0f", (hwm - shared) / 1024}' "/proc/$pid/status")
+    took=$(q -c "SELECT (extract(epoch FROM max(finished_at) - min(started_at)) * 1000)::bigint FROM mana_ai.runs WHERE mission_id LIKE 'due-run-%'")
+    planned=$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned' AND mission_id LIKE 'due-run-%'")
+    echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n=$((after - before)) -v m="$missions" 'BEGIN { printf "%.2f", n / 1e6 / m }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms"
+    end_cluster plan
+    kill "$model_server_pid"
+    wait "$model_server_pid" 2>/dev/null || true
+}
+if wanted plan; then
+    echo
+    plan 0 64 1000
+    plan 0 500 1000
+    plan 0 64 5000
+    plan 1000 64 100
+    plan 1000 500 1000
+fi
+
+# ---------------------------------------------------------------- from due to the first model request
+if wanted latency; then
+    start_model_server --keep-requests 1000
+    new_cluster latency "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "log_min_messages = warning"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    wait_for_worker
+    # 200 missions, one every 100 ms; started_at of the run is taken when its request is about to go out.
+    q -c "INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+          SELECT 'ai', 'aiMissions', 'late-' || i, 'u1', 'insert', jsonb_build_object('title', 'x', 'state', 'active', 'objective', 'y',
+            'cadence', '{\"kind\": \"manual\"}'::jsonb, 'iterations', '[]'::jsonb,
+            'nextRunAt', to_char((clock_timestamp() + interval '2 s' + i * interval '100 ms') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), 'c'
+          FROM generate_series(1, 200) i"
+    q -c "CREATE TABLE due AS SELECT mission_id, due_at FROM mana_ai.mission_schedule"
+    sleep 24
+    q -c "SELECT format('latency: due until claimed for its first request, %s missions: median %s ms, 99th percentile %s ms, worst %s ms', count(*),
+            round((percentile_cont(0.5) WITHIN GROUP (ORDER BY lag))::numeric, 1), round((percentile_cont(0.99) WITHIN GROUP (ORDER BY lag))::numeric, 1), round(max(lag)::numeric, 1))
+          FROM (SELECT extract(epoch FROM r.started_at - d.due_at) * 1000 AS lag FROM mana_ai.runs r JOIN due d USING (mission_id)) x"
+    end_cluster latency
+fi
