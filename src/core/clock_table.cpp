@@ -60,14 +60,14 @@ ClockTableReader::ClockTableReader(std::string_view bytes, uint32_t generation) 
     distinct_ = load<uint32_t>(&bytes[12]);
     if (index_width_ != width_for(distinct_))
         return;
-    valid_ = bytes.size() == kHeaderSize + uint64_t{distinct_} * kClockSize +
-                                 uint64_t{count_} * index_width_ &&
+    valid_ = bytes.size() ==
+                 kHeaderSize + uint64_t{distinct_} * kClockSize + uint64_t{count_} * index_width_ &&
              (count_ == 0 || distinct_ > 0);
 }
 
 FieldClock ClockTableReader::at(uint32_t i) const noexcept {
-    const char* from = bytes_.data() + kHeaderSize + size_t{distinct_} * kClockSize +
-                       size_t{i} * index_width_;
+    const char* from =
+        bytes_.data() + kHeaderSize + size_t{distinct_} * kClockSize + size_t{i} * index_width_;
     uint32_t index = 0;
     if (index_width_ == 1)
         index = load<uint8_t>(from);

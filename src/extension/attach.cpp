@@ -1,4 +1,5 @@
-// Putting the trigger on mana-sync's table and taking it off (docs/contract/interface.md, attach()).
+// Putting the trigger on mana-sync's table and taking it off (docs/contract/interface.md,
+// attach()).
 
 #include <string>
 
@@ -14,8 +15,8 @@
 extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
-#include "catalog/pg_am_d.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
 #include "catalog/pg_class.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
@@ -41,11 +42,11 @@ Log open_log(Oid oid) {
         if (relation->rd_rel->relkind != RELKIND_RELATION ||
             relation->rd_rel->relam != HEAP_TABLE_AM_OID ||
             relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-            ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-                            errmsg("\"%s\" is not an ordinary table",
-                                   RelationGetRelationName(relation)),
-                            errhint("mana_ai.attach() expects the table that mana-sync appends "
-                                    "its changes to.")));
+            ereport(ERROR,
+                    (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                     errmsg("\"%s\" is not an ordinary table", RelationGetRelationName(relation)),
+                     errhint("mana_ai.attach() expects the table that mana-sync appends "
+                             "its changes to.")));
         check_shape(relation);
         CommandCounterIncrement();
         return Log{relation, RegisterSnapshot(GetLatestSnapshot()),
@@ -70,8 +71,8 @@ void create_trigger(const std::string& table) {
         " DEPENDS ON EXTENSION mana_ai");
 }
 
-// CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it. So
-// it only asks when it would get the lock at once, as long as that is likely to happen soon.
+// CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it.
+// So it only asks when it would get the lock at once, as long as that is likely to happen soon.
 void lock_out_writers(Relation relation) {
     constexpr int kPatienceMs = 10'000;
     constexpr int kPauseMs = 10;
@@ -97,8 +98,8 @@ void attach(Oid table) {
                              "mana_ai is attached to another table", {},
                              "Call mana_ai.detach() first.");
     Log log = open_log(table);
-    // The long part first, while writers go on; the trigger, whose creation keeps them out, then; and
-    // at last what they wrote in between.
+    // The long part first, while writers go on; the trigger, whose creation keeps them out, then;
+    // and at last what they wrote in between.
     FoldCounts counts = fold_history(log.relation, log.snapshot);
     pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
     lock_out_writers(log.relation);
@@ -119,16 +120,17 @@ void attach(Oid table) {
     });
 }
 
-// A table that is not there yet, or not what it should be, is no reason for CREATE EXTENSION to fail:
-// pg_restore creates the extension before the tables.
+// A table that is not there yet, or not what it should be, is no reason for CREATE EXTENSION to
+// fail: pg_restore creates the extension before the tables.
 void attach_at_create() {
     const Oid table = pg::guarded([] {
         const Oid schema = get_namespace_oid("public", true);
         const Oid found =
             OidIsValid(schema) ? get_relname_relid("sync_changes", schema) : InvalidOid;
         if (!OidIsValid(found))
-            pg::notice_in_script("mana_ai: table public.sync_changes does not exist; call "
-                                 "mana_ai.attach() with mana-sync's table");
+            pg::notice_in_script(
+                "mana_ai: table public.sync_changes does not exist; call "
+                "mana_ai.attach() with mana-sync's table");
         return found;
     });
     if (!OidIsValid(table))

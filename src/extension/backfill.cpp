@@ -16,8 +16,8 @@ extern "C" {
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "access/visibilitymap.h"
+#include "access/xact.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "storage/bufmgr.h"
@@ -51,28 +51,28 @@ std::string cursor_query(Relation log, const SyncShape& shape, const char* table
     return std::string("SELECT record_id, user_id, op, data, ") +
            (shape.has_field_meta ? "field_meta" : "field_timestamps") + ", created_at, " +
            (shape.space_id != 0 ? "space_id" : "NULL::pg_catalog.text") + ", ctid FROM ONLY " +
-           names.schema + "." + names.table +
-           " WHERE app_id = 'ai' AND table_name = '" + table_name +
+           names.schema + "." + names.table + " WHERE app_id = 'ai' AND table_name = '" +
+           table_name +
            "' AND record_id IS NOT NULL AND user_id IS NOT NULL ORDER BY record_id, user_id";
 }
 
 void note_progress(const FoldCounts& counts) {
     pg::notice_in_script(psprintf("mana_ai: %lld rows folded, %lld snapshots made",
-                              static_cast<long long>(counts.rows_applied),
-                              static_cast<long long>(counts.new_snapshots)));
+                                  static_cast<long long>(counts.rows_applied),
+                                  static_cast<long long>(counts.new_snapshots)));
 }
 
 // Folds one group of rows after the other. All methods may ereport(ERROR).
 class HistoryFold {
-   public:
+ public:
     HistoryFold(Relation log, FoldCounts& counts) : log_(log), counts_(counts) {}
 
     void begin(const char* table_name) {
         open_store(store_, log_);
-        record_context_ = AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold",
-                                                ALLOCSET_DEFAULT_SIZES);
-        key_context_ = AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key",
-                                             ALLOCSET_SMALL_SIZES);
+        record_context_ =
+            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold", ALLOCSET_DEFAULT_SIZES);
+        key_context_ =
+            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key", ALLOCSET_SMALL_SIZES);
         begin_fold(fold_, log_generation(log_));
         name_.key.table_name = CStringGetTextDatum(table_name);
         kind_of_table(table_name, &name_.kind);
@@ -99,8 +99,7 @@ class HistoryFold {
             values.op = PointerGetDatum(cstring_to_text(""));
         values.data = heap_getattr(tuple, kData, descriptor, &values.data_is_null);
         values.stamps = heap_getattr(tuple, kStamps, descriptor, &values.stamps_is_null);
-        values.created_at =
-            heap_getattr(tuple, kCreatedAt, descriptor, &values.created_at_is_null);
+        values.created_at = heap_getattr(tuple, kCreatedAt, descriptor, &values.created_at_is_null);
         values.space = heap_getattr(tuple, kSpaceId, descriptor, &values.space_is_null);
         values.position = heap_getattr(tuple, kPosition, descriptor, &is_null);
         fold_row(fold_, values);
@@ -116,7 +115,7 @@ class HistoryFold {
         close_store(store_);
     }
 
-   private:
+ private:
     static bool same_text(Datum a, Datum b) {
         const text* x = DatumGetTextPP(a);
         const text* y = DatumGetTextPP(b);
@@ -202,8 +201,8 @@ void fold_table(Relation log, const char* table_name, FoldCounts& counts) {
 // A row that the snapshot did not see, though it is there now.
 bool is_newer_than(TupleTableSlot* slot, Snapshot snapshot) {
     bool is_null = false;
-    const TransactionId writer = DatumGetTransactionId(
-        slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null));
+    const TransactionId writer =
+        DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null));
     return TransactionIdIsNormal(writer) && XidInMVCCSnapshot(writer, snapshot);
 }
 
@@ -267,7 +266,9 @@ bool equals(TupleTableSlot* slot, AttrNumber column, const char* wanted) {
 
 }  // namespace
 
-void serialize_folds() { pg::lock_name_and_wait(kRefreshLock); }
+void serialize_folds() {
+    pg::lock_name_and_wait(kRefreshLock);
+}
 
 FoldCounts fold_history(Relation log, Snapshot snapshot) {
     FoldCounts counts;
@@ -285,8 +286,8 @@ void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
         CommandCounterIncrement();
         Snapshot now = RegisterSnapshot(GetLatestSnapshot());
         TupleTableSlot* slot = table_slot_create(log, nullptr);
-        MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "mana_ai catch-up",
-                                                      ALLOCSET_DEFAULT_SIZES);
+        MemoryContext context =
+            AllocSetContextCreate(CurrentMemoryContext, "mana_ai catch-up", ALLOCSET_DEFAULT_SIZES);
         const BlockNumber end = RelationGetNumberOfBlocks(log);
         Buffer map = InvalidBuffer;
         ItemPointerData low;
@@ -315,11 +316,10 @@ void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
 }
 
 void drop_snapshots_without_log(Relation log, FoldCounts& counts) {
-    const std::string relation =
-        pg::guarded([log] {
-            return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(log)),
-                                              RelationGetRelationName(log));
-        });
+    const std::string relation = pg::guarded([log] {
+        return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(log)),
+                                          RelationGetRelationName(log));
+    });
     // Marked and not deleted here: the repair takes the record's lock and looks again. "default" is
     // the collation of the log's indexes.
     pg::Statement mark_lost(R"sql(

@@ -65,8 +65,7 @@ const char* repair(const std::string& user_id, const std::string& table_name,
 void lock_for_mark(Oid table) {
     constexpr int kMaxWaitMs = 1000;
     constexpr int kPauseMs = 8;
-    for (int waited = 0; !ConditionalLockRelationOid(table, RowExclusiveLock);
-         waited += kPauseMs) {
+    for (int waited = 0; !ConditionalLockRelationOid(table, RowExclusiveLock); waited += kPauseMs) {
         if (waited >= kMaxWaitMs)
             ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
                             errmsg("table \"mana_ai.dirty_records\" is locked")));

@@ -17,7 +17,7 @@ constexpr int64_t kDeleteBatch = 2000;
 
 // How far back agents' changes are looked for: a change is stamped when it is made and seen when it
 // is committed. Looking twice is harmless, the versions decide.
-constexpr core::Instant kLateCommit = 10 * core::kMicrosPerMinute;
+constexpr core::Instant kLateCommit = 30 * core::kMicrosPerSecond;
 
 }  // namespace
 
@@ -61,16 +61,20 @@ UPDATE mana_ai.mission_schedule s
 }
 
 void free_missions_of_changed_agents(core::Instant since, core::Instant now) {
+    // In two steps, so that no plan can begin with the schedule: it grows with the missions, the
+    // agents that changed a moment ago do not.
+    static pg::Statement select_changed(R"sql(
+SELECT user_id, agent_id, version FROM mana_ai.agent_snapshots WHERE updated_at > $1)sql");
     static pg::Statement free_missions(R"sql(
 UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
-  FROM (SELECT w.user_id, w.mission_id
-          FROM mana_ai.agent_snapshots a
-          JOIN mana_ai.mission_schedule w ON w.user_id = a.user_id AND w.agent_id = a.agent_id
-         WHERE a.updated_at > $2 AND w.lease_owner IS NULL AND w.not_before > $1
-           AND w.agent_version IS DISTINCT FROM a.version
-           FOR UPDATE OF w SKIP LOCKED) f
+  FROM (SELECT w.user_id, w.mission_id FROM mana_ai.mission_schedule w
+         WHERE w.user_id = $2 AND w.agent_id = $3 AND w.lease_owner IS NULL
+           AND w.not_before > $1 AND w.agent_version IS DISTINCT FROM $4
+           FOR UPDATE SKIP LOCKED) f
  WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
-    free_missions.execute({pg::Timestamp{now}, pg::Timestamp{since - kLateCommit}});
+    for (const pg::Row& agent : select_changed.execute({pg::Timestamp{since - kLateCommit}}).rows)
+        free_missions.execute({pg::Timestamp{now}, std::string_view(agent.text(0)),
+                               std::string_view(agent.text(1)), agent.number(2)});
 }
 
 core::Instant last_tick_at() {

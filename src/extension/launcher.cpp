@@ -27,7 +27,6 @@ extern "C" {
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "tcop/tcopprot.h"
 #include "utils/varlena.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -108,10 +107,10 @@ BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid) {
 }
 
 class Launcher {
-   public:
+ public:
     [[noreturn]] void run();
 
-   private:
+ private:
     void look_after(const std::string& name, bool called);
     void wait();
 
@@ -129,8 +128,7 @@ void Launcher::look_after(const std::string& name, bool called) {
         pfree(watched.handle);
         watched.handle = nullptr;
         // One that ended right away found no extension; one that ran did its work until now.
-        watched.retry_at =
-            now + (now - watched.started_at < kRestartPause ? kPoll : kRestartPause);
+        watched.retry_at = now + (now - watched.started_at < kRestartPause ? kPoll : kRestartPause);
     }
     if (now < watched.retry_at && !called)
         return;
@@ -138,6 +136,11 @@ void Launcher::look_after(const std::string& name, bool called) {
     const Oid oid = find_database(name);
     if (!OidIsValid(oid))
         return;
+    // One that an earlier launcher has started: the postmaster will not tell us when it ends.
+    if (const auto worker = pg::shared_state::worker_of(oid); worker && worker->pid != 0) {
+        watched.retry_at = now + kRestartPause;
+        return;
+    }
     watched.handle = start_worker(name, oid);
     watched.started_at = now;
     if (watched.handle == nullptr && !slots_exhausted_)
@@ -160,6 +163,9 @@ void Launcher::wait() {
         (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
                         static_cast<long>(pause / 1000), PG_WAIT_EXTENSION);
         ResetLatch(MyLatch);
+        // Not 0: to be started again, unless the server shuts down.
+        if (ShutdownRequestPending)
+            proc_exit(1);
         CHECK_FOR_INTERRUPTS();
         if (ConfigReloadPending) {
             ConfigReloadPending = false;
@@ -199,7 +205,7 @@ extern "C" PGDLLEXPORT void mana_ai_launcher_main(Datum) {
     pg::entry_point([] {
         pg::guarded([] {
             pqsignal(SIGHUP, SignalHandlerForConfigReload);
-            pqsignal(SIGTERM, die);
+            pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
             BackgroundWorkerUnblockSignals();
             BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
             pgstat_report_appname("mana_ai launcher");

@@ -34,7 +34,7 @@ std::optional<core::Instant> stamp_time(const pg::JsonbValueRef& stamp) {
 
 // Walks through the stamps beside a walk through names in the same order.
 class StampWalk {
-   public:
+ public:
     explicit StampWalk(const Jsonb* stamps) : stamps_(pg::read_object(stamps)) {}
 
     std::optional<core::Instant> at(std::string_view name) {
@@ -49,7 +49,7 @@ class StampWalk {
         return std::nullopt;
     }
 
-   private:
+ private:
     pg::JsonbFields stamps_;
     uint32_t next_ = 0;
 };
@@ -292,8 +292,8 @@ bytea* clocks_of(const RecordState& state, uint32_t generation) {
     clocks[count++] = state.row_clock;
 
     auto* result = static_cast<bytea*>(palloc(VARHDRSZ + core::clock_table_bound(count)));
-    const size_t size = core::encode_clock_table(clocks, count, cleared != nullptr, generation,
-                                                 VARDATA(result));
+    const size_t size =
+        core::encode_clock_table(clocks, count, cleared != nullptr, generation, VARDATA(result));
     SET_VARSIZE(result, VARHDRSZ + size);
     return result;
 }
@@ -360,8 +360,7 @@ bool same_content(const RecordState& a, const RecordState& b) {
             !same_clock(x.clock, y.clock))
             return false;
         if (x.present &&
-            (x.field.value.type != y.field.value.type ||
-             x.field.value.size != y.field.value.size ||
+            (x.field.value.type != y.field.value.type || x.field.value.size != y.field.value.size ||
              (x.field.value.size > 0 &&
               std::memcmp(x.field.value.bytes, y.field.value.bytes, x.field.value.size) != 0)))
             return false;

@@ -136,7 +136,8 @@ net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services
     if (claimed.agent && claimed.agent->max_tokens_per_day)
         services.agent_tokens[{claimed.user_id, claimed.agent->id}] = claimed.agent_tokens_24h;
     while (!planner.finished()) {
-        if (claimed.agent && core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
+        if (claimed.agent &&
+            core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
             planner.end_early(kBudgetReached);
             break;
         }
@@ -199,8 +200,7 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     const core::Instant now = pg::now();
     DatabaseJobs::Work record = [&] {
         // The change may have cured what made the run fail, so it is not held back.
-        const core::Instant not_before =
-            mission_has_changed(claimed) ? now : now + failure.delay;
+        const core::Instant not_before = mission_has_changed(claimed) ? now : now + failure.delay;
         if (!hold_lease(claimed))
             return;
         finish_run(claimed, result, now);

@@ -17,8 +17,8 @@ std::string_view view_of(Datum value) {
     return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
 }
 
-// The column is indexed. An id that is cut keeps more bytes than any agent's id may have, so that it
-// still names an agent that is not there.
+// The column is indexed. An id that is cut keeps more bytes than any agent's id may have, so that
+// it still names an agent that is not there.
 size_t indexable_size(std::string_view id) {
     constexpr size_t kLimit = kMaxIdBytes + MAX_MULTIBYTE_CHAR_LEN;
     if (id.size() <= kLimit)
@@ -115,10 +115,10 @@ void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
         nulls[column - 1] = !present;
         replace[column - 1] = true;
     };
-    const Datum agent =
-        change.has_agent ? PointerGetDatum(cstring_to_text_with_len(
-                               change.agent_id.data(), static_cast<int>(change.agent_id.size())))
-                         : Datum{0};
+    const Datum agent = change.has_agent
+                            ? PointerGetDatum(cstring_to_text_with_len(
+                                  change.agent_id.data(), static_cast<int>(change.agent_id.size())))
+                            : Datum{0};
     set(columns.agent_id, change.has_agent, agent);
     set(columns.due_at, change.is_due, TimestampTzGetDatum(change.due_at));
     if (change.action == Action::Insert || change.reset_wait) {

@@ -17,9 +17,8 @@ bool dirty_valid = false;
 bool callback_registered = false;
 
 void forget_changed_relation(Datum, Oid relation) {
-    if (!OidIsValid(relation) || relation == tables.missions.oid ||
-        relation == tables.agents.oid || relation == tables.tombstones.oid ||
-        relation == tables.schedule.oid)
+    if (!OidIsValid(relation) || relation == tables.missions.oid || relation == tables.agents.oid ||
+        relation == tables.tombstones.oid || relation == tables.schedule.oid)
         valid = false;
     if (!OidIsValid(relation) || relation == dirty.oid)
         dirty_valid = false;

@@ -86,8 +86,7 @@ void scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
     ScanKeyData keys[kMaxLogIndexKeys];
     for (int i = 0; i < shape.index_keys; i++)
         ScanKeyEntryInitialize(&keys[i], 0, static_cast<AttrNumber>(i + 1), BTEqualStrategyNumber,
-                               InvalidOid, shape.index_key[i].collation,
-                               shape.index_key[i].equals,
+                               InvalidOid, shape.index_key[i].collation, shape.index_key[i].equals,
                                key_value(key, shape.index_key[i].column));
 #if PG_VERSION_NUM >= 180000
     IndexScanDesc scan = index_beginscan(log, index, snapshot, nullptr, shape.index_keys, 0);
@@ -149,7 +148,9 @@ void restart_fold(Fold& fold) {
     fold.settled_size = 0;
 }
 
-void end_fold(Fold& fold) { MemoryContextDelete(fold.memory); }
+void end_fold(Fold& fold) {
+    MemoryContextDelete(fold.memory);
+}
 
 bool replay_record(Relation log, const SyncShape& shape, const RecordKey& key, Snapshot snapshot,
                    ScanLimit limit, Fold& fold) {

@@ -70,8 +70,8 @@ Jsonb* replay_as_caller(const SyncTable& table, const std::string& query, Datum*
     Jsonb* result = nullptr;
     if (fold.state.exists && !is_deleted(fold.state)) {
         const text* id = DatumGetTextPP(record_id);
-        const Jsonb* record = record_of(
-            fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
+        const Jsonb* record =
+            record_of(fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
         result = static_cast<Jsonb*>(SPI_palloc(VARSIZE(record)));
         memcpy(static_cast<void*>(result), record, VARSIZE(record));
     }

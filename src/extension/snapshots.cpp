@@ -70,8 +70,7 @@ bool read_snapshot(Work& work, RecordState& state) {
     bool is_null = false;
     const auto* record = reinterpret_cast<const Jsonb*>(
         PG_DETOAST_DATUM_COPY(slot_getattr(slot, work.columns.record, &is_null)));
-    const bytea* clocks =
-        DatumGetByteaPCopy(slot_getattr(slot, work.columns.clocks, &is_null));
+    const bytea* clocks = DatumGetByteaPCopy(slot_getattr(slot, work.columns.clocks, &is_null));
     const Datum space = slot_getattr(slot, work.columns.space_id, &is_null);
     return read_state(state, record, clocks, work.generation, !is_null,
                       is_null ? std::string_view() : view_of(datumCopy(space, false, -1)));
@@ -111,8 +110,7 @@ RowBuffer snapshot_row(const Work& work, const RecordState& state, int64_t versi
                               state.space.data(), static_cast<int>(state.space.size())))
                         : Datum{0},
         state.has_space);
-    set(row, columns.record,
-        PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
+    set(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
     set(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
     set(row, columns.version, Int64GetDatum(version));
     set(row, columns.last_applied_at,
@@ -150,8 +148,7 @@ bool prepare_schedule_of(Work& work, const RecordState* state, ScheduleChange& c
 
 void write_schedule_of(Work& work, const ScheduleChange& change) {
     if (work.name.kind == RecordKind::Mission)
-        write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id,
-                       change);
+        write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
 }
 
 // The snapshot in the slot, which we have locked, becomes `state`: live, deleted or gone.
@@ -185,8 +182,8 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
 
 // Folds all rows of the record that are there now.
 bool replay_newest(Work& work, const ChangeRow* row, ScanLimit limit, Fold& fold) {
-    // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no row
-    // can move while we read; and SERIALIZABLE transactions find nothing to fail on.
+    // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
+    // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
     begin_fold(fold, work.generation);
     fold.known = row;
     return replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit,
@@ -212,8 +209,8 @@ LocalTransactionId current_transaction() {
 
 // A statement that inserts many rows of one record has them all in the log before its first trigger
 // runs. So after some changes, and more and more rarely, the record is replayed: it then knows the
-// rows that are still to come, and a restore of n rows does not write n versions of the record, each
-// of which the next lookup would have to walk over.
+// rows that are still to come, and a restore of n rows does not write n versions of the record,
+// each of which the next lookup would have to walk over.
 bool replay_is_due(uint64_t name_hash) {
     if (repetitions.transaction != current_transaction()) {
         repetitions = Repetitions{};

@@ -65,7 +65,9 @@ AttrNumber column_number(TupleDesc descriptor, const char* name, Oid* type) {
     return InvalidAttrNumber;
 }
 
-bool is_text(Oid type) { return type == TEXTOID || type == VARCHAROID; }
+bool is_text(Oid type) {
+    return type == TEXTOID || type == VARCHAROID;
+}
 
 void require_column(SyncShape& shape, TupleDesc descriptor, const char* name, Oid wanted,
                     AttrNumber* number) {
@@ -91,7 +93,8 @@ AttrNumber optional_column(TupleDesc descriptor, const char* name, bool must_be_
     return must_be_text && !is_text(type) ? InvalidAttrNumber : number;
 }
 
-// How many leading columns of the index are fixed for one record, with what it takes to search them.
+// How many leading columns of the index are fixed for one record, with what it takes to search
+// them.
 int usable_keys(const SyncShape& shape, Relation index, LogIndexKey* keys, bool* finds_record) {
     *finds_record = false;
     const Form_pg_index form = index->rd_index;
@@ -163,8 +166,7 @@ SyncShape read_shape(Relation relation) {
     require_column(shape, descriptor, "data", JSONBOID, &shape.data);
     require_column(shape, descriptor, "created_at", TIMESTAMPTZOID, &shape.created_at);
     // field_meta is what field_timestamps became; a table that has both is on its way there.
-    shape.has_field_meta =
-        optional_column(descriptor, "field_meta", false) != InvalidAttrNumber;
+    shape.has_field_meta = optional_column(descriptor, "field_meta", false) != InvalidAttrNumber;
     require_column(shape, descriptor, shape.has_field_meta ? "field_meta" : "field_timestamps",
                    JSONBOID, &shape.stamps);
     shape.space_id = optional_column(descriptor, "space_id", true);
@@ -181,9 +183,8 @@ Oid trigger_function() {
     if (!OidIsValid(schema))
         return InvalidOid;
     oidvector* no_arguments = buildoidvector(nullptr, 0);
-    return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
-                           CStringGetDatum("fold_sync_change"), PointerGetDatum(no_arguments),
-                           ObjectIdGetDatum(schema));
+    return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("fold_sync_change"),
+                           PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
 }
 
 // The relation of a trigger, by the trigger's oid.
@@ -194,10 +195,9 @@ Oid relation_of_trigger(Oid trigger) {
                 ObjectIdGetDatum(trigger));
     SysScanDesc scan = systable_beginscan(catalog, TriggerOidIndexId, true, nullptr, 1, &key);
     HeapTuple tuple = systable_getnext(scan);
-    const Oid relation =
-        HeapTupleIsValid(tuple)
-            ? reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple))->tgrelid
-            : InvalidOid;
+    const Oid relation = HeapTupleIsValid(tuple)
+                             ? reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple))->tgrelid
+                             : InvalidOid;
     systable_endscan(scan);
     table_close(catalog, AccessShareLock);
     return relation;
@@ -244,8 +244,7 @@ Oid attached_relation() {
                 ObjectIdGetDatum(ProcedureRelationId));
     ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
                 ObjectIdGetDatum(function));
-    SysScanDesc scan =
-        systable_beginscan(catalog, DependReferenceIndexId, true, nullptr, 2, keys);
+    SysScanDesc scan = systable_beginscan(catalog, DependReferenceIndexId, true, nullptr, 2, keys);
     Oid found = InvalidOid;
     for (HeapTuple tuple = systable_getnext(scan); HeapTupleIsValid(tuple) && !OidIsValid(found);
          tuple = systable_getnext(scan)) {
@@ -317,7 +316,9 @@ uint64_t position_of(const ItemPointerData* tid) {
            ItemPointerGetOffsetNumberNoCheck(tid);
 }
 
-uint32_t log_generation(Relation relation) { return relation->rd_rel->relfilenode; }
+uint32_t log_generation(Relation relation) {
+    return relation->rd_rel->relfilenode;
+}
 
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     ChangeRow row;
@@ -333,7 +334,8 @@ ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
         row.stamps = jsonb_of(values.stamps, copy);
     if (!values.space_is_null) {
         row.has_space = true;
-        row.space = text_view(copy ? DatumGetTextPCopy(values.space) : DatumGetTextPP(values.space));
+        row.space =
+            text_view(copy ? DatumGetTextPCopy(values.space) : DatumGetTextPP(values.space));
     }
     return row;
 }

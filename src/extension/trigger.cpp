@@ -1,8 +1,8 @@
-// The trigger on mana-sync's table: every new row of a mission or an agent goes into its snapshot in
-// the inserting transaction (docs/contract/data.md, Snapshots).
+// The trigger on mana-sync's table: every new row of a mission or an agent goes into its snapshot
+// in the inserting transaction (docs/contract/data.md, Snapshots).
 //
-// Whatever happens in here, the insert goes on: what cannot be kept now is marked and repaired later.
-// Only a cancel or a termination of the session passes through.
+// Whatever happens in here, the insert goes on: what cannot be kept now is marked and repaired
+// later. Only a cancel or a termination of the session passes through.
 
 #include <algorithm>
 
@@ -100,9 +100,10 @@ void mark(const Change& change, const char* reason) {
     budget.marked_in = error ? InvalidSubTransactionId : GetCurrentSubTransactionId();
     budget.marked_name = name;
     if (error)
-        log_once("a changed record could not even be marked as dirty; call "
-                 "mana_ai.refresh_snapshots() when the cause is gone",
-                 *error);
+        log_once(
+            "a changed record could not even be marked as dirty; call "
+            "mana_ai.refresh_snapshots() when the cause is gone",
+            *error);
     pg::wake_worker_at_commit();
 }
 
@@ -186,9 +187,9 @@ bool read_name(TriggerData* trigger, RecordName& name, bool& shape_is_known) {
         name.key = {PointerGetDatum(DatumGetTextPP(user)), PointerGetDatum(DatumGetTextPP(table)),
                     PointerGetDatum(DatumGetTextPP(record))};
         const text* name_of_table = DatumGetTextPP(table);
-        return kind_of_table({VARDATA_ANY(name_of_table),
-                              static_cast<size_t>(VARSIZE_ANY_EXHDR(name_of_table))},
-                             &name.kind);
+        return kind_of_table(
+            {VARDATA_ANY(name_of_table), static_cast<size_t>(VARSIZE_ANY_EXHDR(name_of_table))},
+            &name.kind);
     });
 }
 
@@ -207,7 +208,8 @@ PGDLLEXPORT Datum mana_ai_fold_sync_change(PG_FUNCTION_ARGS) {
                                  "mana_ai.fold_sync_change() must be called as a trigger", {},
                                  "Use mana_ai.attach() to put it on a table.");
         auto* trigger = reinterpret_cast<TriggerData*>(fcinfo->context);
-        if (!TRIGGER_FIRED_AFTER(trigger->tg_event) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
+        if (!TRIGGER_FIRED_AFTER(trigger->tg_event) ||
+            !TRIGGER_FIRED_BY_INSERT(trigger->tg_event) ||
             !TRIGGER_FIRED_FOR_ROW(trigger->tg_event))
             throw pg::make_error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
                                  "mana_ai.fold_sync_change() must be fired AFTER INSERT FOR EACH "

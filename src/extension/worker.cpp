@@ -34,7 +34,7 @@ constexpr core::Instant kCancelPause = core::kMicrosPerMinute;
 constexpr int kMaxFailedPasses = 10;
 
 class Worker {
-   public:
+ public:
     Worker()
         : turn_context_(AllocSetContextCreate(TopMemoryContext, "mana_ai worker turn",
                                               ALLOCSET_DEFAULT_SIZES)),
@@ -43,7 +43,7 @@ class Worker {
 
     [[noreturn]] void run();
 
-   private:
+ private:
     enum class Fit { Yes, ExtensionGone, OtherVersion };
 
     void turn();
@@ -222,6 +222,8 @@ extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
     pg::entry_point([database_oid] {
         connect_worker(DatumGetObjectId(database_oid), "mana_ai worker");
         if (!act_as_extension_owner())
+            proc_exit(0);
+        if (const auto other = pg::shared_state::worker_of(MyDatabaseId); other && other->pid != 0)
             proc_exit(0);
         if (!pg::shared_state::register_worker(MyDatabaseId))
             throw pg::make_error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,

@@ -5,8 +5,8 @@ extern "C" {
 #include "access/htup_details.h"
 #include "access/relscan.h"
 #include "access/tableam.h"
-#include "access/xact.h"
 #include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/index.h"
 #include "executor/executor.h"
 #include "nodes/execnodes.h"
@@ -152,10 +152,12 @@ void close_keyed_table(KeyedTable& keyed) {
     keyed = KeyedTable{};
 }
 
-Lookup lock_row(KeyedTable& keyed, const Datum* key) { return look_up_live(keyed, key, true); }
+Lookup lock_row(KeyedTable& keyed, const Datum* key) {
+    return look_up_live(keyed, key, true);
+}
 
-// A scan under SnapshotDirty reads the index first and the rows then, so it misses a row that moves in
-// between. Here no version is passed over: each is followed to where it went.
+// A scan under SnapshotDirty reads the index first and the rows then, so it misses a row that moves
+// in between. Here no version is passed over: each is followed to where it went.
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key) {
     ScanKeyData scan_keys[kMaxKeyColumns];
     IndexScanDesc scan = begin_key_scan(keyed, SnapshotAny, key, scan_keys);
@@ -181,7 +183,9 @@ Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key) {
     return result;
 }
 
-Lookup peek_row(KeyedTable& keyed, const Datum* key) { return look_up_live(keyed, key, false); }
+Lookup peek_row(KeyedTable& keyed, const Datum* key) {
+    return look_up_live(keyed, key, false);
+}
 
 void insert_row(KeyedTable& keyed, const Datum* values, const bool* nulls) {
     HeapTuple tuple = heap_form_tuple(RelationGetDescr(keyed.table), const_cast<Datum*>(values),
@@ -196,9 +200,9 @@ void update_row(KeyedTable& keyed, const Datum* values, const bool* nulls, const
     ItemPointerData tid = keyed.slot->tts_tid;
     bool should_free = false;
     HeapTuple old_tuple = ExecFetchSlotHeapTuple(keyed.slot, false, &should_free);
-    HeapTuple tuple = heap_modify_tuple(
-        old_tuple, RelationGetDescr(keyed.table), const_cast<Datum*>(values),
-        const_cast<bool*>(nulls), const_cast<bool*>(replace));
+    HeapTuple tuple =
+        heap_modify_tuple(old_tuple, RelationGetDescr(keyed.table), const_cast<Datum*>(values),
+                          const_cast<bool*>(nulls), const_cast<bool*>(replace));
     if (should_free)
         heap_freetuple(old_tuple);
     ExecForceStoreHeapTuple(tuple, keyed.slot, true);
@@ -210,9 +214,9 @@ void update_row(KeyedTable& keyed, const Datum* values, const bool* nulls, const
 #else
     bool index_updates = false;
 #endif
-    const TM_Result result = table_tuple_update(
-        keyed.table, &tid, keyed.slot, GetCurrentCommandId(true), SnapshotAny,
-        InvalidSnapshot, true, &failure, &lock_mode, &index_updates);
+    const TM_Result result =
+        table_tuple_update(keyed.table, &tid, keyed.slot, GetCurrentCommandId(true), SnapshotAny,
+                           InvalidSnapshot, true, &failure, &lock_mode, &index_updates);
     if (result != TM_Ok)
         elog(ERROR, "locked row of \"%s\" changed under us (%d)",
              RelationGetRelationName(keyed.table), static_cast<int>(result));

@@ -115,6 +115,10 @@ is(value($node, "SELECT count(*) FROM pg_locks WHERE pid = $pid AND locktype = '
 is_faster_than(2, 'CREATE DATABASE while calls are in flight', sub { value($node, 'CREATE DATABASE other', 'postgres') });
 is_faster_than(2, 'DROP DATABASE', sub { value($node, 'DROP DATABASE other', 'postgres') });
 is_faster_than(2, 'a full vacuum of our own tables', sub { value($node, 'VACUUM FULL mana_ai.mission_snapshots') });
+is_deeply(run_tick($node)->{errors}, ['overlap-skipped'], 'run_tick() leaves the tick to the worker');
+push_mission($node, 'by-hand', nextRunAt => undef);
+$model->control({ steps => [ { content => 'Sofort.' }, { hang => JSON::PP::true } ], repeat => 'last' });
+is(run_mission($node, 'by-hand')->{outcome}, 'planned', 'run_mission() runs beside it');
 is($model->in_flight, 3, 'the calls are still in flight');
 
 is_faster_than(2, 'pg_cancel_backend() of the worker ends the calls', sub {

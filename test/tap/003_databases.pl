@@ -96,6 +96,38 @@ value($node, "UPDATE pg_extension SET extversion = (SELECT library_version FROM 
 $node->reload;
 wait_for_iterations($node, 'version', 1, 5);
 
+# ---------------------------------------------------------------- the launcher itself
+
+my %pids = map { $_ => worker_pid($node, $_) } 'mana_sync', 'second', 'Third One';
+my $launcher = "SELECT coalesce(min(pid), 0) FROM pg_stat_activity WHERE backend_type = 'mana_ai launcher'";
+my $first_launcher = value($node, $launcher, 'postgres');
+value($node, "SELECT pg_terminate_backend($first_launcher)", 'postgres');
+wait_until('another launcher is started', 15, sub { value($node, $launcher, 'postgres') !~ /^(0|$first_launcher)$/ });
+sleep 0.5;
+is(count_workers(), 3, 'which starts no second worker beside those that run');
+is(worker_pid($node, $_), $pids{$_}, "$_: the worker is the same") for sort keys %pids;
+value($node, "SELECT pg_terminate_backend($pids{mana_sync})", 'postgres');
+wait_until('a worker that the first launcher had started is started anew as well', 10,
+    sub { worker_pid($node) !~ /^($pids{mana_sync})?$/ });
+is(count_workers(), 3, 'there is one for each database');
+
+# ---------------------------------------------------------------- settings that would harm it
+
+value($node, "ALTER DATABASE mana_sync SET $_", 'postgres')
+  for 'default_transaction_read_only = on', "default_transaction_isolation = 'serializable'", "search_path = 'evil'",
+  "statement_timeout = '2s'", 'row_security = off', 'enable_indexscan = off', "role = 'mana_sync_service'";
+{
+    local $ENV{PGOPTIONS} = '-c default_transaction_read_only=off -c role=none -c search_path=public -c row_security=on';
+    value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker' AND datname = 'mana_sync'", 'postgres');
+    push_mission($node, 'settings');
+    wait_for_iterations($node, 'settings', 1, 10);
+    $model->reset;
+    push_mission($node, 'settings-by-hand', nextRunAt => undef);
+    is(run_mission($node, 'settings-by-hand')->{outcome}, 'planned', 'nor do they harm a run by hand');
+    is(snapshots_differ($node), '', 'snapshots are replays');
+}
+value($node, 'ALTER DATABASE mana_sync RESET ALL', 'postgres');
+
 # ---------------------------------------------------------------- databases that go
 
 is_faster_than(3, 'DROP DATABASE ... WITH (FORCE) of a database that has a worker', sub {
@@ -110,6 +142,7 @@ pass('a database of the same name gets a worker again');
 my $after = log_since($node);
 unlike($after, qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 is_faster_than(2, 'fast shutdown with three workers', sub { $node->stop('fast') });
+unlike(log_since($node), qr/FATAL:[^\n]*mana_ai/, 'and without a fuss');
 
 # ---------------------------------------------------------------- slots are scarce
 

@@ -67,6 +67,8 @@ for my $database (qw(restored custom))
     is(value($node, $agents, $database), value($node, $agents), "$database: the same agents");
     is(value($node, 'SELECT count(*) FROM mana_ai.dirty_records', $database), 0, "$database: no record waits for repair");
     is(value($node, "SELECT due_at IS NOT NULL FROM mana_ai.mission_schedule WHERE mission_id = 'later'", $database), 't', "$database: what is later is scheduled");
+    is(value($node, 'SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots()', $database), '0|0',
+        "$database: refresh_snapshots() finds nothing to do");
     push_changes($node, $database, { id => 'fresh', op => 'insert', data => {
         title => 'T', objective => 'O', state => 'active', cadence => { kind => 'manual' }, nextRunAt => iso(-60) } });
     is(snapshots_differ($node, $database), '', "$database: changes after the restore are kept as well");

@@ -1,8 +1,9 @@
 // The stored form of a record's clocks (column "clocks" of the snapshot tables).
 //
 // One clock per field of the record in the record's own order, then that of a cleared deletedAt if
-// there is one, then that of the row which decided about space_id. Most fields share the clock of the
-// row that made the record, so distinct clocks are kept once and the fields hold indexes into them.
+// there is one, then that of the row which decided about space_id. Most fields share the clock of
+// the row that made the record, so distinct clocks are kept once and the fields hold indexes into
+// them.
 //
 //   u8 version, u8 index width (1, 2 or 4), u8 flags, u8 zero, u32 generation of the log,
 //   u32 number of indexes, u32 number of distinct clocks,
@@ -19,10 +20,10 @@
 
 namespace mana_ai::core {
 
-// Reads a stored form. Clocks whose position belongs to another generation of the log (the table was
-// rewritten: VACUUM FULL, CLUSTER, restore) come back with an unknown position.
+// Reads a stored form. Clocks whose position belongs to another generation of the log (the table
+// was rewritten: VACUUM FULL, CLUSTER, restore) come back with an unknown position.
 class ClockTableReader {
-   public:
+ public:
     // `bytes` must outlive the reader.
     ClockTableReader(std::string_view bytes, uint32_t generation) noexcept;
 
@@ -31,7 +32,7 @@ class ClockTableReader {
     bool has_cleared_deletion() const noexcept { return has_cleared_deletion_; }
     FieldClock at(uint32_t i) const noexcept;  // i < size()
 
-   private:
+ private:
     std::string_view bytes_;
     bool valid_ = false;
     bool has_cleared_deletion_ = false;

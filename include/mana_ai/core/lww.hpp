@@ -1,9 +1,9 @@
 // The rules of field-level last-writer-wins, free of any representation of JSON
 // (docs/contract/data.md, Field-level last-writer-wins).
 //
-// Every write of a field has a FieldClock. The clocks of a record's writes have a total order, and a
-// field holds what its greatest clock wrote: so the record does not depend on the order in which its
-// rows arrive.
+// Every write of a field has a FieldClock. The clocks of a record's writes have a total order, and
+// a field holds what its greatest clock wrote: so the record does not depend on the order in which
+// its rows arrive.
 #pragma once
 
 #include <compare>
@@ -60,7 +60,8 @@ inline Precedence precedence(const FieldClock& incoming, const FieldClock& held)
         return order > 0 ? Precedence::Newer : Precedence::Older;
     if (const auto order = incoming.rank <=> held.rank; order != 0)
         return order > 0 ? Precedence::Newer : Precedence::Older;
-    if (incoming.position == held.position && (incoming.position != 0 || held.rank == WriteRank::Clearing))
+    if (incoming.position == held.position &&
+        (incoming.position != 0 || held.rank == WriteRank::Clearing))
         return Precedence::Same;
     if (incoming.position == 0 || held.position == 0)
         return Precedence::Unknown;

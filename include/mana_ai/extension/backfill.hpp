@@ -22,12 +22,12 @@ struct FoldCounts {
 // May ereport(ERROR).
 void serialize_folds();
 
-// Folds all rows of missions and agents that the snapshot sees, in bounded memory, and stores what is
-// not there yet. Tells the client about its progress. Throws PgError.
+// Folds all rows of missions and agents that the snapshot sees, in bounded memory, and stores what
+// is not there yet. Tells the client about its progress. Throws PgError.
 FoldCounts fold_history(Relation log, Snapshot snapshot);
 
-// Brings those records up to date that have rows which the snapshot did not see: what came in between
-// the fold and the trigger. The caller holds a lock that keeps writers out.
+// Brings those records up to date that have rows which the snapshot did not see: what came in
+// between the fold and the trigger. The caller holds a lock that keeps writers out.
 void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts);
 
 // Removes snapshots and tombstones of records that have no row in the log any more. Throws PgError.

@@ -6,9 +6,9 @@
 
 namespace mana_ai {
 
-// Marks a record; never waits for a row. When somebody holds the table of marks as a whole for longer
-// than a second, it raises 55P03 before it has done anything. May ereport(ERROR): call it inside
-// pg::guarded(). `reason` is a few words for an operator and quotes nothing of the row.
+// Marks a record; never waits for a row. When somebody holds the table of marks as a whole for
+// longer than a second, it raises 55P03 before it has done anything. May ereport(ERROR): call it
+// inside pg::guarded(). `reason` is a few words for an operator and quotes nothing of the row.
 void mark_dirty(const RecordKey& key, const char* reason);
 
 struct RepairCounts {
@@ -16,8 +16,9 @@ struct RepairCounts {
     int left = 0;  // looked at, but not to be repaired now
 };
 
-// Looks at up to `limit` marks in the current transaction. A record that cannot be repaired now goes
-// to the end of the queue; it never stops the others. Costs one lookup when there are no marks.
+// Looks at up to `limit` marks in the current transaction. A record that cannot be repaired now
+// goes to the end of the queue; it never stops the others. Costs one lookup when there are no
+// marks.
 RepairCounts repair_dirty_records(int limit);
 
 }  // namespace mana_ai

@@ -1,6 +1,6 @@
 // One record as last-writer-wins sees it: fields of jsonb with their clocks, and the merge of a row
-// of the log into it (docs/contract/data.md, Field-level last-writer-wins). The only implementation:
-// the trigger, the backfill, the repair and mana_ai.replay() all come through here.
+// of the log into it (docs/contract/data.md, Field-level last-writer-wins). The only
+// implementation: the trigger, the backfill, the repair and mana_ai.replay() all come through here.
 //
 // A state borrows names and values from the jsonb values that it was made of: they must stay in
 // memory as long as the state is used. The functions may ereport(ERROR): call them inside

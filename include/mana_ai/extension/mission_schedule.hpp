@@ -1,7 +1,8 @@
-// The schedule row of a mission: when it is to be looked at (docs/contract/data.md, Mission record).
+// The schedule row of a mission: when it is to be looked at (docs/contract/data.md, Mission
+// record).
 //
-// Two steps, so that nothing was written yet when the row turns out to be held by somebody else. The
-// functions may ereport(ERROR): call them inside pg::guarded().
+// Two steps, so that nothing was written yet when the row turns out to be held by somebody else.
+// The functions may ereport(ERROR): call them inside pg::guarded().
 #pragma once
 
 #include "mana_ai/extension/lww_record.hpp"

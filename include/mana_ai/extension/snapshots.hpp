@@ -35,8 +35,8 @@ bool ids_fit(const RecordKey& key);
 
 uint64_t name_hash(const RecordKey& key);
 
-// Our tables, opened as they are needed and closed together; what belongs to them lives in the memory
-// context that was the current one when the store was opened.
+// Our tables, opened as they are needed and closed together; what belongs to them lives in the
+// memory context that was the current one when the store was opened.
 struct SnapshotStore {
     MemoryContext memory;
     Relation log;
@@ -60,8 +60,9 @@ enum class Kept : uint8_t {
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
                  ScanLimit limit);
 
-// Stores what was folded from all rows that an older snapshot saw, unless there already is the same.
-// Only valid for a record for which the trigger would have made a row, had there been newer rows.
+// Stores what was folded from all rows that an older snapshot saw, unless there already is the
+// same. Only valid for a record for which the trigger would have made a row, had there been newer
+// rows.
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded);
 
 }  // namespace mana_ai

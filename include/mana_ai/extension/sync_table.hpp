@@ -1,6 +1,7 @@
-// The table that mana-sync writes to: which one it is, what its columns are, how a record's rows are
-// found in it. It differs between versions of mana-sync, and columns may be renamed while we are
-// installed, so everything is found out from the relation (docs/contract/data.md, sync_changes).
+// The table that mana-sync writes to: which one it is, what its columns are, how a record's rows
+// are found in it. It differs between versions of mana-sync, and columns may be renamed while we
+// are installed, so everything is found out from the relation (docs/contract/data.md,
+// sync_changes).
 #pragma once
 
 #include <cstdint>

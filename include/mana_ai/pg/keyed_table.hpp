@@ -1,9 +1,10 @@
 // Rows of our own tables by primary key, below SQL: an index lookup, a lock that never waits, and
 // insert, update and delete as the system catalogs are written.
 //
-// The trigger works this way because it then depends on nothing of the inserting session: neither on
-// its rights, row-level security, isolation level and search_path, nor on a planner. Only for tables
-// of ours, which have no triggers, constraints beyond NOT NULL and CHECKs that the caller keeps.
+// The trigger works this way because it then depends on nothing of the inserting session: neither
+// on its rights, row-level security, isolation level and search_path, nor on a planner. Only for
+// tables of ours, which have no triggers, constraints beyond NOT NULL and CHECKs that the caller
+// keeps.
 //
 // The functions may ereport(ERROR): call them inside guarded().
 #pragma once
@@ -37,18 +38,18 @@ enum class Lookup : uint8_t {
     Busy,  // an open transaction is writing or holding the row, or has just written it
 };
 
-// Takes the lock without waiting; false when it is not to be had now or the table is gone. The table
-// must be a heap with a primary key of text columns.
+// Takes the lock without waiting; false when it is not to be had now or the table is gone. The
+// table must be a heap with a primary key of text columns.
 bool open_keyed_table(KeyedTable& keyed, Oid table, LOCKMODE lock);
 void close_keyed_table(KeyedTable& keyed);
 
-// Looks for the newest version of a row, whatever the transaction's snapshot says, and locks it until
-// the end of the (sub)transaction. `key` holds text values, one for each column of the key index.
-// Leaves no trace for SERIALIZABLE transactions to fail on.
+// Looks for the newest version of a row, whatever the transaction's snapshot says, and locks it
+// until the end of the (sub)transaction. `key` holds text values, one for each column of the key
+// index. Leaves no trace for SERIALIZABLE transactions to fail on.
 //
 // Missing may be wrong when the row is being moved to another index entry by an update that commits
-// at this very moment. Who acts on it makes sure with lock_row_for_sure(), which costs more the more
-// dead versions of the row there are.
+// at this very moment. Who acts on it makes sure with lock_row_for_sure(), which costs more the
+// more dead versions of the row there are.
 Lookup lock_row(KeyedTable& keyed, const Datum* key);
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key);
 

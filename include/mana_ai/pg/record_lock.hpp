@@ -1,7 +1,7 @@
 // Short locks on things that have no row yet, and a short sleep between two tries.
 //
-// The locks are advisory locks of our own class (pg_locks: advisory, objsubid 28002) and end with the
-// transaction at the latest. The functions may ereport(ERROR): call them inside guarded().
+// The locks are advisory locks of our own class (pg_locks: advisory, objsubid 28002) and end with
+// the transaction at the latest. The functions may ereport(ERROR): call them inside guarded().
 #pragma once
 
 #include <cstdint>

@@ -14,8 +14,8 @@ extern "C" {
 namespace mana_ai::pg {
 
 // Runs f (under the rules of guarded()) inside a subtransaction of its own, which is kept when f
-// returns true and rolled back when it returns false or raises. Returns the error, unless that is an
-// interrupt, which is thrown on after the rollback.
+// returns true and rolled back when it returns false or raises. Returns the error, unless that is
+// an interrupt, which is thrown on after the rollback.
 template <class F>
 std::optional<PgError> in_subtransaction(F&& f) {
     const MemoryContext context = CurrentMemoryContext;
