@@ -200,7 +200,7 @@ UPDATE mana_ai.mission_schedule s
        wake_at = CASE WHEN s.due_at > $1 THEN greatest(s.due_at, s.not_before) END
   FROM unnest($2, $3) AS p(user_id, mission_id)
  WHERE s.user_id = p.user_id AND s.mission_id = p.mission_id)sql");
-        park.execute({now, &writes_.park_user, &writes_.park_mission});
+        park.execute({pg::Timestamp{request_.due_until}, &writes_.park_user, &writes_.park_mission});
     }
     if (!writes_.skip_user.empty()) {
         static pg::Statement hold_back(R"sql(

@@ -103,7 +103,7 @@ RepairCounts repair_dirty_records(int limit) {
     // not seen.
     static pg::Statement select_marks(R"sql(
 SELECT user_id, table_name, record_id, array_agg(id)::text
-  FROM (SELECT * FROM mana_ai.dirty_records ORDER BY id LIMIT $1) d
+  FROM (SELECT * FROM mana_ai.dirty_records ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) d
  GROUP BY user_id, table_name, record_id)sql");
     static pg::Statement remove_marks(
         "DELETE FROM mana_ai.dirty_records WHERE id = ANY ($1::bigint[])");

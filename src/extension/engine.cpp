@@ -27,6 +27,8 @@ constexpr int kClaimBatch = 100;     // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;     // likewise
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
+constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
+constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
 constexpr int kFlushesPerTurn = 4;   // database steps before the network gets its turn again
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
@@ -69,7 +71,8 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       services_{loop_, nullptr, jobs_, catalog_, {}},
-      counts_started_(by_ != "worker") {
+      counts_started_(by_ != "worker"),
+      locked_pause_(kFirstLockedPause) {
     if (!pg::try_session_lock(pg::LockKey::Engine, number_))
         throw pg::make_error(ERRCODE_INTERNAL_ERROR, "could not take the lock of a new engine");
     raise_file_limit();
@@ -121,8 +124,36 @@ bool Engine::begin_tick() {
 void Engine::end_tick() {
     if (!in_tick_)
         return;
-    if (counts_.due > 0 || thorough_tick_)
-        record_tick();
+    try {
+        if (counts_.due > 0 || thorough_tick_)
+            record_tick();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("the end of a tick could not be recorded (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
+    release_tick();
+}
+
+void Engine::roll_tick() {
+    if (!in_tick_)
+        return;
+    record_tick();
+    counts_ = TickCounts{};
+    counts_.scanned_at = pg::now();
+}
+
+void Engine::forget_due_missions() {
+    work_left_ = false;
+    agents_with_room_.clear();
+    if (runs_.empty())
+        release_tick();
+}
+
+void Engine::release_tick() {
+    if (!in_tick_)
+        return;
     in_tick_ = false;
     thorough_tick_ = false;
     pg::release_session_lock(pg::LockKey::Tick);
@@ -172,7 +203,6 @@ void Engine::keep_house(bool thorough) {
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();
     free_missions_of_changed_agents(agents_seen_at_, now);
-    agents_seen_at_ = now;
     for (const AgentKey& key : agents_with_room_)
         free_missions_waiting_for_agent(key.first, key.second);
     if (thorough) {
@@ -182,6 +212,7 @@ void Engine::keep_house(bool thorough) {
         tools_stale_ = true;
     }
     transaction.commit();
+    agents_seen_at_ = now;
     agents_with_room_.clear();
 }
 
@@ -240,10 +271,23 @@ void Engine::start_due_missions(core::Instant due_until) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
             return;
         }
-        if (!more)
+        if (!more) {
+            pause_for_locked_rows(due_until);
             return;
+        }
         run_ready();
     }
+}
+
+// A due row that an open transaction has locked is passed over by the claim but still stands in the
+// schedule. Its transaction's end wakes us; until then we look now and then.
+void Engine::pause_for_locked_rows(core::Instant due_until) {
+    if (!next_wake_at_ || *next_wake_at_ > due_until) {
+        locked_pause_ = kFirstLockedPause;
+        return;
+    }
+    next_wake_at_ = pg::now() + locked_pause_;
+    locked_pause_ = std::min(locked_pause_ * 2, kLongestLockedPause);
 }
 
 void Engine::start_mission(const std::string& user_id, const std::string& mission_id) {

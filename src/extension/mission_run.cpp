@@ -9,6 +9,7 @@
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/write_back.hpp"
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -83,13 +84,33 @@ void log_database_trouble(const ClaimedMission& claimed, const std::exception_pt
                     " could not be written and are tried again: " + what);
 }
 
+// Whether the same statement is likely to succeed later: locks, full disks, shutdowns and the like.
+// What a constraint or a trigger refuses now, it refuses until somebody has mended it.
+bool may_pass(const std::exception_ptr& failure) {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const pg::PgError& error) {
+        if (error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+            return true;
+        const int category = ERRCODE_TO_CATEGORY(error.sqlstate);
+        return category == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR);
+    } catch (...) {
+        return false;
+    }
+}
+
 // Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
-// and a lock or a failover does not last.
+// and a lock or a failover does not last. A refusal is borne for a short while only.
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
                                  DatabaseJobs::Work work) {
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
+    const core::Instant give_up_at = pg::now() + 30 * core::kMicrosPerSecond;
     for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
         std::exception_ptr failure;
         try {
@@ -102,7 +123,9 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             co_return;
         if (pause == kFirstPause)
             log_database_trouble(claimed, failure);
-        if (pg::now() + pause + kMargin >= claimed.lease_expires_at)
+        const core::Instant next_try = pg::now() + pause;
+        if (next_try + kMargin >= claimed.lease_expires_at ||
+            (next_try >= give_up_at && !may_pass(failure)))
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
     }
@@ -164,10 +187,23 @@ struct Failure {
     core::Instant delay = 0;  // until the mission may be tried again
 };
 
-Failure provider_failure(const ClaimedMission& claimed, const core::ProviderError& error) {
+// Some gateways quote the key that they refuse.
+std::string without_key(std::string message, const std::string& authorization) {
+    const size_t space = authorization.rfind(' ');
+    if (space == std::string::npos)
+        return message;
+    const std::string_view key = std::string_view(authorization).substr(space + 1);
+    for (size_t at = message.find(key); at != std::string::npos; at = message.find(key))
+        message.replace(at, key.size(), "[key]");
+    return message;
+}
+
+Failure provider_failure(const RunServices& services, const ClaimedMission& claimed,
+                         const core::ProviderError& error) {
     Failure failure;
     failure.kind = core::name(error.kind);
-    failure.message = core::cut_utf8(error.message, kMaxErrorMessage);
+    failure.message = core::cut_utf8(without_key(error.message, services.authorization),
+                                     kMaxErrorMessage);
     if (error.http_status != 0)
         failure.message = "HTTP " + std::to_string(error.http_status) + ": " + failure.message;
     failure.delay = core::mission_backoff_delay(error.kind, claimed.attempts + 1,
@@ -184,7 +220,7 @@ Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr
     try {
         std::rethrow_exception(cause);
     } catch (const pg::PgError& error) {
-        failure.message = core::cut_utf8(error.message, kMaxErrorMessage);
+        failure.message = "SQLSTATE " + error.sqlstate_text();
     } catch (const std::exception&) {
         failure.kind = "internal";
         failure.message = "internal error";
@@ -224,7 +260,7 @@ net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed
         const auto error = co_await plan_mission(services, claimed, planner);
         take_totals(planner, result);
         if (error) {
-            Failure reason = provider_failure(claimed, *error);
+            Failure reason = provider_failure(services, claimed, *error);
             co_await record_failure(services, claimed, std::move(reason), result);
         } else {
             const FinishedPlan plan{planner.steps(), planner.summary()};

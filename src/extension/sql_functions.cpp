@@ -74,7 +74,11 @@ PG_FUNCTION_INFO_V1(mana_ai_record_problems);
 PGDLLEXPORT Datum mana_ai_record_problems(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([&] {
-        core::Mission mission = core::parse_mission(json_argument(fcinfo, 0));
+        core::Json record = json_argument(fcinfo, 0);
+        const bool readable = record.is_object();
+        core::Mission mission = core::parse_mission(std::move(record));
+        if (!readable)
+            mission.problems.emplace_back("record cannot be read");
         const pg::PostgresTimeZone zone(pg::settings::timezone());
         core::NextRun next = core::next_run(mission.cadence, pg::now(), zone);
         if (!next.problem.empty())

@@ -49,6 +49,7 @@ class Worker {
     void turn();
     void pass();
     void try_pass();
+    void keep_house(bool thorough, core::Instant now);
     void report();
     core::Instant next_pass_at() const;
     core::Instant pause() const;
@@ -100,6 +101,7 @@ void Worker::pass() {
             // server they are. Runs in flight could not be written back either.
             if (engine_.in_flight() > 0)
                 engine_.abandon_runs(std::nullopt);
+            engine_.forget_due_missions();
             problem_ = "version";
             next_thorough_ = now + pg::settings::tick_interval_us();
             return;
@@ -107,9 +109,8 @@ void Worker::pass() {
     problem_.clear();
     const bool thorough = now >= next_thorough_;
     if (!pg::settings::tick_enabled()) {
-        engine_.keep_house(thorough);
-        if (thorough)
-            next_thorough_ = now + pg::settings::tick_interval_us();
+        engine_.forget_due_missions();
+        keep_house(thorough, now);
         return;
     }
     if (!engine_.begin_tick()) {
@@ -117,12 +118,27 @@ void Worker::pass() {
         pass_wanted_ = true;
         return;
     }
-    engine_.keep_house(thorough);
     if (thorough)
-        next_thorough_ = now + pg::settings::tick_interval_us();
+        engine_.roll_tick();
+    keep_house(thorough, now);
     engine_.start_due_missions(now);
     if (engine_.in_flight() == 0)
         engine_.end_tick();
+}
+
+// What housekeeping cannot do now, because of a lock or of one broken record, it does later; missions
+// are planned all the same.
+void Worker::keep_house(bool thorough, core::Instant now) {
+    if (thorough)
+        next_thorough_ = now + pg::settings::tick_interval_us();
+    try {
+        engine_.keep_house(thorough);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("housekeeping failed and is tried again at the next tick (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
 }
 
 // A pass is due at the tick's interval, when the schedule says so, and when somebody asked for one.
@@ -186,9 +202,10 @@ void Worker::try_pass() {
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
-        if (++failed_passes_ > kMaxFailedPasses)
+        failed_passes_ = std::min(failed_passes_ + 1, kMaxFailedPasses + 1);
+        if (failed_passes_ > kMaxFailedPasses && engine_.in_flight() == 0)
             throw;
-        retry_pass_at_ = pg::now() + (core::kMicrosPerSecond / 4 << failed_passes_);
+        retry_pass_at_ = pg::now() + (core::kMicrosPerSecond / 4 << std::min(failed_passes_, 8));
         pg::log_warning("a pass over the schedule failed and is tried again: " + error.message);
     }
 }

@@ -29,13 +29,15 @@ struct NewestRecord {
     std::optional<std::string> space_id;
     core::Json cadence;
     core::Instant newest_clock = 0;  // of the fields that we are about to write
+    int64_t version = 0;
 };
 
 // Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
 std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'cadence')::text,
-       mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt'])
+       mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt']),
+       version
   FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
     auto rows = lock_snapshot
                     .execute({std::string_view(claimed.user_id),
@@ -50,13 +52,19 @@ SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'c
     if (!row.is_null(2))
         newest.cadence = core::parse_json(row.text(2)).value_or(core::Json());
     newest.newest_clock = row.optional_instant(3).value_or(0);
+    newest.version = row.number(4);
     return newest;
 }
 
-// The wall clock in whole milliseconds, but not before any clock that it must win against.
-core::Instant instant_of_writing(core::Instant newest_clock) {
-    const core::Instant instant = std::max(pg::now(), newest_clock);
+// Rounded up, as records hold milliseconds.
+core::Instant whole_millis(core::Instant instant) {
     return (instant + kMicrosPerMilli - 1) / kMicrosPerMilli * kMicrosPerMilli;
+}
+
+// The wall clock, but later than any clock that it must win against: of equal times the later row
+// wins, and that need not be ours.
+core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) {
+    return whole_millis(std::max(now, newest_clock + 1));
 }
 
 std::string changed_fields(const ClaimedMission& claimed, const std::string& iteration,
@@ -122,6 +130,35 @@ void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
                     pg::text_or_null(newest.space_id), std::string_view(actor)});
 }
 
+// A snapshot that waits for repair lacks rows that the user has written: what we would append to is
+// not the newest record.
+void refuse_if_dirty(const ClaimedMission& claimed) {
+    static pg::Statement find_mark(R"sql(
+SELECT 1 FROM mana_ai.dirty_records
+ WHERE user_id = $1 AND table_name = 'aiMissions' AND record_id = $2 LIMIT 1)sql");
+    if (!find_mark
+             .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+             .rows.empty())
+        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
+                             "the mission's snapshot waits for its repair");
+}
+
+// The row that we wrote must have come back through the trigger. If it has not, the mission would
+// stay due and be planned, and paid for, over and over.
+void check_taken_over(const ClaimedMission& claimed, const NewestRecord& before,
+                      const std::string& updated_at) {
+    static pg::Statement find_own_write(R"sql(
+SELECT 1 FROM mana_ai.mission_snapshots
+ WHERE user_id = $1 AND mission_id = $2 AND version > $3 AND record ->> 'updatedAt' = $4)sql");
+    if (find_own_write
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      before.version, std::string_view(updated_at)})
+            .rows.empty())
+        throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                             "the written plan was not folded into the mission's snapshot", {},
+                             "Is the trigger of mana_ai.attach() disabled?");
+}
+
 }  // namespace
 
 void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
@@ -137,9 +174,10 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
         return;
     }
 
-    const core::Instant written_at = instant_of_writing(newest->newest_clock);
+    refuse_if_dirty(claimed);
+    const core::Instant written_at = instant_of_writing(now, newest->newest_clock);
     const pg::PostgresTimeZone zone(pg::settings::timezone());
-    const core::NextRun next = core::next_run(newest->cadence, written_at, zone);
+    const core::NextRun next = core::next_run(newest->cadence, whole_millis(now), zone);
     std::optional<std::string> next_run_at;
     if (next.at)
         next_run_at = core::to_iso_millis(*next.at);
@@ -156,6 +194,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
 
     const std::string data = changed_fields(claimed, iteration, next_run_at, updated_at);
     insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
+
+    check_taken_over(claimed, *newest, updated_at);
 
     result.outcome = RunOutcome::Planned;
     result.iteration_id = claimed.iteration_id;

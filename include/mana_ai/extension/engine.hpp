@@ -46,6 +46,12 @@ class Engine {
     // to do leaves no trace in the database, unless it was a thorough one.
     bool begin_tick();
     void end_tick();
+
+    // Records what the tick has done so far and goes on with it: a busy worker's tick has no end.
+    void roll_tick();
+
+    // Drops what the last passes left to do, for a driver that must not start runs now.
+    void forget_due_missions();
     bool in_tick() const { return in_tick_; }
 
     // Work around planning, in transactions of its own. `thorough` adds what need not be done at
@@ -98,6 +104,8 @@ class Engine {
 
     void repair_snapshots(bool thorough);
     void renew_http_client();
+    void release_tick();
+    void pause_for_locked_rows(core::Instant due_until);
     void record_tick();
     ClaimRequest claim_request(core::Instant due_until, int limit);
     void load_tools_if_stale();
@@ -119,6 +127,7 @@ class Engine {
     std::map<AgentKey, int> started_by_agent_;
     std::vector<AgentKey> agents_with_room_;  // a mission of theirs has ended
     bool counts_started_ = false;
+    core::Instant locked_pause_;
     bool in_tick_ = false;
     bool thorough_tick_ = false;
     bool work_left_ = false;
