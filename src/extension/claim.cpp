@@ -72,7 +72,7 @@ core::Json parse_record(const std::string& text) {
 }
 
 class Pass {
-   public:
+ public:
     explicit Pass(const ClaimRequest& request) : request_(request) {}
 
     void judge(pg::Row& row, bool due_or_not);
@@ -80,7 +80,7 @@ class Pass {
 
     ClaimResult result;
 
-   private:
+ private:
     int running_of(const AgentKey& key, int64_t in_database);
     void skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id);
     void claim(pg::Row& row, ClaimedMission claimed);
@@ -200,7 +200,8 @@ UPDATE mana_ai.mission_schedule s
        wake_at = CASE WHEN s.due_at > $1 THEN greatest(s.due_at, s.not_before) END
   FROM unnest($2, $3) AS p(user_id, mission_id)
  WHERE s.user_id = p.user_id AND s.mission_id = p.mission_id)sql");
-        park.execute({pg::Timestamp{request_.due_until}, &writes_.park_user, &writes_.park_mission});
+        park.execute(
+            {pg::Timestamp{request_.due_until}, &writes_.park_user, &writes_.park_mission});
     }
     if (!writes_.skip_user.empty()) {
         static pg::Statement hold_back(R"sql(
@@ -220,8 +221,8 @@ INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, fin
                           decision)
 SELECT f.user_id, f.mission_id, nullif(f.agent_id, ''), f.run_id::uuid, $1, $1, 'skipped', f.decision
   FROM unnest($2, $3, $4, $5, $6) AS f(user_id, mission_id, agent_id, run_id, decision))sql");
-        record_skip.execute({now, &writes_.first_user, &writes_.first_mission,
-                             &writes_.first_agent, &writes_.first_run, &writes_.first_decision});
+        record_skip.execute({now, &writes_.first_user, &writes_.first_mission, &writes_.first_agent,
+                             &writes_.first_run, &writes_.first_decision});
     }
     if (!writes_.claim_user.empty()) {
         static pg::Statement lease(R"sql(
@@ -279,8 +280,7 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
     static pg::Statement select_one(std::string(kSelectList) + R"sql(
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE
 )sql" + kSelectJoins);
-    auto rows =
-        select_one.execute({std::string_view(user_id), std::string_view(mission_id)}).rows;
+    auto rows = select_one.execute({std::string_view(user_id), std::string_view(mission_id)}).rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
                                                   user_id + "\" does not exist");

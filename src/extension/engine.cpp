@@ -23,13 +23,13 @@ namespace mana_ai {
 
 namespace {
 
-constexpr int kClaimBatch = 100;     // keeps the claiming transaction short
-constexpr int kRepairBatch = 50;     // likewise
+constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
+constexpr int kRepairBatch = 50;  // likewise
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
-constexpr int kFlushesPerTurn = 4;   // database steps before the network gets its turn again
+constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
@@ -52,14 +52,12 @@ void raise_file_limit() {
 
 void log_run(const std::string& by, const ClaimedMission& claimed, const RunResult& result,
              core::Instant started_at) {
-    pg::log_info("mission run ended: by=" + by + " run=" + claimed.run_id +
-                 " user=" + pg::printable(claimed.user_id) +
-                 " mission=" + pg::printable(claimed.mission_id) + " agent=" +
-                 (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
+    pg::log_info("mission run ended: by=" + by + " run=" + claimed.run_id + " user=" +
+                 pg::printable(claimed.user_id) + " mission=" + pg::printable(claimed.mission_id) +
+                 " agent=" + (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
                  " outcome=" + name(result.outcome) +
-                 (result.error_kind.empty() ? "" : " error=" + result.error_kind) +
-                 " rounds=" + std::to_string(result.rounds) +
-                 " steps=" + std::to_string(result.steps) +
+                 (result.error_kind.empty() ? "" : " error=" + result.error_kind) + " rounds=" +
+                 std::to_string(result.rounds) + " steps=" + std::to_string(result.steps) +
                  " tokens=" + std::to_string(result.total_tokens) +
                  " ms=" + std::to_string((pg::now() - started_at) / 1000));
 }
@@ -189,9 +187,9 @@ void Engine::repair_snapshots(bool thorough) {
         repair_pause_ = kFirstRepairPause;
         return;
     }
-    repair_pause_ = counts.repaired > 0 ? kFirstRepairPause
-                                        : std::clamp(repair_pause_ * 2, kFirstRepairPause,
-                                                     kLongestRepairPause);
+    repair_pause_ = counts.repaired > 0
+                        ? kFirstRepairPause
+                        : std::clamp(repair_pause_ * 2, kFirstRepairPause, kLongestRepairPause);
     next_repair_at_ = pg::now() + repair_pause_;
 }
 
@@ -236,7 +234,9 @@ void Engine::load_tools_if_stale() {
     catalog_ = core::ToolCatalog(std::move(loaded.tools));
 }
 
-bool Engine::has_room() const { return in_flight() < pg::settings::max_concurrency(); }
+bool Engine::has_room() const {
+    return in_flight() < pg::settings::max_concurrency();
+}
 
 ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     ClaimRequest request;

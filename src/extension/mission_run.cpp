@@ -9,8 +9,8 @@
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/write_back.hpp"
 #include "mana_ai/pg/error.hpp"
-#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -202,8 +202,8 @@ Failure provider_failure(const RunServices& services, const ClaimedMission& clai
                          const core::ProviderError& error) {
     Failure failure;
     failure.kind = core::name(error.kind);
-    failure.message = core::cut_utf8(without_key(error.message, services.authorization),
-                                     kMaxErrorMessage);
+    failure.message =
+        core::cut_utf8(without_key(error.message, services.authorization), kMaxErrorMessage);
     if (error.http_status != 0)
         failure.message = "HTTP " + std::to_string(error.http_status) + ": " + failure.message;
     failure.delay = core::mission_backoff_delay(error.kind, claimed.attempts + 1,

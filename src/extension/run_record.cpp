@@ -53,10 +53,10 @@ bool mission_has_changed(const ClaimedMission& claimed) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT version FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2
    FOR UPDATE)sql");
-    const auto rows = lock_snapshot
-                          .execute({std::string_view(claimed.user_id),
-                                    std::string_view(claimed.mission_id)})
-                          .rows;
+    const auto rows =
+        lock_snapshot
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+            .rows;
     return !rows.empty() && rows.front().number(0) != claimed.mission_version;
 }
 
@@ -105,11 +105,11 @@ UPDATE mana_ai.mission_schedule
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
        agent_version = $8
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
-    release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
-                     int64_t{claimed.engine}, std::string_view(claimed.run_id),
-                     pg::Timestamp{not_before}, std::string_view(error_kind), pg::Timestamp{now},
-                     claimed.agent_version ? pg::Param(*claimed.agent_version)
-                                           : pg::Param(pg::Null{INT8OID})});
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id), pg::Timestamp{not_before},
+         std::string_view(error_kind), pg::Timestamp{now},
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
 }
 
 int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now) {
@@ -136,12 +136,11 @@ UPDATE mana_ai.mission_schedule s
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
   FROM ended e
  WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)sql");
-    return static_cast<int>(
-        abandon
-            .execute({int64_t{engine}, std::string_view(how.outcome),
-                      std::string_view(how.error_kind), pg::Timestamp{now}, how.counts_as_failure,
-                      pg::time_or_null(how.not_before)})
-            .processed);
+    return static_cast<int>(abandon
+                                .execute({int64_t{engine}, std::string_view(how.outcome),
+                                          std::string_view(how.error_kind), pg::Timestamp{now},
+                                          how.counts_as_failure, pg::time_or_null(how.not_before)})
+                                .processed);
 }
 
 }  // namespace mana_ai

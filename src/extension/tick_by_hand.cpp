@@ -21,13 +21,13 @@
 extern "C" {
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/resowner.h"
-#include "catalog/pg_type.h"
 }
 
 namespace mana_ai {
@@ -172,8 +172,7 @@ void run_one_mission(const std::string& user_id, const std::string& mission_id, 
 
 void serve(Request& request) {
     const std::string user_id(request.ids(), request.user_id_length);
-    const std::string mission_id(request.ids() + request.user_id_length,
-                                 request.mission_id_length);
+    const std::string mission_id(request.ids() + request.user_id_length, request.mission_id_length);
     Answer& answer = request.answer;
     try {
         if (!act_as_extension_owner())
@@ -214,7 +213,7 @@ static void terminate_worker(int, Datum handle) {
 
 // Starts the worker and waits for its end. However the wait is left, the worker is told to end.
 class HandWorker {
-   public:
+ public:
     explicit HandWorker(dsm_segment* segment) {
         handle_ = pg::guarded([segment]() -> BackgroundWorkerHandle* {
             BackgroundWorker worker{};
@@ -229,11 +228,10 @@ class HandWorker {
             strlcpy(worker.bgw_name, "mana_ai tick by hand", sizeof(worker.bgw_name));
             BackgroundWorkerHandle* handle = nullptr;
             if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-                ereport(ERROR,
-                        (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-                         errmsg("could not start a background worker for the tick"),
-                         errdetail("All slots for background workers are in use."),
-                         errhint("You might need to increase max_worker_processes.")));
+                ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+                                errmsg("could not start a background worker for the tick"),
+                                errdetail("All slots for background workers are in use."),
+                                errhint("You might need to increase max_worker_processes.")));
             // For the case that this backend is terminated while it waits.
             before_shmem_exit(terminate_worker, PointerGetDatum(handle));
             return handle;
@@ -258,22 +256,21 @@ class HandWorker {
                                  "the server ended before the tick was finished");
     }
 
-   private:
+ private:
     BackgroundWorkerHandle* handle_;
     bool ended_ = false;
 };
 
 class Segment {
-   public:
-    explicit Segment(size_t size)
-        : segment_(pg::guarded([size] { return dsm_create(size, 0); })) {}
+ public:
+    explicit Segment(size_t size) : segment_(pg::guarded([size] { return dsm_create(size, 0); })) {}
     ~Segment() { dsm_detach(segment_); }
     Segment(const Segment&) = delete;
     Segment& operator=(const Segment&) = delete;
     dsm_segment* get() { return segment_; }
     Request* request() { return static_cast<Request*>(dsm_segment_address(segment_)); }
 
-   private:
+ private:
     dsm_segment* segment_;
 };
 
@@ -296,10 +293,10 @@ Answer* call_worker(const char* function, bool one_mission, const std::string& u
     }
     const Answer& answer = request->answer;
     if (!answer.complete)
-        throw pg::make_error(ERRCODE_INTERNAL_ERROR,
-                             std::string("the background worker of ") + function +
-                                 " ended before it was finished",
-                             {}, "The server's log says why.");
+        throw pg::make_error(
+            ERRCODE_INTERNAL_ERROR,
+            std::string("the background worker of ") + function + " ended before it was finished",
+            {}, "The server's log says why.");
     if (answer.sqlstate != 0)
         throw pg::make_error(answer.sqlstate, answer.error_message);
     auto* copy = pg::guarded([] { return static_cast<Answer*>(palloc(sizeof(Answer))); });
@@ -392,8 +389,8 @@ PGDLLEXPORT Datum mana_ai_run_mission(PG_FUNCTION_ARGS) {
                 Int32GetDatum(answer->steps),         Int32GetDatum(answer->rounds),
                 Int64GetDatum(answer->tokens),        CStringGetTextDatum(answer->run_error),
             };
-            bool nulls[6] = {false, answer->iteration_id[0] == '\0', false, false, false,
-                             answer->run_error[0] == '\0'};
+            bool nulls[6] = {false, answer->iteration_id[0] == '\0', false, false,
+                             false, answer->run_error[0] == '\0'};
             return build_row(fcinfo, values, nulls);
         });
     });

@@ -126,8 +126,8 @@ void Worker::pass() {
         engine_.end_tick();
 }
 
-// What housekeeping cannot do now, because of a lock or of one broken record, it does later; missions
-// are planned all the same.
+// What housekeeping cannot do now, because of a lock or of one broken record, it does later;
+// missions are planned all the same.
 void Worker::keep_house(bool thorough, core::Instant now) {
     if (thorough)
         next_thorough_ = now + pg::settings::tick_interval_us();

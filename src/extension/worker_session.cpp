@@ -86,7 +86,9 @@ bool act_as_extension_owner() {
     return true;
 }
 
-bool reload_requested() { return ConfigReloadPending; }
+bool reload_requested() {
+    return ConfigReloadPending;
+}
 
 void reload_settings() {
     ConfigReloadPending = false;
@@ -100,7 +102,9 @@ void reload_settings() {
     transaction.commit();
 }
 
-bool termination_requested() { return termination_pending; }
+bool termination_requested() {
+    return termination_pending;
+}
 
 void take_termination() {
     termination_pending = false;

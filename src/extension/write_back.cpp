@@ -39,10 +39,10 @@ SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'c
        mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt']),
        version
   FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
-    auto rows = lock_snapshot
-                    .execute({std::string_view(claimed.user_id),
-                              std::string_view(claimed.mission_id)})
-                    .rows;
+    auto rows =
+        lock_snapshot
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+            .rows;
     if (rows.empty())
         return std::nullopt;
     const pg::Row& row = rows.front();
@@ -187,8 +187,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
                                      plan.summary};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const std::string actor = core::dump_json(
-        core::build_actor(agent, claimed.mission, claimed.iteration_id, false));
+    const std::string actor =
+        core::dump_json(core::build_actor(agent, claimed.mission, claimed.iteration_id, false));
     const core::Json stamps = {
         {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
 

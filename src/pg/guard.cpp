@@ -7,7 +7,9 @@ bool PgError::is_interrupt() const noexcept {
            sqlstate == ERRCODE_CRASH_SHUTDOWN || sqlstate == ERRCODE_CANNOT_CONNECT_NOW;
 }
 
-std::string PgError::sqlstate_text() const { return unpack_sql_state(sqlstate); }
+std::string PgError::sqlstate_text() const {
+    return unpack_sql_state(sqlstate);
+}
 
 PgError make_error(int sqlstate, std::string message, std::string detail, std::string hint) {
     PgError error;

@@ -9,14 +9,21 @@ namespace {
 constexpr size_t kMaxIdLength = 64;
 
 void write(int level, const std::string& message) {
-    guarded([level, &message] { ereport(level, (errmsg_internal("mana_ai: %s", message.c_str()))); });
+    guarded(
+        [level, &message] { ereport(level, (errmsg_internal("mana_ai: %s", message.c_str()))); });
 }
 
 }  // namespace
 
-void log_info(const std::string& message) { write(LOG, message); }
-void log_warning(const std::string& message) { write(WARNING, message); }
-void log_debug(const std::string& message) { write(DEBUG1, message); }
+void log_info(const std::string& message) {
+    write(LOG, message);
+}
+void log_warning(const std::string& message) {
+    write(WARNING, message);
+}
+void log_debug(const std::string& message) {
+    write(DEBUG1, message);
+}
 
 std::string printable(const std::string& id) {
     std::string text;

@@ -36,7 +36,9 @@ std::string random_uuid() {
     return text;
 }
 
-uint32_t random_uint31() { return random_value<uint32_t>() % 0x7ffffffeU + 1; }
+uint32_t random_uint31() {
+    return random_value<uint32_t>() % 0x7ffffffeU + 1;
+}
 
 double random_fraction() {
     return static_cast<double>(random_value<uint64_t>() >> 11) / static_cast<double>(1ULL << 53);

@@ -29,7 +29,9 @@ bool acquire(LockKey key, uint32_t number, bool for_session) {
 
 }  // namespace
 
-bool try_session_lock(LockKey key, uint32_t number) { return acquire(key, number, true); }
+bool try_session_lock(LockKey key, uint32_t number) {
+    return acquire(key, number, true);
+}
 
 void release_session_lock(LockKey key, uint32_t number) {
     guarded([=] {

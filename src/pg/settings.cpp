@@ -64,9 +64,13 @@ bool check_url(const char* value, bool may_be_empty) {
 
 extern "C" {
 
-static bool check_service_url(char** value, void**, GucSource) { return check_url(*value, false); }
+static bool check_service_url(char** value, void**, GucSource) {
+    return check_url(*value, false);
+}
 
-static bool check_proxy(char** value, void**, GucSource) { return check_url(*value, true); }
+static bool check_proxy(char** value, void**, GucSource) {
+    return check_url(*value, true);
+}
 
 // PostgreSQL logs the values that a reload changes and quotes those that are refused. So the key is
 // kept beside the variable, whose own value never changes.
@@ -106,17 +110,19 @@ static void assign_service_key(const char*, void* extra) {
 static bool check_model(char** value, void**, GucSource) {
     if (**value != '\0' && is_header_safe(*value))
         return true;
-    GUC_check_errdetail("A model name is not empty and consists of printable ASCII characters "
-                        "without spaces, for example \"google/gemini-2.5-flash\".");
+    GUC_check_errdetail(
+        "A model name is not empty and consists of printable ASCII characters "
+        "without spaces, for example \"google/gemini-2.5-flash\".");
     return false;
 }
 
 static bool check_timezone(char** value, void**, GucSource) {
     if (**value == '\0' || pg_tzset(*value) != nullptr)
         return true;
-    GUC_check_errdetail("\"%s\" is not a time zone that PostgreSQL knows; see the view "
-                        "pg_timezone_names.",
-                        *value);
+    GUC_check_errdetail(
+        "\"%s\" is not a time zone that PostgreSQL knows; see the view "
+        "pg_timezone_names.",
+        *value);
     return false;
 }
 
@@ -131,7 +137,9 @@ static bool check_databases(char** value, void**, GucSource) {
     return true;
 }
 
-static const char* show_service_key() { return *service_key_value == '\0' ? "" : kHiddenKey; }
+static const char* show_service_key() {
+    return *service_key_value == '\0' ? "" : kHiddenKey;
+}
 
 }  // extern "C"
 
@@ -152,14 +160,14 @@ void define(bool preloading) {
                             "Time between two full passes of the background worker.", nullptr,
                             &tick_interval_ms, 60 * 1000, 100, 24 * 3600 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
-    DefineCustomStringVariable("mana_ai.llm_url", "Base URL of the OpenAI-compatible model service.",
-                               nullptr, &llm_url_value, "http://localhost:3020", PGC_SUSET, 0,
-                               check_service_url, nullptr, nullptr);
     DefineCustomStringVariable(
-        "mana_ai.service_key", "Bearer token for the services; prefer mana_ai.service_key_file.",
-        nullptr, &service_key_variable, "", PGC_SUSET,
-        GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, check_service_key,
-        assign_service_key, show_service_key);
+        "mana_ai.llm_url", "Base URL of the OpenAI-compatible model service.", nullptr,
+        &llm_url_value, "http://localhost:3020", PGC_SUSET, 0, check_service_url, nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.service_key",
+                               "Bearer token for the services; prefer mana_ai.service_key_file.",
+                               nullptr, &service_key_variable, "", PGC_SUSET,
+                               GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
+                               check_service_key, assign_service_key, show_service_key);
     DefineCustomStringVariable("mana_ai.service_key_file",
                                "File whose first line is the bearer token for the services.",
                                nullptr, &service_key_file_value, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
@@ -167,10 +175,9 @@ void define(bool preloading) {
     DefineCustomStringVariable("mana_ai.planner_model", "Model that plans missions.", nullptr,
                                &planner_model_value, "google/gemini-2.5-flash", PGC_SUSET, 0,
                                check_model, nullptr, nullptr);
-    DefineCustomIntVariable("mana_ai.max_concurrency",
-                            "Missions that one worker plans at the same time.", nullptr,
-                            &max_concurrency_value, 64, 1, kMaxConcurrency, PGC_SUSET, 0, nullptr,
-                            nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.max_concurrency", "Missions that one worker plans at the same time.", nullptr,
+        &max_concurrency_value, 64, 1, kMaxConcurrency, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("mana_ai.llm_timeout", "Longest time that one model call may take.",
                             nullptr, &llm_timeout_ms, 120 * 1000, 100, 3600 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
@@ -195,9 +202,15 @@ void define(bool preloading) {
 #endif
 }
 
-std::string databases() { return database_list; }
-bool tick_enabled() { return tick_enabled_value; }
-int64_t tick_interval_us() { return int64_t{tick_interval_ms} * 1000; }
+std::string databases() {
+    return database_list;
+}
+bool tick_enabled() {
+    return tick_enabled_value;
+}
+int64_t tick_interval_us() {
+    return int64_t{tick_interval_ms} * 1000;
+}
 
 std::string llm_url() {
     std::string url = llm_url_value;
@@ -206,10 +219,18 @@ std::string llm_url() {
     return url;
 }
 
-std::string planner_model() { return planner_model_value; }
-int max_concurrency() { return max_concurrency_value; }
-int64_t llm_timeout_us() { return int64_t{llm_timeout_ms} * 1000; }
-int max_unreviewed() { return max_unreviewed_value; }
+std::string planner_model() {
+    return planner_model_value;
+}
+int max_concurrency() {
+    return max_concurrency_value;
+}
+int64_t llm_timeout_us() {
+    return int64_t{llm_timeout_ms} * 1000;
+}
+int max_unreviewed() {
+    return max_unreviewed_value;
+}
 
 std::string timezone() {
     if (*timezone_value != '\0')
@@ -217,8 +238,12 @@ std::string timezone() {
     return pg_get_timezone_name(session_timezone);
 }
 
-int64_t runs_retention_us() { return int64_t{runs_retention_s} * 1'000'000; }
-std::string proxy() { return proxy_value; }
+int64_t runs_retention_us() {
+    return int64_t{runs_retention_s} * 1'000'000;
+}
+std::string proxy() {
+    return proxy_value;
+}
 
 std::string service_key(std::string& problem) {
     problem.clear();
@@ -250,11 +275,10 @@ std::string fingerprint() {
     text += key;
     const bool hashed = guarded([&] {
         pg_cryptohash_ctx* context = pg_cryptohash_create(PG_SHA256);
-        const bool done =
-            context != nullptr && pg_cryptohash_init(context) >= 0 &&
-            pg_cryptohash_update(context, reinterpret_cast<const uint8*>(text.data()),
-                                 text.size()) >= 0 &&
-            pg_cryptohash_final(context, digest, sizeof(digest)) >= 0;
+        const bool done = context != nullptr && pg_cryptohash_init(context) >= 0 &&
+                          pg_cryptohash_update(context, reinterpret_cast<const uint8*>(text.data()),
+                                               text.size()) >= 0 &&
+                          pg_cryptohash_final(context, digest, sizeof(digest)) >= 0;
         pg_cryptohash_free(context);
         return done;
     });

@@ -46,9 +46,13 @@ shmem_request_hook_type previous_request_hook = nullptr;
 shmem_startup_hook_type previous_startup_hook = nullptr;
 
 #if PG_VERSION_NUM >= 170000
-int own_proc_number() { return MyProcNumber; }
+int own_proc_number() {
+    return MyProcNumber;
+}
 #else
-int own_proc_number() { return MyProc->pgprocno; }
+int own_proc_number() {
+    return MyProc->pgprocno;
+}
 #endif
 
 void request_memory() {
@@ -114,7 +118,9 @@ void install_hooks() {
     shmem_startup_hook = on_shmem_startup;
 }
 
-bool available() { return state != nullptr; }
+bool available() {
+    return state != nullptr;
+}
 
 bool register_worker(uint32_t database_oid) {
     if (!available())
@@ -125,8 +131,8 @@ bool register_worker(uint32_t database_oid) {
         for (int i = 0; i < kSlots && !registered; i++) {
             if (state->slots[i].database != InvalidOid)
                 continue;
-            state->slots[i] = Slot{database_oid, MyProcPid, own_proc_number(),
-                                   GetCurrentTimestamp(), 0, "starting"};
+            state->slots[i] = Slot{database_oid,          MyProcPid, own_proc_number(),
+                                   GetCurrentTimestamp(), 0,         "starting"};
             own_slot = i;
             registered = true;
         }
@@ -197,7 +203,9 @@ bool take_launcher_call() {
     return available() && pg_atomic_exchange_u32(&state->launcher_called, 0) != 0;
 }
 
-int launcher_pid() { return available() ? state->launcher_pid : 0; }
+int launcher_pid() {
+    return available() ? state->launcher_pid : 0;
+}
 
 void count_trigger_error() {
     if (available())

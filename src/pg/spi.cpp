@@ -22,7 +22,7 @@ constexpr size_t kMaxParams = 32;
 // After an error the rollback disconnects: what the failed statement has open still lives in SPI's
 // memory.
 class SpiConnection {
-   public:
+ public:
     SpiConnection() : exceptions_(std::uncaught_exceptions()) {
         guarded([] {
             if (SPI_connect() != SPI_OK_CONNECT)
@@ -36,7 +36,7 @@ class SpiConnection {
     SpiConnection(const SpiConnection&) = delete;
     SpiConnection& operator=(const SpiConnection&) = delete;
 
-   private:
+ private:
     int exceptions_;
 };
 
@@ -156,15 +156,14 @@ StatementResult Statement::execute(std::initializer_list<Param> params, bool rea
         for (const Param& param : params)
             bind_one(bound, param);
         if (plan_ == nullptr) {
-            SPIPlanPtr plan =
-                SPI_prepare(sql_.c_str(), static_cast<int>(bound.count), bound.types);
+            SPIPlanPtr plan = SPI_prepare(sql_.c_str(), static_cast<int>(bound.count), bound.types);
             if (plan == nullptr)
                 elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
             SPI_keepplan(plan);
             plan_ = plan;
         }
-        const int code = SPI_execute_plan(static_cast<SPIPlanPtr>(plan_), bound.values,
-                                          bound.nulls, read_only, 0);
+        const int code = SPI_execute_plan(static_cast<SPIPlanPtr>(plan_), bound.values, bound.nulls,
+                                          read_only, 0);
         if (code < 0)
             elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(code));
     });

@@ -71,14 +71,18 @@ void Transaction::refresh_snapshot() {
     });
 }
 
-int64_t Transaction::longest_us() { return longest; }
+int64_t Transaction::longest_us() {
+    return longest;
+}
 
 RoleScope::RoleScope(Oid role) {
     GetUserIdAndSecContext(&previous_role_, &previous_context_);
-    SetUserIdAndSecContext(role, previous_context_ | SECURITY_LOCAL_USERID_CHANGE |
-                                     SECURITY_RESTRICTED_OPERATION);
+    SetUserIdAndSecContext(
+        role, previous_context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
-RoleScope::~RoleScope() { SetUserIdAndSecContext(previous_role_, previous_context_); }
+RoleScope::~RoleScope() {
+    SetUserIdAndSecContext(previous_role_, previous_context_);
+}
 
 }  // namespace mana_ai::pg

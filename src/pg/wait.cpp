@@ -30,7 +30,9 @@ WaitSet::WaitSet(int fd) {
     });
 }
 
-WaitSet::~WaitSet() { FreeWaitEventSet(static_cast<WaitEventSet*>(set_)); }
+WaitSet::~WaitSet() {
+    FreeWaitEventSet(static_cast<WaitEventSet*>(set_));
+}
 
 bool WaitSet::wait(int64_t timeout_us) {
     Assert(!IsTransactionOrTransactionBlock());

@@ -44,6 +44,8 @@ void wake_worker_at_commit() {
     wake_pending = true;
 }
 
-void wake_worker_now() { shared_state::wake_worker(MyDatabaseId); }
+void wake_worker_now() {
+    shared_state::wake_worker(MyDatabaseId);
+}
 
 }  // namespace mana_ai::pg

@@ -1,4 +1,5 @@
-// Database steps of mission runs, awaited like a network call (docs/architecture.md, "Group commit").
+// Database steps of mission runs, awaited like a network call (docs/architecture.md, "Group
+// commit").
 //
 // Steps that are ready at the same moment share one short transaction, and so one flush of the
 // write-ahead log. When it fails, each step runs again in a transaction of its own, so that one
@@ -16,13 +17,13 @@
 namespace mana_ai {
 
 class DatabaseJobs {
-   public:
+ public:
     // Work runs inside a transaction and may run twice (the first time is then rolled back): it
     // assigns results and does not accumulate them.
     using Work = std::function<void()>;
 
     class [[nodiscard]] Job {
-       public:
+     public:
         Job(DatabaseJobs& jobs, Work work) : jobs_(jobs), work_(std::move(work)) {}
         ~Job();
         Job(const Job&) = delete;
@@ -32,7 +33,7 @@ class DatabaseJobs {
         void await_suspend(std::coroutine_handle<> handle);
         void await_resume();  // throws what the work threw, after its rollback
 
-       private:
+     private:
         friend class DatabaseJobs;
         DatabaseJobs& jobs_;
         Work work_;
@@ -53,7 +54,7 @@ class DatabaseJobs {
     // interrupt leaves the jobs queued and is thrown to the caller.
     void flush();
 
-   private:
+ private:
     void run_alone(Job& job);
     void finish(Job& job);
 

@@ -32,7 +32,7 @@ struct TickCounts {
 };
 
 class Engine {
-   public:
+ public:
     // `by` names the driver in engine_state and in log lines: "worker", "run_tick", "run_mission".
     explicit Engine(std::string by);
     ~Engine();
@@ -42,8 +42,8 @@ class Engine {
     // Reads what it needs from settings; called at the start and after a reload.
     void load_settings();
 
-    // A tick is exclusive in its database; false = another one is under way. A tick that had nothing
-    // to do leaves no trace in the database, unless it was a thorough one.
+    // A tick is exclusive in its database; false = another one is under way. A tick that had
+    // nothing to do leaves no trace in the database, unless it was a thorough one.
     bool begin_tick();
     void end_tick();
 
@@ -95,7 +95,7 @@ class Engine {
     const std::optional<RunResult>& last_result() const { return last_result_; }
     const std::vector<SkippedMission>& last_skipped() const { return last_skipped_; }
 
-   private:
+ private:
     struct ActiveRun {
         ClaimedMission claimed;
         RunResult result;

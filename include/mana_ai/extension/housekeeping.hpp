@@ -17,8 +17,8 @@ std::string installed_version();
 // many there were.
 int recover_runs_of_dead_engines(uint32_t own_engine, core::Instant now);
 
-// Frees missions that wait although their agent has changed meanwhile (docs/contract/tick.md, Gates). Agents that
-// changed before `since` were seen by an earlier call.
+// Frees missions that wait although their agent has changed meanwhile (docs/contract/tick.md,
+// Gates). Agents that changed before `since` were seen by an earlier call.
 void free_missions_of_changed_agents(core::Instant since, core::Instant now);
 
 // When the last tick of any process in this database began; 0 = never.

@@ -22,8 +22,8 @@ struct RunServices {
     DatabaseJobs& jobs;
     core::ToolCatalog& catalog;
     std::string authorization;  // complete header line with the service key, or empty; a secret
-    // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the newest
-    // reply of any of their runs: runs of one agent must see each other's replies.
+    // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the
+    // newest reply of any of their runs: runs of one agent must see each other's replies.
     std::map<std::pair<std::string, std::string>, int64_t> agent_tokens = {};
 };
 

@@ -11,8 +11,8 @@ namespace mana_ai {
 // the agent's last 24 hours, this reply included; 0 when the agent has no cap.
 int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds);
 
-// Whether the mission is another one than the run has read. Locks the snapshot, so that a change that
-// is not yet committed is waited for; call before hold_lease(), as all lock in this order.
+// Whether the mission is another one than the run has read. Locks the snapshot, so that a change
+// that is not yet committed is waited for; call before hold_lease(), as all lock in this order.
 bool mission_has_changed(const ClaimedMission& claimed);
 
 // Whether the lease is still ours, checked under the row's lock. Throws (55P03) instead of waiting
@@ -32,7 +32,8 @@ void release_lease_after_failure(const ClaimedMission& claimed, const std::strin
 
 // Ends everything that an engine still runs: at shutdown, at a cancel, and for an engine that is
 // gone. Missions become due again at `not_before`, or at once when it is null. Returns how many.
-// Those that a user's transaction holds are left, to the recovery of dead engines or to the lease's end.
+// Those that a user's transaction holds are left, to the recovery of dead engines or to the lease's
+// end.
 struct AbandonedRuns {
     const char* outcome;     // "canceled" or "crashed"
     const char* error_kind;  // why, for the run's row

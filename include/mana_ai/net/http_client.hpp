@@ -1,7 +1,7 @@
 // HTTP requests that a coroutine awaits, over libcurl's multi interface on an EventLoop.
 //
-// docs/contract/tick.md, Transport: http and https only, certificates verified, no redirects, no proxy
-// unless set, answers capped in size. HTTP/1.1 keep-alive, HTTP/2 over TLS.
+// docs/contract/tick.md, Transport: http and https only, certificates verified, no redirects, no
+// proxy unless set, answers capped in size. HTTP/1.1 keep-alive, HTTP/2 over TLS.
 //
 // A request other than GET, HEAD or OPTIONS is sent at most once: when a kept connection dies after
 // the first byte was written and before the answer, the request fails as Unreachable and the caller

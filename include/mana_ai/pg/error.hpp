@@ -1,4 +1,5 @@
-// A PostgreSQL error as a C++ exception. Free of PostgreSQL's headers, so that any file may catch it.
+// A PostgreSQL error as a C++ exception. Free of PostgreSQL's headers, so that any file may catch
+// it.
 #pragma once
 
 #include <exception>
@@ -8,7 +9,7 @@ namespace mana_ai::pg {
 
 // Carries what ereport(ERROR) said, by value: nothing in here points into a memory context.
 class PgError : public std::exception {
-   public:
+ public:
     int sqlstate = 0;  // packed as by MAKE_SQLSTATE
     std::string message;
     std::string detail;

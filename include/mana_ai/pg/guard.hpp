@@ -40,7 +40,7 @@ void capture_out_of_memory(PendingReport& report) noexcept;
 
 // Restores PostgreSQL's handler stack however the scope is left by C++ means.
 class HandlerScope {
-   public:
+ public:
     explicit HandlerScope(sigjmp_buf* handler)
         : exception_stack_(PG_exception_stack), context_stack_(error_context_stack) {
         PG_exception_stack = handler;
@@ -53,7 +53,7 @@ class HandlerScope {
         error_context_stack = context_stack_;
     }
 
-   private:
+ private:
     sigjmp_buf* exception_stack_;
     ErrorContextCallback* context_stack_;
 };

@@ -6,8 +6,8 @@
 
 namespace mana_ai::pg {
 
-std::string random_uuid();   // version 4, lower case with hyphens
-uint32_t random_uint31();    // 1 … 2^31-1
-double random_fraction();    // [0, 1)
+std::string random_uuid();  // version 4, lower case with hyphens
+uint32_t random_uint31();   // 1 … 2^31-1
+double random_fraction();   // [0, 1)
 
 }  // namespace mana_ai::pg

@@ -21,18 +21,18 @@ std::string planner_model();
 inline constexpr int kMaxConcurrency = 2000;
 int max_concurrency();  // 1 to kMaxConcurrency
 int64_t llm_timeout_us();
-int max_unreviewed();       // 0 = no limit
-std::string timezone();     // never empty: falls back to the server's TimeZone
+int max_unreviewed();         // 0 = no limit
+std::string timezone();       // never empty: falls back to the server's TimeZone
 int64_t runs_retention_us();  // 0 = for ever
-std::string proxy();        // empty = none
+std::string proxy();          // empty = none
 
 // The service key from mana_ai.service_key, else from the file that mana_ai.service_key_file names
 // (first line). Empty when neither is set or the file cannot be read; `problem` then says why.
 // Never log the result.
 std::string service_key(std::string& problem);
 
-// A digest of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
-// "next try … when mission, agent or settings change"). Holds no secret.
+// A digest of the settings that decide whether a refused request could now succeed
+// (docs/contract/tick.md: "next try … when mission, agent or settings change"). Holds no secret.
 std::string fingerprint();
 
 }  // namespace mana_ai::pg::settings

@@ -34,7 +34,7 @@ struct Cell {
 };
 
 class Row {
-   public:
+ public:
     explicit Row(std::vector<Cell> cells) : cells_(std::move(cells)) {}
     bool is_null(size_t column) const { return cells_.at(column).is_null; }
     int64_t number(size_t column) const { return cells_.at(column).number; }
@@ -43,7 +43,7 @@ class Row {
     std::optional<core::Instant> optional_instant(size_t column) const;
     std::string take_text(size_t column) { return std::move(cells_.at(column).text); }
 
-   private:
+ private:
     std::vector<Cell> cells_;
 };
 
@@ -55,7 +55,7 @@ struct StatementResult {
 // One SQL text, planned once per process and kept. Make them function-local statics or members of
 // long-lived objects. The number of parameters and their types follow from the first call.
 class Statement {
-   public:
+ public:
     explicit Statement(std::string sql) : sql_(std::move(sql)) {}
     ~Statement() = default;  // the plan lives as long as the process
     Statement(const Statement&) = delete;
@@ -65,7 +65,7 @@ class Statement {
     // back by the caller.
     StatementResult execute(std::initializer_list<Param> params = {}, bool read_only = false);
 
-   private:
+ private:
     std::string sql_;
     void* plan_ = nullptr;  // SPIPlanPtr
 };

@@ -10,7 +10,7 @@ namespace mana_ai::pg {
 // Begins a transaction with an active snapshot; rolls back unless commit() was called. Not for use
 // inside an SQL function, which has its caller's transaction.
 class Transaction {
-   public:
+ public:
     // `activity` shows in pg_stat_activity while the transaction runs; a string literal without
     // any value in it.
     explicit Transaction(const char* activity);
@@ -25,7 +25,7 @@ class Transaction {
 
     static int64_t longest_us();  // the longest transaction of this process so far
 
-   private:
+ private:
     MemoryContext outer_;
     int64_t started_us_;
     bool open_ = true;
@@ -34,13 +34,13 @@ class Transaction {
 // Runs statements as another role (a bare role id), with the restrictions of a maintenance
 // operation, until the object goes out of scope.
 class RoleScope {
-   public:
+ public:
     explicit RoleScope(Oid role);
     ~RoleScope();
     RoleScope(const RoleScope&) = delete;
     RoleScope& operator=(const RoleScope&) = delete;
 
-   private:
+ private:
     Oid previous_role_;
     int previous_context_;
 };

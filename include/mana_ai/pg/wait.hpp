@@ -9,7 +9,7 @@ namespace mana_ai::pg {
 // over; leaves the process when the postmaster died. Resets the latch. Holding a transaction while
 // calling this is a bug (asserted).
 class WaitSet {
-   public:
+ public:
     explicit WaitSet(int fd);
     ~WaitSet();
     WaitSet(const WaitSet&) = delete;
@@ -18,7 +18,7 @@ class WaitSet {
     // True when the latch was set: somebody wants something.
     bool wait(int64_t timeout_us);
 
-   private:
+ private:
     void* set_;  // WaitEventSet*
 };
 
