@@ -96,13 +96,15 @@ CREATE TABLE mana_ai.runs (
   iteration_id      text,
   error_kind        text,
   error_message     text,
-  lease_owner       bigint,
-  PRIMARY KEY (user_id, run_id)
+  lease_owner       bigint
 );
+-- The planner takes the youngest of indexes that seem equally good, and on a young table all do: the one
+-- that names a row comes last. Likewise below.
 CREATE INDEX runs_of_mission ON mana_ai.runs (user_id, mission_id, started_at);
 CREATE INDEX runs_started_at ON mana_ai.runs (started_at);
 CREATE INDEX runs_running ON mana_ai.runs (user_id, agent_id) WHERE outcome = 'running';
-CREATE INDEX runs_lease_owner ON mana_ai.runs (lease_owner) WHERE outcome = 'running';
+CREATE INDEX runs_lease_owner ON mana_ai.runs (lease_owner) WHERE lease_owner IS NOT NULL;
+ALTER TABLE mana_ai.runs ADD PRIMARY KEY (user_id, run_id);
 
 -- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
 CREATE TABLE mana_ai.token_usage (
@@ -112,8 +114,8 @@ CREATE TABLE mana_ai.token_usage (
   tokens_used int         NOT NULL,
   ts          timestamptz NOT NULL DEFAULT clock_timestamp()
 );
-CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
+CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
 
 -- The table whose history was folded; at most one row. Not dumped: after a restore the table with the
 -- trigger is another one than this, and the next tick folds its history.

@@ -26,7 +26,8 @@ namespace {
 
 // The first rows of a transaction run in subtransactions, so that any error can be undone. A bulk
 // load goes on without: more than 64 of them in one transaction slow down every snapshot in the
-// server, and what fails after so many rows (a full disk) would make the load itself fail as well.
+// server, and what fails first after so many rows (a full disk) makes the load itself fail as well.
+// Once a row has failed, all that follow are protected, however many.
 constexpr int kProtectedRows = 32;
 
 // How long one transaction waits in all for others that work on the same records; and at a time, so
@@ -36,6 +37,7 @@ constexpr int kMaxPauseMs = 8;
 
 struct TransactionBudget {
     int rows = 0;
+    bool has_failed = false;
     int waited_ms = 0;
     // The last mark, good as long as the subtransaction that made it is the current one: a thousand
     // rows of a record that somebody else holds need one mark.
@@ -56,6 +58,7 @@ static void reset_budget(XactEvent event, void*) {
 // What ereport says of an error must not quote the row; its SQLSTATE is enough to look for.
 void log_once(const char* what, const pg::PgError& error) {
     pg::shared_state::count_trigger_error();
+    budget.has_failed = true;
     if (error_logged)
         return;
     error_logged = true;
@@ -71,6 +74,8 @@ void begin_row() {
     budget.rows++;
 }
 
+bool is_protected() { return budget.rows <= kProtectedRows || budget.has_failed; }
+
 struct Change {
     TriggerData* trigger;
     RecordName name;
@@ -85,7 +90,7 @@ void mark(const Change& change, const char* reason) {
         return true;
     };
     std::optional<pg::PgError> error;
-    if (budget.rows <= kProtectedRows) {
+    if (is_protected()) {
         error = pg::in_subtransaction(body);
     } else {
         try {
@@ -127,7 +132,7 @@ Attempt attempt(const Change& change) {
         result.kept = keep(change);
         return result.kept != Kept::Busy;
     };
-    if (budget.rows <= kProtectedRows)
+    if (is_protected())
         result.error = pg::in_subtransaction(body);
     else
         pg::guarded(body);

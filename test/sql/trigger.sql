@@ -140,8 +140,11 @@ DELETE FROM public.sync_changes WHERE length(record_id) > 1000;
 -- Whatever is wrong with our own tables: the insert goes on, the record is repaired later.
 ALTER TABLE mana_ai.mission_snapshots RENAME COLUMN record TO record_gone;
 SELECT push('m7', 'insert', '{"a": 1}');
+-- A bulk load as well.
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+SELECT 'ai', 'aiMissions', 'bulk' || i, 'u1', 'insert', '{"a": 1}', 'c' FROM generate_series(1, 200) i;
 ALTER TABLE mana_ai.mission_snapshots RENAME COLUMN record_gone TO record;
-SELECT record_id, reason FROM mana_ai.dirty_records;
+SELECT regexp_replace(record_id, '[0-9]+', '') AS record, reason, count(*) FROM mana_ai.dirty_records GROUP BY 1, 2 ORDER BY 1;
 SELECT new_snapshots FROM mana_ai.refresh_snapshots();
 SELECT count(*) FROM mana_ai.dirty_records;
 SELECT * FROM public.broken_invariants;
