@@ -188,7 +188,7 @@ void Pass::write() {
     const pg::Timestamp now{request_.now};
     if (!writes_.lost_run.empty()) {
         static pg::Statement mark_crashed(R"sql(
-UPDATE mana_ai.runs r SET outcome = 'crashed', finished_at = $1, error_kind = 'lease-expired'
+UPDATE mana_ai.runs r SET outcome = 'crashed', finished_at = $1, error_kind = 'lease-expired', lease_owner = NULL
   FROM unnest($2, $3) AS l(user_id, run_id)
  WHERE r.user_id = l.user_id AND r.run_id = l.run_id::uuid AND r.outcome = 'running')sql");
         mark_crashed.execute({now, &writes_.lost_user, &writes_.lost_run});

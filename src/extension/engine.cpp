@@ -205,6 +205,7 @@ void Engine::keep_house(bool thorough) {
         free_missions_waiting_for_agent(key.first, key.second);
     if (thorough) {
         recover_runs_of_dead_engines(number_, now);
+        recover_own_runs(now);
         free_missions_after_new_settings(now);
         delete_expired_rows(now);
         tools_stale_ = true;
@@ -212,6 +213,16 @@ void Engine::keep_house(bool thorough) {
     transaction.commit();
     agents_seen_at_ = now;
     agents_with_room_.clear();
+}
+
+// Runs of ours that have no task any more: their rows were locked when they were canceled.
+void Engine::recover_own_runs(core::Instant now) {
+    if (running_runs_of(number_) <= in_flight())
+        return;
+    std::vector<std::string> still_running;
+    for (const auto& [run_id, run] : runs_)
+        still_running.push_back(run_id);
+    abandon_runs_of(number_, {"canceled", "canceled", false, std::nullopt}, now, still_running);
 }
 
 void Engine::load_tools_if_stale() {

@@ -72,8 +72,8 @@ SELECT 1 FROM mana_ai.mission_schedule
 }
 
 void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
-    // "running" is a parameter so that the partial index on running rows, which does not find a single
-    // row, cannot be chosen: it always looks empty to the planner.
+    // "running" is a parameter so that the partial index on running rows, which does not find a
+    // single row, cannot be chosen: it always looks empty to the planner.
     static pg::Statement finish(R"sql(
 UPDATE mana_ai.runs
    SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
@@ -115,19 +115,26 @@ UPDATE mana_ai.mission_schedule
          claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
 }
 
-int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now) {
+int running_runs_of(uint32_t engine) {
+    static pg::Statement count_running(R"sql(
+SELECT count(*) FROM mana_ai.runs WHERE lease_owner = $1 AND outcome = 'running')sql");
+    return static_cast<int>(count_running.execute({int64_t{engine}}).rows.front().number(0));
+}
+
+int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,
+                    const std::vector<std::string>& still_running) {
     static pg::Statement abandon(R"sql(
 WITH held AS (
   SELECT s.user_id, s.mission_id, s.run_id
     FROM mana_ai.runs r
     JOIN mana_ai.mission_schedule s ON s.user_id = r.user_id AND s.mission_id = r.mission_id
                                    AND s.run_id = r.run_id
-   WHERE r.lease_owner = $1 AND r.outcome = 'running'
+   WHERE r.lease_owner = $1 AND r.outcome = 'running' AND r.run_id::text <> ALL ($7)
      FOR UPDATE OF s SKIP LOCKED),
 ended AS (
   UPDATE mana_ai.runs r
      SET outcome = $2, error_kind = $3, finished_at = $4, lease_owner = NULL
-   WHERE r.lease_owner = $1 AND r.outcome = 'running'
+   WHERE r.lease_owner = $1 AND r.outcome = 'running' AND r.run_id::text <> ALL ($7)
      AND (EXISTS (SELECT FROM held h WHERE h.user_id = r.user_id AND h.run_id = r.run_id)
           OR NOT EXISTS (SELECT FROM mana_ai.mission_schedule s
                           WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id
@@ -139,11 +146,12 @@ UPDATE mana_ai.mission_schedule s
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
   FROM ended e
  WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)sql");
-    return static_cast<int>(abandon
-                                .execute({int64_t{engine}, std::string_view(how.outcome),
-                                          std::string_view(how.error_kind), pg::Timestamp{now},
-                                          how.counts_as_failure, pg::time_or_null(how.not_before)})
-                                .processed);
+    return static_cast<int>(
+        abandon
+            .execute({int64_t{engine}, std::string_view(how.outcome),
+                      std::string_view(how.error_kind), pg::Timestamp{now}, how.counts_as_failure,
+                      pg::time_or_null(how.not_before), &still_running})
+            .processed);
 }
 
 }  // namespace mana_ai

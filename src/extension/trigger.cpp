@@ -74,7 +74,9 @@ void begin_row() {
     budget.rows++;
 }
 
-bool is_protected() { return budget.rows <= kProtectedRows || budget.has_failed; }
+bool is_protected() {
+    return budget.rows <= kProtectedRows || budget.has_failed;
+}
 
 struct Change {
     TriggerData* trigger;

@@ -38,7 +38,7 @@ echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpu
 
 # ---------------------------------------------------------------- inserts with and without trigger
 if wanted inserts; then
-    echo; echo "inserts: 3 KB records; single-row transactions of 4 clients (fsync on), and COPY; pairs in turn, median of 5"
+    echo; echo "inserts: 3 KB records; single-row transactions of 4 clients (fsync on), and COPY; pairs in turn, medians"
     new_cluster inserts "shared_preload_libraries = 'mana_ai'" "mana_ai.tick_enabled = off" "fsync = on"
     # Half of it compresses, as prose does.
     q -c "CREATE TABLE bench_text AS SELECT i AS id, (SELECT string_agg(md5(i::text || k::text) || ' und dann noch etwas mehr Text ', '') FROM generate_series(1, 46) k) AS body FROM generate_series(0, 49) i"
@@ -48,8 +48,8 @@ if wanted inserts; then
     q -c "VACUUM ANALYZE"
     for kind in ai other; do
         : >"$work/ratios"; : >"$work/on"; : >"$work/off"
-        for _ in 1 2 3 4 5; do
-            for mode in off on; do
+        for order in "off on" "on off" "off on" "on off" "off on"; do
+            for mode in $order; do
                 q -c "ALTER TABLE sync_changes $([ $mode = on ] && echo ENABLE ALWAYS || echo DISABLE) TRIGGER mana_ai_fold" >/dev/null
                 tps=$("$pg_bin/pgbench" -n -c 4 -j 2 -T 5 -f "$bench/insert_$kind.sql" mana_sync 2>/dev/null | awk '/^tps/ {print $3}')
                 echo "$tps" >>"$work/$mode"
@@ -63,9 +63,9 @@ if wanted inserts; then
         app=ai; table=aiMissions; [ $kind = ai ] || { app=todo; table=tasks; }
         q -c "COPY (SELECT '$app', '$table', 'b' || (1 + i % 2000), 'u1', 'update', jsonb_build_object('conceptMarkdown', t.body, 'title', 'x' || i), jsonb_build_object('conceptMarkdown', to_char(timestamp '2027-01-01' + i * interval '1 s', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')), 'c' FROM generate_series(1, 20000) i JOIN bench_text t ON t.id = i % 50) TO STDOUT" >"$work/run/copy.$kind"
         : >"$work/ratios"; : >"$work/on"; : >"$work/off"
-        for _ in 1 2 3 4 5; do
-            for mode in off on; do
-                q -c "ALTER TABLE sync_changes $([ $mode = on ] && echo ENABLE ALWAYS || echo DISABLE) TRIGGER mana_ai_fold" >/dev/null
+        for order in "off on" "on off" "off on" "on off" "off on" "on off" "off on"; do
+            for mode in $order; do
+                q -c "ALTER TABLE sync_changes $([ $mode = on ] && echo ENABLE ALWAYS || echo DISABLE) TRIGGER mana_ai_fold" -c CHECKPOINT >/dev/null
                 start=$(now_ms)
                 q -c "COPY sync_changes (app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id) FROM STDIN" <"$work/run/copy.$kind" >/dev/null
                 eval "$mode=$(($(now_ms) - start))"
@@ -101,9 +101,17 @@ if wanted fold || wanted idle; then
             before=$(cpu_ns "$pid")
             sleep 10
             after=$(cpu_ns "$pid")
+            thorough=$((after - before))
+            q -c "ALTER SYSTEM SET mana_ai.tick_interval = '10min'" -c "SELECT pg_reload_conf()" >/dev/null
+            sleep 0.5
+            before=$(cpu_ns "$pid")
+            for _ in $(seq 200); do
+                echo "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, data, client_id) VALUES ('ai', 'aiMissions', 'm5', 'u5', 'update', jsonb_build_object('title', clock_timestamp()), 'c'); SELECT pg_sleep(0.01);"
+            done | q >/dev/null
+            after=$(cpu_ns "$pid")
             start=$(now_ms)
             for _ in 1 2 3 4 5; do q -c "SELECT mana_ai.run_tick()" >/dev/null; done
-            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms CPU a thorough tick of the worker; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
+            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 200 }') ms CPU a wake-up by a commit, with its pass; $(awk -v n=$thorough 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms a thorough pass; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
         fi
         end_cluster "history$rows"
     done
@@ -144,7 +152,9 @@ if wanted plan; then
     plan 0 64 1000
     plan 0 500 1000
     plan 0 64 5000
-    plan 1000 64 100
+    plan 1000 50 100
+    plan 1000 100 100
+    plan 1000 64 640
     plan 1000 500 1000
 fi
 
@@ -154,16 +164,15 @@ if wanted latency; then
     new_cluster latency "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "log_min_messages = warning"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     wait_for_worker
-    # 200 missions, one every 100 ms; started_at of the run is taken when its request is about to go out.
+    # 200 missions, one every 100 ms. Every request of a run names its mission; the first one counts.
     q -c "INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
-          SELECT 'ai', 'aiMissions', 'late-' || i, 'u1', 'insert', jsonb_build_object('title', 'x', 'state', 'active', 'objective', 'y',
+          SELECT 'ai', 'aiMissions', 'late-' || i, 'u1', 'insert', jsonb_build_object('title', 'late-' || i || ';', 'state', 'active', 'objective', 'y',
             'cadence', '{\"kind\": \"manual\"}'::jsonb, 'iterations', '[]'::jsonb,
             'nextRunAt', to_char((clock_timestamp() + interval '2 s' + i * interval '100 ms') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')), 'c'
           FROM generate_series(1, 200) i"
     q -c "CREATE TABLE due AS SELECT mission_id, due_at FROM mana_ai.mission_schedule"
     sleep 24
-    q -c "SELECT format('latency: due until claimed for its first request, %s missions: median %s ms, 99th percentile %s ms, worst %s ms', count(*),
-            round((percentile_cont(0.5) WITHIN GROUP (ORDER BY lag))::numeric, 1), round((percentile_cont(0.99) WITHIN GROUP (ORDER BY lag))::numeric, 1), round(max(lag)::numeric, 1))
-          FROM (SELECT extract(epoch FROM r.started_at - d.due_at) * 1000 AS lag FROM mana_ai.runs r JOIN due d USING (mission_id)) x"
+    q -F ' ' -c "SELECT mission_id, (extract(epoch FROM due_at) * 1000000)::bigint FROM due" >"$work/due"
+    perl "$bench/first_requests.pl" "$model_url" "$work/due"
     end_cluster latency
 fi

@@ -108,6 +108,7 @@ class Engine {
     void pause_for_locked_rows(core::Instant due_until);
     void record_tick();
     ClaimRequest claim_request(core::Instant due_until, int limit);
+    void recover_own_runs(core::Instant now);
     void load_tools_if_stale();
     void start_runs(ClaimResult claimed);
     void on_run_end(const std::string& run_id, std::exception_ptr failure);

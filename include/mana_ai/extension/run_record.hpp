@@ -2,6 +2,9 @@
 // Every function runs in the current transaction (docs/contract/data.md, Write-back).
 #pragma once
 
+#include <string>
+#include <vector>
+
 #include "mana_ai/core/model_wire.hpp"
 #include "mana_ai/extension/claimed_mission.hpp"
 
@@ -40,6 +43,10 @@ struct AbandonedRuns {
     bool counts_as_failure;  // a mission that takes its engine down with it must back off
     std::optional<core::Instant> not_before;
 };
-int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now);
+int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,
+                    const std::vector<std::string>& still_running = {});
+
+// Runs that the database counts as running under this engine.
+int running_runs_of(uint32_t engine);
 
 }  // namespace mana_ai
