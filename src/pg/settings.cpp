@@ -1,5 +1,8 @@
 #include "mana_ai/pg/settings.hpp"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <climits>
 #include <fstream>
 
@@ -36,6 +39,35 @@ int max_unreviewed_value = 3;
 char* timezone_value = nullptr;
 int runs_retention_s = 30 * 24 * 3600;
 char* proxy_value = nullptr;
+char* api_url_value = nullptr;
+char* research_url_value = nullptr;
+char* auth_url_value = nullptr;
+char* jwt_issuers_value = nullptr;
+char* grant_private_key_file_value = nullptr;
+bool deep_research_enabled_value = false;
+int deep_research_timeout_ms = 90 * 60 * 1000;
+int resolver_timeout_ms = 500;
+bool skip_unchanged_value = false;
+int audit_retention_s = 0;
+char* compact_model_value = nullptr;
+int compact_max_context_tokens_value = 1'000'000;
+int policy_mode_value = static_cast<int>(PolicyMode::LogOnly);
+char* http_listen_value = nullptr;
+char* otlp_endpoint_value = nullptr;
+
+const config_enum_entry kPolicyModes[] = {
+    {"off", static_cast<int>(PolicyMode::Off), false},
+    {"log-only", static_cast<int>(PolicyMode::LogOnly), false},
+    {"enforce", static_cast<int>(PolicyMode::Enforce), false},
+    {nullptr, 0, false},
+};
+
+std::string without_trailing_slash(const char* value) {
+    std::string url = value;
+    while (!url.empty() && url.back() == '/')
+        url.pop_back();
+    return url;
+}
 
 bool is_header_safe(const char* text) {
     for (const char* c = text; *c != '\0'; c++)
@@ -68,8 +100,50 @@ static bool check_service_url(char** value, void**, GucSource) {
     return check_url(*value, false);
 }
 
-static bool check_proxy(char** value, void**, GucSource) {
+static bool check_optional_url(char** value, void**, GucSource) {
     return check_url(*value, true);
+}
+
+static bool check_issuers(char** value, void**, GucSource) {
+    char* copy = pstrdup(*value);
+    List* issuers = NIL;
+    if (!SplitGUCList(copy, ',', &issuers)) {
+        GUC_check_errdetail("List syntax is invalid: issuers of tokens, separated by commas.");
+        return false;
+    }
+    list_free(issuers);
+    return true;
+}
+
+// An address literal and a port: names could resolve to more than the operator meant to open.
+static bool check_listen(char** value, void**, GucSource) {
+    if (**value == '\0')
+        return true;
+    char address[INET6_ADDRSTRLEN + 3] = "";
+    unsigned char parsed[sizeof(in6_addr)];
+    const char* colon = strrchr(*value, ':');
+    const char* begin = *value;
+    int family = AF_INET;
+    bool valid = colon != nullptr && static_cast<size_t>(colon - begin) < sizeof(address);
+    if (valid) {
+        size_t length = static_cast<size_t>(colon - begin);
+        if (length >= 2 && begin[0] == '[' && begin[length - 1] == ']') {
+            family = AF_INET6;
+            begin++;
+            length -= 2;
+        }
+        memcpy(address, begin, length);
+        address[length] = '\0';
+        char* end = nullptr;
+        const long port = strtol(colon + 1, &end, 10);
+        valid = inet_pton(family, address, parsed) == 1 && colon[1] >= '0' && colon[1] <= '9' &&
+                *end == '\0' && port >= 1 && port <= 65535;
+    }
+    if (!valid)
+        GUC_check_errdetail(
+            "An address and a port are expected, for example \"127.0.0.1:3067\" or "
+            "\"[::1]:3067\".");
+    return valid;
 }
 
 // PostgreSQL logs the values that a reload changes and quotes those that are refused. So the key is
@@ -193,8 +267,69 @@ void define(bool preloading) {
                             &runs_retention_s, 30 * 24 * 3600, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S,
                             nullptr, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.proxy", "HTTP proxy for all calls; empty means none.",
-                               nullptr, &proxy_value, "", PGC_SUSET, 0, check_proxy, nullptr,
+                               nullptr, &proxy_value, "", PGC_SUSET, 0, check_optional_url, nullptr,
                                nullptr);
+    DefineCustomStringVariable("mana_ai.api_url", "Base URL of mana-api, for web research.",
+                               nullptr, &api_url_value, "http://localhost:3060", PGC_SUSET, 0,
+                               check_service_url, nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.research_url",
+                               "Base URL of mana-research, for research that takes long.", nullptr,
+                               &research_url_value, "http://localhost:3068", PGC_SUSET, 0,
+                               check_service_url, nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.auth_url",
+                               "Base URL of mana-auth, whose keys sign the tokens of users.",
+                               nullptr, &auth_url_value, "http://localhost:3001", PGC_SUSET, 0,
+                               check_service_url, nullptr, nullptr);
+    DefineCustomStringVariable(
+        "mana_ai.jwt_issuers",
+        "Issuers of users' tokens besides mana_ai.auth_url, separated by commas.", nullptr,
+        &jwt_issuers_value, "", PGC_SUSET, GUC_LIST_INPUT, check_issuers, nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.grant_private_key_file",
+                               "PEM file with the RSA key that users wrap mission keys for; empty "
+                               "means that nothing encrypted is read.",
+                               nullptr, &grant_private_key_file_value, "", PGC_SUSET,
+                               GUC_SUPERUSER_ONLY, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.deep_research_enabled",
+                             "Whether missions may order research that takes long and costs "
+                             "credits.",
+                             nullptr, &deep_research_enabled_value, false, PGC_SUSET, 0, nullptr,
+                             nullptr, nullptr);
+    DefineCustomIntVariable("mana_ai.deep_research_timeout",
+                            "Time after which unfinished research counts as failed.", nullptr,
+                            &deep_research_timeout_ms, 90 * 60 * 1000, 1000, 24 * 3600 * 1000,
+                            PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("mana_ai.resolver_timeout",
+                            "Longest time that a registered resolver may take for one input.",
+                            nullptr, &resolver_timeout_ms, 500, 10, 10 * 1000, PGC_SUSET,
+                            GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.skip_unchanged",
+                             "Whether a recurring mission is put off without a model call when "
+                             "nothing that it reads has changed.",
+                             nullptr, &skip_unchanged_value, false, PGC_SUSET, 0, nullptr, nullptr,
+                             nullptr);
+    DefineCustomIntVariable("mana_ai.audit_retention",
+                            "How long mana_ai.decrypt_audit is kept; 0 means for ever.", nullptr,
+                            &audit_retention_s, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr,
+                            nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.compact_model",
+                               "Model that summarises conversations that grow too long.", nullptr,
+                               &compact_model_value, "google/gemini-2.5-flash-lite", PGC_SUSET, 0,
+                               check_model, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.compact_max_context_tokens",
+        "Tokens of a run of which 92 percent start a summary of its conversation; 0 means never.",
+        nullptr, &compact_max_context_tokens_value, 1'000'000, 0, INT_MAX, PGC_SUSET, 0, nullptr,
+        nullptr, nullptr);
+    DefineCustomEnumVariable("mana_ai.policy_mode",
+                             "What happens to tool calls that carry an injection marker.", nullptr,
+                             &policy_mode_value, static_cast<int>(PolicyMode::LogOnly),
+                             kPolicyModes, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomStringVariable("mana_ai.http_listen",
+                               "Address and port of the HTTP endpoint; empty means none.", nullptr,
+                               &http_listen_value, "", restart, 0, check_listen, nullptr, nullptr);
+    DefineCustomStringVariable(
+        "mana_ai.otlp_endpoint", "Base URL of the collector that gets traces; empty means none.",
+        nullptr, &otlp_endpoint_value, "", PGC_SUSET, 0, check_optional_url, nullptr, nullptr);
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved("mana_ai");
 #else
@@ -213,10 +348,52 @@ int64_t tick_interval_us() {
 }
 
 std::string llm_url() {
-    std::string url = llm_url_value;
-    while (!url.empty() && url.back() == '/')
-        url.pop_back();
-    return url;
+    return without_trailing_slash(llm_url_value);
+}
+std::string api_url() {
+    return without_trailing_slash(api_url_value);
+}
+std::string research_url() {
+    return without_trailing_slash(research_url_value);
+}
+std::string auth_url() {
+    return without_trailing_slash(auth_url_value);
+}
+std::string jwt_issuers() {
+    return jwt_issuers_value;
+}
+std::string grant_private_key_file() {
+    return grant_private_key_file_value;
+}
+bool deep_research_enabled() {
+    return deep_research_enabled_value;
+}
+int64_t deep_research_timeout_us() {
+    return int64_t{deep_research_timeout_ms} * 1000;
+}
+int64_t resolver_timeout_us() {
+    return int64_t{resolver_timeout_ms} * 1000;
+}
+bool skip_unchanged() {
+    return skip_unchanged_value;
+}
+int64_t audit_retention_us() {
+    return int64_t{audit_retention_s} * 1'000'000;
+}
+std::string compact_model() {
+    return compact_model_value;
+}
+int64_t compact_max_context_tokens() {
+    return compact_max_context_tokens_value;
+}
+PolicyMode policy_mode() {
+    return static_cast<PolicyMode>(policy_mode_value);
+}
+std::string http_listen() {
+    return http_listen_value;
+}
+std::string otlp_endpoint() {
+    return without_trailing_slash(otlp_endpoint_value);
 }
 
 std::string planner_model() {
@@ -269,7 +446,8 @@ std::string service_key(std::string& problem) {
 
 std::string fingerprint() {
     std::string problem;
-    std::string text = llm_url() + '\n' + planner_model() + '\n' + proxy() + '\n';
+    std::string text = llm_url() + '\n' + planner_model() + '\n' + proxy() + '\n' + api_url() +
+                       '\n' + research_url() + '\n' + grant_private_key_file() + '\n';
     std::string key = service_key(problem);
     uint8 digest[PG_SHA256_DIGEST_LENGTH];
     text += key;

@@ -26,6 +26,23 @@ std::string timezone();       // never empty: falls back to the server's TimeZon
 int64_t runs_retention_us();  // 0 = for ever
 std::string proxy();          // empty = none
 
+std::string api_url();  // these URLs without a trailing slash, as llm_url()
+std::string research_url();
+std::string auth_url();
+std::string jwt_issuers();             // comma list as configured
+std::string grant_private_key_file();  // empty = no grants
+bool deep_research_enabled();
+int64_t deep_research_timeout_us();
+int64_t resolver_timeout_us();
+bool skip_unchanged();
+int64_t audit_retention_us();  // 0 = for ever
+std::string compact_model();
+int64_t compact_max_context_tokens();  // 0 = never compact
+enum class PolicyMode { Off, LogOnly, Enforce };
+PolicyMode policy_mode();
+std::string http_listen();    // "address:port"; empty = no endpoint
+std::string otlp_endpoint();  // without a trailing slash; empty = no traces
+
 // The service key from mana_ai.service_key, else from the file that mana_ai.service_key_file names
 // (first line). Empty when neither is set or the file cannot be read; `problem` then says why.
 // Never log the result.

@@ -1,0 +1,22 @@
+// The paid part of a run: the conversation with the model until a plan stands
+// (docs/contract/tick.md, Planner loop).
+#pragma once
+
+#include <optional>
+
+#include "mana_ai/core/model_wire.hpp"
+#include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/extension/claimed_mission.hpp"
+#include "mana_ai/extension/mission_run.hpp"
+#include "mana_ai/net/task.hpp"
+
+namespace mana_ai {
+
+// Model call, usage, verdicts, until the planner has finished. Returns the provider's error that
+// ended it, if one did; throws what the database did not let it record. All references outlive the
+// task.
+net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
+                                                           const ClaimedMission& claimed,
+                                                           core::PlannerLoop& planner);
+
+}  // namespace mana_ai
