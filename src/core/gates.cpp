@@ -21,9 +21,11 @@ const char* name(GateDecision decision) noexcept {
         case GateDecision::SkippedResearch:
             return "skipped-research";
         case GateDecision::SkippedAgentMissing:
+            return "skipped-agent-missing";
+        case GateDecision::SkippedUnchanged:
             break;
     }
-    return "skipped-agent-missing";
+    return "skipped-unchanged";
 }
 
 bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {

@@ -138,6 +138,8 @@ std::string cut_utf8(std::string_view text, std::size_t max_chars) {
         return {};
     }
     std::string kept;
+    // One buffer, since growing would leave copies of what may be secret behind.
+    kept.reserve(std::min(text.size(), 4 * std::min(max_chars, text.size())) + kEllipsis.size());
     std::size_t end_before_last = 0;  // where the ellipsis would have to go
     std::size_t count = 0;
     while (!text.empty()) {

@@ -3,6 +3,8 @@
 #include <string_view>
 #include <utility>
 
+#include "mana_ai/core/words.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -27,22 +29,6 @@ int rank(const ToolParameter& parameter) noexcept {
 }
 
 constexpr int kWorstShownRank = 4;  // objects, arrays and booleans are not shown
-
-std::string one_line(std::string_view text) {
-    std::string line;
-    for (const char c : text) {
-        const bool is_space = static_cast<unsigned char>(c) <= ' ' || c == '\x7F';
-        if (!is_space) {
-            line += c;
-        } else if (!line.empty() && line.back() != ' ') {
-            line += ' ';
-        }
-    }
-    if (line.ends_with(' ')) {
-        line.pop_back();
-    }
-    return line;
-}
 
 std::string shown(const Json& value) {
     if (value.is_string()) {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "http_dispatcher.hpp"
-#include "mana_ai/net/secret.hpp"
+#include "mana_ai/core/wipe.hpp"
 
 namespace mana_ai::net::detail {
 
@@ -75,7 +75,7 @@ HttpTransfer::~HttpTransfer() {
         dispatcher_->withdraw(*this);
     }
     for (std::string& line : request_.headers) {
-        wipe(line);
+        core::wipe(line);
     }
 }
 

@@ -5,14 +5,9 @@
 #include <cstring>
 #include <utility>
 
-namespace mana_ai::net {
+#include "mana_ai/core/wipe.hpp"
 
-void wipe(std::string& text) noexcept {
-    // Growing to the capacity never allocates; it makes every byte of the buffer ours to overwrite.
-    text.resize(text.capacity());
-    ::explicit_bzero(text.data(), text.size());
-    text.clear();
-}
+namespace mana_ai::net {
 
 Secret::Secret(std::string_view text) {
     if (text.empty()) {
@@ -24,7 +19,7 @@ Secret::Secret(std::string_view text) {
 }
 
 Secret::Secret(std::string&& text) : Secret(std::string_view(text)) {
-    wipe(text);
+    core::wipe(text);
 }
 
 Secret::Secret(Secret&& other) noexcept

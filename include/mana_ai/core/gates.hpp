@@ -17,6 +17,7 @@ enum class GateDecision {
     SkippedUnreviewed,
     SkippedResearch,
     SkippedAgentMissing,
+    SkippedUnchanged,  // decided by the run, after the gates: see plan_basis.hpp
 };
 
 // "ran", "skipped-archived", …: a static string, used in runs.decision and in metrics.

@@ -8,9 +8,6 @@
 
 namespace mana_ai::net {
 
-// Overwrites the whole capacity of the string and leaves it empty.
-void wipe(std::string& text) noexcept;
-
 // A string that is wiped on destruction, assignment and move. Not copyable, has no stream operator.
 class Secret {
  public:

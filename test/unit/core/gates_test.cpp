@@ -96,6 +96,7 @@ TEST(Gates, NamesAreThoseOfTheSpec) {
     EXPECT_STREQ(name(GateDecision::SkippedUnreviewed), "skipped-unreviewed");
     EXPECT_STREQ(name(GateDecision::SkippedResearch), "skipped-research");
     EXPECT_STREQ(name(GateDecision::SkippedAgentMissing), "skipped-agent-missing");
+    EXPECT_STREQ(name(GateDecision::SkippedUnchanged), "skipped-unchanged");
 }
 
 }  // namespace
