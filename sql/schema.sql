@@ -97,6 +97,8 @@ CREATE TABLE mana_ai.runs (
   error_kind        text,
   error_message     text,
   lease_owner       bigint,
+  -- What the run was based on: [{module, table, id, clock, used, reason}], never any content.
+  inputs            jsonb,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
 -- On a young table all indexes that can be used look equally good to the planner, and it stays with its

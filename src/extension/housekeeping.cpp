@@ -1,6 +1,7 @@
 #include "mana_ai/extension/housekeeping.hpp"
 
 #include "mana_ai/core/backoff.hpp"
+#include "mana_ai/extension/decrypt_audit.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -118,6 +119,7 @@ DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
    WHERE ts < $1::timestamptz - interval '48 hours' LIMIT $2)))sql");
     bool more = delete_usage.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
                 static_cast<uint64_t>(kDeleteBatch);
+    more |= delete_expired_audit(now, kDeleteBatch);
     const core::Instant retention = pg::settings::runs_retention_us();
     if (retention == 0)
         return more;

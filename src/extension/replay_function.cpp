@@ -1,87 +1,17 @@
 // mana_ai.replay(), and what SQL of ours needs to know of a record's clocks.
 
 #include <algorithm>
-#include <string>
+#include <string_view>
 
-#include "mana_ai/extension/replay.hpp"
-#include "mana_ai/extension/sync_table.hpp"
+#include "mana_ai/extension/record_reader.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
-#include "access/table.h"
 #include "catalog/pg_type_d.h"
-#include "executor/spi.h"
 #include "utils/array.h"
 #include "utils/jsonb.h"
 }
-
-namespace mana_ai {
-
-namespace {
-
-enum Column { kOp = 1, kData, kStamps, kCreatedAt, kSpaceId, kPosition };
-
-std::string replay_query(const SyncTable& table) {
-    return "SELECT op, data, " + table.stamps_column + ", created_at, " +
-           (table.has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid FROM ONLY " +
-           table.qualified_name +
-           " WHERE user_id = $1 AND app_id = $2 AND table_name = $3 AND record_id = $4";
-}
-
-void fold_result_row(Fold& fold, HeapTuple tuple, TupleDesc descriptor) {
-    bool is_null = false;
-    ChangeRowValues values{};
-    values.op = SPI_getbinval(tuple, descriptor, kOp, &is_null);
-    if (is_null)
-        values.op = PointerGetDatum(cstring_to_text(""));
-    values.data = SPI_getbinval(tuple, descriptor, kData, &values.data_is_null);
-    values.stamps = SPI_getbinval(tuple, descriptor, kStamps, &values.stamps_is_null);
-    values.created_at = SPI_getbinval(tuple, descriptor, kCreatedAt, &values.created_at_is_null);
-    values.space = SPI_getbinval(tuple, descriptor, kSpaceId, &values.space_is_null);
-    values.position = SPI_getbinval(tuple, descriptor, kPosition, &is_null);
-    fold_row(fold, values);
-}
-
-// Reads through SQL and so with the caller's rights and policies, unlike the trigger's own replay.
-Jsonb* replay_as_caller(const SyncTable& table, const std::string& query, Datum* key,
-                        Datum record_id) {
-    constexpr int kFetch = 1000;
-    Relation log = table_open(table.oid, AccessShareLock);
-    const uint32_t generation = log_generation(log);
-    table_close(log, NoLock);
-    Oid types[4] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-    if (SPI_connect() != SPI_OK_CONNECT)
-        elog(ERROR, "SPI_connect failed");
-    Fold fold;
-    begin_fold(fold, generation);
-    Portal cursor = SPI_cursor_open_with_args(nullptr, query.c_str(), 4, types, key, nullptr, true,
-                                              CURSOR_OPT_NO_SCROLL);
-    for (;;) {
-        CHECK_FOR_INTERRUPTS();
-        SPI_cursor_fetch(cursor, true, kFetch);
-        if (SPI_processed == 0)
-            break;
-        for (uint64 i = 0; i < SPI_processed; i++)
-            fold_result_row(fold, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-        SPI_freetuptable(SPI_tuptable);
-    }
-    SPI_cursor_close(cursor);
-    Jsonb* result = nullptr;
-    if (fold.state.exists && !is_deleted(fold.state)) {
-        const text* id = DatumGetTextPP(record_id);
-        const Jsonb* record =
-            record_of(fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
-        result = static_cast<Jsonb*>(SPI_palloc(VARSIZE(record)));
-        memcpy(static_cast<void*>(result), record, VARSIZE(record));
-    }
-    SPI_finish();
-    return result;
-}
-
-}  // namespace
-
-}  // namespace mana_ai
 
 extern "C" {
 
@@ -90,11 +20,11 @@ PGDLLEXPORT Datum mana_ai_replay(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     Jsonb* record = pg::entry_point([fcinfo] {
         const SyncTable table = attached_sync_table();
-        const std::string query = replay_query(table);
+        RecordQuery& query = record_query(table);
         return pg::guarded([&] {
-            Datum key[4] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
-                            PG_GETARG_DATUM(3)};
-            return replay_as_caller(table, query, key, key[3]);
+            const RecordAddress address{PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
+                                        PG_GETARG_DATUM(3)};
+            return replay_by_query(table, query, address).record;
         });
     });
     if (record == nullptr)

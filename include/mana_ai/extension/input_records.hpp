@@ -1,0 +1,28 @@
+// The records that a mission refers to (docs/contract/inputs.md): read from the attached table
+// under the policies for the mission's user.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/lww.hpp"
+
+namespace mana_ai {
+
+struct InputRecord {
+    core::Json record;  // an object; fields as the clients wrote them, encrypted ones too
+    // When a field was last written; core::kOlderThanEverything if no row tells.
+    core::Instant newest_clock = core::kOlderThanEverything;
+};
+
+// Last-writer-wins replay of one record in the current transaction, as the table's owner and with
+// app.current_user_id set to the user: policies decide, and besides only rows of this user count.
+// nullopt: there is none, it is deleted, or it is nested deeper than core::parse_json() takes.
+// Throws PgError; nothing of the read remains then either, and the transaction can go on.
+std::optional<InputRecord> read_input_record(const std::string& user_id, std::string_view app_id,
+                                             std::string_view table_name,
+                                             std::string_view record_id);
+
+}  // namespace mana_ai
