@@ -32,3 +32,12 @@ CREATE FUNCTION mana_ai.gate_decision(
   mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_gate_decision';
+
+CREATE FUNCTION mana_ai.explain(
+  user_id text, mission_id text,
+  OUT system_prompt text, OUT user_prompt text, OUT tools jsonb, OUT decision text)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_explain';
+COMMENT ON FUNCTION mana_ai.explain(text, text) IS
+  'what a model would be told about the mission now; makes no call and opens nothing';

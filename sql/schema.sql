@@ -60,6 +60,7 @@ CREATE TABLE mana_ai.mission_schedule (
   decided_at      timestamptz,
   error_kind      text,
   agent_version   bigint,
+  plan_basis_digest text,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
@@ -144,6 +145,7 @@ CREATE TABLE mana_ai.engine_state (
   skipped              int,
   errors               text[],
   settings_fingerprint text,
+  grant_key            text,
   problem              text
 ) WITH (fillfactor = 50);
 

@@ -38,7 +38,7 @@ CREATE FUNCTION mana_ai.status(
   OUT last_tick_at timestamptz, OUT last_tick_finished timestamptz, OUT last_tick_by text,
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
-  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text)
+  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -51,7 +51,8 @@ SET search_path = pg_catalog, pg_temp AS $$
          (SELECT count(DISTINCT (d.user_id, d.table_name, d.record_id))
             FROM mana_ai.dirty_records d),
          w.trigger_errors,
-         mana_ai.attached_table()::text
+         mana_ai.attached_table()::text,
+         coalesce(e.grant_key, 'not configured')
     FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -159,6 +160,9 @@ BEGIN
     RETURN format('backing off until %s after %s %s: %s', s.not_before, s.attempts,
                   CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
                   coalesce(s.error_kind, 'crashed'));
+  ELSIF s.not_before > clock_timestamp() AND s.decision = 'skipped-encrypted' THEN
+    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s',
+                  coalesce(s.error_kind, 'unknown'));
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;

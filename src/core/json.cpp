@@ -92,6 +92,73 @@ std::string dump_json(const Json& value) {
     return value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
+namespace {
+
+// What JSON wants in place of a byte; null: the byte itself.
+const char* escape_of(char c, char (&buffer)[7]) noexcept {
+    switch (c) {
+        case '"':
+            return "\\\"";
+        case '\\':
+            return "\\\\";
+        case '\b':
+            return "\\b";
+        case '\f':
+            return "\\f";
+        case '\n':
+            return "\\n";
+        case '\r':
+            return "\\r";
+        case '\t':
+            return "\\t";
+        default:
+            break;
+    }
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20) {
+        return nullptr;
+    }
+    static constexpr char kDigits[] = "0123456789abcdef";
+    const char text[] = {'\\', 'u', '0', '0', kDigits[byte >> 4], kDigits[byte & 15], '\0'};
+    std::copy(std::begin(text), std::end(text), std::begin(buffer));
+    return buffer;
+}
+
+template <class Append>
+void quote(std::string_view text, Append append) {
+    append("\"");
+    std::size_t plain = 0;  // bytes that go out as they are
+    char buffer[7];
+    for (std::size_t i = 0; i < text.size();) {
+        const std::size_t length = sequence_length(text.substr(i));
+        const char* instead = length == 0   ? kReplacement.data()
+                              : length == 1 ? escape_of(text[i], buffer)
+                                            : nullptr;
+        if (instead != nullptr) {
+            append(text.substr(i - plain, plain));
+            append(instead);
+            plain = 0;
+            i += 1;
+        } else {
+            plain += length;
+            i += length;
+        }
+    }
+    append(text.substr(text.size() - plain));
+    append("\"");
+}
+
+}  // namespace
+
+std::string json_string(std::string_view text) {
+    std::size_t size = 0;
+    quote(text, [&size](std::string_view part) { size += part.size(); });
+    std::string quoted;
+    quoted.reserve(size);
+    quote(text, [&quoted](std::string_view part) { quoted += part; });
+    return quoted;
+}
+
 void remove_nul(Json& value) {
     if (value.is_string()) {
         auto& text = value.get_ref<std::string&>();

@@ -8,6 +8,7 @@
 
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/core/retry_after.hpp"
+#include "mana_ai/core/wipe.hpp"
 
 namespace mana_ai::core {
 
@@ -290,16 +291,18 @@ bool is_json_object(std::string_view text) {
     return parsed && parsed->is_object();
 }
 
-std::string json_string(std::string_view text) {
-    return dump_json(Json(text));
-}
-
 std::string text_message(std::string_view role, std::string_view text) {
-    std::string message = R"({"role":")";
+    constexpr std::string_view kRole = R"({"role":")";
+    constexpr std::string_view kContent = R"(","content":)";
+    std::string quoted = json_string(text);
+    std::string message;
+    message.reserve(kRole.size() + role.size() + kContent.size() + quoted.size() + 1);
+    message += kRole;
     message += role;
-    message += R"(","content":)";
-    message += json_string(text);
+    message += kContent;
+    message += quoted;
     message += '}';
+    wipe(quoted);
     return message;
 }
 

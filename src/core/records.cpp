@@ -140,6 +140,9 @@ Mission parse_mission(Json record) {
     if (const auto cadence = record.find("cadence"); cadence != record.end()) {
         mission.cadence = std::move(*cadence);
     }
+    if (const auto grant = record.find("grant"); grant != record.end()) {
+        mission.grant = std::move(*grant);
+    }
     if (const auto agent = record.find("agentId"); agent != record.end() && !agent->is_null()) {
         if (!agent->is_string()) {
             mission.agent_id = dump_json(*agent);

@@ -4,6 +4,7 @@
 
 #include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/json.hpp"
+#include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -27,7 +28,7 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
          ELSE 0 END,
-       m.version
+       m.version, s.plan_basis_digest
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -56,6 +57,7 @@ enum Column : size_t {
     kTokens24h,
     kAgentRunning,
     kMissionVersion,
+    kPlanBasisDigest,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -128,6 +130,8 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     if (!row.is_null(kAgentVersion))
         claimed.agent_version = row.number(kAgentVersion);
     claimed.attempts = static_cast<int>(row.number(kAttempts));
+    claimed.previous_decision = row.take_text(kDecision);
+    claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
     claimed.due_at = row.optional_instant(kDueAt);
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
@@ -171,6 +175,9 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
     gates.agent_tokens_24h = row.number(kTokens24h);
     gates.max_unreviewed = pg::settings::max_unreviewed();
+    // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
+    gates.ciphertext_opened =
+        mission.has_ciphertext() && grant_may_open(mission, row.text(kMissionId), request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
     if (decision != core::GateDecision::Ran) {
         skip(row, decision, key.second);
@@ -181,6 +188,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         if (request_.started_by_agent != nullptr)
             (*request_.started_by_agent)[key]++;
     }
+    claimed.by_hand = due_or_not;
     claim(row, std::move(claimed));
 }
 

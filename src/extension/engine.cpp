@@ -68,7 +68,7 @@ Engine::Engine(std::string by)
     : by_(std::move(by)),
       number_(pg::random_uint31()),
       jobs_(loop_),
-      services_{loop_, nullptr, jobs_, catalog_, {}},
+      services_{loop_, nullptr, jobs_, catalog_, grant_key_, {}},
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {
     if (!pg::try_session_lock(pg::LockKey::Engine, number_))
@@ -105,6 +105,7 @@ void Engine::load_settings() {
     explicit_bzero(services_.authorization.data(), services_.authorization.size());
     services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;
     explicit_bzero(key.data(), key.size());
+    grant_key_.load();
 }
 
 bool Engine::begin_tick() {
@@ -207,6 +208,7 @@ void Engine::keep_house(bool thorough) {
         recover_runs_of_dead_engines(number_, now);
         recover_own_runs(now);
         free_missions_after_new_settings(now);
+        record_grant_key_state(grant_key_.state());
         delete_expired_rows(now);
         tools_stale_ = true;
     }
@@ -352,6 +354,9 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
             break;
         case RunOutcome::Discarded:
             counts_.produced++;
+            break;
+        case RunOutcome::Skipped:
+            counts_.skipped++;
             break;
         default:
             if (result.error_kind == core::name(core::ErrorKind::Malformed))

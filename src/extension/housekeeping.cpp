@@ -101,6 +101,14 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
     free_missions.execute({pg::Timestamp{now}});
 }
 
+void record_grant_key_state(const std::string& state) {
+    static pg::Statement remember(R"sql(
+INSERT INTO mana_ai.engine_state AS e (grant_key) VALUES ($1)
+    ON CONFLICT (only_row) DO UPDATE SET grant_key = $1
+ WHERE e.grant_key IS DISTINCT FROM $1)sql");
+    remember.execute({std::string_view(state)});
+}
+
 void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id) {
     static pg::Statement free_missions(R"sql(
 UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at

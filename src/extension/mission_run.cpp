@@ -1,12 +1,18 @@
 #include "mana_ai/extension/mission_run.hpp"
 
 #include "mana_ai/core/backoff.hpp"
+#include "mana_ai/core/gates.hpp"
+#include "mana_ai/core/plan_basis.hpp"
 #include "mana_ai/core/planner_loop.hpp"
 #include "mana_ai/core/prompts.hpp"
+#include "mana_ai/core/web_research.hpp"
+#include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/durable_step.hpp"
+#include "mana_ai/extension/mission_reading.hpp"
 #include "mana_ai/extension/planning.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/write_back.hpp"
+#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -97,28 +103,79 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     co_await write_until_done(services, claimed, std::move(record));
 }
 
+// A provider's error may quote the prompt.
+constexpr char kTextWithheld[] = "(the provider's words are not kept: the run had decrypted texts)";
+
+net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& claimed,
+                               const ReadMission& read, RunResult& result) {
+    result.outcome = RunOutcome::Skipped;
+    result.decision = core::name(core::GateDecision::SkippedEncrypted);
+    result.error_kind = read.unreadable;
+    const core::Instant now = pg::now();
+    DatabaseJobs::Work end = [&] {
+        if (hold_lease(claimed))
+            hold_back(claimed, result, now + pg::settings::tick_interval_us(), now);
+    };
+    co_await write_until_done(services, claimed, std::move(end));
+}
+
+// What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
+std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
+    if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
+        return {};
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    return pg::sha256_hex(
+        core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
+}
+
+bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
+                  const std::string& digest) {
+    return !digest.empty() && digest == claimed.plan_basis_digest && !claimed.by_hand &&
+           !core::wants_web_research(mission) && !core::wants_deep_research(mission);
+}
+
+net::Task<void> run_readable(RunServices& services, const ClaimedMission& claimed,
+                             ReadMission& read, RunResult& result) {
+    const core::Mission& mission = read.opened ? *read.opened : claimed.mission;
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const std::string digest = basis_digest(claimed, read);
+    if (is_unchanged(claimed, mission, digest)) {
+        DatabaseJobs::Work put_off = [&] { put_off_unchanged(claimed, result); };
+        co_await write_until_done(services, claimed, std::move(put_off));
+        co_return;
+    }
+    std::string prompt = core::user_prompt(mission, read.inputs, local_now());
+    core::PlannerLoop planner(core::system_prompt(agent), prompt,
+                              services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
+    core::wipe(prompt);
+    read.wipe();
+    const auto error = co_await plan_mission(services, claimed, planner);
+    take_totals(planner, result);
+    if (error) {
+        Failure reason = provider_failure(services, claimed, *error);
+        if (read.anything_was_decrypted)
+            reason.message = kTextWithheld;
+        co_await record_failure(services, claimed, std::move(reason), result);
+        co_return;
+    }
+    const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
+                            digest};
+    DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
+    co_await write_until_done(services, claimed, std::move(write));
+}
+
 }  // namespace
 
 net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed,
                             RunResult& result) {
-    // What the mission reads (docs/contract/inputs.md) is resolved here, before the prompts.
-    const std::vector<core::ResolvedInput> inputs;
-    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     std::exception_ptr failure;
     try {
-        core::PlannerLoop planner(
-            core::system_prompt(agent), core::user_prompt(claimed.mission, inputs, local_now()),
-            services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
-        const auto error = co_await plan_mission(services, claimed, planner);
-        take_totals(planner, result);
-        if (error) {
-            Failure reason = provider_failure(services, claimed, *error);
-            co_await record_failure(services, claimed, std::move(reason), result);
-        } else {
-            const FinishedPlan plan{planner.steps(), planner.summary()};
-            DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
-            co_await write_until_done(services, claimed, std::move(write));
-        }
+        ReadMission read;
+        co_await read_mission(services, claimed, read);
+        if (read.unreadable.empty())
+            co_await run_readable(services, claimed, read, result);
+        else
+            co_await end_unreadable(services, claimed, read, result);
     } catch (...) {
         failure = std::current_exception();
     }

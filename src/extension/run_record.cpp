@@ -77,7 +77,7 @@ void finish_run(const ClaimedMission& claimed, const RunResult& result, core::In
     static pg::Statement finish(R"sql(
 UPDATE mana_ai.runs
    SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
-       error_kind = $8, error_message = $9, lease_owner = NULL
+       error_kind = $8, error_message = $9, lease_owner = NULL, decision = $11
  WHERE user_id = $1 AND run_id = $2::uuid AND outcome = $10)sql");
     const auto iteration_id = non_empty(result.iteration_id);
     const auto error_kind = non_empty(result.error_kind);
@@ -86,7 +86,7 @@ UPDATE mana_ai.runs
                     std::string_view(name(result.outcome)), pg::Timestamp{now},
                     int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
                     pg::text_or_null(error_kind), pg::text_or_null(error_message),
-                    std::string_view("running")});
+                    std::string_view("running"), std::string_view(result.decision)});
 }
 
 void release_lease(const ClaimedMission& claimed) {
@@ -112,6 +112,30 @@ UPDATE mana_ai.mission_schedule
         {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
          int64_t{claimed.engine}, std::string_view(claimed.run_id), pg::Timestamp{not_before},
          std::string_view(error_kind), pg::Timestamp{now},
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+}
+
+void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
+               core::Instant now) {
+    if (claimed.previous_decision == result.decision) {
+        static pg::Statement forget_run(
+            "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
+        forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+    } else {
+        finish_run(claimed, result, now);
+    }
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, error_kind = $7,
+       not_before = $8, agent_version = $9,
+       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $8) END
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    const auto error_kind = non_empty(result.error_kind);
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id),
+         std::string_view(result.decision), pg::Timestamp{now}, pg::text_or_null(error_kind),
+         pg::Timestamp{not_before},
          claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
 }
 

@@ -6,6 +6,7 @@
 #include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/core/records.hpp"
+#include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
@@ -110,6 +111,8 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
         gates.agent_running = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
         gates.agent_tokens_24h = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3);
         gates.max_unreviewed = pg::settings::max_unreviewed();
+        gates.ciphertext_opened =
+            mission.has_ciphertext() && grant_may_open(mission, mission.id, pg::now());
         const char* word = core::name(core::judge_gates(gates));
         return pg::guarded([word] { return CStringGetTextDatum(word); });
     });

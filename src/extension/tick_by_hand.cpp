@@ -154,7 +154,8 @@ void run_one_mission(const std::string& user_id, const std::string& mission_id, 
     });
     answer.has_result = true;
     if (const auto& result = engine.last_result()) {
-        put_text(answer.outcome, sizeof(answer.outcome), name(result->outcome));
+        put_text(answer.outcome, sizeof(answer.outcome),
+                 result->outcome == RunOutcome::Skipped ? result->decision : name(result->outcome));
         put_text(answer.iteration_id, sizeof(answer.iteration_id), result->iteration_id);
         answer.steps = result->steps;
         answer.rounds = result->rounds;

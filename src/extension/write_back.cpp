@@ -4,6 +4,7 @@
 #include <map>
 
 #include "mana_ai/core/cadence.hpp"
+#include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/iteration.hpp"
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/extension/run_record.hpp"
@@ -161,44 +162,95 @@ SELECT 1 FROM mana_ai.mission_snapshots
 
 }  // namespace
 
-void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
-    const auto newest = lock_newest_record(claimed);
+namespace {
+
+// What both kinds of writing begin with. Nullopt: the mission is no longer ours to write, and the
+// run has been ended as discarded.
+std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, core::Instant now,
+                                               RunResult& result) {
+    auto newest = lock_newest_record(claimed);
     const bool ours = hold_lease(claimed);
-    const core::Instant now = pg::now();
-    if (!ours || !newest || !newest->active) {
-        result.outcome = RunOutcome::Discarded;
-        result.iteration_id.clear();
-        finish_run(claimed, result, now);
-        if (ours)
-            release_lease(claimed);
-        return;
+    if (ours && newest && newest->active) {
+        refuse_if_dirty(claimed);
+        return newest;
     }
+    result.outcome = RunOutcome::Discarded;
+    result.iteration_id.clear();
+    finish_run(claimed, result, now);
+    if (ours)
+        release_lease(claimed);
+    return std::nullopt;
+}
 
-    refuse_if_dirty(claimed);
-    const core::Instant written_at = instant_of_writing(now, newest->newest_clock);
+std::optional<std::string> next_run_after(const NewestRecord& newest, core::Instant now) {
     const pg::PostgresTimeZone zone(pg::settings::timezone());
-    const core::NextRun next = core::next_run(newest->cadence, whole_millis(now), zone);
-    std::optional<std::string> next_run_at;
-    if (next.at)
-        next_run_at = core::to_iso_millis(*next.at);
-    const std::string updated_at = core::to_iso_millis(written_at);
+    const core::NextRun next = core::next_run(newest.cadence, whole_millis(now), zone);
+    if (!next.at)
+        return std::nullopt;
+    return core::to_iso_millis(*next.at);
+}
 
+void remember_basis(const ClaimedMission& claimed, const std::string& digest) {
+    static pg::Statement remember(R"sql(
+UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
+ WHERE user_id = $1 AND mission_id = $2 AND plan_basis_digest IS DISTINCT FROM nullif($3, ''))sql");
+    remember.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      std::string_view(digest)});
+}
+
+}  // namespace
+
+void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
+    const core::Instant now = pg::now();
+    const auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return;
+    const std::string updated_at =
+        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
     const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
                                      plan.summary};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const std::string actor =
-        core::dump_json(core::build_actor(agent, claimed.mission, claimed.iteration_id, false));
+    const std::string actor = core::dump_json(core::build_actor(
+        agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));
     const core::Json stamps = {
         {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
-
-    const std::string data = changed_fields(claimed, iteration, next_run_at, updated_at);
+    const std::string data =
+        changed_fields(claimed, iteration, next_run_after(*newest, now), updated_at);
     insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
-
     check_taken_over(claimed, *newest, updated_at);
 
     result.outcome = RunOutcome::Planned;
     result.iteration_id = claimed.iteration_id;
+    finish_run(claimed, result, now);
+    remember_basis(claimed, plan.basis_digest);
+    release_lease(claimed);
+}
+
+void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {
+    const core::Instant now = pg::now();
+    result.decision = core::name(core::GateDecision::SkippedUnchanged);
+    const auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return;
+    result.outcome = RunOutcome::Skipped;
+    // What was found unchanged has changed meanwhile: it is looked at again at once.
+    if (newest->version != claimed.mission_version) {
+        hold_back(claimed, result, now, now);
+        return;
+    }
+    const std::string updated_at =
+        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const auto next_run_at = next_run_after(*newest, now);
+    const core::Json data = {{"nextRunAt", next_run_at ? core::Json(*next_run_at) : core::Json()},
+                             {"updatedAt", updated_at}};
+    const core::Json stamps = {{"nextRunAt", updated_at}, {"updatedAt", updated_at}};
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
+    insert_change(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
+                  core::dump_json(actor));
+    check_taken_over(claimed, *newest, updated_at);
+
     finish_run(claimed, result, now);
     release_lease(claimed);
 }

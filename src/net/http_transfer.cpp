@@ -77,6 +77,7 @@ HttpTransfer::~HttpTransfer() {
     for (std::string& line : request_.headers) {
         core::wipe(line);
     }
+    core::wipe(request_.body);  // prompts may hold what a user encrypted
 }
 
 void HttpTransfer::await(std::coroutine_handle<> handle) {

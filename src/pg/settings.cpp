@@ -7,13 +7,12 @@
 #include <fstream>
 
 #include "mana_ai/net/base_url.hpp"
+#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
 #include "commands/dbcommands.h"
-#include "common/cryptohash.h"
-#include "common/sha2.h"
 #include "pgtime.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
@@ -449,26 +448,12 @@ std::string fingerprint() {
     std::string text = llm_url() + '\n' + planner_model() + '\n' + proxy() + '\n' + api_url() +
                        '\n' + research_url() + '\n' + grant_private_key_file() + '\n';
     std::string key = service_key(problem);
-    uint8 digest[PG_SHA256_DIGEST_LENGTH];
     text += key;
-    const bool hashed = guarded([&] {
-        pg_cryptohash_ctx* context = pg_cryptohash_create(PG_SHA256);
-        const bool done = context != nullptr && pg_cryptohash_init(context) >= 0 &&
-                          pg_cryptohash_update(context, reinterpret_cast<const uint8*>(text.data()),
-                                               text.size()) >= 0 &&
-                          pg_cryptohash_final(context, digest, sizeof(digest)) >= 0;
-        pg_cryptohash_free(context);
-        return done;
-    });
+    std::string hex = sha256_hex(text);
     explicit_bzero(text.data(), text.size());
     explicit_bzero(key.data(), key.size());
-    std::string hex;
-    static constexpr char kDigits[] = "0123456789abcdef";
     // Eight bytes tell a change from no change and are too few to attack the key from.
-    for (int i = 0; hashed && i < 8; i++) {
-        hex += kDigits[digest[i] >> 4];
-        hex += kDigits[digest[i] & 15];
-    }
+    hex.resize(16);
     return hex;
 }
 

@@ -7,7 +7,7 @@
 #include <string_view>
 #include <variant>
 
-#include "../unit/crypto/client_side.hpp"
+#include "../client/client_side.hpp"
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/crypto/encrypted_value.hpp"
 #include "mana_ai/crypto/json_text.hpp"

@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "../unit/crypto/client_side.hpp"
+#include "../client/client_side.hpp"
 #include "../unit/crypto/grant_vectors.hpp"
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/crypto/base64.hpp"

@@ -21,6 +21,10 @@ std::optional<Json> parse_json(std::string_view text) noexcept;
 // Compact JSON text. Invalid UTF-8 inside strings becomes U+FFFD instead of an exception.
 std::string dump_json(const Json& value);
 
+// The text as a JSON string, quotes included. An invalid byte becomes U+FFFD. Made in one buffer of
+// the right size: nothing of a secret text stays behind elsewhere.
+std::string json_string(std::string_view text);
+
 // Removes U+0000 from all strings and object keys, since neither text nor jsonb can hold it.
 void remove_nul(Json& value);
 

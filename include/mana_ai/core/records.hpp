@@ -47,6 +47,7 @@ struct Mission {
     Json cadence;                     // as the client wrote it
     Json iterations = Json::array();  // always an array; its elements may be anything
     std::optional<std::string> agent_id;
+    Json grant;  // as the client wrote it; null if there is none
     // English, for mission_problems; quote nothing of the record.
     std::vector<std::string> problems;
 
@@ -54,7 +55,7 @@ struct Mission {
     bool has_ciphertext() const noexcept;
 };
 
-// Takes the record by value: inputs and iterations are moved out of an rvalue. Never throws on any
+// Takes the record by value: inputs, iterations and grant are moved out of an rvalue. Never throws on any
 // JSON value. An agentId of a wrong type is kept as its JSON text: it names no agent, so the
 // mission does not run, instead of running without policy and budget.
 Mission parse_mission(Json record);

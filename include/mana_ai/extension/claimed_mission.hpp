@@ -21,6 +21,9 @@ struct ClaimedMission {
     int64_t mission_version = 0;  // of the records that the run reads
     std::optional<int64_t> agent_version;
     int attempts = 0;  // failures in a row before this run
+    std::string previous_decision;  // of the gates, at the last look; empty = none yet
+    std::string plan_basis_digest;  // of the last plan; empty = not known
+    bool by_hand = false;           // asked for by name, so it runs whether anything changed or not
     std::optional<core::Instant> due_at;
     core::Instant started_at = 0;
     core::Instant lease_expires_at = 0;

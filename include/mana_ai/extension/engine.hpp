@@ -121,6 +121,7 @@ class Engine {
     std::string proxy_;  // of http_
     DatabaseJobs jobs_;
     core::ToolCatalog catalog_;
+    GrantKey grant_key_;
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
 

@@ -9,6 +9,7 @@
 #include "mana_ai/core/tool_catalog.hpp"
 #include "mana_ai/extension/claimed_mission.hpp"
 #include "mana_ai/extension/database_jobs.hpp"
+#include "mana_ai/extension/grant_key.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
 #include "mana_ai/net/task.hpp"
@@ -21,6 +22,7 @@ struct RunServices {
     net::HttpClient* http;  // stays the same while a run is under way
     DatabaseJobs& jobs;
     core::ToolCatalog& catalog;
+    const GrantKey& grant_key;
     std::string authorization;  // complete header line with the service key, or empty; a secret
     // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the
     // newest reply of any of their runs: runs of one agent must see each other's replies.

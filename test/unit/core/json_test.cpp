@@ -95,4 +95,26 @@ TEST(StringOr, FallsBackOnAnythingButAString) {
 }
 
 }  // namespace
+TEST(Json, QuotesTextsAsTheSerializerDoes) {
+    std::string every_byte_below_0x80;
+    for (char c = 0; c < 0x7f; ++c) {
+        every_byte_below_0x80 += c;
+    }
+    for (const std::string& text :
+         {std::string(), std::string("plain"), every_byte_below_0x80, std::string("ä€😀\x7f"),
+          std::string("\"\\/\"", 4), std::string(1 << 20, '"')}) {
+        EXPECT_EQ(json_string(text), dump_json(Json(text)));
+    }
+}
+
+TEST(Json, QuotedTextsAreAlwaysValid) {
+    for (const std::string& text :
+         {std::string("\xff"), std::string("a\xc3"), std::string("\xed\xa0\x80z"),
+          std::string("\xf0\x9f\x98"), std::string("\0\x80\0", 3)}) {
+        const auto parsed = parse_json(json_string(text));
+        ASSERT_TRUE(parsed && parsed->is_string());
+        EXPECT_NE(parsed->get_ref<const std::string&>().find("\ufffd"), std::string::npos);
+    }
+}
+
 }  // namespace mana_ai::core

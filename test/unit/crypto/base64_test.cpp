@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client_side.hpp"
+#include "../../client/client_side.hpp"
 
 namespace mana_ai::crypto {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "client_side.hpp"
+#include "../../client/client_side.hpp"
 #include "grant_vectors.hpp"
 #include "mana_ai/crypto/base64.hpp"
 

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "client_side.hpp"
+#include "../../client/client_side.hpp"
 #include "grant_vectors.hpp"
 #include "mana_ai/crypto/encrypted_value.hpp"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <variant>
 
-#include "client_side.hpp"
+#include "../../client/client_side.hpp"
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/crypto/grant.hpp"
 #include "mana_ai/crypto/private_key.hpp"

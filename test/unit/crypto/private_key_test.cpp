@@ -14,7 +14,7 @@
 #include <memory>
 #include <string>
 
-#include "client_side.hpp"
+#include "../../client/client_side.hpp"
 #include "grant_vectors.hpp"
 #include "mana_ai/crypto/base64.hpp"
 

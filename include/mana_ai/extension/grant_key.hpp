@@ -1,0 +1,31 @@
+// The private key of this server that users wrap mission keys for
+// (docs/contract/inputs.md, Mission key grant; docs/security.md).
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "mana_ai/crypto/private_key.hpp"
+
+namespace mana_ai {
+
+// Read once per process and again at every reload.
+class GrantKey {
+ public:
+    // Reads the file that mana_ai.grant_private_key_file names. A file that cannot be used disables
+    // grants and is logged once, until something about it changes. From the first key on, the
+    // process leaves no core file and nobody may attach to it.
+    void load();
+
+    // Null: no file is configured, or it cannot be used.
+    const crypto::PrivateKey* get() const noexcept { return key_ ? &*key_ : nullptr; }
+
+    // "not configured", "loaded", or why the file cannot be used; for status().
+    const std::string& state() const noexcept { return state_; }
+
+ private:
+    std::optional<crypto::PrivateKey> key_;
+    std::string state_ = "not configured";
+};
+
+}  // namespace mana_ai
