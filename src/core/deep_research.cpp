@@ -42,7 +42,7 @@ std::optional<ResolvedInput> read_answer(const Json& reply) {
     if (text.empty()) {
         return std::nullopt;
     }
-    research::SourceList sources(text + "\n\nQuellen:\n\n");
+    research::SourceList sources(text + "\n\n", "Quellen:\n\n");
     if (const Json* const citations = member(answer, "citations");
         citations != nullptr && citations->is_array()) {
         for (const Json& citation : *citations) {

@@ -70,7 +70,8 @@ void SourceList::add(const Json& source, const char* excerpt_key, const char* da
     const std::string excerpt = line_of(source, excerpt_key, kMaxExcerpt);
     const std::string date = line_of(source, date_key, kMaxDate);
 
-    std::string text = std::to_string(size_ + 1) + ". " + (title.empty() ? "Ohne Titel" : title);
+    std::string text(size_ == 0 ? heading_ : "");
+    text += std::to_string(size_ + 1) + ". " + (title.empty() ? "Ohne Titel" : title);
     if (!excerpt.empty()) {
         text += "\n   " + excerpt;
     }

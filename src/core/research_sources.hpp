@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/core/prompts.hpp"
@@ -26,8 +27,10 @@ std::optional<std::string_view> usable_url(const Json& url) noexcept;
 // Numbered sources, each with what is known about it.
 class SourceList {
  public:
-    // `intro` stands before the first source. Valid UTF-8.
-    explicit SourceList(std::string intro) : content_(std::move(intro)) {}
+    // `text` stands first, the heading before the first source; both are valid UTF-8. The heading
+    // must outlive the list.
+    SourceList(std::string text, std::string_view heading)
+        : content_(std::move(text)), heading_(heading) {}
 
     // `source` is {url, title?, …}. Left out without a usable URL, or if it no longer fits. The
     // keys name its members with an excerpt and a date; null = it has none.
@@ -40,6 +43,7 @@ class SourceList {
 
  private:
     std::string content_;
+    std::string_view heading_;
     std::size_t size_ = 0;
 };
 

@@ -89,7 +89,7 @@ std::vector<std::string> parse_feeds(std::string_view body) {
 }
 
 std::optional<ResolvedInput> parse_articles(std::string_view body) {
-    research::SourceList sources("Gefundene Artikel:\n\n");
+    research::SourceList sources("", "Gefundene Artikel:\n\n");
     for (const Json& article : array_of(body, "articles")) {
         sources.add(article, "excerpt", "publishedAt");
         if (sources.size() == kMaxArticles) {

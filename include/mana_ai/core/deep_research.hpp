@@ -78,10 +78,10 @@ struct ResearchSituation {
     bool gates_open = false;   // the setting is on and wants_deep_research()
     bool has_job = false;      // a row in mana_ai.mission_research_jobs
     bool has_task_id = false;  // false: a crash came between intent and the service's reply
-    std::optional<ResearchStatus> poll;  // this run's; nullopt = not asked yet
-    Instant age = 0;                     // microseconds since the submission
-    Instant timeout = 0;                 // microseconds, mana_ai.deep_research_timeout
-    int times_offered = 0;               // runs that began to plan with the answer so far
+    std::optional<ResearchStatus> poll = std::nullopt;  // this run's; nullopt = not asked yet
+    Instant age = 0;                                    // microseconds since the submission
+    Instant timeout = 0;    // microseconds, mana_ai.deep_research_timeout
+    int times_offered = 0;  // runs that began to plan with the answer so far
 };
 
 // The table of the page. A job that was paid for is followed to its end even when the gates have
