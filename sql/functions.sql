@@ -29,7 +29,8 @@ AS 'MODULE_PATHNAME', 'mana_ai_record_problems';
 
 -- The decision of the gates on a mission as the worker would take it now.
 CREATE FUNCTION mana_ai.gate_decision(
-  mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint)
+  mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint,
+  research_pending boolean DEFAULT false)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_gate_decision';
 

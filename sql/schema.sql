@@ -46,6 +46,8 @@ CREATE TABLE mana_ai.record_tombstones (
 
 -- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
 -- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.
+-- research_spent: long research was ordered and came to nothing; no more is ordered until there is a
+-- new iteration.
 CREATE TABLE mana_ai.mission_schedule (
   user_id         text COLLATE "C" NOT NULL,
   mission_id      text COLLATE "C" NOT NULL,
@@ -61,6 +63,7 @@ CREATE TABLE mana_ai.mission_schedule (
   error_kind      text,
   agent_version   bigint,
   plan_basis_digest text,
+  research_spent  boolean     NOT NULL DEFAULT false,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);

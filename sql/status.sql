@@ -38,7 +38,8 @@ CREATE FUNCTION mana_ai.status(
   OUT last_tick_at timestamptz, OUT last_tick_finished timestamptz, OUT last_tick_by text,
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
-  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text)
+  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
+  OUT research_jobs int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -52,7 +53,8 @@ SET search_path = pg_catalog, pg_temp AS $$
             FROM mana_ai.dirty_records d),
          w.trigger_errors,
          mana_ai.attached_table()::text,
-         coalesce(e.grant_key, 'not configured')
+         coalesce(e.grant_key, 'not configured'),
+         (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting')
     FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -91,6 +93,7 @@ DECLARE
   m       mana_ai.mission_snapshots%ROWTYPE;
   s       mana_ai.mission_schedule%ROWTYPE;
   a       jsonb;
+  j       mana_ai.mission_research_jobs%ROWTYPE;
   running int;
   tokens  bigint;
   gate    text;
@@ -135,7 +138,9 @@ BEGIN
   SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
    WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id
      AND u.ts > clock_timestamp() - interval '24 hours';
-  gate := mana_ai.gate_decision(m.record, a, running, tokens);
+  SELECT * INTO j FROM mana_ai.mission_research_jobs x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting');
   name := coalesce(a ->> 'name', s.agent_id);
   CASE gate
     WHEN 'skipped-agent-missing' THEN
@@ -154,6 +159,9 @@ BEGIN
     WHEN 'skipped-unreviewed' THEN
       RETURN format('%s or more iterations wait for the user''s review',
                     current_setting('mana_ai.max_unreviewed'));
+    WHEN 'skipped-research' THEN
+      RETURN format('waiting for research since %s, %s', j.submitted_at,
+                    coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
   IF s.attempts > 0 AND s.not_before > clock_timestamp() THEN

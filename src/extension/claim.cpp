@@ -28,7 +28,8 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
          ELSE 0 END,
-       m.version, s.plan_basis_digest
+       m.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
+       j.offered
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -38,6 +39,8 @@ constexpr char kSelectJoins[] = R"sql(
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
                       WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) a ON true
+  LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_research_jobs x
+                      WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) j ON true
  ORDER BY s.wake_at
 )sql";
 
@@ -58,19 +61,43 @@ enum Column : size_t {
     kAgentRunning,
     kMissionVersion,
     kPlanBasisDigest,
+    kResearchSpent,
+    kJobState,
+    kJobTask,
+    kJobWaitingSince,
+    kJobOffered,
 };
 
 // What the rows of one pass become; written with one statement each.
 struct Writes {
     std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
     std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent;
-    std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version;
+    std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
     std::vector<std::string> park_user, park_mission;  // nothing to do for now
 };
 
 core::Json parse_record(const std::string& text) {
     return core::parse_json(text).value_or(core::Json::object());
+}
+
+std::optional<ResearchJob> research_job_of(const pg::Row& row) {
+    if (row.is_null(kJobState))
+        return std::nullopt;
+    ResearchJob job;
+    if (const auto state = core::research_job_state_from_name(row.text(kJobState))) {
+        job.state = *state;
+        job.task_id = row.text(kJobTask);
+    }
+    job.waiting_since = row.optional_instant(kJobWaitingSince).value_or(0);
+    job.offered = static_cast<int>(row.number(kJobOffered));
+    return job;
+}
+
+// Research that a due mission waits for. Past its time the run gives it up.
+bool is_research_pending(const std::optional<ResearchJob>& job, core::Instant now) {
+    return job && !job->task_id.empty() && job->state == core::ResearchJobState::Waiting &&
+           !has_waited_too_long(job->waiting_since, now);
 }
 
 class Pass {
@@ -84,7 +111,8 @@ class Pass {
 
  private:
     int running_of(const AgentKey& key, int64_t in_database);
-    void skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id);
+    void skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id,
+              core::Instant until);
     void claim(pg::Row& row, ClaimedMission claimed);
 
     const ClaimRequest& request_;
@@ -102,12 +130,14 @@ int Pass::running_of(const AgentKey& key, int64_t in_database) {
     return count;
 }
 
-void Pass::skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id) {
+void Pass::skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id,
+                core::Instant until) {
     const std::string word = core::name(decision);
     result.skipped.push_back({row.text(kUserId), row.text(kMissionId), agent_id, word});
     writes_.skip_user.push_back(row.text(kUserId));
     writes_.skip_mission.push_back(row.text(kMissionId));
     writes_.skip_decision.push_back(word);
+    writes_.skip_until.push_back(std::to_string(until));
     writes_.skip_agent_version.push_back(
         row.is_null(kAgentVersion) ? "0" : std::to_string(row.number(kAgentVersion)));
     // The history shows when a mission began to be held back, not every look at it since.
@@ -132,6 +162,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.attempts = static_cast<int>(row.number(kAttempts));
     claimed.previous_decision = row.take_text(kDecision);
     claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
+    claimed.research_spent = row.number(kResearchSpent) != 0;
     claimed.due_at = row.optional_instant(kDueAt);
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
@@ -178,9 +209,18 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
     gates.ciphertext_opened =
         mission.has_ciphertext() && grant_may_open(mission, row.text(kMissionId), request_.now);
+    claimed.research_job = research_job_of(row);
+    // A run that was asked for by hand looks for itself whether the answer has come.
+    gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
+    if (decision == core::GateDecision::SkippedResearch) {
+        // The poll that gets the answer sets the mission free.
+        skip(row, decision, key.second,
+             claimed.research_job->waiting_since + pg::settings::deep_research_timeout_us());
+        return;
+    }
     if (decision != core::GateDecision::Ran) {
-        skip(row, decision, key.second);
+        skip(row, decision, key.second, request_.look_again_at);
         return;
     }
     if (agent != nullptr) {
@@ -215,13 +255,14 @@ UPDATE mana_ai.mission_schedule s
         static pg::Statement hold_back(R"sql(
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = k.decision, decided_at = $1,
-       agent_version = k.agent_version::bigint, not_before = $2,
-       wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $2) END
-  FROM unnest($3, $4, $5, $6) AS k(user_id, mission_id, decision, agent_version)
+       agent_version = k.agent_version::bigint, not_before = k.until,
+       wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, k.until) END
+  FROM (SELECT u.*, timestamptz 'epoch' + u.micros::bigint * interval '1 microsecond' AS until
+          FROM unnest($2, $3, $4, $5, $6)
+               AS u(user_id, mission_id, decision, agent_version, micros)) k
  WHERE s.user_id = k.user_id AND s.mission_id = k.mission_id)sql");
-        hold_back.execute({now, pg::Timestamp{request_.look_again_at}, &writes_.skip_user,
-                           &writes_.skip_mission, &writes_.skip_decision,
-                           &writes_.skip_agent_version});
+        hold_back.execute({now, &writes_.skip_user, &writes_.skip_mission, &writes_.skip_decision,
+                           &writes_.skip_agent_version, &writes_.skip_until});
     }
     if (!writes_.first_user.empty()) {
         static pg::Statement record_skip(R"sql(

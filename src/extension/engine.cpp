@@ -10,6 +10,7 @@
 #include "mana_ai/extension/housekeeping.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/tool_table.hpp"
+#include "mana_ai/net/secret.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -33,10 +34,12 @@ constexpr int kFlushesPerTurn = 4;  // database steps before the network gets it
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
-// Longer than the longest possible run: every round with both retries and both waits.
+// Longer than the longest possible run: research, and every round with both retries and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
-    return kPlannerRounds * kCallsPerRound *
+    constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
+    return kResearch +
+           kPlannerRounds * kCallsPerRound *
                (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
            core::kMicrosPerMinute;
 }
@@ -68,7 +71,8 @@ Engine::Engine(std::string by)
     : by_(std::move(by)),
       number_(pg::random_uint31()),
       jobs_(loop_),
-      services_{loop_, nullptr, jobs_, catalog_, grant_key_, {}},
+      services_{loop_, nullptr, jobs_, catalog_, grant_key_, {}, {}},
+      polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {
     if (!pg::try_session_lock(pg::LockKey::Engine, number_))
@@ -80,10 +84,10 @@ Engine::Engine(std::string by)
 // Idle connections of another proxy must not be used again; those in use end with their runs.
 void Engine::renew_http_client() {
     const std::string proxy = pg::settings::proxy();
-    if (!runs_.empty() || (http_ != nullptr && proxy == proxy_))
+    if (is_busy() || (http_ != nullptr && proxy == proxy_))
         return;
     net::HttpClientOptions options;
-    options.max_connections_total = pg::settings::kMaxConcurrency;
+    options.max_connections_total = pg::settings::kMaxConcurrency + ResearchPolls::kMaxUnderWay;
     options.max_connections_per_host = pg::settings::kMaxConcurrency;
     options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
     options.proxy = proxy;
@@ -94,7 +98,8 @@ void Engine::renew_http_client() {
 
 Engine::~Engine() {
     loop_.cancel_all();
-    explicit_bzero(services_.authorization.data(), services_.authorization.size());
+    core::wipe(services_.authorization);
+    core::wipe(services_.service_key);
 }
 
 void Engine::load_settings() {
@@ -102,8 +107,10 @@ void Engine::load_settings() {
     std::string key = pg::settings::service_key(problem);
     if (!problem.empty())
         pg::log_warning("calls go out without a service key: " + problem);
-    explicit_bzero(services_.authorization.data(), services_.authorization.size());
+    core::wipe(services_.authorization);
+    core::wipe(services_.service_key);
     services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;
+    services_.service_key = key.empty() ? "" : "X-Service-Key: " + key;
     explicit_bzero(key.data(), key.size());
     grant_key_.load();
 }
@@ -146,7 +153,7 @@ void Engine::roll_tick() {
 void Engine::forget_due_missions() {
     work_left_ = false;
     agents_with_room_.clear();
-    if (runs_.empty())
+    if (!is_busy())
         release_tick();
 }
 
@@ -210,6 +217,7 @@ void Engine::keep_house(bool thorough) {
         free_missions_after_new_settings(now);
         record_grant_key_state(grant_key_.state());
         delete_expired_rows(now);
+        delete_orphaned_research(now);
         tools_stale_ = true;
     }
     transaction.commit();
@@ -258,7 +266,8 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     request.limit = limit;
     request.engine = number_;
     request.lease_expires_at = request.now + longest_run();
-    request.look_again_at = request.now + pg::settings::tick_interval_us();
+    // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
+    request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
     request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
     return request;
 }
@@ -274,6 +283,7 @@ void Engine::start_due_missions(core::Instant due_until) {
             if (limit > 0)
                 result = claim_due_missions(claim_request(due_until, limit));
             next_wake_at_ = mana_ai::next_wake_at();
+            polls_.look();
             transaction.commit();
         }
         const bool more = limit > 0 && result.looked_at == limit;
@@ -282,14 +292,23 @@ void Engine::start_due_missions(core::Instant due_until) {
         start_runs(std::move(result));
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
-            return;
+            break;
         }
         if (!more) {
             pause_for_locked_rows(due_until);
-            return;
+            break;
         }
         run_ready();
     }
+    start_due_polls();
+}
+
+void Engine::start_due_polls() {
+    const core::Instant now = pg::now();
+    if (!polls_.has_due(now))
+        return;
+    renew_http_client();
+    polls_.start_due(now);
 }
 
 // A due row that an open transaction has locked is passed over by the claim but still stands in the
@@ -357,6 +376,7 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
             break;
         case RunOutcome::Skipped:
             counts_.skipped++;
+            polls_.expect(pg::now());
             break;
         default:
             if (result.error_kind == core::name(core::ErrorKind::Malformed))
@@ -379,6 +399,7 @@ void Engine::run_ready() {
         loop_.run_ready();
         pg::check_for_interrupts();
     }
+    work_left_ |= polls_.take_freed();
 }
 
 std::optional<int64_t> Engine::timeout_us() const {
@@ -393,6 +414,7 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     for (const auto& [run_id, run] : runs_)
         note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
     runs_.clear();
+    polls_.forget();
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
     transaction.commit();

@@ -7,10 +7,12 @@
 #include "mana_ai/core/prompts.hpp"
 #include "mana_ai/core/web_research.hpp"
 #include "mana_ai/core/wipe.hpp"
+#include "mana_ai/extension/deep_research.hpp"
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/mission_reading.hpp"
 #include "mana_ai/extension/planning.hpp"
 #include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/extension/web_research.hpp"
 #include "mana_ai/extension/write_back.hpp"
 #include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/error.hpp"
@@ -144,6 +146,18 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await write_until_done(services, claimed, std::move(put_off));
         co_return;
     }
+    ResearchOutcome research = co_await deep_research(services, claimed, mission);
+    if (research.wait) {
+        co_await end_run_waiting(services, claimed, result);
+        co_return;
+    }
+    if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
+        std::string query = core::research_query(mission);
+        std::string user_id = claimed.user_id;
+        research.answer = co_await research_web(services, std::move(user_id), std::move(query));
+    }
+    if (research.answer)
+        read.inputs.push_back(std::move(*research.answer));
     std::string prompt = core::user_prompt(mission, read.inputs, local_now());
     core::PlannerLoop planner(core::system_prompt(agent), prompt,
                               services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));

@@ -132,6 +132,7 @@ void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     set(columns.user_id, true, user_id);
     set(columns.mission_id, true, mission_id);
     set(columns.attempts, true, Int32GetDatum(0));
+    set(columns.research_spent, true, BoolGetDatum(false));
     pg::insert_row(schedule, values, nulls);
 }
 

@@ -82,7 +82,8 @@ const OwnTables& own_tables() {
                       column(schedule, "not_before"),
                       column(schedule, "agent_id"),
                       column(schedule, "lease_owner"),
-                      column(schedule, "attempts")};
+                      column(schedule, "attempts"),
+                      column(schedule, "research_spent")};
     tables = found;
     valid = true;
     return tables;

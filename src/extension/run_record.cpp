@@ -139,6 +139,25 @@ UPDATE mana_ai.mission_schedule
          claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
 }
 
+void release_lease_for_research(const ClaimedMission& claimed, const std::string& decision,
+                                core::Instant longest_wait, core::Instant now) {
+    // If the answer has come since the run asked for it, there is nothing to wait for.
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, not_before = w.until,
+       wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, w.until) END,
+       agent_version = $8
+  FROM (SELECT (SELECT j.waiting_since + $7 * interval '1 microsecond'
+                  FROM mana_ai.mission_research_jobs j
+                 WHERE j.user_id = $1 AND j.mission_id = $2 AND j.state = 'waiting') AS until) w
+ WHERE s.user_id = $1 AND s.mission_id = $2 AND s.lease_owner = $3 AND s.run_id = $4::uuid)sql");
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id), std::string_view(decision),
+         pg::Timestamp{now}, longest_wait,
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+}
+
 int running_runs_of(uint32_t engine) {
     static pg::Statement count_running(R"sql(
 SELECT count(*) FROM mana_ai.runs WHERE lease_owner = $1 AND outcome = 'running')sql");

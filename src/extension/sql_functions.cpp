@@ -113,6 +113,7 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
         gates.max_unreviewed = pg::settings::max_unreviewed();
         gates.ciphertext_opened =
             mission.has_ciphertext() && grant_may_open(mission, mission.id, pg::now());
+        gates.research_pending = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
         const char* word = core::name(core::judge_gates(gates));
         return pg::guarded([word] { return CStringGetTextDatum(word); });
     });

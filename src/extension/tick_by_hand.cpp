@@ -94,7 +94,7 @@ void put_counts(const TickCounts& counts, Answer& answer) {
 void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_until) {
     constexpr core::Instant kLongestWait = core::kMicrosPerSecond;
     engine.run_ready();
-    while (engine.in_flight() > 0 || engine.work_left()) {
+    while (engine.is_busy() || engine.work_left()) {
         if (engine.work_left() && engine.has_room())
             engine.start_due_missions(due_until);
         wait_set.wait(std::min(engine.timeout_us().value_or(kLongestWait), kLongestWait));

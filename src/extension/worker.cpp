@@ -99,7 +99,7 @@ void Worker::pass() {
         case Fit::OtherVersion:
             // The tables are not those that this library was built for; after a restart of the
             // server they are. Runs in flight could not be written back either.
-            if (engine_.in_flight() > 0)
+            if (engine_.is_busy())
                 engine_.abandon_runs(std::nullopt);
             engine_.forget_due_missions();
             problem_ = "version";
@@ -122,7 +122,7 @@ void Worker::pass() {
         engine_.roll_tick();
     keep_house(thorough, now);
     engine_.start_due_missions(now);
-    if (engine_.in_flight() == 0)
+    if (!engine_.is_busy())
         engine_.end_tick();
 }
 
@@ -149,6 +149,8 @@ core::Instant Worker::next_pass_at() const {
     else if (problem_.empty() && pg::settings::tick_enabled() && engine_.has_room() &&
              engine_.next_wake_at())
         at = std::min(at, *engine_.next_wake_at());
+    if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_poll_at())
+        at = std::min(at, *engine_.next_poll_at());
     return std::max({at, last_pass_ + kShortestPause, retry_pass_at_, overlap_until_});
 }
 
@@ -185,7 +187,7 @@ void Worker::turn() {
     }
     pg::check_for_interrupts();
     engine_.run_ready();
-    if (engine_.in_tick() && engine_.in_flight() == 0 && !engine_.work_left())
+    if (engine_.in_tick() && !engine_.is_busy() && !engine_.work_left())
         engine_.end_tick();
     if (engine_.take_database_trouble())
         pass_wanted_ = true;

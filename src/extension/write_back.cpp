@@ -225,6 +225,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     finish_run(claimed, result, now);
     remember_basis(claimed, plan.basis_digest);
     release_lease(claimed);
+    if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
+        close_research(claimed.user_id, claimed.mission_id);
 }
 
 void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {

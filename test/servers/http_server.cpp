@@ -31,6 +31,14 @@ void check(int result, const char* what) {
     }
 }
 
+bool matches(std::string_view route, std::string_view path) {
+    if (route.ends_with('*')) {
+        route.remove_suffix(1);
+        return path.starts_with(route);
+    }
+    return path == route;
+}
+
 /// Tests open thousands of connections; the usual soft limit is 1024.
 void raise_descriptor_limit() {
     rlimit limit{};
@@ -238,7 +246,7 @@ void HttpServer::dispatch(Connection& connection) {
     connection.counted = false;
     connection.close_when_sent = same_text(request.header("Connection"), "close");
     const auto found = std::find_if(routes_.begin(), routes_.end(), [&](const Route& route) {
-        return route.method == request.method && route.path == request.path;
+        return route.method == request.method && matches(route.path, request.path);
     });
     if (found == routes_.end()) {
         Response missing;

@@ -36,8 +36,8 @@ class HttpServer {
 
     std::uint16_t port() const { return port_; }
 
-    /// Requests with this method and path go to the handler. `counted` requests appear in the
-    /// statistics.
+    /// Requests with this method and path go to the handler; a path that ends in `*` stands for all
+    /// that begin with what is before it. `counted` requests appear in the statistics.
     void route(std::string method, std::string path, Handler handler, bool counted = true);
 
     /// Serves until stop() is called, also from a signal handler.

@@ -20,7 +20,7 @@ struct ClaimRequest {
     int limit = 0;                // at most so many rows are looked at
     uint32_t engine = 0;          // becomes the lease's owner
     core::Instant lease_expires_at = 0;
-    core::Instant look_again_at = 0;  // for missions that a gate holds back
+    core::Instant look_again_at = 0;  // for missions that a gate holds back; not for research
     // Missions of an agent that this tick has started; null = only those that run now count.
     std::map<AgentKey, int>* started_by_agent = nullptr;
 };

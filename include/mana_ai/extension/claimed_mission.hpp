@@ -7,6 +7,7 @@
 #include <string>
 
 #include "mana_ai/core/records.hpp"
+#include "mana_ai/extension/research_jobs.hpp"
 
 namespace mana_ai {
 
@@ -28,6 +29,8 @@ struct ClaimedMission {
     core::Instant started_at = 0;
     core::Instant lease_expires_at = 0;
     uint32_t engine = 0;  // number of the engine that holds the lease
+    std::optional<ResearchJob> research_job;
+    bool research_spent = false;  // no more long research before the next iteration
 };
 
 // How a run ended; the words of mana_ai.runs.outcome.

@@ -15,6 +15,7 @@
 #include "mana_ai/extension/claim.hpp"
 #include "mana_ai/extension/database_jobs.hpp"
 #include "mana_ai/extension/mission_run.hpp"
+#include "mana_ai/extension/research_polls.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
 
@@ -58,7 +59,8 @@ class Engine {
     // every wake-up: dead engines, retention, new settings, dirty records.
     void keep_house(bool thorough);
 
-    // Claims missions due by `due_until` as far as there is room and starts their runs.
+    // Claims missions due by `due_until` as far as there is room and starts their runs. Asks for
+    // research that is due to be asked for.
     void start_due_missions(core::Instant due_until);
 
     // Claims and starts one mission whether due or not. Throws as claim_mission() does.
@@ -71,6 +73,9 @@ class Engine {
     void abandon_runs(std::optional<core::Instant> not_before);
 
     int in_flight() const { return static_cast<int>(runs_.size()); }
+
+    // Whether runs or polls of research are under way: a tick does not end before.
+    bool is_busy() const { return !runs_.empty() || polls_.under_way() > 0; }
     bool has_room() const;
     bool work_left() const { return work_left_; }  // due missions that found no room
 
@@ -86,6 +91,9 @@ class Engine {
 
     // When the schedule next asks for attention; as of the last pass.
     std::optional<core::Instant> next_wake_at() const { return next_wake_at_; }
+
+    // When research is next to be asked for.
+    std::optional<core::Instant> next_poll_at() const { return polls_.next_at(); }
 
     // When keep_house() has snapshots to repair; nullopt = none are marked.
     std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
@@ -110,6 +118,7 @@ class Engine {
     ClaimRequest claim_request(core::Instant due_until, int limit);
     void recover_own_runs(core::Instant now);
     void load_tools_if_stale();
+    void start_due_polls();
     void start_runs(ClaimResult claimed);
     void on_run_end(const std::string& run_id, std::exception_ptr failure);
     void note_error(const std::string& text);
@@ -124,6 +133,7 @@ class Engine {
     GrantKey grant_key_;
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
+    ResearchPolls polls_;
 
     std::unordered_map<std::string, std::unique_ptr<ActiveRun>> runs_;  // by run_id
     std::map<AgentKey, int> started_by_agent_;

@@ -24,6 +24,7 @@ struct RunServices {
     core::ToolCatalog& catalog;
     const GrantKey& grant_key;
     std::string authorization;  // complete header line with the service key, or empty; a secret
+    std::string service_key;    // likewise, as the research services want it
     // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the
     // newest reply of any of their runs: runs of one agent must see each other's replies.
     std::map<std::pair<std::string, std::string>, int64_t> agent_tokens = {};

@@ -23,7 +23,8 @@ struct TombstoneTable {
 
 struct ScheduleTable {
     Oid oid;
-    AttrNumber user_id, mission_id, wake_at, due_at, not_before, agent_id, lease_owner, attempts;
+    AttrNumber user_id, mission_id, wake_at, due_at, not_before, agent_id, lease_owner, attempts,
+        research_spent;
 };
 
 struct DirtyTable {

@@ -40,6 +40,12 @@ void release_lease_after_failure(const ClaimedMission& claimed, const std::strin
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now);
 
+// Gives the lease back while the mission waits for research: neither a success nor a failure. It is
+// looked at again when a poll has the answer, at the latest `longest_wait` microseconds after it
+// began to wait. Call after hold_lease().
+void release_lease_for_research(const ClaimedMission& claimed, const std::string& decision,
+                                core::Instant longest_wait, core::Instant now);
+
 // Ends everything that an engine still runs: at shutdown, at a cancel, and for an engine that is
 // gone. Missions become due again at `not_before`, or at once when it is null. Returns how many.
 // Those that a user's transaction holds are left, to the recovery of dead engines or to the lease's

@@ -20,7 +20,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  new_cluster settings create_sync_database start_model
+  new_cluster settings create_sync_database start_model start_research
   push_change push_changes push_mission push_missions push_agent mission_change agent_change
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
   wait_until wait_for wait_for_iterations wait_for_worker worker_pid
@@ -476,6 +476,11 @@ sub start_model
     return ManaAi::Model->new(@_);
 }
 
+sub start_research
+{
+    return ManaAi::Research->new(@_);
+}
+
 # ----------------------------------------------------------------
 package ManaAi::Session;
 
@@ -547,7 +552,7 @@ sub new
 {
     my ($class, %options) = @_;
     my $self = bless { out => '', err => '', port => $options{port} // 0 }, $class;
-    my @command = ($ENV{MANA_AI_MODEL_SERVER}, '--port', $self->{port});
+    my @command = ($self->program, '--port', $self->{port});
     push @command, '--latency-ms', $options{latency_ms} if $options{latency_ms};
     $self->{run} = IPC::Run::start(\@command, '<', \undef, '>', \$self->{out}, '2>', \$self->{err});
     my $end = time + 10;
@@ -558,6 +563,7 @@ sub new
     return $self;
 }
 
+sub program { return $ENV{MANA_AI_MODEL_SERVER} }
 sub port { return $_[0]->{port} }
 sub url { return "http://127.0.0.1:$_[0]->{port}" }
 
@@ -597,6 +603,23 @@ sub stop
     delete $self->{run};
     return;
 }
+
+# ---------------------------------------------------------------- scripted mana-api and mana-research
+# See test/servers/research_server.cpp: control({polls => 3, outcome => 'failed', submit => {steps => [...]}}).
+package ManaAi::Research;
+
+our @ISA = ('ManaAi::Model');
+
+sub program { return "$ENV{MANA_AI_BIN}/research_server" }
+
+# Requests of one endpoint: discover, search, submit or poll.
+sub requests_of
+{
+    my ($self, $endpoint) = @_;
+    return grep { $_->{endpoint} eq $endpoint } $self->requests;
+}
+
+package ManaAi::Model;
 
 END
 {

@@ -1,0 +1,25 @@
+// Calls of mana-api and mana-research in a user's name (docs/contract/inputs.md, "Client").
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "mana_ai/extension/mission_run.hpp"
+#include "mana_ai/net/http_client.hpp"
+
+namespace mana_ai {
+
+// What differs from call to call; an empty body makes a GET.
+struct ResearchCall {
+    std::string url;
+    std::string body;
+    int64_t timeout_us = 0;
+};
+
+// The request with the headers that these services want. Nullopt when the user's id cannot stand in
+// a header as it is: written in another way it might name somebody else, who would then pay.
+std::optional<net::HttpRequest> research_request(const RunServices& services,
+                                                 const std::string& user_id, ResearchCall call);
+
+}  // namespace mana_ai

@@ -1,0 +1,34 @@
+-- Research that takes long (docs/contract/inputs.md, Deep research across ticks).
+-- Which tasks of mana-research belong to which missions. Neither questions nor answers are kept here:
+-- the answer stays with mana-research and is fetched again by each run that uses it.
+--
+--   intent   about to be ordered; without a task id nobody knows whether it was
+--   waiting  ordered and paid for; asked for at next_poll_at, given up when it waits for too long
+--   ready    the answer is there; "offered" counts the runs that were to use it
+CREATE TABLE mana_ai.mission_research_jobs (
+  user_id        text COLLATE "C" NOT NULL,
+  mission_id     text COLLATE "C" NOT NULL,
+  state          text        NOT NULL CHECK (state IN ('intent', 'waiting', 'ready')),
+  task_id        text,
+  provider_id    text,
+  cost_credits   double precision,
+  run_id         uuid        NOT NULL,
+  requested_at   timestamptz NOT NULL,
+  submitted_at   timestamptz,
+  waiting_since  timestamptz,
+  last_polled_at timestamptz,
+  next_poll_at   timestamptz,
+  polls          int         NOT NULL DEFAULT 0,
+  offered        int         NOT NULL DEFAULT 0,
+  PRIMARY KEY (user_id, mission_id),
+  CHECK ((state = 'intent') = (task_id IS NULL)),
+  CHECK ((state = 'waiting') = (next_poll_at IS NOT NULL)),
+  CHECK (state <> 'waiting' OR waiting_since IS NOT NULL)
+) WITH (fillfactor = 70);
+CREATE INDEX mission_research_jobs_next_poll_at ON mana_ai.mission_research_jobs (next_poll_at)
+ WHERE state = 'waiting';
+CREATE INDEX mission_research_jobs_at_rest ON mana_ai.mission_research_jobs (requested_at)
+ WHERE state <> 'waiting';
+
+-- It was paid for.
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.mission_research_jobs', '');

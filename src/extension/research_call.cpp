@@ -1,0 +1,36 @@
+#include "mana_ai/extension/research_call.hpp"
+
+#include <algorithm>
+
+namespace mana_ai {
+
+namespace {
+
+bool is_header_value(const std::string& text) {
+    return !text.empty() &&
+           std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < '\x7f'; });
+}
+
+}  // namespace
+
+std::optional<net::HttpRequest> research_request(const RunServices& services,
+                                                 const std::string& user_id, ResearchCall call) {
+    if (!is_header_value(user_id))
+        return std::nullopt;
+    net::HttpRequest request;
+    request.url = std::move(call.url);
+    request.timeout_us = call.timeout_us;
+    request.headers.push_back("X-User-Id: " + user_id);
+    request.headers.emplace_back("X-App-Id: mana-ai");
+    if (!services.service_key.empty())
+        request.headers.push_back(services.service_key);
+    if (call.body.empty()) {
+        request.method = "GET";
+    } else {
+        request.headers.emplace_back("Content-Type: application/json");
+        request.body = std::move(call.body);
+    }
+    return request;
+}
+
+}  // namespace mana_ai

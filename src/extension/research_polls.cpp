@@ -1,0 +1,110 @@
+#include "mana_ai/extension/research_polls.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/extension/deep_research.hpp"
+#include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr int kBatch = 100;  // keeps the taking transaction short
+
+void log_end(const DueResearch& due, const char* outcome) {
+    pg::log_info("research ended: user=" + pg::printable(due.user_id) +
+                 " mission=" + pg::printable(due.mission_id) +
+                 " task=" + pg::printable(due.task_id) + " outcome=" + outcome);
+}
+
+// A row that a user's transaction holds is tried again; what still fails then is left to the next
+// poll.
+net::Task<bool> record_end(RunServices& services, DatabaseJobs::Work work) {
+    constexpr core::Instant kFirstPause = core::kMicrosPerSecond / 10;
+    constexpr core::Instant kLongestPause = 2 * core::kMicrosPerSecond;
+    for (core::Instant pause = kFirstPause; pause < kLongestPause; pause *= 2) {
+        std::exception_ptr failure;
+        try {
+            DatabaseJobs::Job job(services.jobs, work);
+            co_await job;
+        } catch (const pg::PgError&) {
+            failure = std::current_exception();
+        }
+        if (!failure)
+            co_return true;
+        co_await services.loop.sleep_for(pause);
+    }
+    co_return false;
+}
+
+net::Task<void> poll_research(RunServices& services, DueResearch due, bool& freed) {
+    const core::ResearchPoll poll = co_await ask_for_research(services, due.user_id, due.task_id);
+    const bool completed = poll.status == core::ResearchStatus::Completed;
+    const bool failed = poll.status == core::ResearchStatus::Failed;
+    if (!completed && !failed && !has_waited_too_long(due.waiting_since, pg::now()))
+        co_return;
+    bool done = false;
+    DatabaseJobs::Work record = [&] {
+        done = completed ? finish_research(due)
+                         : give_up_research(due.user_id, due.mission_id, due.task_id);
+    };
+    const bool recorded = co_await record_end(services, std::move(record));
+    if (!recorded || !done)
+        co_return;
+    freed = true;
+    log_end(due, completed ? "ready" : failed ? "failed" : "timeout");
+}
+
+}  // namespace
+
+void ResearchPolls::expect(core::Instant now) {
+    const core::Instant at = next_poll_after(now);
+    next_at_ = next_at_ ? std::min(*next_at_, at) : at;
+}
+
+bool ResearchPolls::has_due(core::Instant now) const {
+    return next_at_ && *next_at_ <= now && under_way_ < kMaxUnderWay;
+}
+
+std::optional<core::Instant> ResearchPolls::next_at() const {
+    if (under_way_ >= kMaxUnderWay)
+        return std::nullopt;
+    return next_at_;
+}
+
+void ResearchPolls::start_due(core::Instant now) {
+    while (has_due(now)) {
+        const int limit = std::min(kBatch, kMaxUnderWay - under_way_);
+        std::vector<DueResearch> taken;
+        {
+            pg::Transaction transaction("mana_ai: taking research that is to be asked for");
+            taken = take_due_research(now, limit);
+            look();
+            transaction.commit();
+        }
+        // Those that are still due are held by somebody else.
+        const bool none_left = static_cast<int>(taken.size()) < limit;
+        for (DueResearch& due : taken)
+            start(std::move(due));
+        if (none_left) {
+            if (next_at_ && *next_at_ <= now)
+                next_at_ = now + core::kMicrosPerSecond;
+            return;
+        }
+    }
+}
+
+void ResearchPolls::start(DueResearch due) {
+    under_way_++;
+    services_.loop.spawn(poll_research(services_, std::move(due), freed_),
+                         [this](std::exception_ptr failure) {
+                             under_way_--;
+                             if (failure)
+                                 std::rethrow_exception(failure);
+                         });
+}
+
+}  // namespace mana_ai

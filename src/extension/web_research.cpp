@@ -1,0 +1,51 @@
+#include "mana_ai/extension/web_research.hpp"
+
+#include <vector>
+
+#include "mana_ai/core/web_research.hpp"
+#include "mana_ai/extension/research_call.hpp"
+#include "mana_ai/pg/settings.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr int64_t kDiscoverTimeout = 15 * core::kMicrosPerSecond;
+constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
+
+// The body of a successful answer.
+net::Task<std::optional<std::string>> ask(RunServices& services, const std::string& user_id,
+                                          ResearchCall call) {
+    std::optional<net::HttpRequest> request = research_request(services, user_id, std::move(call));
+    if (!request)
+        co_return std::nullopt;
+    net::HttpResponse response = co_await services.http->send(std::move(*request));
+    if (response.error != net::TransportError::None || response.status < 200 ||
+        response.status > 299)
+        co_return std::nullopt;
+    co_return std::move(response.body);
+}
+
+}  // namespace
+
+net::Task<std::optional<core::ResolvedInput>> research_web(RunServices& services,
+                                                           std::string user_id, std::string query) {
+    if (query.empty())
+        co_return std::nullopt;
+    ResearchCall discover{pg::settings::api_url() + core::kDiscoverPath,
+                          core::discover_request(query), kDiscoverTimeout};
+    const std::optional<std::string> found = co_await ask(services, user_id, std::move(discover));
+    if (!found)
+        co_return std::nullopt;
+    const std::vector<std::string> feeds = core::parse_feeds(*found);
+    if (feeds.empty())
+        co_return std::nullopt;
+    ResearchCall search{pg::settings::api_url() + core::kSearchPath,
+                        core::search_request(feeds, query), kSearchTimeout};
+    const std::optional<std::string> articles = co_await ask(services, user_id, std::move(search));
+    if (!articles)
+        co_return std::nullopt;
+    co_return core::parse_articles(*articles);
+}
+
+}  // namespace mana_ai
