@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/backfill.hpp"
 #include "mana_ai/extension/dirty_records.hpp"
 #include "mana_ai/extension/housekeeping.hpp"
