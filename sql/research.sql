@@ -5,19 +5,21 @@
 --   intent   about to be ordered; without a task id nobody knows whether it was
 --   waiting  ordered and paid for; asked for at next_poll_at, given up when it waits for too long
 --   ready    the answer is there; "offered" counts the runs that were to use it
+--
+-- The defaults are those of a task that an operator hands to a mission (docs/operations.md).
 CREATE TABLE mana_ai.mission_research_jobs (
   user_id        text COLLATE "C" NOT NULL,
   mission_id     text COLLATE "C" NOT NULL,
-  state          text        NOT NULL CHECK (state IN ('intent', 'waiting', 'ready')),
+  state          text        NOT NULL DEFAULT 'waiting' CHECK (state IN ('intent', 'waiting', 'ready')),
   task_id        text,
   provider_id    text,
   cost_credits   double precision,
-  run_id         uuid        NOT NULL,
-  requested_at   timestamptz NOT NULL,
-  submitted_at   timestamptz,
-  waiting_since  timestamptz,
+  run_id         uuid,
+  requested_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  submitted_at   timestamptz DEFAULT clock_timestamp(),
+  waiting_since  timestamptz DEFAULT clock_timestamp(),
   last_polled_at timestamptz,
-  next_poll_at   timestamptz,
+  next_poll_at   timestamptz DEFAULT clock_timestamp(),
   polls          int         NOT NULL DEFAULT 0,
   offered        int         NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, mission_id),

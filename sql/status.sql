@@ -160,7 +160,7 @@ BEGIN
       RETURN format('%s or more iterations wait for the user''s review',
                     current_setting('mana_ai.max_unreviewed'));
     WHEN 'skipped-research' THEN
-      RETURN format('waiting for research since %s, %s', j.submitted_at,
+      RETURN format('waiting for research since %s, %s', coalesce(j.submitted_at, j.requested_at),
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;

@@ -11,7 +11,6 @@
 #include "mana_ai/extension/housekeeping.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/tool_table.hpp"
-#include "mana_ai/net/secret.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"

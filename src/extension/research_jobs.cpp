@@ -30,8 +30,9 @@ core::Instant next_poll_after(core::Instant now) {
 bool intend_research(const std::string& user_id, const std::string& mission_id,
                      const std::string& run_id, core::Instant now) {
     static pg::Statement insert_intent(R"sql(
-INSERT INTO mana_ai.mission_research_jobs (user_id, mission_id, state, run_id, requested_at)
-VALUES ($1, $2, 'intent', $3::uuid, $4)
+INSERT INTO mana_ai.mission_research_jobs
+       (user_id, mission_id, state, run_id, requested_at, submitted_at, waiting_since, next_poll_at)
+VALUES ($1, $2, 'intent', $3::uuid, $4, NULL, NULL, NULL)
     ON CONFLICT DO NOTHING)sql");
     return insert_intent
                .execute({view(user_id), view(mission_id), view(run_id), pg::Timestamp{now}})

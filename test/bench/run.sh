@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency runs only these.
+# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research runs only these.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency}
+parts=${PART:-inserts,fold,idle,plan,latency,research}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -175,4 +175,58 @@ if wanted latency; then
     q -F ' ' -c "SELECT mission_id, (extract(epoch FROM due_at) * 1000000)::bigint FROM due" >"$work/due"
     perl "$bench/first_requests.pl" "$model_url" "$work/due"
     end_cluster latency
+fi
+
+# ---------------------------------------------------------------- missions that wait for research
+# passes: CPU of 100 thorough passes, in ms each
+thorough_passes() {
+    local before after
+    q -c "ALTER SYSTEM SET mana_ai.tick_interval = '100ms'" -c "SELECT pg_reload_conf()" >/dev/null
+    sleep 0.5
+    before=$(cpu_ns "$pid")
+    sleep 10
+    after=$(cpu_ns "$pid")
+    q -c "ALTER SYSTEM SET mana_ai.tick_interval = '10min'" -c "SELECT pg_reload_conf()" >/dev/null
+    sleep 0.5
+    awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 100 }'
+}
+if wanted research; then
+    rm -f "$work/research_server.port"
+    "${tester_prefix[@]}" "$work/bin/research_server" >"$work/research_server.port" 2>/dev/null &
+    research_pid=$!
+    until [ -s "$work/research_server.port" ]; do sleep 0.05; done
+    research_url=http://127.0.0.1:$(cat "$work/research_server.port")
+    new_cluster research "shared_preload_libraries = 'mana_ai'" "mana_ai.research_url = '$research_url'" "mana_ai.deep_research_enabled = on" "mana_ai.tick_interval = '10min'" "log_min_messages = warning"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    wait_for_worker
+    pid=$(worker_pid)
+    echo; echo "research: a thorough pass with nothing due and no mission that waits: $(thorough_passes) ms CPU"
+    # The server says "queued" and "running" and then that it is done; the missions are asked for twice at most.
+    q -c "ALTER SYSTEM SET mana_ai.tick_enabled = off" -c "SELECT pg_reload_conf()" >/dev/null
+    q -v wave=wait -v missions=1000 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
+    q -c "INSERT INTO mana_ai.mission_research_jobs (user_id, mission_id, task_id, next_poll_at) SELECT user_id, mission_id, 'task-' || mission_id, now() + interval '1 day' FROM mana_ai.mission_snapshots"
+    q -c "UPDATE mana_ai.mission_schedule SET decision = 'skipped-research', not_before = now() + interval '1 day', wake_at = now() + interval '1 day'"
+    q -c "ALTER SYSTEM RESET mana_ai.tick_enabled" -c "SELECT pg_reload_conf()" >/dev/null
+    sleep 1
+    echo "research: the same with 1000 missions that wait: $(thorough_passes) ms CPU"
+    for round in first second; do
+        before=$(cpu_ns "$pid")
+        start=$(now_ms)
+        q -c "UPDATE mana_ai.mission_research_jobs SET next_poll_at = now()" -c "SELECT pg_reload_conf()" >/dev/null
+        longest=0
+        # The state is a turn of the worker old.
+        quiet=0
+        until [ "$quiet" -ge 3 ]; do
+            quiet=$((quiet + 1))
+            [ "$(q -c "SELECT count(*) FROM mana_ai.mission_research_jobs WHERE next_poll_at <= now()")" -eq 0 ] && [ "$(q -c "SELECT worker_state FROM mana_ai.status()")" = idle ] || quiet=0
+            open=$(q -c "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start) * 1000), 0)::int FROM pg_stat_activity WHERE pid = $pid")
+            [ "$open" -gt "$longest" ] && longest=$open
+        done
+        took=$(($(now_ms) - start))
+        after=$(cpu_ns "$pid")
+        echo "research: all 1000 polls due, the $round time: $took ms, $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 1000 }') ms CPU a poll, longest transaction seen $longest ms"
+    done
+    end_cluster research
+    kill "$research_pid"
+    wait "$research_pid" 2>/dev/null || true
 fi
