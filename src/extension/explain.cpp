@@ -60,7 +60,10 @@ SELECT m.record::text, a.record::text, s.plan_basis_digest,
          WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running'),
        (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
          WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
-           AND u.ts > clock_timestamp() - interval '24 hours')
+           AND u.ts > clock_timestamp() - interval '24 hours'),
+       EXISTS (SELECT FROM mana_ai.mission_research_jobs j
+                WHERE j.user_id = m.user_id AND j.mission_id = m.mission_id
+                  AND j.state = 'waiting')
   FROM mana_ai.mission_snapshots m
   LEFT JOIN mana_ai.mission_schedule s ON s.user_id = m.user_id AND s.mission_id = m.mission_id
   LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = s.user_id AND a.agent_id = s.agent_id
@@ -91,6 +94,7 @@ SELECT m.record::text, a.record::text, s.plan_basis_digest,
     gates.agent_tokens_24h = row.number(4);
     gates.max_unreviewed = pg::settings::max_unreviewed();
     gates.ciphertext_opened = subject.grant.has_value();
+    gates.research_pending = row.number(5) != 0;
     subject.decision = core::judge_gates(gates);
     return subject;
 }
