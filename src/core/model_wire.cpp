@@ -336,17 +336,22 @@ std::string build_chat_request(const ChatRequest& request) {
     for (const std::string& message : request.messages) {
         length += message.size() + 1;
     }
+    for (const std::string& message : request.closing_messages) {
+        length += message.size() + 1;
+    }
     std::string body;
     body.reserve(length);
     body += R"({"model":)";
     body += json_string(request.model);
     body += R"(,"messages":[)";
-    for (std::size_t i = 0; i < request.messages.size(); ++i) {
-        if (i > 0) {
+    const auto append = [&body](const std::string& message) {
+        if (body.back() != '[') {
             body += ',';
         }
-        body += request.messages[i];
-    }
+        body += message;
+    };
+    std::for_each(request.messages.begin(), request.messages.end(), append);
+    std::for_each(request.closing_messages.begin(), request.closing_messages.end(), append);
     body += ']';
     if (!request.tools_json.empty() && request.tools_json != "[]") {
         body += R"(,"tools":)";

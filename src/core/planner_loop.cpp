@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "mana_ai/core/compaction.hpp"
+#include "mana_ai/core/injection.hpp"
 #include "mana_ai/core/json.hpp"
 
 namespace mana_ai::core {
@@ -10,6 +12,8 @@ namespace mana_ai::core {
 namespace {
 
 constexpr const char* kUnknown = "unknown";
+constexpr const char* kDeferred = "deferred";
+constexpr const char* kRejected = "rejected";
 constexpr std::size_t kMaxListedSteps = 5;
 constexpr std::size_t kMaxToolName = 64;
 
@@ -63,6 +67,16 @@ std::string account_of(const std::vector<PlanStep>& steps) {
     return text + (steps.size() > kMaxListedSteps ? "; …" : ".");
 }
 
+ToolVerdict refused_for(InjectionMarker marker) {
+    ToolVerdict verdict;
+    verdict.message = std::string("Der Aufruf ist abgelehnt: In den Argumenten steht ") +
+                      describe(marker) +
+                      ". Das sieht nach einer eingeschleusten Anweisung aus. Schreib den Text "
+                      "anders oder lass den Aufruf weg.";
+    verdict.reject_reason = "injection-marker";
+    return verdict;
+}
+
 }  // namespace
 
 PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_prompt,
@@ -72,14 +86,59 @@ PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_p
     transcript_.add(Role::User, user_message(user_prompt));
 }
 
-std::string PlannerLoop::request_body(std::string_view model) const {
-    return build_chat_request({model, transcript_.messages(), tools_.tools_json(), kTemperature});
+std::string PlannerLoop::request_body(std::string_view model,
+                                      const std::vector<Reminder>& reminders) const {
+    std::vector<std::string> closing;
+    for (const Reminder& reminder : reminders) {
+        closing.push_back(reminder_message(reminder));
+    }
+    return build_chat_request(
+        {model, transcript_.messages(), tools_.tools_json(), kTemperature, closing});
 }
 
-void PlannerLoop::on_reply(const ModelReply& reply) {
-    usage_.prompt += reply.usage.prompt;
-    usage_.completion += reply.usage.completion;
-    usage_.total += reply.usage.total;
+LoopState PlannerLoop::state() const {
+    LoopState state;
+    state.round = rounds_ + 1;
+    state.tool_calls = static_cast<int>(calls_.size());
+    state.usage = usage_;
+    state.compactions = compactions_;
+    for (std::size_t i = calls_.size() - std::min(calls_.size(), kReminderWindow);
+         i < calls_.size(); ++i) {
+        state.last_calls.push_back(std::string_view(calls_[i].outcome) == kDeferred);
+    }
+    return state;
+}
+
+bool PlannerLoop::compaction_due(std::int64_t max_tokens) const noexcept {
+    return !finished_ && !compaction_tried_ && is_compaction_due(usage_.total, max_tokens) &&
+           !foldable_messages(transcript_).empty();
+}
+
+std::string PlannerLoop::compaction_request(std::string_view model) const {
+    return build_compaction_request(model, transcript_, foldable_messages(transcript_));
+}
+
+std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {
+    add_usage(reply.usage);
+    compaction_tried_ = true;
+    const MessageRange folded = foldable_messages(transcript_);
+    const std::optional<std::string> summary = read_summary(reply.content);
+    if (!summary || folded.empty()) {
+        return 0;
+    }
+    transcript_.replace(folded.begin, folded.end, Role::Assistant, summary_message(*summary));
+    ++compactions_;
+    return folded.size();
+}
+
+void PlannerLoop::add_usage(const Usage& usage) noexcept {
+    usage_.prompt += usage.prompt;
+    usage_.completion += usage.completion;
+    usage_.total += usage.total;
+}
+
+void PlannerLoop::on_reply(const ModelReply& reply, PolicyMode mode) {
+    add_usage(reply.usage);
     if (finished_) {
         return;
     }
@@ -91,20 +150,25 @@ void PlannerLoop::on_reply(const ModelReply& reply) {
         return;
     }
     for (const ToolCallRequest& call : reply.tool_calls) {
-        judge(call);
+        judge(call, mode);
     }
     if (rounds_ >= kMaxRounds) {
         end_early("Die Planung endete nach " + std::to_string(kMaxRounds) + " Runden.");
     }
 }
 
-void PlannerLoop::judge(const ToolCallRequest& call) {
+void PlannerLoop::judge(const ToolCallRequest& call, PolicyMode mode) {
     const Tool* tool = tools_.find(call.name);
-    ToolVerdict verdict = judge_tool_call(tools_, call, steps_);
+    const auto marker =
+        mode == PolicyMode::Off ? std::nullopt : find_injection_marker_in_text(call.arguments);
+    ToolVerdict verdict = marker && mode == PolicyMode::Enforce
+                              ? refused_for(*marker)
+                              : judge_tool_call(tools_, call, steps_);
     transcript_.add(Role::Tool, tool_message(call.id, tool_answer(verdict)));
     calls_.push_back({tool != nullptr ? tool->name : kUnknown,
                       tool != nullptr ? name(tool->default_policy) : kUnknown,
-                      verdict.accepted ? "deferred" : "rejected", verdict.reject_reason});
+                      verdict.accepted ? kDeferred : kRejected, verdict.reject_reason,
+                      marker.has_value()});
     if (verdict.accepted) {
         steps_.push_back(make_plan_step(*tool, std::move(verdict.params)));
     }

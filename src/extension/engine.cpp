@@ -34,12 +34,13 @@ constexpr int kFlushesPerTurn = 4;  // database steps before the network gets it
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
-// Longer than the longest possible run: research, and every round with both retries and both waits.
+// Longer than the longest possible run: research, every round, and one compaction, with both retries
+// and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
     return kResearch +
-           kPlannerRounds * kCallsPerRound *
+           (kPlannerRounds + 1) * kCallsPerRound *
                (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
            core::kMicrosPerMinute;
 }

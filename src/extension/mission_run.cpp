@@ -163,7 +163,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
                               services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
     core::wipe(prompt);
     read.wipe();
-    const auto error = co_await plan_mission(services, claimed, planner);
+    const auto error = co_await plan_mission(services, claimed, planner, result.events);
     take_totals(planner, result);
     if (error) {
         Failure reason = provider_failure(services, claimed, *error);

@@ -1,9 +1,14 @@
 #include "mana_ai/extension/planning.hpp"
 
+#include <algorithm>
+#include <set>
+
 #include "mana_ai/core/backoff.hpp"
 #include "mana_ai/core/gates.hpp"
+#include "mana_ai/core/reminders.hpp"
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -67,11 +72,81 @@ int64_t used_tokens(const RunServices& services, const ClaimedMission& claimed) 
     return newest != services.agent_tokens.end() ? newest->second : claimed.agent_tokens_24h;
 }
 
-}  // namespace
+// Records what a reply cost, for the budget too.
+net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, core::Usage usage,
+                       int rounds) {
+    DatabaseJobs::Work record = [&] {
+        const int64_t used = record_usage(claimed, usage, rounds);
+        if (claimed.agent && claimed.agent->max_tokens_per_day)
+            services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+    };
+    co_await write_until_done(services, claimed, std::move(record));
+}
 
-net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
-                                                           const ClaimedMission& claimed,
-                                                           core::PlannerLoop& planner) {
+std::string ids_of(const ClaimedMission& claimed) {
+    return "run=" + claimed.run_id + " user=" + pg::printable(claimed.user_id) +
+           " mission=" + pg::printable(claimed.mission_id);
+}
+
+// Folds the older messages. That it fails does not matter to the run: its history stays whole.
+net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
+                        core::PlannerLoop& planner, RunEvents& events) {
+    std::string body = planner.compaction_request(pg::settings::compact_model());
+    const core::ModelResult answer = co_await call_model(services, std::move(body));
+    if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
+        planner.on_failed_compaction();
+        pg::log_warning("compaction failed: " + ids_of(claimed) +
+                        " error=" + core::name(error->kind));
+        co_return;
+    }
+    const auto& reply = std::get<core::ModelReply>(answer);
+    const size_t folded = planner.on_compaction(reply);
+    if (folded > 0)
+        events.compacted_turns.push_back(static_cast<int>(folded));
+    else
+        pg::log_warning("compaction failed: " + ids_of(claimed) + " error=empty");
+    co_await charge(services, claimed, reply.usage, planner.rounds());
+}
+
+std::vector<core::Reminder> due_reminders(const RunServices& services,
+                                          const ClaimedMission& claimed,
+                                          const core::PlannerLoop& planner) {
+    core::LoopState state = planner.state();
+    if (claimed.agent) {
+        state.agent_name = claimed.agent->name;
+        state.cap = claimed.agent->max_tokens_per_day;
+        // The newest sum holds this run's replies already, and those of the agent's other runs.
+        state.tokens_before_run =
+            std::max<int64_t>(used_tokens(services, claimed) - state.usage.total, 0);
+    }
+    return core::reminders(state);
+}
+
+// A line for all flagged calls of a run, without their text.
+void log_flagged(const ClaimedMission& claimed, const RunEvents& events, core::PolicyMode mode) {
+    int flagged = 0;
+    std::set<std::string> tools;
+    for (const core::JudgedCall& call : events.calls) {
+        if (call.flagged) {
+            flagged++;
+            tools.insert(call.tool);
+        }
+    }
+    if (flagged == 0)
+        return;
+    std::string list;
+    for (const std::string& tool : tools)
+        list += (list.empty() ? "" : ",") + pg::printable(tool);
+    pg::log_warning(
+        "tool calls with injection markers: " + ids_of(claimed) +
+        " agent=" + (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
+        " policy_mode=" + name(mode) + " calls=" + std::to_string(flagged) + " tools=" + list);
+}
+
+net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
+                                                       const ClaimedMission& claimed,
+                                                       core::PlannerLoop& planner,
+                                                       RunEvents& events) {
     const std::string model = pg::settings::planner_model();
     // What the claim read is younger than what an earlier run of the agent has left behind.
     if (claimed.agent && claimed.agent->max_tokens_per_day)
@@ -82,21 +157,42 @@ net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services
             planner.end_early(kBudgetReached);
             break;
         }
-        // Compaction and reminders, which look at the same state, come before this call.
-        std::string body = planner.request_body(model);
+        if (planner.compaction_due(pg::settings::compact_max_context_tokens())) {
+            co_await compact(services, claimed, planner, events);
+            continue;  // its tokens may have used up the budget
+        }
+        const std::vector<core::Reminder> reminders = due_reminders(services, claimed, planner);
+        for (const core::Reminder& reminder : reminders)
+            events.reminders.push_back({reminder.producer, reminder.severity});
+        std::string body = planner.request_body(model, reminders);
         const core::ModelResult answer = co_await call_model(services, std::move(body));
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);
-        planner.on_reply(reply);
-        DatabaseJobs::Work record = [&] {
-            const int64_t used = record_usage(claimed, reply.usage, planner.rounds());
-            if (claimed.agent && claimed.agent->max_tokens_per_day)
-                services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
-        };
-        co_await write_until_done(services, claimed, std::move(record));
+        planner.on_reply(reply, pg::settings::policy_mode());
+        events.calls.assign(planner.calls().begin(), planner.calls().end());
+        co_await charge(services, claimed, reply.usage, planner.rounds());
     }
     co_return std::nullopt;
+}
+
+}  // namespace
+
+net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
+                                                           const ClaimedMission& claimed,
+                                                           core::PlannerLoop& planner,
+                                                           RunEvents& events) {
+    std::optional<core::ProviderError> error;
+    std::exception_ptr failure;
+    try {
+        error = co_await converse(services, claimed, planner, events);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    log_flagged(claimed, events, pg::settings::policy_mode());
+    if (failure)
+        std::rethrow_exception(failure);
+    co_return error;
 }
 
 }  // namespace mana_ai

@@ -22,6 +22,8 @@ namespace mana_ai::pg::settings {
 
 namespace {
 
+using core::PolicyMode;
+
 constexpr char kHiddenKey[] = "********";
 
 char* database_list = nullptr;
@@ -55,9 +57,9 @@ char* http_listen_value = nullptr;
 char* otlp_endpoint_value = nullptr;
 
 const config_enum_entry kPolicyModes[] = {
-    {"off", static_cast<int>(PolicyMode::Off), false},
-    {"log-only", static_cast<int>(PolicyMode::LogOnly), false},
-    {"enforce", static_cast<int>(PolicyMode::Enforce), false},
+    {name(PolicyMode::Off), static_cast<int>(PolicyMode::Off), false},
+    {name(PolicyMode::LogOnly), static_cast<int>(PolicyMode::LogOnly), false},
+    {name(PolicyMode::Enforce), static_cast<int>(PolicyMode::Enforce), false},
     {nullptr, 0, false},
 };
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -60,6 +61,8 @@ struct ChatRequest {
     const std::vector<std::string>& messages;  // each a serialized JSON object
     std::string_view tools_json;               // serialized array; empty or "[]" = none
     double temperature = 0.3;
+    // Of this request only, after the others; in the same form.
+    std::span<const std::string> closing_messages = {};
 };
 
 // The request body. Messages and tools are copied as they are, so that no round serializes the

@@ -23,6 +23,27 @@ const char* name(Decision decision) noexcept;
 // The inverse; nullopt for any other text.
 std::optional<Decision> decision_from_name(std::string_view text) noexcept;
 
+// What happens to tool calls that carry an injection marker: the setting mana_ai.policy_mode.
+// docs/contract/tick.md, Injection markers.
+enum class PolicyMode {
+    Off,      // they are not looked for
+    LogOnly,  // counted and logged
+    Enforce,  // besides, the call is refused
+};
+
+// The words of the setting: "off", "log-only", "enforce".
+constexpr const char* name(PolicyMode mode) noexcept {
+    switch (mode) {
+        case PolicyMode::Off:
+            return "off";
+        case PolicyMode::LogOnly:
+            return "log-only";
+        case PolicyMode::Enforce:
+            break;
+    }
+    return "enforce";
+}
+
 struct Policy {
     using Decisions = std::map<std::string, Decision, std::less<>>;
 

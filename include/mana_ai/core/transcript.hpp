@@ -18,6 +18,20 @@ class Transcript {
         messages_.push_back(std::move(message));
     }
 
+    // Puts one message in the place of the messages [begin, end). A range that is empty or reaches
+    // beyond the end changes nothing.
+    void replace(std::size_t begin, std::size_t end, Role role, std::string message) {
+        if (begin >= end || end > messages_.size()) {
+            return;
+        }
+        const auto first = static_cast<std::ptrdiff_t>(begin);
+        const auto last = static_cast<std::ptrdiff_t>(end);
+        roles_[begin] = role;
+        messages_[begin] = std::move(message);
+        roles_.erase(roles_.begin() + first + 1, roles_.begin() + last);
+        messages_.erase(messages_.begin() + first + 1, messages_.begin() + last);
+    }
+
     std::size_t size() const noexcept { return messages_.size(); }
     Role role(std::size_t index) const { return roles_.at(index); }
     const std::vector<std::string>& messages() const noexcept { return messages_; }

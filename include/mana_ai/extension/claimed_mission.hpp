@@ -5,8 +5,11 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "mana_ai/core/planner_loop.hpp"
 #include "mana_ai/core/records.hpp"
+#include "mana_ai/core/reminders.hpp"
 #include "mana_ai/extension/research_jobs.hpp"
 
 namespace mana_ai {
@@ -38,6 +41,18 @@ enum class RunOutcome { Planned, Discarded, Failed, Skipped, Canceled };
 
 const char* name(RunOutcome outcome) noexcept;
 
+// What happened between the run and the model, for metrics; complete up to the last step even if
+// the run failed or was canceled.
+struct RunEvents {
+    struct SentReminder {
+        const char* producer;
+        core::Severity severity;
+    };
+    std::vector<core::JudgedCall> calls;
+    std::vector<SentReminder> reminders;
+    std::vector<int> compacted_turns;  // one per compaction: how many messages it replaced
+};
+
 struct RunResult {
     RunOutcome outcome = RunOutcome::Canceled;
     std::string decision = "ran";
@@ -49,6 +64,7 @@ struct RunResult {
     int64_t total_tokens = 0;
     std::string error_kind;     // empty = none
     std::string error_message;  // may quote the provider: for mana_ai.runs, never for a log
+    RunEvents events;
 };
 
 }  // namespace mana_ai

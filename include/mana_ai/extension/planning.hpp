@@ -12,11 +12,12 @@
 
 namespace mana_ai {
 
-// Model call, usage, verdicts, until the planner has finished. Returns the provider's error that
-// ended it, if one did; throws what the database did not let it record. All references outlive the
-// task.
+// Compaction, reminders, model call, usage, verdicts, until the planner has finished. Returns the
+// provider's error that ended it, if one did; throws what the database did not let it record.
+// `events` grows as things happen. All references outlive the task.
 net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
                                                            const ClaimedMission& claimed,
-                                                           core::PlannerLoop& planner);
+                                                           core::PlannerLoop& planner,
+                                                           RunEvents& events);
 
 }  // namespace mana_ai

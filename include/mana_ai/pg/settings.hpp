@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <string>
 
+#include "mana_ai/core/policy.hpp"
+
 namespace mana_ai::pg::settings {
 
 // Defines all settings and reserves the prefix; called once by _PG_init. `preloading` says that
@@ -38,8 +40,7 @@ bool skip_unchanged();
 int64_t audit_retention_us();  // 0 = for ever
 std::string compact_model();
 int64_t compact_max_context_tokens();  // 0 = never compact
-enum class PolicyMode { Off, LogOnly, Enforce };
-PolicyMode policy_mode();
+core::PolicyMode policy_mode();
 std::string http_listen();    // "address:port"; empty = no endpoint
 std::string otlp_endpoint();  // without a trailing slash; empty = no traces
 
