@@ -25,6 +25,10 @@ bool is_continuation(char c) noexcept {
 }
 
 bool is_long_enough(std::string_view text) noexcept {
+    constexpr std::size_t kLongestCharacter = 4;  // bytes
+    if (text.size() >= kMinSearched * kLongestCharacter) {
+        return true;
+    }
     std::size_t characters = 0;
     for (const char c : text) {
         if (!is_continuation(c) && ++characters == kMinSearched) {
