@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <optional>
 #include <string_view>
 #include <variant>
 #include <vector>
@@ -38,11 +39,32 @@ void require(bool holds) {
     }
 }
 
+// What providers insist on; a finished loop makes no request, but its history is sound as well.
+void require_answers_after_their_calls(const Json& messages) {
+    std::vector<Json> open;  // ids, newest call first
+    for (const Json& message : messages) {
+        if (message.at("role") == "tool") {
+            require(!open.empty() && open.back() == message.at("tool_call_id"));
+            open.pop_back();
+            continue;
+        }
+        require(open.empty());
+        if (const auto calls = message.find("tool_calls"); calls != message.end()) {
+            for (auto call = calls->rbegin(); call != calls->rend(); ++call) {
+                open.push_back(call->at("id"));
+            }
+        }
+    }
+    require(open.empty());
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     static const OfferedTools offered = tools();
     constexpr std::array<int, 4> kStatuses = {200, 200, 429, 500};
+    constexpr std::array<PolicyMode, 3> kModes = {PolicyMode::Off, PolicyMode::LogOnly,
+                                                  PolicyMode::Enforce};
     std::string_view rest(reinterpret_cast<const char*>(data), size);
     PlannerLoop loop("System", "Ziel", offered);
     Instant now = 0;
@@ -57,9 +79,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         }
         const ModelResult result = parse_model_response(status, body, "", ++now);
         if (const auto* reply = std::get_if<ModelReply>(&result)) {
-            loop.on_reply(*reply);
+            if (loop.compaction_due(1)) {
+                require(parse_json(loop.compaction_request("fuzz/compact")).has_value());
+                loop.on_compaction(*reply);
+                require(!loop.compaction_due(1));
+            } else {
+                loop.on_reply(*reply, kModes[body.size() % kModes.size()]);
+            }
         }
-        require(parse_json(loop.request_body("fuzz/model")).has_value());
+        const std::optional<Json> request =
+            parse_json(loop.request_body("fuzz/model", reminders(loop.state())));
+        require(request.has_value());
+        require_answers_after_their_calls(request->at("messages"));
     }
     require(loop.rounds() <= PlannerLoop::kMaxRounds);
     require(loop.steps().size() <= kMaxPlanSteps);
