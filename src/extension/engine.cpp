@@ -10,6 +10,7 @@
 #include "mana_ai/extension/dirty_records.hpp"
 #include "mana_ai/extension/housekeeping.hpp"
 #include "mana_ai/extension/run_record.hpp"
+#include "mana_ai/extension/run_span.hpp"
 #include "mana_ai/extension/tool_table.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -72,6 +73,7 @@ Engine::Engine(std::string by)
     : by_(std::move(by)),
       number_(pg::random_uint31()),
       jobs_(loop_),
+      tracer_(loop_),
       services_{loop_, nullptr, jobs_, catalog_, grant_key_, {}, {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
@@ -114,6 +116,7 @@ void Engine::load_settings() {
     services_.service_key = key.empty() ? "" : "X-Service-Key: " + key;
     explicit_bzero(key.data(), key.size());
     grant_key_.load();
+    tracer_.load_settings();
 }
 
 bool Engine::begin_tick() {
@@ -343,6 +346,8 @@ void Engine::start_runs(ClaimResult claimed) {
         auto run = std::make_unique<ActiveRun>();
         run->claimed = std::move(mission);
         run->started_at = pg::now();
+        run->span = start_run_span(tracer_, run->claimed, run->started_at);
+        run->claimed.trace = run->span.context();
         ActiveRun& active = *run;
         runs_.emplace(run_id, std::move(run));
         loop_.spawn(run_mission(services_, active.claimed, active.result),
@@ -367,6 +372,7 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
         run->result.outcome = RunOutcome::Failed;
     const RunResult& result = run->result;
     log_run(by_, run->claimed, result, run->started_at);
+    end_run_span(run->span, result);
     switch (result.outcome) {
         case RunOutcome::Planned:
             counts_.produced++;
@@ -414,6 +420,8 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     loop_.run_ready();
     for (const auto& [run_id, run] : runs_)
         note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
+    for (const auto& [run_id, run] : runs_)
+        end_run_span(run->span, run->result);
     runs_.clear();
     polls_.forget();
     pg::Transaction transaction("mana_ai: giving leases back");

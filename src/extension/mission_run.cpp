@@ -174,8 +174,10 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     }
     const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
                             digest};
+    SpanScope span(claimed.trace, "db.write_back");
     DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
     co_await write_until_done(services, claimed, std::move(write));
+    span.set("outcome", name(result.outcome));
 }
 
 }  // namespace

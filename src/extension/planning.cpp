@@ -44,18 +44,43 @@ core::ModelResult read_response(const net::HttpResponse& response) {
                                       pg::now());
 }
 
+void end_call_span(SpanScope& span, const std::string& model, const net::HttpResponse& response,
+                   const core::ModelResult& result) {
+    if (!span)
+        return;
+    span.set("llm.model", model);
+    if (response.status != 0)
+        span.set("http.status_code", response.status);
+    if (const auto* error = std::get_if<core::ProviderError>(&result)) {
+        span.fail(core::name(error->kind));
+    } else {
+        const auto& reply = std::get<core::ModelReply>(result);
+        span.set("llm.tokens.prompt", reply.usage.prompt);
+        span.set("llm.tokens.completion", reply.usage.completion);
+        span.set("llm.tokens.total", reply.usage.total);
+        // In characters: the bytes that continue one do not count.
+        span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
+                                                      [](char c) { return (c & 0xc0) != 0x80; }));
+    }
+    span.end();
+}
+
 // One model call with the retries that belong to it.
-net::Task<core::ModelResult> call_model(RunServices& services, std::string body) {
+net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
+                                        const std::string& model, std::string body) {
     for (int attempts = 1;; attempts++) {
+        SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
         net::HttpRequest request;
         request.url = pg::settings::llm_url() + "/v1/chat/completions";
         request.headers.push_back("Content-Type: application/json");
         if (!services.authorization.empty())
             request.headers.push_back(services.authorization);
+        span.add_header(request.headers);
         request.body = body;
         request.timeout_us = pg::settings::llm_timeout_us();
         const net::HttpResponse response = co_await services.http->send(std::move(request));
         core::ModelResult result = read_response(response);
+        end_call_span(span, model, response, result);
         const auto* error = std::get_if<core::ProviderError>(&result);
         if (error == nullptr)
             co_return result;
@@ -91,8 +116,9 @@ std::string ids_of(const ClaimedMission& claimed) {
 // Folds the older messages. That it fails does not matter to the run: its history stays whole.
 net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
                         core::PlannerLoop& planner, RunEvents& events) {
-    std::string body = planner.compaction_request(pg::settings::compact_model());
-    const core::ModelResult answer = co_await call_model(services, std::move(body));
+    const std::string model = pg::settings::compact_model();
+    std::string body = planner.compaction_request(model);
+    const core::ModelResult answer = co_await call_model(services, claimed, model, std::move(body));
     if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
         planner.on_failed_compaction();
         pg::log_warning("compaction failed: " + ids_of(claimed) +
@@ -165,7 +191,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
         std::string body = planner.request_body(model, reminders);
-        const core::ModelResult answer = co_await call_model(services, std::move(body));
+        const core::ModelResult answer =
+            co_await call_model(services, claimed, model, std::move(body));
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);

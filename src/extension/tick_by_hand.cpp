@@ -103,6 +103,23 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
     }
 }
 
+// The tick is over and its caller waits: a collector that is slow loses what it has not taken.
+void deliver_traces(Engine& engine, pg::WaitSet& wait_set) {
+    constexpr core::Instant kGrace = core::kMicrosPerSecond;
+    const core::Instant until = pg::now() + kGrace;
+    engine.begin_trace_drain();
+    try {
+        for (core::Instant left = kGrace; left > 0 && !engine.traces_drained();
+             left = until - pg::now()) {
+            wait_set.wait(std::min(engine.timeout_us().value_or(left), left));
+            pg::check_for_interrupts();
+            engine.run_ready();
+        }
+    } catch (const pg::PgError&) {
+        // Canceled or terminated: what the tick has done stands all the same.
+    }
+}
+
 // Runs the work; when it is left by an error, a cancel or a termination request, leases go back.
 template <class Work>
 void give_back_on_failure(Engine& engine, Work&& work) {
@@ -143,6 +160,7 @@ void run_whole_tick(Answer& answer) {
     });
     put_counts(engine.counts(), answer);
     engine.end_tick();
+    deliver_traces(engine, wait_set);
 }
 
 void run_one_mission(const std::string& user_id, const std::string& mission_id, Answer& answer) {
@@ -169,6 +187,7 @@ void run_one_mission(const std::string& user_id, const std::string& mission_id, 
     } else {
         put_text(answer.outcome, sizeof(answer.outcome), "skipped-inactive");
     }
+    deliver_traces(engine, wait_set);
 }
 
 void serve(Request& request) {

@@ -5,13 +5,17 @@
 
 namespace mana_ai::pg {
 
+void fill_random(void* bytes, size_t size) {
+    if (!pg_strong_random(bytes, size))
+        throw make_error(ERRCODE_INTERNAL_ERROR, "could not generate random values");
+}
+
 namespace {
 
 template <class T>
 T random_value() {
     T value;
-    if (!pg_strong_random(&value, sizeof(value)))
-        throw make_error(ERRCODE_INTERNAL_ERROR, "could not generate random values");
+    fill_random(&value, sizeof(value));
     return value;
 }
 

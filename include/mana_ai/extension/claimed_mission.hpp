@@ -11,6 +11,7 @@
 #include "mana_ai/core/records.hpp"
 #include "mana_ai/core/reminders.hpp"
 #include "mana_ai/extension/research_jobs.hpp"
+#include "mana_ai/extension/tracing.hpp"
 
 namespace mana_ai {
 
@@ -34,6 +35,7 @@ struct ClaimedMission {
     uint32_t engine = 0;  // number of the engine that holds the lease
     std::optional<ResearchJob> research_job;
     bool research_spent = false;  // no more long research before the next iteration
+    TraceContext trace;   // of the run's span; set when the run starts
 };
 
 // How a run ended; the words of mana_ai.runs.outcome.

@@ -16,6 +16,7 @@
 #include "mana_ai/extension/database_jobs.hpp"
 #include "mana_ai/extension/mission_run.hpp"
 #include "mana_ai/extension/research_polls.hpp"
+#include "mana_ai/extension/tracing.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
 
@@ -83,6 +84,11 @@ class Engine {
     bool wants_pass() const { return !agents_with_room_.empty() || (work_left_ && has_room()); }
     int poll_fd() const { return loop_.fd(); }
 
+    // Spans go to the collector beside everything else; a driver that is about to end lets those
+    // that wait go at once, and drives the engine a little longer.
+    void begin_trace_drain() { tracer_.begin_drain(); }
+    bool traces_drained() const { return tracer_.is_drained(); }
+
     // Whether a database step has failed since the last call.
     bool take_database_trouble() { return jobs_.take_trouble(); }
 
@@ -108,6 +114,7 @@ class Engine {
         ClaimedMission claimed;
         RunResult result;
         core::Instant started_at = 0;
+        SpanScope span;
     };
 
     void repair_snapshots(bool thorough);
@@ -129,6 +136,7 @@ class Engine {
     std::unique_ptr<net::HttpClient> http_;
     std::string proxy_;  // of http_
     DatabaseJobs jobs_;
+    Tracer tracer_;
     core::ToolCatalog catalog_;
     GrantKey grant_key_;
     std::vector<core::Tool> loaded_tools_;
