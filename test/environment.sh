@@ -9,7 +9,8 @@
 #   $pg_bin, $private_pg_config   of the private installation
 #   as_tester       runs a command as the user who runs PostgreSQL
 #   as_builder      runs a command as the checkout's owner
-#   start_cluster, stop_cluster, start_model_server   see below; all is ended when the script ends
+#   start_cluster, stop_cluster, start_model_server, start_collector   see below; all is ended when the script
+#                   ends
 #
 # Nothing is written outside $work, except build/ and mana_ai.so in the checkout.
 
@@ -145,4 +146,21 @@ start_model_server() {
         sleep 0.05
     done
     model_url=http://127.0.0.1:$(cat "$port_file")
+}
+
+# start_collector [OPTION]...: a collector of traces. Sets $collector_url and $collector_pid.
+start_collector() {
+    local port_file=$work/collector.port tries=0
+    rm -f "$port_file"
+    "${tester_prefix[@]}" "$work/bin/collector_server" --port 0 "$@" >"$port_file" 2>"$work/collector.log" &
+    collector_pid=$!
+    until [ -s "$port_file" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -eq 200 ] || ! kill -0 "$collector_pid" 2>/dev/null; then
+            cat "$work/collector.log"
+            return 1
+        fi
+        sleep 0.05
+    done
+    collector_url=http://127.0.0.1:$(cat "$port_file")
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research runs only these.
+# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces
+# runs only these.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,research}
+parts=${PART:-inserts,fold,idle,plan,latency,research,traces}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -118,11 +119,12 @@ if wanted fold || wanted idle; then
 fi
 
 # ---------------------------------------------------------------- planning
-# plan LATENCY_MS CONCURRENCY MISSIONS
+# plan LATENCY_MS CONCURRENCY MISSIONS [LINE]...: sets $cpu_a_mission, in ms
 plan() {
     local latency=$1 concurrency=$2 missions=$3 pid before after start took peak
+    shift 3
     start_model_server --latency-ms "$latency" --keep-requests 0
-    new_cluster plan "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = $concurrency" "log_min_messages = warning"
+    new_cluster plan "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = $concurrency" "log_min_messages = warning" "$@"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     q -v wave=warm -v missions=50 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
     until [ "$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned'")" -ge 50 ]; do sleep 0.2; done
@@ -142,7 +144,8 @@ plan() {
     peak=$(awk '/VmHWM/ {hwm = $2} /RssShmem/ {shared = $2} END {printf "%.0f", (hwm - shared) / 1024}' "/proc/$pid/status")
     took=$(q -c "SELECT (extract(epoch FROM max(finished_at) - min(started_at)) * 1000)::bigint FROM mana_ai.runs WHERE mission_id LIKE 'due-run-%'")
     planned=$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned' AND mission_id LIKE 'due-run-%'")
-    echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n=$((after - before)) -v m="$missions" 'BEGIN { printf "%.2f", n / 1e6 / m }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms"
+    cpu_a_mission=$(awk -v n=$((after - before)) -v m="$missions" 'BEGIN { printf "%.4f", n / 1e6 / m }')
+    echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n="$cpu_a_mission" 'BEGIN { printf "%.2f", n }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms"
     end_cluster plan
     kill "$model_server_pid"
     wait "$model_server_pid" 2>/dev/null || true
@@ -229,4 +232,26 @@ if wanted research; then
     end_cluster research
     kill "$research_pid"
     wait "$research_pid" 2>/dev/null || true
+fi
+
+# ---------------------------------------------------------------- what traces cost
+if wanted traces; then
+    echo; echo "traces: 4 spans a mission to a collector; CPU of the worker, pairs in turn, medians"
+    start_collector --keep-requests 0
+    : >"$work/ratios"; : >"$work/on"; : >"$work/off"
+    for order in "off on" "on off" "off on" "on off" "off on" "on off" "off on"; do
+        for mode in $order; do
+            if [ $mode = on ]; then
+                plan 0 64 5000 "mana_ai.otlp_endpoint = '$collector_url'" >/dev/null
+            else
+                plan 0 64 5000 >/dev/null
+            fi
+            echo "$cpu_a_mission" >>"$work/$mode"
+            eval "$mode=$cpu_a_mission"
+        done
+        ratio "$on" "$off" >>"$work/ratios"; echo >>"$work/ratios"
+    done
+    echo "  ms CPU a mission: without $(median <"$work/off"), with $(median <"$work/on"), ratio $(median <"$work/ratios"); the collector got $(perl -MHTTP::Tiny -e 'print HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content} =~ /"spans":(\d+)/' "$collector_url") spans"
+    kill "$collector_pid"
+    wait "$collector_pid" 2>/dev/null || true
 fi

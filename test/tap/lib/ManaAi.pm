@@ -552,7 +552,7 @@ sub new
 {
     my ($class, %options) = @_;
     my $self = bless { out => '', err => '', port => $options{port} // 0 }, $class;
-    my @command = ($self->program, '--port', $self->{port});
+    my @command = ($options{program} // $self->program, '--port', $self->{port});
     push @command, '--latency-ms', $options{latency_ms} if $options{latency_ms};
     $self->{run} = IPC::Run::start(\@command, '<', \undef, '>', \$self->{out}, '2>', \$self->{err});
     my $end = time + 10;
