@@ -18,10 +18,12 @@ std::array<std::uint8_t, size> not_all_zero(std::array<std::uint8_t, size> bytes
 
 void append_hex(std::string& text, std::span<const std::uint8_t> bytes) {
     constexpr std::string_view kDigits = "0123456789abcdef";
-    for (const std::uint8_t byte : bytes) {
-        text += kDigits[byte >> 4];
-        text += kDigits[byte & 15];
+    std::array<char, 32> digits;
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+        digits[2 * i] = kDigits[bytes[i] >> 4];
+        digits[2 * i + 1] = kDigits[bytes[i] & 15];
     }
+    text.append(digits.data(), 2 * bytes.size());
 }
 
 }  // namespace
@@ -64,7 +66,7 @@ void Span::set(std::string_view key, AttributeValue value) {
     if (same != attributes.end()) {
         same->value = std::move(value);
     } else if (attributes.size() < kMaxAttributes) {
-        attributes.push_back({std::string(key), std::move(value)});
+        attributes.push_back({key, std::move(value)});
     } else {
         ++dropped_attributes;
     }

@@ -29,7 +29,7 @@ SpanScope::SpanScope(const TraceContext& parent, std::string_view name, core::Sp
     span.parent = parent.span_id;
     span.span_id = core::span_id_from(parent.tracer->random_bytes<decltype(core::SpanId::bytes)>());
     span.start = pg::now();
-    span.attributes.reserve(8);
+    span.attributes.reserve(10);
 }
 
 SpanScope::~SpanScope() {
@@ -37,7 +37,7 @@ SpanScope::~SpanScope() {
         return;
     if (std::uncaught_exceptions() > active_->exceptions &&
         active_->span.status != core::SpanStatus::Error)
-        fail("exception");
+        fail("internal");
     end();
 }
 

@@ -52,6 +52,22 @@ is(run_tick($node)->{plans_written_back}, 1, 'a mission is planned without an en
 ok(!exists headers_of(($model->requests)[0])->{traceparent}, 'calls have no traceparent then');
 $model->reset;
 
+# ---------------------------------------------------------------- a plan that cannot be written
+
+# In a database of its own, with a collector of its own, beside all the rest: it is tried for 30 s.
+my $other_collector = ManaAi::Collector->new;
+create_sync_database($node, 'other');
+value($node, <<"END", 'other');
+ALTER DATABASE other SET mana_ai.otlp_endpoint = '@{[ $other_collector->url ]}';
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \$\$ BEGIN RAISE 'Streng-Geheim-Trigger'; END \$\$;
+CREATE TRIGGER refuse BEFORE INSERT ON sync_changes FOR EACH ROW WHEN (NEW.client_id = 'mana-ai-runner')
+  EXECUTE FUNCTION refuse();
+END
+push_mission($node, 'unwritten', database => 'other');
+my $unwritten = background($node, "SELECT outcome, error FROM mana_ai.run_mission('@{[USER_ID]}', 'unwritten')", database => 'other');
+wait_until('it has been planned', 10, sub { $model->count == 2 && $model->in_flight == 0 });
+$model->reset;
+
 # ---------------------------------------------------------------- a run
 
 settings($node, 'mana_ai.otlp_endpoint' => $collector->url . '/');
@@ -190,7 +206,7 @@ $collector->control({ hang => JSON::PP::true });
 push_mission($node, 'cancel');
 my $session = background($node, 'SELECT plans_written_back, errors FROM mana_ai.run_tick()');
 wait_until('the collector is asked', 5, sub { $collector->in_flight == 1 });
-value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai tick'");
+value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai tick' AND datname = 'mana_sync'");
 my ($status, $out) = $session->finish(5);
 is($out, "1|{}\n", 'a tick that is terminated while it only waits for the collector has succeeded');
 forget();
@@ -305,6 +321,16 @@ is($collector->count, 0, 'without an endpoint nothing is sent any more');
 is(scalar(grep { exists headers_of($_)->{traceparent} } $model->requests), 0, 'and calls have no traceparent');
 
 # ---------------------------------------------------------------- what holds for all of it
+
+my (undef, $unwritten_out, $unwritten_err) = $unwritten->finish(40);
+like($unwritten_out, qr/^failed\|database/, 'a plan that the database refuses') or diag($unwritten_err);
+my ($refused, @refused) = by_mission('unwritten', $other_collector->spans);
+is_deeply($refused->{status}, { code => 2, message => 'database' }, 'is an error');
+my ($write) = named('db.write_back', @refused);
+is_deeply($write->{status}, { code => 2, message => 'internal' }, 'of the write-back');
+cmp_ok($write->{endTimeUnixNano} - $write->{startTimeUnixNano}, '>', 15e9, 'whose span holds all tries');
+push @seen, JSON::PP->new->encode([ $other_collector->requests ]);
+push @problems, $other_collector->problems;
 
 is_deeply([ @problems[ 0 .. ($#problems > 9 ? 9 : $#problems) ] ], [], 'all requests are as OTLP/HTTP JSON must be');
 unlike(join('', @seen), qr/Streng-Geheim|enc:1:|sk-traces/, 'no private text was sent');

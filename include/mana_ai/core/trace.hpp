@@ -42,14 +42,14 @@ enum class SpanStatus { Unset = 0, Ok = 1, Error = 2 };
 using AttributeValue = std::variant<std::string, std::int64_t, double, bool>;
 
 struct SpanAttribute {
-    std::string key;
+    std::string_view key;  // of static storage, as all names of ours are
     AttributeValue value;
 };
 
 struct Span {
     static constexpr std::size_t kMaxAttributes = 32;
 
-    std::string name;
+    std::string_view name;  // of static storage
     SpanKind kind = SpanKind::Internal;
     TraceId trace_id;
     SpanId span_id;

@@ -89,6 +89,9 @@ class Engine {
     void begin_trace_drain() { tracer_.begin_drain(); }
     bool traces_drained() const { return tracer_.is_drained(); }
 
+    // Of this process, since its start: no collector has taken them.
+    int64_t dropped_spans() const { return tracer_.dropped_spans(); }
+
     // Whether a database step has failed since the last call.
     bool take_database_trouble() { return jobs_.take_trouble(); }
 

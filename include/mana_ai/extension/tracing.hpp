@@ -33,7 +33,7 @@ struct TraceContext {
 };
 
 // One span, from its construction to end() or its destruction. A scope that an exception leaves is
-// an error.
+// an error. Names and keys are literals: the span keeps views of them.
 class SpanScope {
  public:
     SpanScope() = default;  // no span

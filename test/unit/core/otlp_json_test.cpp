@@ -131,7 +131,9 @@ TEST(OtlpJson, LongTextsAreCutBetweenCharacters) {
         EXPECT_EQ(written_value(fits + std::string(100'000, 'y')), (Json{{"stringValue", cut}}));
     }
     Span span = some_span();
-    span.name = span.status_message = std::string(5000, 'n');
+    const std::string long_name(5000, 'n');
+    span.name = long_name;
+    span.status_message = long_name;
     span.status = SpanStatus::Error;
     EXPECT_LT(otlp_span(span).size(), 1200U);
 }
@@ -139,8 +141,12 @@ TEST(OtlpJson, LongTextsAreCutBetweenCharacters) {
 TEST(OtlpJson, AttributesPastTheLimitAreOnlyCounted) {
     Span span = some_span();
     EXPECT_FALSE(written(span).contains("attributes"));
+    std::vector<std::string> keys;
     for (std::size_t i = 0; i < Span::kMaxAttributes + 2; ++i) {
-        span.set("key" + std::to_string(i), std::int64_t{1});
+        keys.push_back("key" + std::to_string(i));
+    }
+    for (const std::string& key : keys) {
+        span.set(key, std::int64_t{1});
     }
     const Json json = written(span);
     EXPECT_EQ(json["attributes"].size(), Span::kMaxAttributes);

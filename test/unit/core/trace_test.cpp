@@ -33,8 +33,12 @@ TEST(Trace, ALaterValueReplacesAnEarlierOne) {
 
 TEST(Trace, AttributesPastTheLimitAreCounted) {
     Span span;
+    std::vector<std::string> keys;
     for (std::size_t i = 0; i < Span::kMaxAttributes + 3; ++i) {
-        span.set("key" + std::to_string(i), true);
+        keys.push_back("key" + std::to_string(i));
+    }
+    for (const std::string& key : keys) {
+        span.set(key, true);
     }
     EXPECT_EQ(span.attributes.size(), Span::kMaxAttributes);
     EXPECT_EQ(span.dropped_attributes, 3U);
