@@ -43,7 +43,10 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
     co_await write_until_done(services, claimed, std::move(intend));
     if (!intended)
         co_return false;
+    SpanScope span(claimed.trace, "research.submit", core::SpanKind::Client);
+    span.add_header(request.headers);
     const net::HttpResponse response = co_await services.http->send(std::move(request));
+    end_research_span(span, response);
     std::optional<core::ResearchTask> task;
     if (response.error == net::TransportError::None)
         task = core::parse_submission(response.status, response.body);
@@ -105,8 +108,11 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
         if (ready)
             still_ours = co_await offer(services, claimed);
         core::ResearchPoll poll;
-        if (still_ours)
-            poll = co_await ask_for_research(services, claimed.user_id, job.task_id);
+        if (still_ours) {
+            SpanScope span(claimed.trace, "research.poll", core::SpanKind::Client);
+            poll =
+                co_await ask_for_research(services, claimed.user_id, job.task_id, std::move(span));
+        }
         situation.poll = still_ours ? poll.status : core::ResearchStatus::Failed;
         step = core::next_research_step(situation);
         if (step == core::ResearchStep::UseAnswer) {
@@ -129,13 +135,15 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
 }  // namespace
 
 net::Task<core::ResearchPoll> ask_for_research(RunServices& services, const std::string& user_id,
-                                               const std::string& task_id) {
+                                               const std::string& task_id, SpanScope span) {
     ResearchCall call{pg::settings::research_url() + core::task_path(task_id), {}, kPollTimeout};
     std::optional<net::HttpRequest> request = research_request(services, user_id, std::move(call));
     core::ResearchPoll poll;
     if (!request)
         co_return poll;
+    span.add_header(request->headers);
     const net::HttpResponse response = co_await services.http->send(std::move(*request));
+    end_research_span(span, response);
     if (response.error == net::TransportError::None)
         poll = core::parse_poll(response.status, response.body);
     co_return poll;

@@ -35,8 +35,8 @@ constexpr int kFlushesPerTurn = 4;  // database steps before the network gets it
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
-// Longer than the longest possible run: research, every round, and one compaction, with both retries
-// and both waits.
+// Longer than the longest possible run: research, every round, and one compaction, with both
+// retries and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
@@ -74,7 +74,7 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       tracer_(loop_),
-      services_{loop_, nullptr, jobs_, catalog_, grant_key_, {}, {}},
+      services_{loop_, nullptr, jobs_, catalog_, grant_key_, tracer_, {}, {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {

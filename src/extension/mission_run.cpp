@@ -153,8 +153,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     }
     if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
         std::string query = core::research_query(mission);
-        std::string user_id = claimed.user_id;
-        research.answer = co_await research_web(services, std::move(user_id), std::move(query));
+        research.answer = co_await research_web(services, claimed, std::move(query));
     }
     if (research.answer)
         read.inputs.push_back(std::move(*research.answer));

@@ -6,6 +6,7 @@
 #include "mana_ai/core/backoff.hpp"
 #include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/reminders.hpp"
+#include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -68,6 +69,7 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
 // One model call with the retries that belong to it.
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         const std::string& model, std::string body) {
+    const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
     for (int attempts = 1;; attempts++) {
         SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
         net::HttpRequest request;

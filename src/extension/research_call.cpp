@@ -33,4 +33,14 @@ std::optional<net::HttpRequest> research_request(const RunServices& services,
     return request;
 }
 
+void end_research_span(SpanScope& span, const net::HttpResponse& response) {
+    if (response.status != 0)
+        span.set("http.status_code", response.status);
+    if (response.error != net::TransportError::None)
+        span.fail(net::to_string(response.error));
+    else if (response.status < 200 || response.status > 299)
+        span.fail("status");
+    span.end();
+}
+
 }  // namespace mana_ai

@@ -41,7 +41,9 @@ net::Task<bool> record_end(RunServices& services, DatabaseJobs::Work work) {
 }
 
 net::Task<void> poll_research(RunServices& services, DueResearch due, bool& freed) {
-    const core::ResearchPoll poll = co_await ask_for_research(services, due.user_id, due.task_id);
+    SpanScope span = services.tracer.start_trace("research.poll", pg::now());
+    const core::ResearchPoll poll =
+        co_await ask_for_research(services, due.user_id, due.task_id, std::move(span));
     const bool completed = poll.status == core::ResearchStatus::Completed;
     const bool failed = poll.status == core::ResearchStatus::Failed;
     if (!completed && !failed && !has_waited_too_long(due.waiting_since, pg::now()))

@@ -6,12 +6,26 @@
 #include <utility>
 #include <vector>
 
+#include "mana_ai/core/wipe.hpp"
+
 namespace mana_ai::core {
 
 enum class Role { System, User, Assistant, Tool };
 
+// Prompts may quote what a user encrypted, so messages are wiped when they go.
 class Transcript {
  public:
+    Transcript() = default;
+    Transcript(Transcript&&) = default;
+    Transcript& operator=(Transcript&&) = delete;
+    Transcript(const Transcript&) = delete;
+    Transcript& operator=(const Transcript&) = delete;
+    ~Transcript() {
+        for (std::string& message : messages_) {
+            wipe(message);
+        }
+    }
+
     // `message` is a serialized JSON object of that role.
     void add(Role role, std::string message) {
         roles_.push_back(role);
@@ -26,6 +40,9 @@ class Transcript {
         }
         const auto first = static_cast<std::ptrdiff_t>(begin);
         const auto last = static_cast<std::ptrdiff_t>(end);
+        for (std::size_t i = begin; i < end; ++i) {
+            wipe(messages_[i]);
+        }
         roles_[begin] = role;
         messages_[begin] = std::move(message);
         roles_.erase(roles_.begin() + first + 1, roles_.begin() + last);

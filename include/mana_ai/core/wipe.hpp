@@ -13,4 +13,16 @@ void wipe(std::string& text) noexcept;
 // Wipes every string in the value, however deep, and leaves null. Keys are not overwritten.
 void wipe(Json& value) noexcept;
 
+// Wipes a string when the scope ends, however it does.
+class WipeAtEnd {
+ public:
+    explicit WipeAtEnd(std::string& text) noexcept : text_(text) {}
+    ~WipeAtEnd() { wipe(text_); }
+    WipeAtEnd(const WipeAtEnd&) = delete;
+    WipeAtEnd& operator=(const WipeAtEnd&) = delete;
+
+ private:
+    std::string& text_;
+};
+
 }  // namespace mana_ai::core

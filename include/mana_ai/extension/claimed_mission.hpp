@@ -25,7 +25,7 @@ struct ClaimedMission {
     int64_t agent_tokens_24h = 0;
     int64_t mission_version = 0;  // of the records that the run reads
     std::optional<int64_t> agent_version;
-    int attempts = 0;  // failures in a row before this run
+    int attempts = 0;               // failures in a row before this run
     std::string previous_decision;  // of the gates, at the last look; empty = none yet
     std::string plan_basis_digest;  // of the last plan; empty = not known
     bool by_hand = false;           // asked for by name, so it runs whether anything changed or not
@@ -35,7 +35,7 @@ struct ClaimedMission {
     uint32_t engine = 0;  // number of the engine that holds the lease
     std::optional<ResearchJob> research_job;
     bool research_spent = false;  // no more long research before the next iteration
-    TraceContext trace;   // of the run's span; set when the run starts
+    TraceContext trace;           // of the run's span; set when the run starts
 };
 
 // How a run ended; the words of mana_ai.runs.outcome.

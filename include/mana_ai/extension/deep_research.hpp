@@ -31,8 +31,8 @@ net::Task<void> end_run_waiting(RunServices& services, const ClaimedMission& cla
                                 RunResult& result);
 
 // Asks mana-research once how a task stands; at most 15 seconds, never throws for a fault of the
-// network. The ids outlive the task.
+// network. The ids outlive the task; the span is that of the call.
 net::Task<core::ResearchPoll> ask_for_research(RunServices& services, const std::string& user_id,
-                                               const std::string& task_id);
+                                               const std::string& task_id, SpanScope span);
 
 }  // namespace mana_ai

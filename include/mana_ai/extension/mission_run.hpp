@@ -23,6 +23,7 @@ struct RunServices {
     DatabaseJobs& jobs;
     core::ToolCatalog& catalog;
     const GrantKey& grant_key;
+    Tracer& tracer;
     std::string authorization;  // complete header line with the service key, or empty; a secret
     std::string service_key;    // likewise, as the research services want it
     // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the

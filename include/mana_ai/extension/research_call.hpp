@@ -6,6 +6,7 @@
 #include <string>
 
 #include "mana_ai/extension/mission_run.hpp"
+#include "mana_ai/extension/tracing.hpp"
 #include "mana_ai/net/http_client.hpp"
 
 namespace mana_ai {
@@ -21,5 +22,8 @@ struct ResearchCall {
 // a header as it is: written in another way it might name somebody else, who would then pay.
 std::optional<net::HttpRequest> research_request(const RunServices& services,
                                                  const std::string& user_id, ResearchCall call);
+
+// Ends the span of such a call with what came of it.
+void end_research_span(SpanScope& span, const net::HttpResponse& response);
 
 }  // namespace mana_ai

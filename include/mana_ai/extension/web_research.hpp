@@ -12,7 +12,9 @@ namespace mana_ai {
 
 // Looks for articles on the query with mana-api and makes an input of them. Nullopt when there are
 // none or anything fails: the mission is then planned without. At most 45 seconds.
+// `claimed` outlives the task.
 net::Task<std::optional<core::ResolvedInput>> research_web(RunServices& services,
-                                                           std::string user_id, std::string query);
+                                                           const ClaimedMission& claimed,
+                                                           std::string query);
 
 }  // namespace mana_ai
