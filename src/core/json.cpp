@@ -208,19 +208,25 @@ std::string cut_utf8(std::string_view text, std::size_t max_chars) {
     // One buffer, since growing would leave copies of what may be secret behind.
     kept.reserve(std::min(text.size(), 4 * std::min(max_chars, text.size())) + kEllipsis.size());
     std::size_t end_before_last = 0;  // where the ellipsis would have to go
-    std::size_t count = 0;
-    while (!text.empty()) {
+    std::size_t copied = 0;           // everything before it is in `kept`
+    std::size_t at = 0;
+    for (std::size_t count = 0; at < text.size(); ++count) {
         if (count == max_chars) {
+            kept += text.substr(copied, at - copied);
             kept.resize(end_before_last);
             kept += kEllipsis;
             return kept;
         }
-        end_before_last = kept.size();
-        const std::size_t length = sequence_length(text);
-        kept += length == 0 ? kReplacement : text.substr(0, length);
-        text.remove_prefix(std::max<std::size_t>(length, 1));
-        ++count;
+        end_before_last = kept.size() + (at - copied);
+        const std::size_t length = sequence_length(text.substr(at));
+        if (length == 0) {
+            kept += text.substr(copied, at - copied);
+            kept += kReplacement;
+            copied = at + 1;
+        }
+        at += std::max<std::size_t>(length, 1);
     }
+    kept += text.substr(copied);
     return kept;
 }
 

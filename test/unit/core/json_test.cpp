@@ -82,6 +82,9 @@ TEST(CutUtf8, CountsCodePoints) {
 TEST(CutUtf8, AlwaysGivesValidUtf8) {
     EXPECT_EQ(cut_utf8("a\xC3", 5), "a\xEF\xBF\xBD");
     EXPECT_EQ(cut_utf8("a\xFF\xFF\xFF", 3), "a\xEF\xBF\xBD…");
+    EXPECT_EQ(cut_utf8("\xFFä\xFFz", 3), "\xEF\xBF\xBDä…");
+    EXPECT_EQ(cut_utf8("\xFFä\xFFz", 4), "\xEF\xBF\xBDä\xEF\xBF\xBDz");
+    EXPECT_EQ(cut_utf8("ab\xE2\x80", 3), "ab…");
 }
 
 TEST(StringOr, FallsBackOnAnythingButAString) {
