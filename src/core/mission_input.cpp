@@ -72,12 +72,18 @@ void append_number(CutText& text, const Json& number) {
     text.append({begin, static_cast<std::size_t>(result.ptr - begin)});
 }
 
+// Without its NUL bytes, which cut() removes. jsonb holds none, so nothing is copied there.
+bool becomes_ciphertext(std::string_view text) {
+    return text.find('\0') == std::string_view::npos ? is_ciphertext(text)
+                                                     : is_ciphertext(repair_utf8(text));
+}
+
 // Appends what a reader should see of the value, on one line unless it is a string. False, and
 // nothing appended, if that is nothing.
 bool append_value(CutText& text, const Json& value) {
     if (value.is_string()) {
         const std::string_view plain = trimmed(value.get_ref<const std::string&>());
-        if (plain.empty() || is_ciphertext(plain)) {
+        if (plain.empty() || becomes_ciphertext(plain)) {
             return false;
         }
         text.append(plain);
@@ -309,13 +315,14 @@ std::optional<ResolvedInput> input_from_resolver(const InputReference& reference
                                                  const Json& output) {
     const Json* const content = member(output, "content");
     if (content == nullptr || !content->is_string() ||
-        is_ciphertext(content->get_ref<const std::string&>())) {
+        becomes_ciphertext(content->get_ref<const std::string&>())) {
         return std::nullopt;
     }
     const std::string_view title = string_or(output, "title", "");
     return ResolvedInput{
         reference.id, reference.module, reference.table,
-        is_ciphertext(title) ? std::string() : cut_utf8(repair_utf8(title), PromptLimits::title),
+        becomes_ciphertext(title) ? std::string()
+                                  : cut_utf8(repair_utf8(title), PromptLimits::title),
         cut_utf8(repair_utf8(content->get_ref<const std::string&>()), kMaxResolverContent)};
 }
 

@@ -51,12 +51,14 @@ bool wants_deep_research(const Mission& mission) noexcept {
 std::string research_query(const Mission& mission) {
     for (const std::string* text :
          {&mission.objective, &mission.concept_markdown, &mission.title}) {
-        const std::string_view query = trimmed(*text);
+        // Repaired first: without its NUL bytes a text may turn out to be ciphertext.
+        const std::string repaired = repair_utf8(*text);
+        const std::string_view query = trimmed(repaired);
         if (is_ciphertext(query)) {
             return {};
         }
         if (!query.empty()) {
-            return cut_utf8(repair_utf8(query), kMaxResearchQuery);
+            return cut_utf8(query, kMaxResearchQuery);
         }
     }
     return {};

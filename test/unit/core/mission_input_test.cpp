@@ -268,6 +268,7 @@ TEST(RenderInput, TakesRecordsOfAnyShape) {
         }
     }
     EXPECT_EQ(render("notes", hostile[7]).content, "ab");
+    EXPECT_EQ(render("notes", Json{{"content", std::string("enc:1\0:a.b", 10)}}).content, "");
 }
 
 TEST(RenderInput, LeavesNoCopyOfASecretBehind) {

@@ -54,6 +54,7 @@ TEST(ResearchQuery, IsNeverCiphertext) {
     EXPECT_EQ(research_query(parse_mission({{"objective", "enc:1:a.b"}, {"title", "T"}})), "");
     EXPECT_EQ(research_query(parse_mission({{"objective", " "}, {"title", "enc:1:a.b"}})), "");
     EXPECT_EQ(research_query(with_objective(" \nenc:1:a.b")), "");
+    EXPECT_EQ(research_query(with_objective(std::string("enc:1\0:a.b", 10))), "");
 }
 
 TEST(ResearchQuery, IsCutAndValid) {
