@@ -28,14 +28,18 @@ constexpr std::array<std::string_view, 9> kBuiltInModules = {
 
 constexpr size_t kMaxOutputBytes = 1024 * 1024;
 constexpr int kRepeatMs = 100;
+constexpr int kLastRepeat = 50;
 
-volatile sig_atomic_t time_is_up = false;
+volatile sig_atomic_t times_up = 0;  // how often the timer of the present call has gone off
 
 extern "C" {
 // Ends the function as a cancel does. PostgreSQL's own handler for statement timeouts would do the
-// same, but leave nothing by which to tell it from an operator's cancel.
+// same, but leave nothing by which to tell it from an operator's cancel. A function that catches
+// every cancel takes the process with it: better than one that neither works nor shuts down.
 static void on_timeout(void) {
-    time_is_up = true;
+    times_up = times_up + 1;
+    if (times_up > kLastRepeat)
+        ProcDiePending = true;
     InterruptPending = true;
     QueryCancelPending = true;
     SetLatch(MyLatch);
@@ -48,7 +52,7 @@ class TimeLimit {
         pg::guarded([limit_us] {
             static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
             id_ = id;
-            time_is_up = false;
+            times_up = 0;
 #if PG_VERSION_NUM >= 150000
             // Again and again: a function may catch a cancel and go on.
             enable_timeout_every(id, GetCurrentTimestamp() + limit_us, kRepeatMs);
@@ -66,8 +70,8 @@ class TimeLimit {
     // True when the time was up. A cancel of ours that nobody has served yet is taken back.
     bool stop() {
         disable_timeout(id_, false);
-        const bool was_up = time_is_up;
-        time_is_up = false;
+        const bool was_up = times_up > 0;
+        times_up = 0;
         if (was_up && !termination_requested())
             QueryCancelPending = false;
         return was_up;
