@@ -13,6 +13,7 @@
 extern "C" {
 #include "catalog/pg_collation_d.h"
 #include "storage/latch.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/timeout.h"
@@ -30,12 +31,13 @@ constexpr size_t kMaxOutputBytes = 1024 * 1024;
 constexpr int kRepeatMs = 100;
 constexpr int kLastRepeat = 50;
 
-volatile sig_atomic_t times_up = 0;  // how often the timer of the present call has gone off
+// What has come in since the present call began.
+volatile sig_atomic_t times_up = 0;  // how often the timer has gone off
+volatile sig_atomic_t cancels = 0;   // of operators
 
 extern "C" {
-// Ends the function as a cancel does. PostgreSQL's own handler for statement timeouts would do the
-// same, but leave nothing by which to tell it from an operator's cancel. A function that catches
-// every cancel takes the process with it: better than one that neither works nor shuts down.
+// Ends the function as a cancel does. A function that catches every cancel takes the process with
+// it: better than one that neither works nor shuts down.
 static void on_timeout(void) {
     times_up = times_up + 1;
     if (times_up > kLastRepeat)
@@ -44,15 +46,24 @@ static void on_timeout(void) {
     QueryCancelPending = true;
     SetLatch(MyLatch);
 }
+
+static void on_sigint(SIGNAL_ARGS) {
+    cancels = cancels + 1;
+    StatementCancelHandler(postgres_signal_arg);
+}
 }
 
-class TimeLimit {
+// Limits the time of a call and notes what interrupts it. The SQLSTATE of an error would not tell:
+// functions can raise any, and foreign servers have cancels of their own.
+class CallWatch {
  public:
-    explicit TimeLimit(int64_t limit_us) {
+    explicit CallWatch(int64_t limit_us) {
+        times_up = 0;
+        cancels = 0;
         pg::guarded([limit_us] {
             static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
-            id_ = id;
-            times_up = 0;
+            timer_ = id;
+            pqsignal(SIGINT, on_sigint);
 #if PG_VERSION_NUM >= 150000
             // Again and again: a function may catch a cancel and go on.
             enable_timeout_every(id, GetCurrentTimestamp() + limit_us, kRepeatMs);
@@ -61,24 +72,18 @@ class TimeLimit {
 #endif
         });
     }
-    ~TimeLimit() {
-        stop();
-    }
-    TimeLimit(const TimeLimit&) = delete;
-    TimeLimit& operator=(const TimeLimit&) = delete;
-
-    // True when the time was up. A cancel of ours that nobody has served yet is taken back.
-    bool stop() {
-        disable_timeout(id_, false);
-        const bool was_up = times_up > 0;
-        times_up = 0;
-        if (was_up && !termination_requested())
+    ~CallWatch() {
+        disable_timeout(timer_, false);
+        // Whoever looks at the counts serves what the function has not.
+        if ((times_up > 0 || cancels > 0) && !termination_requested())
             QueryCancelPending = false;
-        return was_up;
+        pqsignal(SIGINT, StatementCancelHandler);
     }
+    CallWatch(const CallWatch&) = delete;
+    CallWatch& operator=(const CallWatch&) = delete;
 
  private:
-    static inline TimeoutId id_ = USER_TIMEOUT;
+    static inline TimeoutId timer_ = USER_TIMEOUT;
 };
 
 void set_for_call(const char* name, const char* value) {
@@ -201,17 +206,17 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
     };
 
     std::optional<pg::PgError> error;
-    TimeLimit limit(pg::settings::resolver_timeout_us());
-    try {
-        error = pg::in_subtransaction(call);
-    } catch (const pg::PgError& interrupt) {
-        if (interrupt.sqlstate != ERRCODE_QUERY_CANCELED || !limit.stop() ||
-            termination_requested())
-            throw;
-        return ResolverFailure{"timeout"};
+    {
+        const CallWatch watch(pg::settings::resolver_timeout_us());
+        try {
+            error = pg::in_subtransaction(call);
+        } catch (const pg::PgError& interrupt) {
+            error = interrupt;
+        }
     }
-    // Whatever it made of the cancel.
-    if (limit.stop())
+    if (cancels > 0 || termination_requested())
+        throw pg::make_error(ERRCODE_QUERY_CANCELED, "canceling a resolver due to user request");
+    if (times_up > 0)
         return ResolverFailure{"timeout"};
     if (error)
         return ResolverFailure{error->sqlstate_text()};

@@ -11,6 +11,7 @@ CREATE ROLE regress_mana_super SUPERUSER;
 GRANT USAGE ON SCHEMA mana_ai, test TO regress_mana_author, regress_mana_other;
 GRANT EXECUTE ON FUNCTION mana_ai.register_resolver(text, regprocedure), mana_ai.unregister_resolver(text) TO regress_mana_author;
 CREATE SCHEMA recipes AUTHORIZATION regress_mana_author;
+GRANT USAGE ON SCHEMA recipes TO regress_mana_other;
 SET ROLE regress_mana_author;
 CREATE FUNCTION recipes.read(user_id text, ref jsonb) RETURNS jsonb LANGUAGE sql STABLE AS $$ SELECT jsonb_build_object('title', 'Recipe', 'content', ref ->> 'id') $$;
 CREATE FUNCTION recipes."Read ""2"""(text, jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;

@@ -29,6 +29,14 @@ VALUES ('water_plants', 'garden', 'Gießt die Pflanzen', 'propose', '[{"name": "
 UPDATE mana_ai.tools SET enabled = false WHERE name = 'create_task';
 UPDATE mana_ai.tools SET description = 'Unsere eigene Beschreibung' WHERE name = 'create_note';
 END
+value($node, <<'END');
+CREATE FUNCTION public.read_recipe(user_id text, ref jsonb) RETURNS jsonb LANGUAGE sql AS 'SELECT NULL::jsonb';
+SELECT mana_ai.register_resolver('cookbook', 'public.read_recipe(text, jsonb)');
+INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status)
+SELECT 'u1', 'planned', 'i', 'notes', n, 'ok' FROM generate_series(1, 3) n;
+END
+my $audit = 'SELECT json_agg(a ORDER BY id) FROM mana_ai.decrypt_audit a';
+my $resolvers = 'SELECT json_agg(json_build_array(module, resolver::regprocedure)) FROM mana_ai.resolvers';
 my $tools = 'SELECT json_agg(t ORDER BY name) FROM (SELECT name, module, description, default_policy, parameters, enabled FROM mana_ai.tools) t';
 my $records = "SELECT json_agg(t ORDER BY mission_id) FROM (SELECT user_id, mission_id, record, space_id FROM mana_ai.mission_snapshots) t";
 my $agents = 'SELECT json_agg(record ORDER BY agent_id) FROM mana_ai.agent_snapshots';
@@ -60,6 +68,12 @@ for my $database (qw(restored custom))
         value($node, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.sync_changes'::regclass AND NOT tgisinternal"), "$database: our trigger is on the table, once");
     is(value($node, 'SELECT sync_table FROM mana_ai.status()', $database), 'public.sync_changes', "$database: it is attached");
     is(value($node, $tools, $database), value($node, $tools), "$database: the operator's tools are there");
+    is(value($node, $resolvers, $database), value($node, $resolvers), "$database: so are resolvers");
+    is(value($node, $audit, $database), value($node, $audit), "$database: the audit of decryptions is there");
+    is(value($node, <<'END', $database), 4, "$database: and goes on behind its last row");
+INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status)
+VALUES ('u1', 'planned', 'i', 'notes', '4', 'ok') RETURNING id
+END
     wait_for($node, "$database: snapshots are replays", 10, 'SELECT count(*) FROM mana_ai.mission_snapshots', 3, $database)
       or diag(value($node, 'SELECT * FROM mana_ai.refresh_snapshots()', $database));
     is(snapshots_differ($node, $database), '', "$database: snapshots are replays, without anybody's help");
