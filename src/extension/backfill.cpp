@@ -37,7 +37,7 @@ constexpr int kMaxWaitMs = 2000;
 constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
 
-enum Column { kRecordId = 1, kUserId, kOp, kData, kStamps, kCreatedAt, kSpaceId, kPosition };
+enum Column { kRecordId = 1, kUserId, kChangeRow };
 
 std::string cursor_query(Relation log, const SyncShape& shape, const char* table_name) {
     struct Names {
@@ -48,9 +48,8 @@ std::string cursor_query(Relation log, const SyncShape& shape, const char* table
         return Names{quote_identifier(get_namespace_name(RelationGetNamespace(log))),
                      quote_identifier(pstrdup(RelationGetRelationName(log)))};
     });
-    return std::string("SELECT record_id, user_id, op, data, ") +
-           (shape.has_field_meta ? "field_meta" : "field_timestamps") + ", created_at, " +
-           (shape.space_id != 0 ? "space_id" : "NULL::pg_catalog.text") + ", ctid FROM ONLY " +
+    return "SELECT record_id, user_id, " +
+           change_row_columns(shape.has_field_meta, shape.space_id != 0) + " FROM ONLY " +
            names.schema + "." + names.table + " WHERE app_id = 'ai' AND table_name = '" +
            table_name +
            "' AND record_id IS NOT NULL AND user_id IS NOT NULL ORDER BY record_id, user_id";
@@ -93,15 +92,10 @@ class HistoryFold {
             MemoryContextSwitchTo(outer);
             in_group_ = true;
         }
-        ChangeRowValues values{};
-        values.op = heap_getattr(tuple, kOp, descriptor, &is_null);
-        if (is_null)
-            values.op = PointerGetDatum(cstring_to_text(""));
-        values.data = heap_getattr(tuple, kData, descriptor, &values.data_is_null);
-        values.stamps = heap_getattr(tuple, kStamps, descriptor, &values.stamps_is_null);
-        values.created_at = heap_getattr(tuple, kCreatedAt, descriptor, &values.created_at_is_null);
-        values.space = heap_getattr(tuple, kSpaceId, descriptor, &values.space_is_null);
-        values.position = heap_getattr(tuple, kPosition, descriptor, &is_null);
+        const ChangeRowValues values =
+            change_row_values(kChangeRow, [tuple, descriptor](int column, bool* column_is_null) {
+                return heap_getattr(tuple, column, descriptor, column_is_null);
+            });
         fold_row(fold_, values);
         if (++counts_.rows_applied % kRowsPerNotice == 0)
             note_progress(counts_);

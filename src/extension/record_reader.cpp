@@ -18,17 +18,14 @@ namespace mana_ai {
 
 namespace {
 
-enum Column { kOp = 1, kData, kStamps, kCreatedAt, kSpaceId, kPosition };
-
 constexpr int kParams = 4;
 
 // app_id is compared in a way that no index serves. On a table without statistics the index on
 // (user_id, app_id, table_name, …) would look better than the one on (table_name, record_id, …),
 // and all of a user's tasks would be read for one of them.
 std::string query_text(const SyncTable& table) {
-    return "SELECT op, data, " + table.stamps_column + ", created_at, " +
-           (table.has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid FROM ONLY " +
-           table.qualified_name +
+    return "SELECT " + change_row_columns(table.stamps_column == "field_meta", table.has_space_id) +
+           " FROM ONLY " + table.qualified_name +
            " WHERE user_id = $1 AND app_id || '' = $2 AND table_name = $3 AND record_id = $4";
 }
 
@@ -42,16 +39,8 @@ void begin_rows(DestReceiver*, int, TupleDesc) {}
 void end_rows(DestReceiver*) {}
 
 bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
-    bool is_null = false;
-    ChangeRowValues values{};
-    values.op = slot_getattr(slot, kOp, &is_null);
-    if (is_null)
-        values.op = PointerGetDatum(cstring_to_text(""));
-    values.data = slot_getattr(slot, kData, &values.data_is_null);
-    values.stamps = slot_getattr(slot, kStamps, &values.stamps_is_null);
-    values.created_at = slot_getattr(slot, kCreatedAt, &values.created_at_is_null);
-    values.space = slot_getattr(slot, kSpaceId, &values.space_is_null);
-    values.position = slot_getattr(slot, kPosition, &is_null);
+    const ChangeRowValues values = change_row_values(
+        1, [slot](int column, bool* is_null) { return slot_getattr(slot, column, is_null); });
     fold_row(*reinterpret_cast<FoldReceiver*>(receiver)->fold, values);
     return true;
 }

@@ -340,6 +340,11 @@ ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     return row;
 }
 
+std::string change_row_columns(bool has_field_meta, bool has_space_id) {
+    return std::string("op, data, ") + (has_field_meta ? "field_meta" : "field_timestamps") +
+           ", created_at, " + (has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid";
+}
+
 ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy) {
     ChangeRowValues values{};
     bool op_is_null = false;

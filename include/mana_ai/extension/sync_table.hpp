@@ -86,4 +86,22 @@ struct ChangeRowValues {
 };
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy);
 
+// The columns of such a query, and their values: `get(number, &is_null)` returns a column, the
+// first of them has number `first`.
+std::string change_row_columns(bool has_field_meta, bool has_space_id);
+template <class Get>
+ChangeRowValues change_row_values(int first, Get get) {
+    bool is_null = false;
+    ChangeRowValues values{};
+    values.op = get(first, &is_null);
+    if (is_null)
+        values.op = PointerGetDatum(cstring_to_text(""));
+    values.data = get(first + 1, &values.data_is_null);
+    values.stamps = get(first + 2, &values.stamps_is_null);
+    values.created_at = get(first + 3, &values.created_at_is_null);
+    values.space = get(first + 4, &values.space_is_null);
+    values.position = get(first + 5, &is_null);
+    return values;
+}
+
 }  // namespace mana_ai
