@@ -13,12 +13,12 @@
 #include "mana_ai/core/prompts.hpp"
 #include "mana_ai/core/tool_catalog.hpp"
 #include "mana_ai/core/web_research.hpp"
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/crypto/grant.hpp"
 #include "mana_ai/extension/custom_resolver.hpp"
 #include "mana_ai/extension/input_records.hpp"
 #include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/extension/tool_table.hpp"
-#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -138,7 +138,7 @@ std::optional<ReadInput> read_by_resolver(const Subject& subject,
     auto input = core::input_from_resolver(reference, *json);
     if (!input)
         return std::nullopt;
-    return ReadInput{std::move(*input), pg::sha256_hex(core::dump_json(*json))};
+    return ReadInput{std::move(*input), crypto::sha256_hex(core::dump_json(*json))};
 }
 
 // As the run would, an input that cannot be read is left out.
@@ -179,7 +179,7 @@ Explanation explain(const std::string& user_id, const std::string& mission_id) {
                           "[fetched before the plan; explain() fetches nothing]"});
     if (subject.decision == core::GateDecision::Ran && !researches &&
         pg::settings::skip_unchanged() && core::is_recurring(mission.cadence) &&
-        subject.plan_basis_digest == pg::sha256_hex(core::plan_basis(
+        subject.plan_basis_digest == crypto::sha256_hex(core::plan_basis(
                                          mission, agent, versions, pg::settings::planner_model())))
         subject.decision = core::GateDecision::SkippedUnchanged;
     hide_ciphertext(mission);

@@ -1,6 +1,8 @@
 #include "mana_ai/extension/housekeeping.hpp"
 
 #include "mana_ai/core/backoff.hpp"
+#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/decrypt_audit.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/pg/session_lock.hpp"
@@ -19,6 +21,26 @@ constexpr int64_t kDeleteBatch = 2000;
 // How far back agents' changes are looked for: a change is stamped when it is made and seen when it
 // is committed. Looking twice is harmless, the versions decide.
 constexpr core::Instant kLateCommit = 30 * core::kMicrosPerSecond;
+
+// Of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
+// "next try … when mission, agent or settings change"). Holds no secret: eight bytes tell a change
+// from no change and are too few to attack the key from.
+std::string settings_fingerprint() {
+    std::string problem;
+    std::string key = pg::settings::service_key(problem);
+    std::string text;
+    for (const std::string& part :
+         {pg::settings::llm_url(), pg::settings::planner_model(), pg::settings::proxy(),
+          pg::settings::api_url(), pg::settings::research_url(),
+          pg::settings::grant_private_key_file()})
+        text += part + '\n';
+    text += key;
+    std::string digest = crypto::sha256_hex(text);
+    core::wipe(text);
+    core::wipe(key);
+    digest.resize(16);
+    return digest;
+}
 
 }  // namespace
 
@@ -85,7 +107,7 @@ core::Instant last_tick_at() {
 }
 
 void free_missions_after_new_settings(core::Instant now) {
-    const std::string fingerprint = pg::settings::fingerprint();
+    const std::string fingerprint = settings_fingerprint();
     static pg::Statement remember(R"sql(
 INSERT INTO mana_ai.engine_state AS e (settings_fingerprint) VALUES ($1)
     ON CONFLICT (only_row) DO UPDATE SET settings_fingerprint = $1

@@ -1,4 +1,5 @@
 #include "mana_ai/extension/mission_reading.hpp"
+#include "mana_ai/crypto/digest.hpp"
 
 #include <algorithm>
 #include <exception>
@@ -11,7 +12,6 @@
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/input_records.hpp"
 #include "mana_ai/extension/run_secrets.hpp"
-#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -183,7 +183,7 @@ net::Task<void> Reading::resolve(Input& input) {
         input.rendered = core::input_from_resolver(input.reference, json);
         if (input.rendered) {
             input.left_out.clear();
-            input.version = pg::sha256_hex(core::dump_json(json));
+            input.version = crypto::sha256_hex(core::dump_json(json));
         } else if (!json.is_null()) {
             count_resolver_failure(module, "invalid output");
         }

@@ -1,4 +1,5 @@
 #include "mana_ai/extension/mission_run.hpp"
+#include "mana_ai/crypto/digest.hpp"
 
 #include "mana_ai/core/backoff.hpp"
 #include "mana_ai/core/gates.hpp"
@@ -14,7 +15,6 @@
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/extension/web_research.hpp"
 #include "mana_ai/extension/write_back.hpp"
-#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -126,7 +126,7 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
     if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
         return {};
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    return pg::sha256_hex(
+    return crypto::sha256_hex(
         core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
 }
 

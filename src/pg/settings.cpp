@@ -7,7 +7,6 @@
 #include <fstream>
 
 #include "mana_ai/net/base_url.hpp"
-#include "mana_ai/pg/digest.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -443,20 +442,6 @@ std::string service_key(std::string& problem) {
         return {};
     }
     return key;
-}
-
-std::string fingerprint() {
-    std::string problem;
-    std::string text = llm_url() + '\n' + planner_model() + '\n' + proxy() + '\n' + api_url() +
-                       '\n' + research_url() + '\n' + grant_private_key_file() + '\n';
-    std::string key = service_key(problem);
-    text += key;
-    std::string hex = sha256_hex(text);
-    explicit_bzero(text.data(), text.size());
-    explicit_bzero(key.data(), key.size());
-    // Eight bytes tell a change from no change and are too few to attack the key from.
-    hex.resize(16);
-    return hex;
 }
 
 }  // namespace mana_ai::pg::settings

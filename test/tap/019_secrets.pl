@@ -32,6 +32,7 @@ auto_explain.log_nested_statements = on
 auto_explain.log_level = log
 track_activity_query_size = 65536
 mana_ai.tick_interval = '1s'
+restart_after_crash = on
 END
 my $key_file = ManaAi::Device::new_key($node, 'server');
 settings($node, 'mana_ai.grant_private_key_file' => $key_file);

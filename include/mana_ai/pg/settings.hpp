@@ -49,8 +49,4 @@ std::string otlp_endpoint();  // without a trailing slash; empty = no traces
 // Never log the result.
 std::string service_key(std::string& problem);
 
-// A digest of the settings that decide whether a refused request could now succeed
-// (docs/contract/tick.md: "next try … when mission, agent or settings change"). Holds no secret.
-std::string fingerprint();
-
 }  // namespace mana_ai::pg::settings
