@@ -9,8 +9,7 @@
 #   $pg_bin, $private_pg_config   of the private installation
 #   as_tester       runs a command as the user who runs PostgreSQL
 #   as_builder      runs a command as the checkout's owner
-#   start_cluster, stop_cluster, start_model_server, start_collector   see below; all is ended when the script
-#                   ends
+#   start_cluster, stop_cluster, start_server   see below; all is ended when the script ends
 #
 # Nothing is written outside $work, except build/ and mana_ai.so in the checkout.
 
@@ -131,36 +130,21 @@ stop_cluster() {
     as_tester "$pg_bin/pg_ctl" stop -D "$work/run/$1" -m fast -w -s
 }
 
-# start_model_server [OPTION]...: the scripted model server. Sets $model_url and $model_server_pid.
-start_model_server() {
-    local port_file=$work/model_server.port tries=0
+# start_server NAME [OPTION]...: the scripted NAME_server. Sets $NAME_url and $NAME_server_pid.
+start_server() {
+    local name=$1 port_file=$work/$1_server.port tries=0 pid
+    shift
     rm -f "$port_file"
-    "${tester_prefix[@]}" "$work/bin/model_server" --port 0 "$@" >"$port_file" 2>"$work/model_server.log" &
-    model_server_pid=$!
+    "${tester_prefix[@]}" "$work/bin/${name}_server" --port 0 "$@" >"$port_file" 2>"$work/${name}_server.log" &
+    pid=$!
     until [ -s "$port_file" ]; do
         tries=$((tries + 1))
-        if [ "$tries" -eq 200 ] || ! kill -0 "$model_server_pid" 2>/dev/null; then
-            cat "$work/model_server.log"
+        if [ "$tries" -eq 200 ] || ! kill -0 "$pid" 2>/dev/null; then
+            cat "$work/${name}_server.log"
             return 1
         fi
         sleep 0.05
     done
-    model_url=http://127.0.0.1:$(cat "$port_file")
-}
-
-# start_collector [OPTION]...: a collector of traces. Sets $collector_url and $collector_pid.
-start_collector() {
-    local port_file=$work/collector.port tries=0
-    rm -f "$port_file"
-    "${tester_prefix[@]}" "$work/bin/collector_server" --port 0 "$@" >"$port_file" 2>"$work/collector.log" &
-    collector_pid=$!
-    until [ -s "$port_file" ]; do
-        tries=$((tries + 1))
-        if [ "$tries" -eq 200 ] || ! kill -0 "$collector_pid" 2>/dev/null; then
-            cat "$work/collector.log"
-            return 1
-        fi
-        sleep 0.05
-    done
-    collector_url=http://127.0.0.1:$(cat "$port_file")
+    printf -v "${name}_url" 'http://127.0.0.1:%s' "$(cat "$port_file")"
+    printf -v "${name}_server_pid" '%s' "$pid"
 }

@@ -85,6 +85,15 @@ UPDATE mana_ai.runs SET inputs = $3::jsonb
                         std::string_view(text), std::string_view("running")});
 }
 
+void record_further_input(const ClaimedMission& claimed, const core::Json& input) {
+    static pg::Statement add_input(R"sql(
+UPDATE mana_ai.runs SET inputs = coalesce(inputs, '[]') || jsonb_build_array($3::jsonb)
+ WHERE user_id = $1 AND run_id = $2::uuid AND outcome = $4)sql");
+    const std::string text = core::dump_json(input);
+    add_input.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                       std::string_view(text), std::string_view("running")});
+}
+
 bool delete_expired_audit(core::Instant now, int64_t limit) {
     const core::Instant retention = pg::settings::audit_retention_us();
     if (retention == 0)

@@ -8,6 +8,7 @@
 #include "mana_ai/core/prompts.hpp"
 #include "mana_ai/core/web_research.hpp"
 #include "mana_ai/core/wipe.hpp"
+#include "mana_ai/extension/decrypt_audit.hpp"
 #include "mana_ai/extension/deep_research.hpp"
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/mission_reading.hpp"
@@ -155,8 +156,16 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         std::string query = core::research_query(mission);
         research.answer = co_await research_web(services, claimed, std::move(query));
     }
-    if (research.answer)
+    if (research.answer) {
+        const core::Json reference = {{"module", research.answer->module},
+                                      {"table", research.answer->table},
+                                      {"id", research.answer->id},
+                                      {"clock", core::to_iso_millis(pg::now())},
+                                      {"used", true}};
+        DatabaseJobs::Work record = [&] { record_further_input(claimed, reference); };
+        co_await write_until_done(services, claimed, std::move(record));
         read.inputs.push_back(std::move(*research.answer));
+    }
     std::string prompt = core::user_prompt(mission, read.inputs, local_now());
     core::PlannerLoop planner(core::system_prompt(agent), prompt,
                               services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));

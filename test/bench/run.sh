@@ -123,7 +123,7 @@ fi
 plan() {
     local latency=$1 concurrency=$2 missions=$3 pid before after start took peak
     shift 3
-    start_model_server --latency-ms "$latency" --keep-requests 0
+    start_server model --latency-ms "$latency" --keep-requests 0
     new_cluster plan "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = $concurrency" "log_min_messages = warning" "$@"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     q -v wave=warm -v missions=50 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
@@ -163,7 +163,7 @@ fi
 
 # ---------------------------------------------------------------- from due to the first model request
 if wanted latency; then
-    start_model_server --keep-requests 1000
+    start_server model --keep-requests 1000
     new_cluster latency "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "log_min_messages = warning"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     wait_for_worker
@@ -194,11 +194,7 @@ thorough_passes() {
     awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 100 }'
 }
 if wanted research; then
-    rm -f "$work/research_server.port"
-    "${tester_prefix[@]}" "$work/bin/research_server" >"$work/research_server.port" 2>/dev/null &
-    research_pid=$!
-    until [ -s "$work/research_server.port" ]; do sleep 0.05; done
-    research_url=http://127.0.0.1:$(cat "$work/research_server.port")
+    start_server research
     new_cluster research "shared_preload_libraries = 'mana_ai'" "mana_ai.research_url = '$research_url'" "mana_ai.deep_research_enabled = on" "mana_ai.tick_interval = '10min'" "log_min_messages = warning"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     wait_for_worker
@@ -230,14 +226,14 @@ if wanted research; then
         echo "research: all 1000 polls due, the $round time: $took ms, $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 1000 }') ms CPU a poll, longest transaction seen $longest ms"
     done
     end_cluster research
-    kill "$research_pid"
-    wait "$research_pid" 2>/dev/null || true
+    kill "$research_server_pid"
+    wait "$research_server_pid" 2>/dev/null || true
 fi
 
 # ---------------------------------------------------------------- what traces cost
 if wanted traces; then
     echo; echo "traces: 4 spans a mission to a collector; CPU of the worker, pairs in turn, medians"
-    start_collector --keep-requests 0
+    start_server collector --keep-requests 0
     : >"$work/ratios"; : >"$work/on"; : >"$work/off"
     for order in "off on" "on off" "off on" "on off" "off on" "on off" "off on"; do
         for mode in $order; do
@@ -252,6 +248,6 @@ if wanted traces; then
         ratio "$on" "$off" >>"$work/ratios"; echo >>"$work/ratios"
     done
     echo "  ms CPU a mission: without $(median <"$work/off"), with $(median <"$work/on"), ratio $(median <"$work/ratios"); the collector got $(perl -MHTTP::Tiny -e 'print HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content} =~ /"spans":(\d+)/' "$collector_url") spans"
-    kill "$collector_pid"
-    wait "$collector_pid" 2>/dev/null || true
+    kill "$collector_server_pid"
+    wait "$collector_server_pid" 2>/dev/null || true
 fi

@@ -37,9 +37,23 @@ ORDER BY number;
 SELECT outcome, decision, rounds, steps, prompt_tokens, completion_tokens, model,
        date_trunc('milliseconds', finished_at - started_at) AS took, error_kind
 FROM mana_ai.runs WHERE user_id = 'user-anna' ORDER BY started_at DESC LIMIT 1;
+\pset expanded off
+
+\echo
+\echo '--- what the plan was based on: runs.inputs'
+SELECT module, "table", id, used, clock
+FROM mana_ai.runs r, jsonb_to_recordset(r.inputs) AS i (module text, "table" text, id text, used boolean, clock text)
+WHERE user_id = 'user-anna';
+
+\echo
+\echo '--- what was decrypted, as its user may ask: SELECT * FROM mana_ai.read_decrypt_audit(\'mission-steuer\')'
+SELECT set_config('app.current_user_id', 'user-anna', false) AS user \gset
+SELECT table_name, record_id, status, reason, date_trunc('milliseconds', ts) AS ts
+FROM mana_ai.read_decrypt_audit('mission-steuer');
 
 \echo
 \echo '--- SELECT * FROM mana_ai.status()'
+\pset expanded on
 SELECT * FROM mana_ai.status();
 \pset expanded off
 

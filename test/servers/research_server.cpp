@@ -1,9 +1,10 @@
 // Scripted mana-api and mana-research in one, for tests and benchmarks: web research and research
 // that takes long, as docs/contract/inputs.md describes them, on 127.0.0.1.
 //
-//   research_server [--port N]
+//   research_server [--port N] [--script FILE]
 //
-// prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT.
+// prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT. FILE
+// holds what POST /control would be given.
 //
 //   POST /api/v1/news-research/discover            two feeds
 //   POST /api/v1/news-research/search              two articles
@@ -23,6 +24,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <fstream>
 #include <iostream>
 #include <map>
 #include <string>
@@ -79,6 +81,21 @@ class ResearchServer {
     }
 
     HttpServer& http() { return server_; }
+
+    // As POST /control does. Throws what is wrong with the definition.
+    void configure(const json& definition) {
+        for (const auto& [key, value] : definition.items()) {
+            if (key == "polls") {
+                polls_ = value.get<int>();
+            } else if (key == "outcome") {
+                outcome_ = value.get<std::string>();
+            } else if (key == "answer") {
+                answer_ = value.get<std::string>();
+            } else {
+                scripts_.insert_or_assign(key, Script(value));
+            }
+        }
+    }
 
  private:
     using Answer = json (ResearchServer::*)(const Request&);
@@ -169,18 +186,7 @@ class ResearchServer {
 
     Response control(const Request& request) {
         try {
-            const auto definition = json::parse(request.body);
-            for (const auto& [key, value] : definition.items()) {
-                if (key == "polls") {
-                    polls_ = value.get<int>();
-                } else if (key == "outcome") {
-                    outcome_ = value.get<std::string>();
-                } else if (key == "answer") {
-                    answer_ = value.get<std::string>();
-                } else {
-                    scripts_.insert_or_assign(key, Script(value));
-                }
-            }
+            configure(json::parse(request.body));
         } catch (const std::exception& error) {
             return json_response({{"detail", error.what()}}, 400);
         }
@@ -253,14 +259,23 @@ void on_signal(int) {
 
 int main(int count, char** values) {
     std::uint16_t port = 0;
-    if (count == 3 && std::strcmp(values[1], "--port") == 0) {
-        port = static_cast<std::uint16_t>(std::strtoul(values[2], nullptr, 10));
-    } else if (count != 1) {
-        std::cerr << "usage: research_server [--port N]\n";
-        return 2;
+    const char* script = nullptr;
+    for (int i = 1; i < count; i += 2) {
+        if (i + 1 < count && std::strcmp(values[i], "--port") == 0) {
+            port = static_cast<std::uint16_t>(std::strtoul(values[i + 1], nullptr, 10));
+        } else if (i + 1 < count && std::strcmp(values[i], "--script") == 0) {
+            script = values[i + 1];
+        } else {
+            std::cerr << "usage: research_server [--port N] [--script FILE]\n";
+            return 2;
+        }
     }
     try {
         ResearchServer server(port);
+        if (script != nullptr) {
+            std::ifstream file(script);
+            server.configure(json::parse(file));
+        }
         stopped_by_signal = &server.http();
         std::signal(SIGTERM, on_signal);
         std::signal(SIGINT, on_signal);

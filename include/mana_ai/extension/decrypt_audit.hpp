@@ -34,6 +34,9 @@ void record_decrypts(const ClaimedMission& claimed, const std::vector<DecryptRec
 // null, and reason a text only where `used` is false.
 void record_inputs(const ClaimedMission& claimed, const core::Json& inputs);
 
+// Adds one more to that list.
+void record_further_input(const ClaimedMission& claimed, const core::Json& input);
+
 // Deletes at most `limit` rows older than mana_ai.audit_retention; true = there is more.
 bool delete_expired_audit(core::Instant now, int64_t limit);
 
