@@ -304,15 +304,14 @@ void Engine::start_due_missions(core::Instant due_until) {
         }
         run_ready();
     }
-    start_due_polls();
+    start_due_polls(due_until);
 }
 
-void Engine::start_due_polls() {
-    const core::Instant now = pg::now();
-    if (!polls_.has_due(now))
+void Engine::start_due_polls(core::Instant due_until) {
+    if (!in_tick_ || !polls_.has_due(due_until))
         return;
     renew_http_client();
-    polls_.start_due(now);
+    polls_.start_due(due_until);
 }
 
 // A due row that an open transaction has locked is passed over by the claim but still stands in the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -48,10 +49,11 @@ UPDATE mana_ai.mission_research_jobs
        cost_credits = nullif($6, '')::float8,
        submitted_at = $7, waiting_since = $7, next_poll_at = $8
  WHERE user_id = $1 AND mission_id = $2 AND run_id = $3::uuid AND state = 'intent')sql");
+    const std::string provider = pg::printable(task.provider_id);
     const std::string cost = task.cost_credits ? std::to_string(*task.cost_credits) : std::string();
     return store
                .execute({view(user_id), view(mission_id), view(run_id), view(task.task_id),
-                         view(task.provider_id), view(cost), pg::Timestamp{now},
+                         view(provider), view(cost), pg::Timestamp{now},
                          pg::Timestamp{next_poll_after(now)}})
                .processed > 0;
 }
@@ -153,12 +155,12 @@ SELECT next_poll_at FROM mana_ai.mission_research_jobs
     return rows.front().optional_instant(0);
 }
 
-std::vector<DueResearch> take_due_research(core::Instant now, int limit) {
+std::vector<DueResearch> take_due_research(core::Instant due_until, int limit, core::Instant now) {
     // A mission whose snapshot waits for repair may well be alive. That the job is about to be
     // asked for is noted here, so that an answer that is not there yet costs no second write.
     static pg::Statement take(R"sql(
 UPDATE mana_ai.mission_research_jobs j
-   SET next_poll_at = $3, last_polled_at = $1, polls = j.polls + 1
+   SET next_poll_at = $3, last_polled_at = $4, polls = j.polls + 1
   FROM (SELECT user_id, mission_id FROM mana_ai.mission_research_jobs
          WHERE state = 'waiting' AND next_poll_at <= $1
          ORDER BY next_poll_at LIMIT $2 FOR UPDATE SKIP LOCKED) d
@@ -172,9 +174,9 @@ RETURNING j.user_id, j.mission_id, j.task_id, j.waiting_since,
                         AND x.record_id = j.mission_id))sql");
     std::vector<DueResearch> taken;
     std::vector<std::string> orphan_user, orphan_mission;
-    for (pg::Row& row :
-         take.execute({pg::Timestamp{now}, int64_t{limit}, pg::Timestamp{next_poll_after(now)}})
-             .rows) {
+    for (pg::Row& row : take.execute({pg::Timestamp{due_until}, int64_t{limit},
+                                      pg::Timestamp{next_poll_after(now)}, pg::Timestamp{now}})
+                            .rows) {
         if (row.number(4) == 0) {
             orphan_user.push_back(row.take_text(0));
             orphan_mission.push_back(row.take_text(1));

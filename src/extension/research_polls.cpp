@@ -67,8 +67,8 @@ void ResearchPolls::expect(core::Instant now) {
     next_at_ = next_at_ ? std::min(*next_at_, at) : at;
 }
 
-bool ResearchPolls::has_due(core::Instant now) const {
-    return next_at_ && *next_at_ <= now && under_way_ < kMaxUnderWay;
+bool ResearchPolls::has_due(core::Instant due_until) const {
+    return next_at_ && *next_at_ <= due_until && under_way_ < kMaxUnderWay;
 }
 
 std::optional<core::Instant> ResearchPolls::next_at() const {
@@ -77,22 +77,23 @@ std::optional<core::Instant> ResearchPolls::next_at() const {
     return next_at_;
 }
 
-void ResearchPolls::start_due(core::Instant now) {
-    while (has_due(now)) {
+void ResearchPolls::start_due(core::Instant due_until) {
+    while (has_due(due_until)) {
+        const core::Instant now = pg::now();
         const int limit = std::min(kBatch, kMaxUnderWay - under_way_);
         std::vector<DueResearch> taken;
         {
             pg::Transaction transaction("mana_ai: taking research that is to be asked for");
-            taken = take_due_research(now, limit);
+            taken = take_due_research(due_until, limit, now);
             look();
             transaction.commit();
         }
-        // Those that are still due are held by somebody else.
-        const bool none_left = static_cast<int>(taken.size()) < limit;
+        const bool found_none = taken.empty();
         for (DueResearch& due : taken)
             start(std::move(due));
-        if (none_left) {
-            if (next_at_ && *next_at_ <= now)
+        if (found_none) {
+            // What still looks due is locked by somebody else.
+            if (has_due(due_until))
                 next_at_ = now + core::kMicrosPerSecond;
             return;
         }

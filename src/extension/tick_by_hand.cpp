@@ -97,6 +97,7 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
     while (engine.is_busy() || engine.work_left()) {
         if (engine.work_left() && engine.has_room())
             engine.start_due_missions(due_until);
+        engine.start_due_polls(due_until);
         wait_set.wait(std::min(engine.timeout_us().value_or(kLongestWait), kLongestWait));
         pg::check_for_interrupts();
         engine.run_ready();

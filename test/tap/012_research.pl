@@ -329,6 +329,17 @@ like(prompts(), qr/Die Antwort der langen Recherche/, 'with the answer');
 is(value($plain, 'SELECT count(*) FROM mana_ai.mission_research_jobs'), 0, 'the job is gone');
 is(value($plain, "SELECT 'mana_ai.mission_research_jobs'::regclass = ANY (extconfig) FROM pg_extension WHERE extname = 'mana_ai'"),
     't', 'pg_dump keeps jobs');
+# More at once than polls may be under way.
+fresh(polls => 1000);
+my @many = map { "many-$_" } 1 .. 700;
+push_missions($plain, \@many, objective => 'Viel');
+value($plain, "INSERT INTO mana_ai.mission_research_jobs (user_id, mission_id, task_id) SELECT user_id, mission_id, 'task-of-' || mission_id FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'many-%'");
+$tick = run_tick($plain);
+is($tick->{skipped}, 700, 'missions that wait are not planned');
+is($research->stats->{poll}, 700, 'one tick asks for all of them once');
+cmp_ok($research->stats->{max_in_flight}, '<=', 500, 'not more than 500 at the same moment');
+is(value($plain, 'SELECT count(*) FROM mana_ai.mission_research_jobs WHERE polls = 1 AND next_poll_at > now()'), 700, 'and notes that it did');
+
 unlike(log_since($node, 0), qr/Wärmepumpen|Die Antwort|key-for-research/, 'no query, answer or key is in the log');
 
 done_testing();

@@ -40,7 +40,9 @@ sub kill_worker
     kill 9, $pid;
     return wait_until("$what: the server is back", 20, sub {
         my $out = '';
-        return $node->psql('mana_sync', "SELECT worker_pid <> $pid FROM mana_ai.status()", stdout => \$out, stderr => \my $err) == 0
+        # A session that the server refuses can break the pipe to psql.
+        local $SIG{PIPE} = 'IGNORE';
+        return eval { $node->psql('mana_sync', "SELECT worker_pid <> $pid FROM mana_ai.status()", stdout => \$out, stderr => \my $err) == 0 }
           && $out eq 't';
     });
 }

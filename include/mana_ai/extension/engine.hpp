@@ -60,9 +60,13 @@ class Engine {
     // every wake-up: dead engines, retention, new settings, dirty records.
     void keep_house(bool thorough);
 
-    // Claims missions due by `due_until` as far as there is room and starts their runs. Asks for
-    // research that is due to be asked for.
+    // Claims missions due by `due_until` as far as there is room and starts their runs, and polls
+    // of research likewise.
     void start_due_missions(core::Instant due_until);
+
+    // Starts further polls of research that was to be asked for by `due_until`, in a tick; cheap
+    // when there are none.
+    void start_due_polls(core::Instant due_until);
 
     // Claims and starts one mission whether due or not. Throws as claim_mission() does.
     void start_mission(const std::string& user_id, const std::string& mission_id);
@@ -128,7 +132,6 @@ class Engine {
     ClaimRequest claim_request(core::Instant due_until, int limit);
     void recover_own_runs(core::Instant now);
     void load_tools_if_stale();
-    void start_due_polls();
     void start_runs(ClaimResult claimed);
     void on_run_end(const std::string& run_id, std::exception_ptr failure);
     void note_error(const std::string& text);

@@ -77,9 +77,9 @@ struct DueResearch {
 // When the next waiting job is to be asked for; nullopt = none waits.
 std::optional<core::Instant> next_research_poll_at();
 
-// Takes jobs that are to be asked for, at most `limit`, and puts off their next time. Jobs of
-// missions that are gone, done or archived are deleted instead.
-std::vector<DueResearch> take_due_research(core::Instant now, int limit);
+// Takes jobs that are to be asked for by `due_until`, at most `limit`, and puts off their next
+// time. Jobs of missions that are gone, done or archived are deleted instead.
+std::vector<DueResearch> take_due_research(core::Instant due_until, int limit, core::Instant now);
 
 // The answer is there: the mission that waits for it is due now. False = the job does not wait for
 // this task any more. Throws (55P03) instead of waiting for another transaction.

@@ -24,11 +24,11 @@ class ResearchPolls {
     void expect(core::Instant now);
 
     // Whether start_due() has something to do.
-    bool has_due(core::Instant now) const;
+    bool has_due(core::Instant due_until) const;
 
-    // Takes jobs that are due, in transactions of its own, and starts their polls. The HTTP client
-    // must be there.
-    void start_due(core::Instant now);
+    // Takes jobs that are due by `due_until`, in transactions of its own, and starts their polls.
+    // The HTTP client must be there.
+    void start_due(core::Instant due_until);
 
     int under_way() const { return under_way_; }
 
