@@ -68,11 +68,11 @@ void ResearchPolls::expect(core::Instant now) {
 }
 
 bool ResearchPolls::has_due(core::Instant due_until) const {
-    return next_at_ && *next_at_ <= due_until && under_way_ < kMaxUnderWay;
+    return next_at_ && *next_at_ <= due_until && under_way() < kMaxUnderWay;
 }
 
 std::optional<core::Instant> ResearchPolls::next_at() const {
-    if (under_way_ >= kMaxUnderWay)
+    if (under_way() >= kMaxUnderWay)
         return std::nullopt;
     return next_at_;
 }
@@ -80,7 +80,7 @@ std::optional<core::Instant> ResearchPolls::next_at() const {
 void ResearchPolls::start_due(core::Instant due_until) {
     while (has_due(due_until)) {
         const core::Instant now = pg::now();
-        const int limit = std::min(kBatch, kMaxUnderWay - under_way_);
+        const int limit = std::min(kBatch, kMaxUnderWay - under_way());
         std::vector<DueResearch> taken;
         {
             pg::Transaction transaction("mana_ai: taking research that is to be asked for");
@@ -101,10 +101,13 @@ void ResearchPolls::start_due(core::Instant due_until) {
 }
 
 void ResearchPolls::start(DueResearch due) {
-    under_way_++;
+    // A service that is slower than ticks are short must not be asked more and more often.
+    const auto [entry, is_new] = under_way_.emplace(due.user_id, due.mission_id);
+    if (!is_new)
+        return;
     services_.loop.spawn(poll_research(services_, std::move(due), freed_),
-                         [this](std::exception_ptr failure) {
-                             under_way_--;
+                         [this, key = *entry](std::exception_ptr failure) {
+                             under_way_.erase(key);
                              if (failure)
                                  std::rethrow_exception(failure);
                          });

@@ -94,10 +94,12 @@ void put_counts(const TickCounts& counts, Answer& answer) {
 void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_until) {
     constexpr core::Instant kLongestWait = core::kMicrosPerSecond;
     engine.run_ready();
-    while (engine.is_busy() || engine.work_left()) {
+    for (;;) {
         if (engine.work_left() && engine.has_room())
             engine.start_due_missions(due_until);
         engine.start_due_polls(due_until);
+        if (!engine.is_busy() && !engine.work_left())
+            return;
         wait_set.wait(std::min(engine.timeout_us().value_or(kLongestWait), kLongestWait));
         pg::check_for_interrupts();
         engine.run_ready();

@@ -288,7 +288,9 @@ wait_for_iterations($node, 'hangs', 1, $left > 1 ? $left : 1);
 
 fresh(polls => 0, poll => { steps => [ { hang => $true } ] });
 push_mission($node, 'canceled', objective => $deep);
-wait_until('a poll hangs', 5, sub { $research->in_flight == 1 });
+wait_until('a poll hangs', 5, sub { $research->in_flight == 1 && $research->stats->{poll} == 1 });
+sleep 1;
+is($research->stats->{poll}, 1, 'as long as it hangs, no other is begun for the same answer');
 is(value($node, 'SELECT worker_state || in_flight FROM mana_ai.status()'), 'ticking0', 'a poll is no run, but the tick goes on');
 value($node, 'SELECT pg_cancel_backend(' . worker_pid($node) . ')');
 wait_until('a cancel drops the poll', 5, sub { $research->in_flight == 0 });
@@ -297,7 +299,7 @@ is($research->stats->{submit}, 1, 'and the next poll gets the answer');
 
 fresh(polls => 0, poll => { steps => [ { hang => $true } ], repeat => 'last' });
 push_mission($node, 'stopped', objective => $deep);
-wait_until('another poll hangs', 5, sub { $research->in_flight == 1 });
+wait_until('another poll hangs', 5, sub { $research->in_flight == 1 && $research->stats->{poll} == 1 });
 is_faster_than(3, 'a fast shutdown drops it', sub { $node->stop('fast') });
 fresh(polls => 0);
 $node->start;

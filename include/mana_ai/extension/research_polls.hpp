@@ -3,6 +3,9 @@
 #pragma once
 
 #include <optional>
+#include <set>
+#include <string>
+#include <utility>
 
 #include "mana_ai/core/instant.hpp"
 #include "mana_ai/extension/mission_run.hpp"
@@ -30,7 +33,7 @@ class ResearchPolls {
     // The HTTP client must be there.
     void start_due(core::Instant due_until);
 
-    int under_way() const { return under_way_; }
+    int under_way() const { return static_cast<int>(under_way_.size()); }
 
     // When start_due() is next to be called; nullopt = nothing waits, or as much as may is under
     // way.
@@ -40,13 +43,13 @@ class ResearchPolls {
     bool take_freed() { return std::exchange(freed_, false); }
 
     // The loop has dropped all tasks.
-    void forget() { under_way_ = 0; }
+    void forget() { under_way_.clear(); }
 
  private:
     void start(DueResearch due);
 
     RunServices& services_;
-    int under_way_ = 0;
+    std::set<std::pair<std::string, std::string>> under_way_;  // user_id, mission_id
     bool freed_ = false;
     std::optional<core::Instant> next_at_;
 };
