@@ -9,37 +9,6 @@ namespace {
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 constexpr std::string_view kEllipsis = "\xE2\x80\xA6";     // U+2026
 
-// Length in bytes of the well-formed UTF-8 sequence at the start of `text`, 0 if there is none
-// (Unicode 15, table 3-7).
-std::size_t sequence_length(std::string_view text) noexcept {
-    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-    const auto continues = [&](std::size_t from, std::size_t count) {
-        for (std::size_t i = from; i < from + count; ++i) {
-            if ((byte(i) & 0xC0) != 0x80) {
-                return false;
-            }
-        }
-        return true;
-    };
-    const unsigned char lead = byte(0);
-    if (lead < 0x80) {
-        return 1;
-    }
-    if (lead < 0xC2 || lead > 0xF4) {
-        return 0;
-    }
-    const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (text.size() < length || !continues(1, length - 1)) {
-        return 0;
-    }
-    const unsigned char second = byte(1);
-    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
-        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
-        return 0;
-    }
-    return length;
-}
-
 // Whether brackets outside strings nest deeper than allowed. A scan of the text before parsing is
 // cheaper than a parser callback per value.
 bool nests_too_deep(std::string_view text) noexcept {
@@ -71,6 +40,36 @@ bool has_nul(std::string_view text) noexcept {
 }
 
 }  // namespace
+
+// Unicode 15, table 3-7.
+std::size_t utf8_sequence_length(std::string_view text) noexcept {
+    const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
+    const auto continues = [&](std::size_t from, std::size_t count) {
+        for (std::size_t i = from; i < from + count; ++i) {
+            if ((byte(i) & 0xC0) != 0x80) {
+                return false;
+            }
+        }
+        return true;
+    };
+    const unsigned char lead = byte(0);
+    if (lead < 0x80) {
+        return 1;
+    }
+    if (lead < 0xC2 || lead > 0xF4) {
+        return 0;
+    }
+    const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    if (text.size() < length || !continues(1, length - 1)) {
+        return 0;
+    }
+    const unsigned char second = byte(1);
+    if ((lead == 0xE0 && second < 0xA0) || (lead == 0xED && second > 0x9F) ||
+        (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second > 0x8F)) {
+        return 0;
+    }
+    return length;
+}
 
 std::optional<Json> parse_json(std::string_view text) noexcept {
     try {
@@ -130,7 +129,7 @@ void quote(std::string_view text, Append append) {
     std::size_t plain = 0;  // bytes that go out as they are
     char buffer[7];
     for (std::size_t i = 0; i < text.size();) {
-        const std::size_t length = sequence_length(text.substr(i));
+        const std::size_t length = utf8_sequence_length(text.substr(i));
         const char* instead = length == 0   ? kReplacement.data()
                               : length == 1 ? escape_of(text[i], buffer)
                                             : nullptr;
@@ -189,7 +188,7 @@ std::string repair_utf8(std::string_view text) {
     std::string repaired;
     repaired.reserve(text.size());
     while (!text.empty()) {
-        const std::size_t length = sequence_length(text);
+        const std::size_t length = utf8_sequence_length(text);
         if (length == 0) {
             repaired += kReplacement;
         } else if (text[0] != '\0') {
@@ -218,7 +217,7 @@ std::string cut_utf8(std::string_view text, std::size_t max_chars) {
             return kept;
         }
         end_before_last = kept.size() + (at - copied);
-        const std::size_t length = sequence_length(text.substr(at));
+        const std::size_t length = utf8_sequence_length(text.substr(at));
         if (length == 0) {
             kept += text.substr(copied, at - copied);
             kept += kReplacement;

@@ -1,6 +1,7 @@
 #include "mana_ai/pg/shared_state.hpp"
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -25,6 +26,7 @@ struct Slot {
     int proc_number;
     TimestampTz since;
     int in_flight;
+    int64 dirty_records;
     char state[16];
 };
 
@@ -33,7 +35,6 @@ struct State {
     int launcher_pid;
     int launcher_proc_number;
     pg_atomic_uint32 launcher_called;
-    pg_atomic_uint64 trigger_errors;
 };
 
 State* state = nullptr;
@@ -56,7 +57,7 @@ int own_proc_number() {
 #endif
 
 void request_memory() {
-    RequestAddinShmemSpace(MAXALIGN(sizeof(State)));
+    RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(State)), metrics::shared_memory_size()));
     RequestNamedLWLockTranche(kTranche, 1);
 }
 
@@ -79,8 +80,9 @@ static void on_shmem_startup() {
     if (!found) {
         memset(state, 0, sizeof(State));
         pg_atomic_init_u32(&state->launcher_called, 0);
-        pg_atomic_init_u64(&state->trigger_errors, 0);
     }
+    void* counters = ShmemInitStruct("mana_ai metrics", metrics::shared_memory_size(), &found);
+    metrics::use_shared_memory(counters, !found);
     lock = &GetNamedLWLockTranche(kTranche)->lock;
     LWLockRelease(AddinShmemInitLock);
 }
@@ -103,6 +105,17 @@ static void on_launcher_exit(int, Datum) {
 // harmless, so no lock is held against that.
 void set_latch_of(int proc_number) {
     SetLatch(&ProcGlobal->allProcs[proc_number].procLatch);
+}
+
+WorkerView view_of(const Slot& slot) {
+    WorkerView view;
+    view.database = slot.database;
+    view.pid = slot.pid;
+    view.since = instant_from_timestamptz(slot.since);
+    view.in_flight = slot.in_flight;
+    view.dirty_records = slot.dirty_records;
+    view.state = slot.state;
+    return view;
 }
 
 }  // namespace
@@ -131,8 +144,9 @@ bool register_worker(uint32_t database_oid) {
         for (int i = 0; i < kSlots && !registered; i++) {
             if (state->slots[i].database != InvalidOid)
                 continue;
-            state->slots[i] = Slot{database_oid,          MyProcPid, own_proc_number(),
-                                   GetCurrentTimestamp(), 0,         "starting"};
+            state->slots[i] =
+                Slot{database_oid, MyProcPid, own_proc_number(), GetCurrentTimestamp(), 0, 0,
+                     "starting"};
             own_slot = i;
             registered = true;
         }
@@ -153,6 +167,14 @@ void report_worker(const char* worker_state, int in_flight) {
     LWLockRelease(lock);
 }
 
+void report_dirty_records(int64_t dirty_records) {
+    if (!available() || own_slot < 0)
+        return;
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    state->slots[own_slot].dirty_records = dirty_records;
+    LWLockRelease(lock);
+}
+
 std::optional<WorkerView> worker_of(uint32_t database_oid) {
     if (!available())
         return std::nullopt;
@@ -162,14 +184,21 @@ std::optional<WorkerView> worker_of(uint32_t database_oid) {
         if (slot.database == database_oid)
             copy = slot;
     LWLockRelease(lock);
-    WorkerView view;
-    view.pid = copy.pid;
-    if (copy.pid != 0) {
-        view.since = instant_from_timestamptz(copy.since);
-        view.in_flight = copy.in_flight;
-        view.state = copy.state;
-    }
-    return view;
+    return copy.pid != 0 ? view_of(copy) : WorkerView{};
+}
+
+std::vector<WorkerView> workers() {
+    std::vector<WorkerView> views;
+    if (!available())
+        return views;
+    Slot copies[kSlots];
+    LWLockAcquire(lock, LW_SHARED);
+    memcpy(copies, state->slots, sizeof(copies));
+    LWLockRelease(lock);
+    for (const Slot& slot : copies)
+        if (slot.database != InvalidOid)
+            views.push_back(view_of(slot));
+    return views;
 }
 
 void wake_worker(uint32_t database_oid) {
@@ -208,12 +237,11 @@ int launcher_pid() {
 }
 
 void count_trigger_error() {
-    if (available())
-        pg_atomic_fetch_add_u64(&state->trigger_errors, 1);
+    metrics::count(core::Metric::TriggerErrors);
 }
 
 int64_t trigger_errors() {
-    return available() ? static_cast<int64_t>(pg_atomic_read_u64(&state->trigger_errors)) : 0;
+    return static_cast<int64_t>(metrics::counter(core::Metric::TriggerErrors));
 }
 
 }  // namespace mana_ai::pg::shared_state

@@ -1,8 +1,7 @@
 #include "mana_ai/pg/transaction.hpp"
 
-#include <algorithm>
-
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
 
 extern "C" {
 #include "access/xact.h"
@@ -15,8 +14,6 @@ extern "C" {
 namespace mana_ai::pg {
 
 namespace {
-
-int64_t longest = 0;
 
 int64_t monotonic_us() {
     instr_time now;
@@ -48,7 +45,8 @@ Transaction::~Transaction() {
         guarded([] { pgstat_report_activity(STATE_IDLE, nullptr); });
     }
     MemoryContextSwitchTo(outer_);
-    longest = std::max(longest, monotonic_us() - started_us_);
+    metrics::raise_gauge(core::Metric::LongestTransaction,
+                         static_cast<double>(monotonic_us() - started_us_) / 1e6);
 }
 
 void Transaction::commit() {
@@ -69,10 +67,6 @@ void Transaction::refresh_snapshot() {
         PopActiveSnapshot();
         PushActiveSnapshot(GetTransactionSnapshot());
     });
-}
-
-int64_t Transaction::longest_us() {
-    return longest;
 }
 
 RoleScope::RoleScope(Oid role) {

@@ -31,6 +31,10 @@ void remove_nul(Json& value);
 // Valid UTF-8 without U+0000: every invalid byte becomes U+FFFD, NUL bytes are dropped.
 std::string repair_utf8(std::string_view text);
 
+// Length in bytes of the well-formed UTF-8 sequence at the start of a text that is not empty; 0 if
+// there is none.
+std::size_t utf8_sequence_length(std::string_view text) noexcept;
+
 // At most max_chars code points of the text; what was cut is shown by a closing "…", which counts
 // as one of them. The result is always valid UTF-8.
 std::string cut_utf8(std::string_view text, std::size_t max_chars);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "mana_ai/core/instant.hpp"
 
@@ -19,18 +20,22 @@ void install_hooks();
 bool available();  // the library was preloaded
 
 struct WorkerView {
+    uint32_t database = 0;
     int pid = 0;  // 0 = no worker at the moment
     core::Instant since = 0;
     int in_flight = 0;
-    std::string state;  // "idle", "ticking", "paused", …
+    int64_t dirty_records = 0;  // at the last thorough tick
+    std::string state;          // "idle", "ticking", "paused", …
 };
 
 // The worker of a database announces itself; the slot is given back at process exit.
 // Returns false when all slots are taken.
 bool register_worker(uint32_t database_oid);
 void report_worker(const char* state, int in_flight);
+void report_dirty_records(int64_t dirty_records);
 
 std::optional<WorkerView> worker_of(uint32_t database_oid);
+std::vector<WorkerView> workers();  // of all databases
 
 // Sets the latch of the database's worker; when there is none, that of the launcher, so that a
 // worker is started. Never raises.
@@ -42,7 +47,8 @@ int launcher_pid();
 // Whether a database without a worker asked for one since the last call.
 bool take_launcher_call();
 
-// Errors that the trigger caught, of all backends since the server's start.
+// Errors that the trigger caught, of all backends since the server's start; without preload those
+// of this process.
 void count_trigger_error();
 int64_t trigger_errors();
 

@@ -23,8 +23,6 @@ class Transaction {
     // Gives the transaction the snapshot of now, to see what others committed since its start.
     void refresh_snapshot();
 
-    static int64_t longest_us();  // the longest transaction of this process so far
-
  private:
     MemoryContext outer_;
     int64_t started_us_;

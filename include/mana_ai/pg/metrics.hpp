@@ -1,0 +1,55 @@
+// Counting, from every process of ours (docs/contract/interface.md, Metrics).
+//
+// When the library is preloaded the numbers are in shared memory: exact under concurrent writers,
+// kept until the server restarts. Else each process counts for itself, and shared() says so.
+//
+// Nothing here raises, allocates, or waits for more than a few instructions of another process;
+// all of it may be called in transaction callbacks. Label values are any bytes: they are repaired
+// and cut. A metric whose labels users make has at most core::kMaxOpenSeries series; what comes
+// later counts under "other".
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+
+#include "mana_ai/core/metric_catalog.hpp"
+#include "mana_ai/core/metrics_text.hpp"
+
+namespace mana_ai::pg::metrics {
+
+// As many values as the metric has labels, in the catalog's order.
+using LabelValues = std::initializer_list<std::string_view>;
+
+// Longest label value in bytes; several labels share twice as much between them.
+constexpr size_t kMaxLabelBytes = 96;
+
+void count(core::Metric metric, LabelValues labels = {}, uint64_t by = 1) noexcept;
+
+// Counts when the current transaction commits, and not at all when it, or the subtransaction that
+// is current now, is rolled back. Outside of a transaction the same as count().
+void count_at_commit(core::Metric metric, LabelValues labels = {}, uint64_t by = 1) noexcept;
+
+// Of a histogram. Negative values count as 0.
+void observe(core::Metric metric, double value) noexcept;
+
+// Of a gauge without labels. raise_gauge() only if the value is larger than what is there; not for
+// negative values.
+void set_gauge(core::Metric metric, double value) noexcept;
+void raise_gauge(core::Metric metric, double value) noexcept;
+
+// A counter without labels as it is now.
+uint64_t counter(core::Metric metric) noexcept;
+
+// Everything that was counted. Gauges that nobody has set read 0.
+core::MetricsState read();
+
+// Whether the numbers are those of all processes.
+bool shared() noexcept;
+
+// For shared_state: the size of what it is to ask for, and where it got it. `is_new`: nobody has
+// made it before.
+size_t shared_memory_size() noexcept;
+void use_shared_memory(void* memory, bool is_new) noexcept;
+
+}  // namespace mana_ai::pg::metrics

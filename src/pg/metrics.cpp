@@ -1,0 +1,390 @@
+#include "mana_ai/pg/metrics.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/postgres.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "port/atomics.h"
+#include "storage/s_lock.h"
+#include "storage/spin.h"
+}
+
+namespace mana_ai::pg::metrics {
+
+namespace {
+
+using core::Metric;
+using core::MetricInfo;
+
+constexpr size_t kKeyBytes = 2 * kMaxLabelBytes;
+// A power of two, and so many more than kMaxSeries that searches end soon.
+constexpr size_t kSlots = 8192;
+// Beyond this many series of open labels altogether, new ones count under "other" at once; the
+// rest is for fixed labels and for "other".
+constexpr size_t kMaxOpenSeriesOfAll = 5000;
+constexpr size_t kMaxSeries = 6000;
+constexpr double kMicros = 1e6;
+
+// What names a series: the metric and its label values, one after the other.
+struct Key {
+    Metric metric;
+    uint8_t lengths[core::kMaxLabels];
+    char text[kKeyBytes];
+
+    size_t size() const {
+        size_t bytes = 0;
+        for (const uint8_t length : lengths)
+            bytes += length;
+        return bytes;
+    }
+};
+static_assert(kMaxLabelBytes <= UINT8_MAX);
+
+// Once it is ready, only the value of a series changes; it is never removed.
+struct Series {
+    pg_atomic_uint32 ready;
+    uint32_t hash;
+    Key key;
+    pg_atomic_uint64 value;
+};
+
+// The sum is in millionths: adding integers gives the same whatever the order.
+struct Histogram {
+    pg_atomic_uint64 counts[core::kMaxBuckets + 1];
+    pg_atomic_uint64 sum_micros;
+};
+
+struct Registry {
+    slock_t mutex;  // protects the making of series and the counts of them
+    uint32_t series_of[core::kMetricCount];
+    uint32_t all_series;
+    uint32_t all_open_series;
+    pg_atomic_uint32 full[core::kMetricCount];   // set: new label values count under "other"
+    pg_atomic_uint64 plain[core::kMetricCount];  // without labels; of gauges a double's bits
+    Histogram histograms[core::kMetricCount];
+    pg_atomic_uint64 lost;  // where counts go for which there is no room at all
+    Series series[kSlots];
+};
+
+Registry private_registry;
+Registry* registry = nullptr;
+bool is_shared = false;
+
+void initialize(Registry& fresh) {
+    SpinLockInit(&fresh.mutex);
+    pg_atomic_init_u64(&fresh.lost, 0);
+    for (size_t i = 0; i < core::kMetricCount; i++) {
+        pg_atomic_init_u32(&fresh.full[i], 0);
+        pg_atomic_init_u64(&fresh.plain[i], 0);
+        pg_atomic_init_u64(&fresh.histograms[i].sum_micros, 0);
+        for (pg_atomic_uint64& count : fresh.histograms[i].counts)
+            pg_atomic_init_u64(&count, 0);
+    }
+}
+
+// A slot's atomics are made with its series: so private memory that is not needed stays untouched.
+// All-zero memory reads as "not ready".
+Registry& current() {
+    if (registry == nullptr) {
+        initialize(private_registry);
+        registry = &private_registry;
+    }
+    return *registry;
+}
+
+size_t index_of(Metric metric) {
+    return static_cast<size_t>(metric);
+}
+
+// ---------------------------------------------------------------- series
+
+enum class OpenValues { AsGiven, Other };
+
+void make_key(const MetricInfo& info, LabelValues labels, OpenValues open, Key& key) {
+    key.metric = info.metric;
+    std::fill_n(key.lengths, core::kMaxLabels, uint8_t{0});
+    const size_t room = std::min(kMaxLabelBytes, kKeyBytes / info.label_count);
+    char* out = key.text;
+    for (size_t i = 0; i < info.label_count; i++) {
+        std::string_view value = i < labels.size() ? labels.begin()[i] : std::string_view();
+        if (open == OpenValues::Other && info.labels[i].kind == core::LabelKind::Open)
+            value = core::kOtherLabelValue;
+        key.lengths[i] = static_cast<uint8_t>(core::write_label_value(value, out, room));
+        out += key.lengths[i];
+    }
+}
+
+uint32_t hash_of(const Key& key) {
+    constexpr uint64_t kMix = 0x9E3779B97F4A7C15;
+    uint64_t hash = (index_of(key.metric) + 1) * kMix;
+    for (const uint8_t length : key.lengths)
+        hash = (hash ^ length) * kMix;
+    const size_t size = key.size();
+    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
+        uint64_t chunk = 0;
+        memcpy(&chunk, key.text + at, std::min(sizeof(chunk), size - at));
+        hash = (hash ^ chunk) * kMix;
+        hash ^= hash >> 29;
+    }
+    return static_cast<uint32_t>(hash >> 32);
+}
+
+bool same_key(const Key& a, const Key& b) {
+    return a.metric == b.metric && memcmp(a.lengths, b.lengths, sizeof(a.lengths)) == 0 &&
+           memcmp(a.text, b.text, a.size()) == 0;
+}
+
+// The series of the key, or the free slot where it belongs. There always is one: kMaxSeries.
+Series* find(Registry& all, const Key& key, uint32_t hash) {
+    for (size_t i = hash % kSlots;; i = (i + 1) % kSlots) {
+        Series& slot = all.series[i];
+        if (pg_atomic_read_u32(&slot.ready) == 0)
+            return &slot;
+        pg_read_barrier();
+        if (slot.hash == hash && same_key(slot.key, key))
+            return &slot;
+    }
+}
+
+bool is_ready(Series* slot) {
+    return pg_atomic_read_u32(&slot->ready) != 0;
+}
+
+// Null when the metric, or the table, has no room for another one.
+Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint32_t hash,
+                     bool has_own_values) {
+    const size_t metric = index_of(info.metric);
+    Series* made = nullptr;
+    SpinLockAcquire(&all.mutex);
+    Series* slot = find(all, key, hash);
+    const bool counts_as_open = has_own_values && info.has_open_label();
+    if (is_ready(slot)) {
+        made = slot;
+    } else if (counts_as_open && (all.series_of[metric] >= core::kMaxOpenSeries ||
+                                  all.all_open_series >= kMaxOpenSeriesOfAll)) {
+        pg_atomic_write_u32(&all.full[metric], 1);
+    } else if (all.all_series < kMaxSeries) {
+        slot->hash = hash;
+        slot->key = key;
+        pg_atomic_init_u64(&slot->value, 0);
+        pg_write_barrier();
+        pg_atomic_write_u32(&slot->ready, 1);
+        all.all_series++;
+        all.series_of[metric] += counts_as_open ? 1 : 0;
+        all.all_open_series += counts_as_open ? 1 : 0;
+        made = slot;
+    }
+    SpinLockRelease(&all.mutex);
+    return made;
+}
+
+Series* series_of(Registry& all, const MetricInfo& info, LabelValues labels, OpenValues open) {
+    Key key;
+    make_key(info, labels, open, key);
+    const uint32_t hash = hash_of(key);
+    Series* slot = find(all, key, hash);
+    if (is_ready(slot))
+        return slot;
+    const bool own = open == OpenValues::AsGiven;
+    if (own && pg_atomic_read_u32(&all.full[index_of(info.metric)]) != 0)
+        return nullptr;
+    return find_or_make(all, info, key, hash, own);
+}
+
+// Where the number of a counter is kept.
+pg_atomic_uint64* cell_of(Metric metric, LabelValues labels) {
+    Registry& all = current();
+    const MetricInfo& info = core::describe(metric);
+    if (info.label_count == 0)
+        return &all.plain[index_of(metric)];
+    Series* series = series_of(all, info, labels, OpenValues::AsGiven);
+    if (series == nullptr)
+        series = series_of(all, info, labels, OpenValues::Other);
+    return series != nullptr ? &series->value : &all.lost;
+}
+
+// ---------------------------------------------------------------- counting at commit
+
+struct Pending {
+    pg_atomic_uint64* cell;
+    int nest_level;
+    uint64_t amount;
+};
+
+// As many different counters as one transaction of ours moves; what is beyond is counted at once.
+constexpr size_t kMaxPending = 256;
+Pending pending[kMaxPending];
+size_t pending_count = 0;
+
+void add_pending(pg_atomic_uint64* cell, int nest_level, uint64_t amount) {
+    for (size_t i = pending_count; i > 0 && pending[i - 1].nest_level >= nest_level; i--) {
+        if (pending[i - 1].cell == cell && pending[i - 1].nest_level == nest_level) {
+            pending[i - 1].amount += amount;
+            return;
+        }
+    }
+    if (pending_count == kMaxPending)
+        pg_atomic_fetch_add_u64(cell, static_cast<int64>(amount));
+    else
+        pending[pending_count++] = {cell, nest_level, amount};
+}
+
+extern "C" {
+static void on_transaction_end(XactEvent event, void*) {
+    switch (event) {
+        case XACT_EVENT_COMMIT:
+        case XACT_EVENT_PARALLEL_COMMIT:
+        case XACT_EVENT_PREPARE:  // nobody of ours hears of its end; most are committed
+            for (size_t i = 0; i < pending_count; i++)
+                pg_atomic_fetch_add_u64(pending[i].cell, static_cast<int64>(pending[i].amount));
+            pending_count = 0;
+            break;
+        case XACT_EVENT_ABORT:
+        case XACT_EVENT_PARALLEL_ABORT:
+            pending_count = 0;
+            break;
+        default:
+            break;
+    }
+}
+
+// Entries of deeper levels stand behind those of outer ones.
+static void on_subtransaction_end(SubXactEvent event, SubTransactionId, SubTransactionId, void*) {
+    if (pending_count == 0 ||
+        (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
+        return;
+    const int level = GetCurrentTransactionNestLevel();
+    size_t first = pending_count;
+    while (first > 0 && pending[first - 1].nest_level >= level)
+        first--;
+    const size_t end = pending_count;
+    pending_count = first;
+    if (event == SUBXACT_EVENT_COMMIT_SUB)
+        for (size_t i = first; i < end; i++)
+            add_pending(pending[i].cell, level - 1, pending[i].amount);
+}
+}
+
+bool register_callbacks() noexcept {
+    static bool registered = false;
+    if (registered)
+        return true;
+    try {
+        guarded([] {
+            RegisterXactCallback(on_transaction_end, nullptr);
+            RegisterSubXactCallback(on_subtransaction_end, nullptr);
+        });
+        registered = true;
+    } catch (const std::exception&) {
+        // No memory for it: what would have been counted at the commit is counted now.
+    }
+    return registered;
+}
+
+}  // namespace
+
+void count(Metric metric, LabelValues labels, uint64_t by) noexcept {
+    pg_atomic_fetch_add_u64(cell_of(metric, labels), static_cast<int64>(by));
+}
+
+void count_at_commit(Metric metric, LabelValues labels, uint64_t by) noexcept {
+    if (by == 0)
+        return;
+    pg_atomic_uint64* cell = cell_of(metric, labels);
+    if (IsTransactionState() && register_callbacks())
+        add_pending(cell, GetCurrentTransactionNestLevel(), by);
+    else
+        pg_atomic_fetch_add_u64(cell, static_cast<int64>(by));
+}
+
+void observe(Metric metric, double value) noexcept {
+    if (std::isnan(value))
+        return;
+    constexpr double kLargest = 1e12;
+    value = std::clamp(value, 0.0, kLargest);
+    const auto bounds = core::describe(metric).bounds();
+    const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin();
+    Histogram& histogram = current().histograms[index_of(metric)];
+    pg_atomic_fetch_add_u64(&histogram.sum_micros, std::llround(value * kMicros));
+    pg_atomic_fetch_add_u64(&histogram.counts[bucket], 1);
+}
+
+void set_gauge(Metric metric, double value) noexcept {
+    pg_atomic_write_u64(&current().plain[index_of(metric)], std::bit_cast<uint64_t>(value));
+}
+
+// Doubles that are not negative are in the order of their bits.
+void raise_gauge(Metric metric, double value) noexcept {
+    pg_atomic_uint64* gauge = &current().plain[index_of(metric)];
+    const auto bits = std::bit_cast<uint64_t>(std::max(value, 0.0));
+    uint64 seen = pg_atomic_read_u64(gauge);
+    while (seen < bits && !pg_atomic_compare_exchange_u64(gauge, &seen, bits)) {
+    }
+}
+
+uint64_t counter(Metric metric) noexcept {
+    return pg_atomic_read_u64(&current().plain[index_of(metric)]);
+}
+
+core::MetricsState read() {
+    Registry& all = current();
+    core::MetricsState state;
+    for (const MetricInfo& info : core::metric_catalog()) {
+        const size_t metric = index_of(info.metric);
+        if (info.type == core::MetricType::Histogram) {
+            core::MetricHistogram copy{info.metric, {}, 0};
+            Histogram& histogram = all.histograms[metric];
+            for (size_t i = 0; i <= info.bucket_count; i++)
+                copy.counts.push_back(pg_atomic_read_u64(&histogram.counts[i]));
+            copy.sum = static_cast<double>(pg_atomic_read_u64(&histogram.sum_micros)) / kMicros;
+            state.histograms.push_back(std::move(copy));
+        } else if (info.label_count == 0) {
+            const uint64_t number = pg_atomic_read_u64(&all.plain[metric]);
+            state.series.push_back({info.metric,
+                                    {},
+                                    info.type == core::MetricType::Gauge
+                                        ? std::bit_cast<double>(number)
+                                        : static_cast<double>(number)});
+        }
+    }
+    for (Series& series : all.series) {
+        if (!is_ready(&series))
+            continue;
+        pg_read_barrier();
+        const Key& key = series.key;
+        core::MetricSeries copy{
+            key.metric, {}, static_cast<double>(pg_atomic_read_u64(&series.value))};
+        const char* text = key.text;
+        for (size_t i = 0; i < core::describe(key.metric).label_count; i++) {
+            copy.label_values.emplace_back(text, key.lengths[i]);
+            text += key.lengths[i];
+        }
+        state.series.push_back(std::move(copy));
+    }
+    return state;
+}
+
+bool shared() noexcept {
+    return is_shared;
+}
+
+size_t shared_memory_size() noexcept {
+    return sizeof(Registry);
+}
+
+void use_shared_memory(void* memory, bool is_new) noexcept {
+    registry = static_cast<Registry*>(memory);
+    is_shared = true;
+    if (is_new) {
+        memset(memory, 0, sizeof(Registry));
+        initialize(*registry);
+    }
+}
+
+}  // namespace mana_ai::pg::metrics
