@@ -93,7 +93,7 @@ enter() {
     # The tester may not be able to read the checkout, which can be in root's home.
     cp -R "$top/build/bin" "$work/bin"
     mkdir "$work/tree"
-    cp -RP "$top/test" "$top/expected" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
+    cp -RP "$top/test" "$top/docs" "$top/expected" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
     if [ "$(id -u)" -eq 0 ]; then
         chown -R "$tester" "$work/tree"
     fi

@@ -106,6 +106,7 @@ void attach(Oid table) {
     create_trigger(log.name);
     log.relation = pg::guarded([table] { return table_open(table, NoLock); });
     catch_up(log.relation, log.snapshot, counts);
+    count_fold(counts);
     drop_snapshots_without_log(log.relation, counts);
     pg::guarded([&log] {
         UnregisterSnapshot(log.snapshot);

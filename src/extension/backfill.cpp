@@ -7,6 +7,7 @@
 #include "mana_ai/extension/snapshots.hpp"
 #include "mana_ai/extension/sync_table.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/script_notice.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -309,6 +310,13 @@ void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
     });
 }
 
+void count_fold(const FoldCounts& counts) {
+    using pg::metrics::count_at_commit;
+    count_at_commit(core::Metric::SnapshotsNew, {}, counts.new_snapshots);
+    count_at_commit(core::Metric::SnapshotsUpdated, {}, counts.updated_snapshots);
+    count_at_commit(core::Metric::SnapshotRowsApplied, {}, counts.rows_applied);
+}
+
 void drop_snapshots_without_log(Relation log, FoldCounts& counts) {
     const std::string relation = pg::guarded([log] {
         return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(log)),
@@ -359,6 +367,7 @@ FoldCounts refresh_snapshots() {
         return Open{log, RegisterSnapshot(GetLatestSnapshot())};
     });
     FoldCounts counts = fold_history(open.log, open.snapshot);
+    count_fold(counts);
     drop_snapshots_without_log(open.log, counts);
     pg::guarded([&open] {
         UnregisterSnapshot(open.snapshot);

@@ -4,8 +4,10 @@
 
 #include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/json.hpp"
+#include "mana_ai/extension/run_metrics.hpp"
 #include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -29,7 +31,7 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
          ELSE 0 END,
        m.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
-       j.offered
+       j.offered, greatest(m.updated_at, a.updated_at)
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -66,6 +68,7 @@ enum Column : size_t {
     kJobTask,
     kJobWaitingSince,
     kJobOffered,
+    kUpdatedAt,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -164,6 +167,12 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
     claimed.research_spent = row.number(kResearchSpent) != 0;
     claimed.due_at = row.optional_instant(kDueAt);
+    // What held a due mission back until now is no lag of ours: a backoff, a gate that its user or
+    // agent has opened, or that it was pushed late.
+    if (claimed.due_at && *claimed.due_at <= request_.now)
+        claimed.runnable_since =
+            std::max({*claimed.due_at, row.optional_instant(kWakeAt).value_or(0),
+                      row.optional_instant(kUpdatedAt).value_or(0)});
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
     claimed.engine = request_.engine;
@@ -213,6 +222,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // A run that was asked for by hand looks for itself whether the answer has come.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
+    if (agent != nullptr || gates.agent_missing)
+        pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
     if (decision == core::GateDecision::SkippedResearch) {
         // The poll that gets the answer sets the mission free.
         skip(row, decision, key.second,
@@ -239,7 +250,8 @@ void Pass::write() {
 UPDATE mana_ai.runs r SET outcome = 'crashed', finished_at = $1, error_kind = 'lease-expired', lease_owner = NULL
   FROM unnest($2, $3) AS l(user_id, run_id)
  WHERE r.user_id = l.user_id AND r.run_id = l.run_id::uuid AND r.outcome = 'running')sql");
-        mark_crashed.execute({now, &writes_.lost_user, &writes_.lost_run});
+        const auto ended = mark_crashed.execute({now, &writes_.lost_user, &writes_.lost_run});
+        count_outcomes("crashed", static_cast<int64_t>(ended.processed));
     }
     if (!writes_.park_user.empty()) {
         static pg::Statement park(R"sql(
@@ -272,6 +284,7 @@ SELECT f.user_id, f.mission_id, nullif(f.agent_id, ''), f.run_id::uuid, $1, $1, 
   FROM unnest($2, $3, $4, $5, $6) AS f(user_id, mission_id, agent_id, run_id, decision))sql");
         record_skip.execute({now, &writes_.first_user, &writes_.first_mission, &writes_.first_agent,
                              &writes_.first_run, &writes_.first_decision});
+        count_outcomes(name(RunOutcome::Skipped), static_cast<int64_t>(writes_.first_user.size()));
     }
     if (!writes_.claim_user.empty()) {
         static pg::Statement lease(R"sql(

@@ -52,7 +52,9 @@ const char* repair(const std::string& user_id, const std::string& table_name,
         Relation log = table_open(log_oid, AccessShareLock);
         SnapshotStore store;
         open_store(store, log);
-        problem = reason_of(keep_record(store, name, nullptr, ScanLimit::None));
+        const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
+        count_kept(kept);
+        problem = reason_of(kept);
         close_store(store);
         table_close(log, NoLock);
         return problem == nullptr;
@@ -123,6 +125,13 @@ VALUES ($1, $2, $3, $4))sql");
         remove_marks.execute({std::string_view(row.text(3))});
     }
     return counts;
+}
+
+int64_t count_dirty_records() {
+    static pg::Statement count_records(R"sql(
+SELECT count(*) FROM (SELECT DISTINCT user_id, table_name, record_id
+                        FROM mana_ai.dirty_records) d)sql");
+    return count_records.execute({}, true).rows.front().number(0);
 }
 
 }  // namespace mana_ai

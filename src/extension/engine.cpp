@@ -14,9 +14,11 @@
 #include "mana_ai/extension/tool_table.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
@@ -184,6 +186,13 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                     int64_t{counts_.written_back}, int64_t{counts_.parse_failures},
                     int64_t{counts_.skipped}, &counts_.errors});
     transaction.commit();
+    // A tick that has only begun is recorded too when it is a thorough one.
+    if (counts_.due == 0 && !thorough_tick_)
+        return;
+    pg::metrics::count(core::Metric::Ticks);
+    pg::metrics::observe(core::Metric::TickDuration,
+                         static_cast<double>(pg::now() - counts_.scanned_at) /
+                             static_cast<double>(core::kMicrosPerSecond));
 }
 
 // Marks are repaired at once, when their transactions are over. What still resists is tried again
@@ -223,6 +232,7 @@ void Engine::keep_house(bool thorough) {
         delete_expired_rows(now);
         delete_orphaned_research(now);
         tools_stale_ = true;
+        pg::shared_state::report_dirty_records(count_dirty_records());
     }
     transaction.commit();
     agents_seen_at_ = now;
@@ -376,9 +386,11 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
         case RunOutcome::Planned:
             counts_.produced++;
             counts_.written_back++;
+            pg::metrics::observe(core::Metric::PlannerRounds, result.rounds);
             break;
         case RunOutcome::Discarded:
             counts_.produced++;
+            pg::metrics::observe(core::Metric::PlannerRounds, result.rounds);
             break;
         case RunOutcome::Skipped:
             counts_.skipped++;

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "mana_ai/core/json.hpp"
+#include "mana_ai/extension/dirty_records.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/process_usage.hpp"
@@ -39,13 +40,10 @@ void set_gauge(core::MetricsState& state, Metric metric, double value) {
 // What the tables of this database say, and of the other databases what their workers say.
 void add_state_of_missions(const std::vector<pg::shared_state::WorkerView>& workers,
                            core::MetricsState& state) {
-    static pg::Statement select_counts(R"sql(
-SELECT (SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'),
-       (SELECT count(*) FROM (SELECT DISTINCT user_id, table_name, record_id
-                                FROM mana_ai.dirty_records) d))sql");
-    const auto rows = select_counts.execute({}, true).rows;
-    int64_t in_flight = rows.front().number(0);
-    int64_t dirty_records = rows.front().number(1);
+    static pg::Statement select_running(R"sql(
+SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running')sql");
+    int64_t in_flight = select_running.execute({}, true).rows.front().number(0);
+    int64_t dirty_records = count_dirty_records();
     for (const pg::shared_state::WorkerView& worker : workers) {
         if (worker.database == MyDatabaseId)
             continue;

@@ -8,6 +8,7 @@
 #include "mana_ai/core/reminders.hpp"
 #include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/durable_step.hpp"
+#include "mana_ai/extension/run_metrics.hpp"
 #include "mana_ai/extension/run_record.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -80,9 +81,11 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         span.add_header(request.headers);
         request.body = body;
         request.timeout_us = pg::settings::llm_timeout_us();
+        const auto sent = std::chrono::steady_clock::now();
         const net::HttpResponse response = co_await services.http->send(std::move(request));
         core::ModelResult result = read_response(response);
         end_call_span(span, model, response, result);
+        count_model_request(model, sent, result);
         const auto* error = std::get_if<core::ProviderError>(&result);
         if (error == nullptr)
             co_return result;
@@ -179,6 +182,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
     // What the claim read is younger than what an earlier run of the agent has left behind.
     if (claimed.agent && claimed.agent->max_tokens_per_day)
         services.agent_tokens[{claimed.user_id, claimed.agent->id}] = claimed.agent_tokens_24h;
+    size_t counted_calls = 0;
     while (!planner.finished()) {
         if (claimed.agent &&
             core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
@@ -193,12 +197,15 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
         std::string body = planner.request_body(model, reminders);
+        if (planner.rounds() == 0)
+            observe_due_lag(claimed);
         const core::ModelResult answer =
             co_await call_model(services, claimed, model, std::move(body));
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);
         planner.on_reply(reply, pg::settings::policy_mode());
+        counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());
         co_await charge(services, claimed, reply.usage, planner.rounds());
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "mana_ai/extension/run_metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/spi.hpp"
 
@@ -31,6 +32,7 @@ INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used)
 VALUES ($1, $2, $3, $4))sql");
     insert_usage.execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
                           std::string_view(claimed.mission_id), tokens});
+    count_tokens(claimed, tokens);
     static pg::Statement add_to_run(R"sql(
 UPDATE mana_ai.runs
    SET rounds = $3, prompt_tokens = prompt_tokens + $4, completion_tokens = completion_tokens + $5,
@@ -82,11 +84,16 @@ UPDATE mana_ai.runs
     const auto iteration_id = non_empty(result.iteration_id);
     const auto error_kind = non_empty(result.error_kind);
     const auto error_message = non_empty(result.error_message);
-    finish.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
-                    std::string_view(name(result.outcome)), pg::Timestamp{now},
-                    int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
-                    pg::text_or_null(error_kind), pg::text_or_null(error_message),
-                    std::string_view("running"), std::string_view(result.decision)});
+    const uint64_t ended =
+        finish
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                      std::string_view(name(result.outcome)), pg::Timestamp{now},
+                      int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
+                      pg::text_or_null(error_kind), pg::text_or_null(error_message),
+                      std::string_view("running"), std::string_view(result.decision)})
+            .processed;
+    if (ended > 0)
+        count_outcome(result);
 }
 
 void release_lease(const ClaimedMission& claimed) {
@@ -182,19 +189,24 @@ ended AS (
           OR NOT EXISTS (SELECT FROM mana_ai.mission_schedule s
                           WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id
                             AND s.run_id = r.run_id))
-  RETURNING r.user_id, r.mission_id, r.run_id)
+  RETURNING r.user_id, r.mission_id, r.run_id),
+freed AS (
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL,
        attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
   FROM ended e
- WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)sql");
-    return static_cast<int>(
+ WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)
+SELECT count(*) FROM ended)sql");
+    const int64_t ended =
         abandon
             .execute({int64_t{engine}, std::string_view(how.outcome),
                       std::string_view(how.error_kind), pg::Timestamp{now}, how.counts_as_failure,
                       pg::time_or_null(how.not_before), &still_running})
-            .processed);
+            .rows.front()
+            .number(0);
+    count_outcomes(how.outcome, ended);
+    return static_cast<int>(ended);
 }
 
 }  // namespace mana_ai

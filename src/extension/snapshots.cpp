@@ -4,6 +4,7 @@
 
 #include "mana_ai/extension/mission_schedule.hpp"
 #include "mana_ai/extension/own_tables.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wake.hpp"
@@ -345,6 +346,13 @@ void close_store(SnapshotStore& store) {
     pg::close_keyed_table(store.tombstones);
     pg::close_keyed_table(store.agents);
     pg::close_keyed_table(store.missions);
+}
+
+void count_kept(Kept kept) {
+    if (kept == Kept::Created)
+        pg::metrics::count_at_commit(core::Metric::SnapshotsNew);
+    else if (kept == Kept::Changed)
+        pg::metrics::count_at_commit(core::Metric::SnapshotsUpdated);
 }
 
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,

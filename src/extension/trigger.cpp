@@ -10,6 +10,7 @@
 #include "mana_ai/extension/snapshots.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -154,6 +155,8 @@ void fold(const Change& change) {
             case Kept::Unchanged:
             case Kept::Created:
             case Kept::Changed:
+                pg::metrics::count_at_commit(core::Metric::SnapshotRowsApplied);
+                count_kept(result.kept);
                 return;
             case Kept::NoIndex:
                 mark(change, "the log has no index that finds a record");

@@ -30,6 +30,10 @@ FoldCounts fold_history(Relation log, Snapshot snapshot);
 // between the fold and the trigger. The caller holds a lock that keeps writers out.
 void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts);
 
+// Adds what was folded to the metrics, if the transaction commits; before
+// drop_snapshots_without_log(), whose work the repair counts.
+void count_fold(const FoldCounts& counts);
+
 // Removes snapshots and tombstones of records that have no row in the log any more. Throws PgError.
 void drop_snapshots_without_log(Relation log, FoldCounts& counts);
 

@@ -30,6 +30,7 @@ struct ClaimedMission {
     std::string plan_basis_digest;  // of the last plan; empty = not known
     bool by_hand = false;           // asked for by name, so it runs whether anything changed or not
     std::optional<core::Instant> due_at;
+    std::optional<core::Instant> runnable_since;  // when it is due: since when nothing held it back
     core::Instant started_at = 0;
     core::Instant lease_expires_at = 0;
     uint32_t engine = 0;  // number of the engine that holds the lease

@@ -21,4 +21,7 @@ struct RepairCounts {
 // marks.
 RepairCounts repair_dirty_records(int limit);
 
+// Records that have a mark, as the current transaction sees them. Throws PgError.
+int64_t count_dirty_records();
+
 }  // namespace mana_ai

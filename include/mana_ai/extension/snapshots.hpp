@@ -55,6 +55,9 @@ enum class Kept : uint8_t {
     TooLarge,  // the record does not fit into a jsonb value
 };
 
+// Counts what became of a snapshot, if the transaction commits.
+void count_kept(Kept kept);
+
 // Brings the record up to date after a row was inserted that our transaction sees. `row` is applied
 // to what is there; nullptr replays the record from the log and compares.
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
