@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces
+# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces,metrics
 # runs only these.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,research,traces}
+parts=${PART:-inserts,fold,idle,plan,latency,research,traces,metrics}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -250,4 +250,34 @@ if wanted traces; then
     echo "  ms CPU a mission: without $(median <"$work/off"), with $(median <"$work/on"), ratio $(median <"$work/ratios"); the collector got $(perl -MHTTP::Tiny -e 'print HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content} =~ /"spans":(\d+)/' "$collector_url") spans"
     kill "$collector_server_pid"
     wait "$collector_server_pid" 2>/dev/null || true
+fi
+
+# ---------------------------------------------------------------- counting, and reading what was counted
+if wanted metrics; then
+    echo
+    g++ -std=c++20 -O2 -fPIC -shared -fvisibility=hidden -I"$top/include" '-DPGDLLEXPORT=__attribute__((visibility("default")))' \
+        -isystem "$("$PG_CONFIG" --includedir-server)" -o "$work/bin/metrics_module.so" "$bench/metrics_module.cpp" \
+        "$top"/src/pg/{metrics,guard}.cpp "$top"/src/core/{metric_catalog,metrics_text,json}.cpp
+    start_server model --keep-requests 0
+    new_cluster metrics "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.tick_enabled = off" "mana_ai.max_concurrency = 500" "log_min_messages = warning"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    q -c "CREATE FUNCTION metrics_bench(kind int, times bigint) RETURNS float8 LANGUAGE c AS '$work/bin/metrics_module.so'"
+    kinds=("a counter" "a counter of 1000 label values" "a counter with three labels" "a histogram" "a counter, at commit")
+    for kind in "${!kinds[@]}"; do
+        echo "metrics: ${kinds[$kind]}: $(q -c "SELECT round(min(metrics_bench($kind, 2000000))::numeric, 1) FROM generate_series(1, 5)") ns"
+    done
+    q -c "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+          SELECT 'ai', 'agents', 'agent-' || i, 'u1', 'insert', 'c', jsonb_build_object('name', 'A', 'state', 'active') FROM generate_series(1, 1000) i
+          UNION ALL
+          SELECT 'ai', 'aiMissions', 'm' || i, 'u1', 'insert', 'c', jsonb_build_object('state', 'active', 'title', 'M' || i, 'objective', 'O', 'agentId', 'agent-' || i,
+            'iterations', '[]'::jsonb, 'cadence', '{\"kind\": \"manual\"}'::jsonb, 'nextRunAt', '2020-01-01T00:00:00Z') FROM generate_series(1, 1000) i"
+    q -c "SELECT mana_ai.run_tick()" >/dev/null
+    series=$(q -c "SELECT count(*) FROM mana_ai.metrics WHERE name = 'mana_ai_tokens_used_total'")
+    for statement in "SELECT mana_ai.metrics()" "SELECT * FROM mana_ai.metrics"; do
+        echo "$statement;" >"$work/run/metrics.sql"
+        echo "metrics: $statement with $series series of agents: $("$pg_bin/pgbench" -n -c 1 -t 200 -f "$work/run/metrics.sql" mana_sync 2>/dev/null | awk '/^latency average/ {print $4, $5}')"
+    done
+    end_cluster metrics
+    kill "$model_server_pid"
+    wait "$model_server_pid" 2>/dev/null || true
 fi

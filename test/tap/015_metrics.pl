@@ -40,6 +40,8 @@ sub by_query
     return { map { $_->{label} => 0 + $_->{n} } @{ rows($node, $sql) } };
 }
 
+my $elsewhere = 0;    # plans of another database
+
 # What our tables say must be what was counted.
 sub counters_agree
 {
@@ -51,7 +53,7 @@ sub counters_agree
     is_deeply(by_label('tokens_used_total', 'agent_id'),
         by_query("SELECT coalesce(agent_id, 'legacy:ai-default') AS label, sum(tokens_used) AS n FROM mana_ai.token_usage GROUP BY 1"),
         "$when: tokens_used_total is mana_ai.token_usage");
-    is(metric('plans_written_back_total'), value($node, "SELECT count(*) FROM public.sync_changes WHERE client_id = 'mana-ai-runner'"),
+    is(metric('plans_written_back_total') - $elsewhere, value($node, "SELECT count(*) FROM public.sync_changes WHERE client_id = 'mana-ai-runner'"),
         "$when: plans_written_back_total are the rows in sync_changes");
     is(metric('mission_errors_total'), value($node, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'failed'"),
         "$when: mission_errors_total are the failed runs");
@@ -163,6 +165,36 @@ $node->command_ok([ 'pgbench', '-n', '-c', 8, '-j', 2, '-t', 100, '-f', $script,
 is(metric('snapshots_new_total') - $before_new,           800, 'every committed snapshot is counted, no other');
 is(metric('snapshot_rows_applied_total') - $before_rows, 800, 'and every row');
 
+# The same agents in two databases, planned by two processes at the same time: each new series is wanted by
+# both of them.
+create_sync_database($node, 'second');
+my $missions = <<'END';
+SELECT set_config('app.current_user_id', 'both', false);
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+SELECT 'ai', 'agents', 'both-' || i, 'both', 'insert', 'c', jsonb_build_object('name', 'A', 'state', 'active')
+  FROM generate_series(1, 200) i;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+SELECT 'ai', 'aiMissions', 'both-' || i, 'both', 'insert', 'c', jsonb_build_object(
+    'state', 'active', 'title', 'M' || i, 'objective', 'O', 'agentId', 'both-' || i, 'iterations', '[]'::jsonb,
+    'cadence', '{"kind": "manual"}'::jsonb, 'nextRunAt', '2020-01-01T00:00:00Z')
+  FROM generate_series(1, 200) i;
+END
+$model->reset;
+$model->control({ steps => [ { content => 'Nichts zu tun.', usage => { prompt_tokens => 5, completion_tokens => 2, total_tokens => 7 } } ], repeat => 'last' });
+value($node, $missions, $_) for qw(mana_sync second);
+my @ticks = map { background($node, 'SELECT plans_written_back FROM mana_ai.run_tick()', database => $_) } qw(mana_sync second);
+is(($_->finish(60))[1], "200\n", 'two databases plan the same agents at once') for @ticks;
+is_deeply(by_query("SELECT labels ->> 'agent_id' AS label, value AS n FROM mana_ai.metrics WHERE name = 'mana_ai_tokens_used_total' AND labels ->> 'agent_id' LIKE 'both-%'"),
+    { map { ("both-$_" => 14) } 1 .. 200 }, 'each agent has one series, with the tokens of both');
+value($node, 'DROP DATABASE second WITH (FORCE)', 'postgres');
+# From here on the counters are again those of one database.
+value($node, <<'END');
+INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used) SELECT 'gone', agent_id, mission_id, tokens_used FROM mana_ai.token_usage WHERE user_id = 'both';
+INSERT INTO mana_ai.runs (run_id, user_id, mission_id, agent_id, started_at, outcome, decision)
+SELECT gen_random_uuid(), 'gone', mission_id, agent_id, started_at, outcome, decision FROM mana_ai.runs WHERE user_id = 'both';
+END
+$elsewhere = 200;
+
 # ---------------------------------------------------------------- a worker's end, and a worker's figures
 
 my $worker = wait_for_worker($node);
@@ -206,6 +238,7 @@ counters_agree('after a cancel');
 my @hostile = ("quote\"", "back\\slash", "line\nbreak\"} 1\nmana_ai_forged_total 1", "tab\tbell\x07", "emoji \x{1F680}",
     "\x{e9}" x 100, '{}=,"\\n', ' ', "# HELP x", 'other');
 $model->reset;
+$model->control({ steps => [] });
 my $n = 0;
 for my $id (@hostile)
 {
