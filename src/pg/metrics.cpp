@@ -36,22 +36,16 @@ struct Key {
     Metric metric;
     uint8_t lengths[core::kMaxLabels];
     char text[kKeyBytes];
-
-    size_t size() const {
-        size_t bytes = 0;
-        for (const uint8_t length : lengths)
-            bytes += length;
-        return bytes;
-    }
 };
 static_assert(kMaxLabelBytes <= UINT8_MAX);
 
-// Once it is ready, only the value of a series changes; it is never removed.
-struct Series {
+// Once it is ready, only the value of a series changes; it is never removed. What a search looks at
+// is in one cache line, unless labels are long.
+struct alignas(64) Series {
     pg_atomic_uint32 ready;
     uint32_t hash;
-    Key key;
     pg_atomic_uint64 value;
+    Key key;
 };
 
 // The sum is in millionths: adding integers gives the same whatever the order.
@@ -106,48 +100,97 @@ size_t index_of(Metric metric) {
 
 enum class OpenValues { AsGiven, Other };
 
-void make_key(const MetricInfo& info, LabelValues labels, OpenValues open, Key& key) {
+// The label values of a key, or those that a caller gave.
+struct Values {
+    Metric metric;
+    std::string_view labels[core::kMaxLabels];
+};
+
+Values given_values(const MetricInfo& info, LabelValues labels) {
+    Values values{info.metric, {}};
+    std::copy_n(labels.begin(), std::min(labels.size(), info.label_count), values.labels);
+    return values;
+}
+
+Values values_of(const Key& key) {
+    Values values{key.metric, {}};
+    const char* text = key.text;
+    for (size_t i = 0; i < core::kMaxLabels; i++) {
+        values.labels[i] = {text, key.lengths[i]};
+        text += key.lengths[i];
+    }
+    return values;
+}
+
+void make_key(const MetricInfo& info, const Values& values, OpenValues open, Key& key) {
     key.metric = info.metric;
     std::fill_n(key.lengths, core::kMaxLabels, uint8_t{0});
     const size_t room = std::min(kMaxLabelBytes, kKeyBytes / info.label_count);
     char* out = key.text;
     for (size_t i = 0; i < info.label_count; i++) {
-        std::string_view value = i < labels.size() ? labels.begin()[i] : std::string_view();
-        if (open == OpenValues::Other && info.labels[i].kind == core::LabelKind::Open)
-            value = core::kOtherLabelValue;
-        key.lengths[i] = static_cast<uint8_t>(core::write_label_value(value, out, room));
+        const bool other =
+            open == OpenValues::Other && info.labels[i].kind == core::LabelKind::Open;
+        key.lengths[i] = static_cast<uint8_t>(
+            core::write_label_value(other ? core::kOtherLabelValue : values.labels[i], out, room));
         out += key.lengths[i];
     }
 }
 
-uint32_t hash_of(const Key& key) {
+uint64_t load(const char* bytes) {
+    uint64_t chunk;
+    memcpy(&chunk, bytes, sizeof(chunk));
+    return chunk;
+}
+
+uint64_t load_few(std::string_view bytes) {
+    uint64_t chunk = 0;
+    for (const char byte : bytes)
+        chunk = chunk << 8 | static_cast<unsigned char>(byte);
+    return chunk;
+}
+
+uint32_t hash_of(const Values& values) {
     constexpr uint64_t kMix = 0x9E3779B97F4A7C15;
-    uint64_t hash = (index_of(key.metric) + 1) * kMix;
-    for (const uint8_t length : key.lengths)
-        hash = (hash ^ length) * kMix;
-    const size_t size = key.size();
-    for (size_t at = 0; at < size; at += sizeof(uint64_t)) {
-        uint64_t chunk = 0;
-        memcpy(&chunk, key.text + at, std::min(sizeof(chunk), size - at));
+    constexpr size_t kChunk = sizeof(uint64_t);
+    uint64_t hash = (index_of(values.metric) + 1) * kMix;
+    auto mix = [&hash](uint64_t chunk) {
         hash = (hash ^ chunk) * kMix;
-        hash ^= hash >> 29;
+        hash ^= hash >> 32;
+    };
+    for (const std::string_view label : values.labels) {
+        hash += label.size();
+        if (label.size() < kChunk) {
+            mix(load_few(label));
+            continue;
+        }
+        for (size_t at = 0; at + kChunk < label.size(); at += kChunk)
+            mix(load(label.data() + at));
+        mix(load(label.data() + label.size() - kChunk));
     }
-    return static_cast<uint32_t>(hash >> 32);
+    return static_cast<uint32_t>(hash);
 }
 
-bool same_key(const Key& a, const Key& b) {
-    return a.metric == b.metric && memcmp(a.lengths, b.lengths, sizeof(a.lengths)) == 0 &&
-           memcmp(a.text, b.text, a.size()) == 0;
+bool is_key_of(const Key& key, const Values& values) {
+    if (key.metric != values.metric)
+        return false;
+    const char* text = key.text;
+    for (size_t i = 0; i < core::kMaxLabels; i++) {
+        const std::string_view label = values.labels[i];
+        if (label != std::string_view(text, key.lengths[i]))
+            return false;
+        text += label.size();
+    }
+    return true;
 }
 
-// The series of the key, or the free slot where it belongs. There always is one: kMaxSeries.
-Series* find(Registry& all, const Key& key, uint32_t hash) {
+// The series of these values, or the free slot where it belongs. There always is one: kMaxSeries.
+Series* find(Registry& all, const Values& values, uint32_t hash) {
     for (size_t i = hash % kSlots;; i = (i + 1) % kSlots) {
         Series& slot = all.series[i];
         if (pg_atomic_read_u32(&slot.ready) == 0)
             return &slot;
         pg_read_barrier();
-        if (slot.hash == hash && same_key(slot.key, key))
+        if (slot.hash == hash && is_key_of(slot.key, values))
             return &slot;
     }
 }
@@ -162,7 +205,7 @@ Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint
     const size_t metric = index_of(info.metric);
     Series* made = nullptr;
     SpinLockAcquire(&all.mutex);
-    Series* slot = find(all, key, hash);
+    Series* slot = find(all, values_of(key), hash);
     const bool counts_as_open = has_own_values && info.has_open_label();
     if (is_ready(slot)) {
         made = slot;
@@ -184,11 +227,11 @@ Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint
     return made;
 }
 
-Series* series_of(Registry& all, const MetricInfo& info, LabelValues labels, OpenValues open) {
+Series* series_of(Registry& all, const MetricInfo& info, const Values& given, OpenValues open) {
     Key key;
-    make_key(info, labels, open, key);
-    const uint32_t hash = hash_of(key);
-    Series* slot = find(all, key, hash);
+    make_key(info, given, open, key);
+    const uint32_t hash = hash_of(values_of(key));
+    Series* slot = find(all, values_of(key), hash);
     if (is_ready(slot))
         return slot;
     const bool own = open == OpenValues::AsGiven;
@@ -203,9 +246,13 @@ pg_atomic_uint64* cell_of(Metric metric, LabelValues labels) {
     const MetricInfo& info = core::describe(metric);
     if (info.label_count == 0)
         return &all.plain[index_of(metric)];
-    Series* series = series_of(all, info, labels, OpenValues::AsGiven);
+    // Values that are those of a series need neither repair nor cut, so there is nothing to copy.
+    const Values given = given_values(info, labels);
+    Series* series = find(all, given, hash_of(given));
+    if (!is_ready(series))
+        series = series_of(all, info, given, OpenValues::AsGiven);
     if (series == nullptr)
-        series = series_of(all, info, labels, OpenValues::Other);
+        series = series_of(all, info, given, OpenValues::Other);
     return series != nullptr ? &series->value : &all.lost;
 }
 
@@ -357,14 +404,11 @@ core::MetricsState read() {
         if (!is_ready(&series))
             continue;
         pg_read_barrier();
-        const Key& key = series.key;
+        const Values values = values_of(series.key);
         core::MetricSeries copy{
-            key.metric, {}, static_cast<double>(pg_atomic_read_u64(&series.value))};
-        const char* text = key.text;
-        for (size_t i = 0; i < core::describe(key.metric).label_count; i++) {
-            copy.label_values.emplace_back(text, key.lengths[i]);
-            text += key.lengths[i];
-        }
+            values.metric, {}, static_cast<double>(pg_atomic_read_u64(&series.value))};
+        for (size_t i = 0; i < core::describe(values.metric).label_count; i++)
+            copy.label_values.emplace_back(values.labels[i]);
         state.series.push_back(std::move(copy));
     }
     return state;
