@@ -149,6 +149,7 @@ CREATE TABLE mana_ai.engine_state (
   errors               text[],
   settings_fingerprint text,
   grant_key            text,
+  grant_key_digest     text,
   problem              text
 ) WITH (fillfactor = 50);
 

@@ -1,3 +1,4 @@
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/crypto/private_key.hpp"
 
 #include <openssl/asn1.h>
@@ -256,6 +257,11 @@ std::optional<SecretBytes> PrivateKey::unwrap(std::span<const std::uint8_t> wrap
     }
     unwrapped.truncate(size);
     return unwrapped;
+}
+
+std::string PrivateKey::public_digest() const {
+    const auto modulus = number(kN);
+    return sha256_hex({reinterpret_cast<const char*>(modulus.data()), modulus.size()});
 }
 
 bool PrivateKey::same_public_key(const PrivateKey& other) const noexcept {

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/decrypt_audit.hpp"
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -73,6 +74,12 @@ SELECT $1, $2, $3, r.table_name, r.record_id, r.status, nullif(r.reason, '')
   FROM unnest($4, $5, $6, $7) AS r(table_name, record_id, status, reason))sql");
     insert.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                     std::string_view(claimed.iteration_id), &tables, &ids, &statuses, &reasons});
+    for (const DecryptRecord& record : records) {
+        if (record.status == DecryptStatus::Ok)
+            pg::metrics::count_at_commit(core::Metric::Decrypts, {record.table_name});
+        else if (record.status == DecryptStatus::ScopeViolation)
+            pg::metrics::count_at_commit(core::Metric::GrantScopeViolations, {record.table_name});
+    }
 }
 
 void record_inputs(const ClaimedMission& claimed, const core::Json& inputs) {

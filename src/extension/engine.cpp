@@ -228,7 +228,7 @@ void Engine::keep_house(bool thorough) {
         recover_runs_of_dead_engines(number_, now);
         recover_own_runs(now);
         free_missions_after_new_settings(now);
-        record_grant_key_state(grant_key_.state());
+        record_grant_key(grant_key_.state(), grant_key_.digest(), now);
         delete_expired_rows(now);
         delete_orphaned_research(now);
         tools_stale_ = true;

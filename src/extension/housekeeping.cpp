@@ -123,12 +123,25 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
     free_missions.execute({pg::Timestamp{now}});
 }
 
-void record_grant_key_state(const std::string& state) {
-    static pg::Statement remember(R"sql(
+void record_grant_key(const std::string& state, const std::string& digest, core::Instant now) {
+    static pg::Statement remember_state(R"sql(
 INSERT INTO mana_ai.engine_state AS e (grant_key) VALUES ($1)
     ON CONFLICT (only_row) DO UPDATE SET grant_key = $1
  WHERE e.grant_key IS DISTINCT FROM $1)sql");
-    remember.execute({std::string_view(state)});
+    remember_state.execute({std::string_view(state)});
+    static pg::Statement remember_digest(R"sql(
+UPDATE mana_ai.engine_state SET grant_key_digest = $1
+ WHERE $1 <> '' AND grant_key_digest IS DISTINCT FROM $1)sql");
+    if (remember_digest.execute({std::string_view(digest)}).processed == 0)
+        return;
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL
+           AND decision = 'skipped-encrypted'
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
+    free_missions.execute({pg::Timestamp{now}});
 }
 
 void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id) {

@@ -13,6 +13,7 @@
 #include "mana_ai/extension/input_records.hpp"
 #include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -71,6 +72,7 @@ class Reading {
     void open_and_render(Input& input);
     net::Task<void> put_on_record();
     core::Json references() const;
+    void count_unusable_grant() const;
 
     RunServices& services_;
     const ClaimedMission& claimed_;
@@ -235,6 +237,17 @@ core::Json Reading::references() const {
     return list;
 }
 
+// Once a run, if it would have taken the grant.
+void Reading::count_unusable_grant() const {
+    const std::string_view reason = secrets_.failure();
+    const bool needed = read_.unreadable == reason ||
+                        std::any_of(inputs_.begin(), inputs_.end(), [reason](const Input& input) {
+                            return input.left_out == reason;
+                        });
+    if (!reason.empty() && needed)
+        pg::metrics::count(core::Metric::GrantSkips, {reason});
+}
+
 // In a transaction of its own, before anything that was opened is used.
 net::Task<void> Reading::put_on_record() {
     if (audit_.empty() && inputs_.empty())
@@ -277,6 +290,7 @@ net::Task<void> Reading::run() {
     } else {
         inputs_.clear();
     }
+    count_unusable_grant();
     secrets_.wipe();
     co_await put_on_record();
     read_.anything_was_decrypted = secrets_.opened_any();

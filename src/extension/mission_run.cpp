@@ -109,15 +109,22 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
 // A provider's error may quote the prompt.
 constexpr char kTextWithheld[] = "(the provider's words are not kept: the run had decrypted texts)";
 
+// An attempt costs an unwrapped key and a row of the audit, and what did not open does not open by
+// itself: a change of the mission, or another key, brings it back at once.
+constexpr core::Instant kUnreadablePause = 60 * core::kMicrosPerMinute;
+
 net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& claimed,
                                const ReadMission& read, RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = core::name(core::GateDecision::SkippedEncrypted);
     result.error_kind = read.unreadable;
     const core::Instant now = pg::now();
+    const bool tried = services.grant_key.get() != nullptr;
+    const core::Instant pause = tried ? kUnreadablePause : 0;
     DatabaseJobs::Work end = [&] {
         if (hold_lease(claimed))
-            hold_back(claimed, result, now + pg::settings::tick_interval_us(), now);
+            hold_back(claimed, result, now + std::max(pause, pg::settings::tick_interval_us()),
+                      now);
     };
     co_await write_until_done(services, claimed, std::move(end));
 }

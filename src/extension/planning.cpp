@@ -132,10 +132,12 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
     }
     const auto& reply = std::get<core::ModelReply>(answer);
     const size_t folded = planner.on_compaction(reply);
-    if (folded > 0)
+    if (folded > 0) {
         events.compacted_turns.push_back(static_cast<int>(folded));
-    else
+        count_compaction(folded);
+    } else {
         pg::log_warning("compaction failed: " + ids_of(claimed) + " error=empty");
+    }
     co_await charge(services, claimed, reply.usage, planner.rounds());
 }
 
@@ -194,6 +196,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             continue;  // its tokens may have used up the budget
         }
         const std::vector<core::Reminder> reminders = due_reminders(services, claimed, planner);
+        count_reminders(reminders);
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
         std::string body = planner.request_body(model, reminders);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -51,11 +52,15 @@ UPDATE mana_ai.mission_research_jobs
  WHERE user_id = $1 AND mission_id = $2 AND run_id = $3::uuid AND state = 'intent')sql");
     const std::string provider = pg::printable(task.provider_id);
     const std::string cost = task.cost_credits ? std::to_string(*task.cost_credits) : std::string();
-    return store
-               .execute({view(user_id), view(mission_id), view(run_id), view(task.task_id),
-                         view(provider), view(cost), pg::Timestamp{now},
-                         pg::Timestamp{next_poll_after(now)}})
-               .processed > 0;
+    const bool stored = store
+                            .execute({view(user_id), view(mission_id), view(run_id),
+                                      view(task.task_id), view(provider), view(cost),
+                                      pg::Timestamp{now}, pg::Timestamp{next_poll_after(now)}})
+                            .processed > 0;
+    if (stored)
+        pg::metrics::count_at_commit(core::Metric::ResearchJobsSubmitted,
+                                     {core::kDeepResearchProvider});
+    return stored;
 }
 
 bool offer_research(const std::string& user_id, const std::string& mission_id,
@@ -99,6 +104,11 @@ UPDATE mana_ai.mission_research_jobs
                   pg::Timestamp{next_poll_after(now)}});
 }
 
+void count_completed_research() {
+    pg::metrics::count_at_commit(core::Metric::ResearchJobsCompleted,
+                                 {core::kDeepResearchProvider});
+}
+
 namespace {
 
 // The schedule row comes first in the order of locks; null result when the mission is gone.
@@ -130,6 +140,9 @@ DELETE FROM mana_ai.mission_research_jobs
     static pg::Statement remember(R"sql(
 UPDATE mana_ai.mission_schedule SET research_spent = true WHERE user_id = $1 AND mission_id = $2)sql");
     remember.execute({view(user_id), view(mission_id)});
+    if (!task_id.empty())
+        pg::metrics::count_at_commit(core::Metric::ResearchJobsFailed,
+                                     {core::kDeepResearchProvider});
     free_waiting_mission(user_id, mission_id);
     return true;
 }
@@ -141,6 +154,7 @@ UPDATE mana_ai.mission_research_jobs SET state = 'ready', next_poll_at = NULL
  WHERE user_id = $1 AND mission_id = $2 AND task_id = $3 AND state = 'waiting')sql");
     if (finish.execute({view(due.user_id), view(due.mission_id), view(due.task_id)}).processed == 0)
         return false;
+    count_completed_research();
     free_waiting_mission(due.user_id, due.mission_id);
     return true;
 }

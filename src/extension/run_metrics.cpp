@@ -21,10 +21,24 @@ void count_model_request(std::string_view model, std::chrono::steady_clock::time
 
 size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted) {
     const auto& calls = planner.calls();
-    for (; counted < calls.size(); counted++)
-        pg::metrics::count(Metric::ToolCalls,
-                           {calls[counted].tool, calls[counted].policy, calls[counted].outcome});
+    for (; counted < calls.size(); counted++) {
+        const core::JudgedCall& call = calls[counted];
+        pg::metrics::count(Metric::ToolCalls, {call.tool, call.policy, call.outcome});
+        if (call.flagged)
+            pg::metrics::count(Metric::InjectionMarkers, {call.tool});
+    }
     return counted;
+}
+
+void count_reminders(const std::vector<core::Reminder>& reminders) {
+    for (const core::Reminder& reminder : reminders)
+        pg::metrics::count(Metric::RemindersEmitted,
+                           {reminder.producer, core::name(reminder.severity)});
+}
+
+void count_compaction(size_t folded) {
+    pg::metrics::count(Metric::CompactionsTriggered);
+    pg::metrics::observe(Metric::CompactedTurns, static_cast<double>(folded));
 }
 
 void observe_due_lag(const ClaimedMission& claimed) {

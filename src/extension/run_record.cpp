@@ -4,6 +4,7 @@
 #include <climits>
 
 #include "mana_ai/extension/run_metrics.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/spi.hpp"
 
@@ -163,6 +164,7 @@ UPDATE mana_ai.mission_schedule s
          int64_t{claimed.engine}, std::string_view(claimed.run_id), std::string_view(decision),
          pg::Timestamp{now}, longest_wait,
          claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+    pg::metrics::count_at_commit(core::Metric::ResearchJobsPendingSkips);
 }
 
 int running_runs_of(uint32_t engine) {

@@ -8,6 +8,7 @@
 #include "mana_ai/core/otlp_json.hpp"
 #include "mana_ai/core/retry_after.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -162,7 +163,7 @@ void TraceExporter::settle(const net::HttpResponse& response, size_t count) {
             note_trouble("the collector refuses some of the traces, they are dropped");
         else
             note_recovery();
-        dropped_ += refused;
+        add_dropped(refused);
     } else if (!may_repeat(response)) {
         failures_ = 0;
         note_trouble("the collector refuses traces (" + reason(response) + "), they are dropped");
@@ -187,6 +188,12 @@ void TraceExporter::schedule_retry(const net::HttpResponse& response) {
                                                   static_cast<double>(pause)));
 }
 
+void TraceExporter::add_dropped(int64_t spans) {
+    dropped_ += spans;
+    if (spans > 0)
+        pg::metrics::count(core::Metric::TraceSpansDropped, {}, static_cast<uint64_t>(spans));
+}
+
 void TraceExporter::remove_first(size_t count) {
     for (; count > 0 && !queue_.empty(); count--) {
         queued_bytes_ -= queue_.front().size();
@@ -195,7 +202,7 @@ void TraceExporter::remove_first(size_t count) {
 }
 
 void TraceExporter::drop(size_t count) {
-    dropped_ += static_cast<int64_t>(count);
+    add_dropped(static_cast<int64_t>(count));
     remove_first(count);
 }
 

@@ -85,8 +85,10 @@ void SpanScope::end() noexcept {
 void Tracer::load_settings() {
     const std::string endpoint = pg::settings::otlp_endpoint();
     if (endpoint.empty()) {
-        if (exporter_ != nullptr)
-            dropped_earlier_ += exporter_->dropped() + static_cast<int64_t>(exporter_->waiting());
+        if (exporter_ != nullptr) {
+            exporter_->add_dropped(static_cast<int64_t>(exporter_->waiting()));
+            dropped_earlier_ += exporter_->dropped();
+        }
         exporter_.reset();
         return;
     }

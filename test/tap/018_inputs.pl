@@ -192,6 +192,24 @@ is(run_tick($node)->{skipped}, 1, 'a grant whose key did not encrypt the texts o
 is(audit_of('closed')->[-1]{status}, 'failed', 'which is on record');
 push_change($node, id => 'closed', data => { state => 'paused' }, stamps => { state => iso(1) });
 
+# A new key under the same name: what did not open is tried again at once.
+push_mission($node, 'rotated', title => $own->seal('x'), grant => ManaAi::Device->new($other_key, 'rotated', [])->grant);
+is(run_tick($node)->{skipped}, 1, 'a grant for another key opens nothing');
+is(value($node, "SELECT not_before > now() + interval '30 minutes' FROM mana_ai.mission_schedule WHERE mission_id = 'rotated'"), 't',
+    'and is not tried every minute');
+is(run_tick($node)->{due_mission_count}, 0, 'nor at the next tick');
+rename $key, "$key.old" or die $!;
+rename $other_key, $key or die $!;
+my $rotated = ManaAi::Device->new($key, 'rotated', []);
+is(run_tick($node)->{due_mission_count}, 1, 'until the server has another key');
+is(last_run($node, 'rotated')->{decision}, 'skipped-encrypted', 'with which it still may not open');
+push_change($node, id => 'rotated', data => { title => $rotated->seal('Nach dem Wechsel'), grant => $rotated->grant },
+    stamps => { title => iso(1), grant => iso(1) });
+plans('rotated', 'a new grant for the new key');
+like(newest_prompt(), qr/Nach dem Wechsel/, 'opens the texts');
+rename $key, $other_key or die $!;
+rename "$key.old", $key or die $!;
+
 # ---------------------------------------------------------------- what cannot be put on record is not used
 
 $node->safe_psql('mana_sync', <<'END');

@@ -45,6 +45,9 @@ class PrivateKey {
 
     // Whether both are the same key, by their public halves.
     bool same_public_key(const PrivateKey& other) const noexcept;
+    // The same for two processes with the same key, else different; says nothing about the private
+    // half. 64 hexadecimal characters.
+    std::string public_digest() const;
     // Whether `public_pem` (SubjectPublicKeyInfo) is this key's public half; false for any text
     // that is no public key.
     bool has_public_key(std::string_view public_pem) const;

@@ -23,6 +23,9 @@ class GrantKey {
     // "not configured", "loaded", or why the file cannot be used; for status().
     const std::string& state() const noexcept { return state_; }
 
+    // Tells one key from another, and from none (empty). Nothing secret.
+    std::string digest() const { return key_ ? key_->public_digest() : std::string(); }
+
  private:
     std::optional<crypto::PrivateKey> key_;
     std::string state_ = "not configured";

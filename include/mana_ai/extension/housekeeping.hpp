@@ -27,8 +27,9 @@ core::Instant last_tick_at();
 // Frees missions that a provider refused, when the settings are others than at the last tick.
 void free_missions_after_new_settings(core::Instant now);
 
-// Says in status() whether this process has a key for grants.
-void record_grant_key_state(const std::string& state);
+// Says in status() whether this process has a key for grants. With another key than the last
+// process had, missions whose texts did not open are looked at again.
+void record_grant_key(const std::string& state, const std::string& digest, core::Instant now);
 
 // Frees missions that waited for another mission of their agent to end.
 void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id);

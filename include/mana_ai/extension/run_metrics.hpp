@@ -5,9 +5,11 @@
 #include <chrono>
 #include <cstddef>
 #include <string_view>
+#include <vector>
 
 #include "mana_ai/core/model_wire.hpp"
 #include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/core/reminders.hpp"
 #include "mana_ai/extension/claimed_mission.hpp"
 
 namespace mana_ai {
@@ -21,6 +23,10 @@ void count_model_request(std::string_view model, std::chrono::steady_clock::time
 
 // Calls that were judged since the first `counted` ones. Returns how many there are now.
 size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted);
+
+// Reminders that go into one request; messages that a compaction has folded.
+void count_reminders(const std::vector<core::Reminder>& reminders);
+void count_compaction(size_t folded);
 
 // Called when the first request of a run goes out.
 void observe_due_lag(const ClaimedMission& claimed);

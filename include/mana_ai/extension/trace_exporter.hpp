@@ -44,7 +44,7 @@ class TraceExporter {
     void add(std::string span);
 
     // Counts a span that was not even written out.
-    void add_dropped() { dropped_++; }
+    void add_dropped(int64_t spans = 1);
 
     // From now on spans go at once, and a failure drops them.
     void begin_drain();
