@@ -73,4 +73,43 @@ bool decode_base64(std::string_view text, std::span<std::uint8_t> out) noexcept 
     return true;
 }
 
+std::optional<std::vector<std::uint8_t>> decode_base64url(std::string_view text) {
+    std::string standard(text);
+    for (char& c : standard) {
+        if (c == '+' || c == '/' || c == '=') {
+            return std::nullopt;
+        }
+        c = c == '-' ? '+' : c == '_' ? '/' : c;
+    }
+    standard.append((4 - standard.size() % 4) % 4, '=');
+    const auto size = base64_decoded_size(standard);
+    if (!size || text.size() % 4 == 1) {
+        return std::nullopt;
+    }
+    std::vector<std::uint8_t> bytes(*size);
+    if (!decode_base64(standard, bytes)) {
+        return std::nullopt;
+    }
+    return bytes;
+}
+
+std::string encode_base64url(std::span<const std::uint8_t> bytes) {
+    static constexpr std::string_view digits =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    std::string text;
+    text.reserve((bytes.size() * 4 + 2) / 3);
+    std::uint32_t bits = 0;
+    int held = 0;
+    for (const std::uint8_t byte : bytes) {
+        bits = bits << 8 | byte;
+        for (held += 8; held >= 6; held -= 6) {
+            text += digits[bits >> (held - 6) & 0x3F];
+        }
+    }
+    if (held > 0) {
+        text += digits[bits << (6 - held) & 0x3F];
+    }
+    return text;
+}
+
 }  // namespace mana_ai::crypto

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 namespace mana_ai::crypto {
 
@@ -17,5 +19,10 @@ std::optional<std::size_t> base64_decoded_size(std::string_view text) noexcept;
 // padding required, unused bits zero, nothing else in between: each byte string has one encoding.
 // False for everything else; `out` may then hold a part. The empty text stands for no bytes.
 bool decode_base64(std::string_view text, std::span<std::uint8_t> out) noexcept;
+
+// Base64url (RFC 4648, section 5) as JSON Web Signatures have it: without padding, unused bits
+// zero, nothing in between. nullopt for everything else. std::bad_alloc.
+std::optional<std::vector<std::uint8_t>> decode_base64url(std::string_view text);
+std::string encode_base64url(std::span<const std::uint8_t> bytes);
 
 }  // namespace mana_ai::crypto

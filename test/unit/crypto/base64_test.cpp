@@ -64,5 +64,31 @@ TEST(Base64, WritesOnlyIntoABufferOfTheRightSize) {
     EXPECT_TRUE(decode_base64("Zm8=", bytes));
 }
 
+std::optional<std::string> url_decoded(std::string_view text) {
+    const auto bytes = decode_base64url(text);
+    if (!bytes) {
+        return std::nullopt;
+    }
+    return std::string(bytes->begin(), bytes->end());
+}
+
+TEST(Base64Url, DecodesAndEncodesWithoutPadding) {
+    const std::vector<std::pair<std::string, std::string>> cases = {
+        {"", ""},        {"f", "Zg"},        {"fo", "Zm8"},
+        {"foo", "Zm9v"}, {"foob", "Zm9vYg"}, {"\xFB\xFF\xBF", "-_-_"}};
+    for (const auto& [plain, text] : cases) {
+        EXPECT_EQ(url_decoded(text), plain);
+        EXPECT_EQ(
+            encode_base64url({reinterpret_cast<const std::uint8_t*>(plain.data()), plain.size()}),
+            text);
+    }
+}
+
+TEST(Base64Url, RefusesEverythingElse) {
+    for (const char* text : {"Zg==", "Zm8=", "+/+/", "Z", "Zm9vY", "Zh", "Zm9", "Zm 9", "Zg\n"}) {
+        EXPECT_EQ(url_decoded(text), std::nullopt) << text;
+    }
+}
+
 }  // namespace
 }  // namespace mana_ai::crypto
