@@ -9,7 +9,7 @@ EXTVERSION = 0.1.0
 
 # The install script is these files, in this order. A file in sql/ that is not listed fails `make test`.
 SQL_TOPICS = schema.sql research.sql tools.sql lww.sql functions.sql status.sql inputs.sql metrics.sql \
-	privileges.sql attach_at_create.sql
+	http.sql privileges.sql attach_at_create.sql
 
 # Tests that `make installcheck` runs: test/sql/NAME.sql and test/isolation/specs/NAME.spec.
 REGRESS = $(sort $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql)))
@@ -31,10 +31,13 @@ ifneq ($(wildcard $(PGXS)),)
 MODULE_big = $(EXTENSION)
 SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp)))
 OBJDIR = build/pg$(MAJORVERSION)
-OBJS = $(SOURCES:src/%.cpp=$(OBJDIR)/%.o)
+# The page to look at is compiled in, as one string.
+PAGE_SOURCE = build/page/page_html.cpp
+PAGE_OBJ = $(OBJDIR)/page_html.o
+OBJS = $(SOURCES:src/%.cpp=$(OBJDIR)/%.o) $(PAGE_OBJ)
 
 # PGXS links with the C compiler, hence -lstdc++.
-SHLIB_LINK = -lcurl -lssl -lcrypto -lstdc++
+SHLIB_LINK = -lmicrohttpd -lcurl -lssl -lcrypto -lstdc++
 
 INSTALL_SCRIPT_SQL = build/sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(INSTALL_SCRIPT_SQL)
@@ -65,7 +68,17 @@ POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includ
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(POSTGRES_FLAGS))
 
-$(OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
+$(PAGE_SOURCE): src/extension/page/index.html Makefile
+	@mkdir -p $(@D)
+	@{ echo 'namespace mana_ai { extern const char kPageHtml[]; const char kPageHtml[] = R"page('; \
+	   cat $<; echo ')page"; }'; } > $@.tmp
+	@mv $@.tmp $@
+
+$(PAGE_OBJ): $(PAGE_SOURCE) $(OBJDIR)/flags
+	@mkdir -p $(@D)
+	$(COMPILE_OURS) -c -o $@ $<
+
+$(filter-out $(PAGE_OBJ),$(OBJS)): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
 
@@ -97,7 +110,7 @@ else
 
 all install installcheck prove_installcheck:
 	@echo >&2 "$(PG_CONFIG) with PGXS was not found. Install PostgreSQL's development files, on Debian 12:"
-	@echo >&2 "    apt-get install g++ make postgresql-server-dev-15 libcurl4-openssl-dev libssl-dev nlohmann-json3-dev"
+	@echo >&2 "    apt-get install g++ make postgresql-server-dev-15 libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev"
 	@echo >&2 "or say where it is: make PG_CONFIG=/path/to/pg_config"
 	@echo >&2 "(make demo and make test install what they need by themselves.)"
 	@exit 1
@@ -120,6 +133,7 @@ help:
 	@echo
 	@echo "These install missing Debian packages and never touch an installed server or its clusters:"
 	@echo "make demo             plan one mission in a throwaway cluster and show what came back"
+	@echo "make demo-up          the same, left running, with a page to look at; make demo-down ends it"
 	@echo "make test             all tests; RINGS='unit regress' runs only these"
 	@echo "make bench            the figures of docs/performance.md"
 	@echo
@@ -134,6 +148,12 @@ test:
 
 demo:
 	@test/bootstrap.sh && test/demo/run.sh
+
+demo-up:
+	@test/bootstrap.sh && test/demo/up.sh
+
+demo-down:
+	@test/demo/down.sh
 
 bench:
 	@test/bootstrap.sh && test/bench/run.sh
@@ -150,5 +170,5 @@ format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \
 	else clang-format --style=file $(if $(filter format,$@),-i,--dry-run --Werror) $(FORMATTED); fi
 
-.PHONY: help test demo bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
+.PHONY: help test demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
 .DEFAULT_GOAL = all

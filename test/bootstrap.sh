@@ -7,7 +7,7 @@ set -euo pipefail
 pg_config=${PG_CONFIG:-pg_config}
 pg_major=${PG_MAJOR:-15}
 
-packages=(g++ make perl libcurl4-openssl-dev libssl-dev nlohmann-json3-dev libgtest-dev libipc-run-perl)
+packages=(g++ make perl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev libipc-run-perl)
 
 pgxs=$("$pg_config" --pgxs 2>/dev/null || true)
 if [ -n "$pgxs" ] && [ -f "$pgxs" ] && [ -x "$("$pg_config" --bindir)/postgres" ]; then

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "mana_ai/core/instant.hpp"
+#include "mana_ai/extension/databases.hpp"
 #include "mana_ai/extension/processes.hpp"
 #include "mana_ai/extension/worker_session.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -15,19 +16,14 @@
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/time.hpp"
-#include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
-#include "access/heapam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/pg_database.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "utils/varlena.h"
+#include "utils/guc.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
 #endif
@@ -48,42 +44,6 @@ struct Watched {
     core::Instant started_at = 0;
     core::Instant retry_at = 0;
 };
-
-std::vector<std::string> configured_databases() {
-    std::vector<std::string> names;
-    std::string list = pg::settings::databases();
-    List* parsed = NIL;
-    pg::guarded([&] {
-        if (!SplitGUCList(list.data(), ',', &parsed))
-            elog(ERROR, "invalid list syntax in parameter \"mana_ai.database\"");
-    });
-    ListCell* cell = nullptr;
-    foreach (cell, parsed)
-        names.emplace_back(static_cast<const char*>(lfirst(cell)));
-    return names;
-}
-
-Oid find_database(const std::string& name) {
-    pg::Transaction transaction("mana_ai: looking for databases");
-    // As PostgreSQL's own launchers do: without a database only shared catalogs can be read, and
-    // those without the help of an index.
-    const Oid oid = pg::guarded([&] {
-        Oid found = InvalidOid;
-        Relation catalog = table_open(DatabaseRelationId, AccessShareLock);
-        TableScanDesc scan = table_beginscan_catalog(catalog, 0, nullptr);
-        for (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection); HeapTupleIsValid(tuple);
-             tuple = heap_getnext(scan, ForwardScanDirection)) {
-            const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
-            if (database->datallowconn && name == NameStr(database->datname))
-                found = database->oid;
-        }
-        table_endscan(scan);
-        table_close(catalog, AccessShareLock);
-        return found;
-    });
-    transaction.commit();
-    return oid;
-}
 
 BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid) {
     return pg::guarded([&]() -> BackgroundWorkerHandle* {

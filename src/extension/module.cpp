@@ -49,6 +49,7 @@ void _PG_init(void) {
                 return;
             pg::shared_state::install_hooks();
             register_launcher();
+            register_http_endpoint();
             previous_object_access_hook = object_access_hook;
             object_access_hook = on_object_access;
         });

@@ -1,16 +1,16 @@
 // run_tick() and run_mission(): a dynamic background worker does the work, since plans must commit
 // one by one and the caller's transaction must not hold a snapshot over model calls
-// (docs/contract/tick.md, "Three ways to run it"). Caller and worker talk through a segment of
-// shared memory that lives as long as the call.
+// (docs/contract/tick.md, "Three ways to run it"; tick_process.hpp starts it).
 
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/extension/engine.hpp"
-#include "mana_ai/extension/processes.hpp"
+#include "mana_ai/extension/tick_process.hpp"
 #include "mana_ai/extension/worker_session.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -23,47 +23,14 @@ extern "C" {
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "postmaster/bgworker.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "utils/array.h"
-#include "utils/resowner.h"
 }
 
 namespace mana_ai {
 
 namespace {
-
-constexpr size_t kTextSize = 4096;
-
-// Written by the worker, read by the caller after the worker has ended. No pointers.
-struct Answer {
-    bool complete;
-    int sqlstate;  // not 0: the call failed with this error
-    char error_message[kTextSize];
-    int64_t scanned_at;
-    int due, produced, written_back, parse_failures, skipped;
-    int error_count;
-    char errors[kTextSize * 2];  // each ends with a NUL
-    char outcome[32];
-    char iteration_id[40];
-    int steps, rounds;
-    int64_t tokens;
-    char run_error[kTextSize];
-    bool has_result;
-};
-
-struct Request {
-    Oid database;
-    bool one_mission;
-    uint32_t user_id_length;
-    uint32_t mission_id_length;
-    Answer answer;
-    // user_id and mission_id follow.
-
-    char* ids() { return reinterpret_cast<char*>(this) + MAXALIGN(sizeof(Request)); }
-    static size_t size(size_t ids) { return MAXALIGN(sizeof(Request)) + ids; }
-};
 
 void put_text(char* place, size_t size, const std::string& text) {
     const size_t length = std::min(text.size(), size - 1);
@@ -73,7 +40,7 @@ void put_text(char* place, size_t size, const std::string& text) {
 
 // ---------------------------------------------------------------- the worker's side
 
-void put_counts(const TickCounts& counts, Answer& answer) {
+void put_counts(const TickCounts& counts, TickAnswer& answer) {
     answer.scanned_at = counts.scanned_at;
     answer.due = counts.due;
     answer.produced = counts.produced;
@@ -145,7 +112,7 @@ void give_back_on_failure(Engine& engine, Work&& work) {
     std::rethrow_exception(failure);
 }
 
-void run_whole_tick(Answer& answer) {
+void run_whole_tick(TickAnswer& answer) {
     Engine engine("run_tick");
     if (!engine.begin_tick()) {
         TickCounts counts;
@@ -166,7 +133,8 @@ void run_whole_tick(Answer& answer) {
     deliver_traces(engine, wait_set);
 }
 
-void run_one_mission(const std::string& user_id, const std::string& mission_id, Answer& answer) {
+void run_one_mission(const std::string& user_id, const std::string& mission_id,
+                     TickAnswer& answer) {
     Engine engine("run_mission");
     pg::WaitSet wait_set(engine.poll_fd());
     give_back_on_failure(engine, [&] {
@@ -193,10 +161,10 @@ void run_one_mission(const std::string& user_id, const std::string& mission_id, 
     deliver_traces(engine, wait_set);
 }
 
-void serve(Request& request) {
+void serve(TickRequest& request) {
     const std::string user_id(request.ids(), request.user_id_length);
     const std::string mission_id(request.ids() + request.user_id_length, request.mission_id_length);
-    Answer& answer = request.answer;
+    TickAnswer& answer = request.answer;
     try {
         if (!act_as_extension_owner())
             throw pg::make_error(ERRCODE_UNDEFINED_OBJECT, "extension mana_ai is not installed");
@@ -228,102 +196,19 @@ void check_may_start(const char* function) {
             "Begin the transaction with READ WRITE, or set default_transaction_read_only to off.");
 }
 
-extern "C" {
-static void terminate_worker(int, Datum handle) {
-    TerminateBackgroundWorker(reinterpret_cast<BackgroundWorkerHandle*>(DatumGetPointer(handle)));
-}
-}
-
-// Starts the worker and waits for its end. However the wait is left, the worker is told to end.
-class HandWorker {
- public:
-    explicit HandWorker(dsm_segment* segment) {
-        handle_ = pg::guarded([segment]() -> BackgroundWorkerHandle* {
-            BackgroundWorker worker{};
-            worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-            worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-            worker.bgw_restart_time = BGW_NEVER_RESTART;
-            worker.bgw_notify_pid = MyProcPid;
-            worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(segment));
-            strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-            strlcpy(worker.bgw_function_name, kHandTickMain, sizeof(worker.bgw_function_name));
-            strlcpy(worker.bgw_type, "mana_ai tick", sizeof(worker.bgw_type));
-            strlcpy(worker.bgw_name, "mana_ai tick by hand", sizeof(worker.bgw_name));
-            BackgroundWorkerHandle* handle = nullptr;
-            if (!RegisterDynamicBackgroundWorker(&worker, &handle))
-                ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
-                                errmsg("could not start a background worker for the tick"),
-                                errdetail("All slots for background workers are in use."),
-                                errhint("You might need to increase max_worker_processes.")));
-            // For the case that this backend is terminated while it waits.
-            before_shmem_exit(terminate_worker, PointerGetDatum(handle));
-            return handle;
-        });
-    }
-
-    ~HandWorker() {
-        if (!ended_)
-            TerminateBackgroundWorker(handle_);
-        cancel_before_shmem_exit(terminate_worker, PointerGetDatum(handle_));
-    }
-
-    HandWorker(const HandWorker&) = delete;
-    HandWorker& operator=(const HandWorker&) = delete;
-
-    void wait() {
-        const BgwHandleStatus status =
-            pg::guarded([this] { return WaitForBackgroundWorkerShutdown(handle_); });
-        ended_ = true;
-        if (status == BGWH_POSTMASTER_DIED)
-            throw pg::make_error(ERRCODE_ADMIN_SHUTDOWN,
-                                 "the server ended before the tick was finished");
-    }
-
- private:
-    BackgroundWorkerHandle* handle_;
-    bool ended_ = false;
-};
-
-class Segment {
- public:
-    explicit Segment(size_t size) : segment_(pg::guarded([size] { return dsm_create(size, 0); })) {}
-    ~Segment() { dsm_detach(segment_); }
-    Segment(const Segment&) = delete;
-    Segment& operator=(const Segment&) = delete;
-    dsm_segment* get() { return segment_; }
-    Request* request() { return static_cast<Request*>(dsm_segment_address(segment_)); }
-
- private:
-    dsm_segment* segment_;
-};
-
 // Copies the answer into the caller's memory context.
-Answer* call_worker(const char* function, bool one_mission, const std::string& user_id,
-                    const std::string& mission_id) {
+TickAnswer* call_worker(const char* function, bool one_mission, const std::string& user_id,
+                        const std::string& mission_id) {
     check_may_start(function);
-    Segment segment(Request::size(user_id.size() + mission_id.size()));
-    Request* request = segment.request();
-    memset(static_cast<void*>(request), 0, sizeof(Request));
-    request->database = MyDatabaseId;
-    request->one_mission = one_mission;
-    request->user_id_length = static_cast<uint32_t>(user_id.size());
-    request->mission_id_length = static_cast<uint32_t>(mission_id.size());
-    memcpy(request->ids(), user_id.data(), user_id.size());
-    memcpy(request->ids() + user_id.size(), mission_id.data(), mission_id.size());
-    {
-        HandWorker worker(segment.get());
-        worker.wait();
-    }
-    const Answer& answer = request->answer;
-    if (!answer.complete)
-        throw pg::make_error(
-            ERRCODE_INTERNAL_ERROR,
-            std::string("the background worker of ") + function + " ended before it was finished",
-            {}, "The server's log says why.");
-    if (answer.sqlstate != 0)
-        throw pg::make_error(answer.sqlstate, answer.error_message);
-    auto* copy = pg::guarded([] { return static_cast<Answer*>(palloc(sizeof(Answer))); });
-    memcpy(static_cast<void*>(copy), &answer, sizeof(Answer));
+    std::optional<TickProcess> process;
+    if (one_mission)
+        process.emplace(MyDatabaseId, user_id, mission_id);
+    else
+        process.emplace(MyDatabaseId);
+    process->wait();
+    const TickAnswer& answer = process->answer(function);
+    auto* copy = pg::guarded([] { return static_cast<TickAnswer*>(palloc(sizeof(TickAnswer))); });
+    memcpy(static_cast<void*>(copy), &answer, sizeof(TickAnswer));
     return copy;
 }
 
@@ -335,7 +220,7 @@ Datum build_row(FunctionCallInfo fcinfo, Datum* values, bool* nulls) {
     return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
 }
 
-Datum errors_array(const Answer& answer) {
+Datum errors_array(const TickAnswer& answer) {
     auto* elements = static_cast<Datum*>(palloc(sizeof(Datum) * (answer.error_count + 1)));
     const char* text = answer.errors;
     for (int i = 0; i < answer.error_count; i++) {
@@ -360,17 +245,8 @@ extern "C" {
 PGDLLEXPORT void mana_ai_hand_tick_main(Datum segment_handle) {
     using namespace mana_ai;
     pg::entry_point([segment_handle] {
-        Request* request = pg::guarded([segment_handle] {
-            CurrentResourceOwner = ResourceOwnerCreate(nullptr, "mana_ai tick");
-            dsm_segment* segment = dsm_attach(DatumGetUInt32(segment_handle));
-            if (segment == nullptr)
-                ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                                errmsg("the caller of a tick is gone")));
-            dsm_pin_mapping(segment);
-            ResourceOwnerRelease(CurrentResourceOwner, RESOURCE_RELEASE_BEFORE_LOCKS, true, true);
-            CurrentResourceOwner = nullptr;
-            return static_cast<Request*>(dsm_segment_address(segment));
-        });
+        auto* request = static_cast<TickRequest*>(
+            dsm_segment_address(attach_segment_of_caller(DatumGetUInt32(segment_handle))));
         connect_worker(request->database, "mana_ai tick");
         serve(*request);
         pg::wake_worker_now();
@@ -382,7 +258,7 @@ PG_FUNCTION_INFO_V1(mana_ai_run_tick);
 PGDLLEXPORT Datum mana_ai_run_tick(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        const Answer* answer = call_worker("mana_ai.run_tick()", false, {}, {});
+        const TickAnswer* answer = call_worker("mana_ai.run_tick()", false, {}, {});
         return pg::guarded([=] {
             Datum values[7] = {
                 TimestampTzGetDatum(pg::timestamptz_from_instant(answer->scanned_at)),
@@ -405,7 +281,7 @@ PGDLLEXPORT Datum mana_ai_run_mission(PG_FUNCTION_ARGS) {
     return pg::entry_point([fcinfo] {
         const std::string user_id = text_argument(fcinfo, 0);
         const std::string mission_id = text_argument(fcinfo, 1);
-        const Answer* answer = call_worker("mana_ai.run_mission()", true, user_id, mission_id);
+        const TickAnswer* answer = call_worker("mana_ai.run_mission()", true, user_id, mission_id);
         return pg::guarded([=] {
             Datum values[6] = {
                 CStringGetTextDatum(answer->outcome), CStringGetTextDatum(answer->iteration_id),

@@ -11,10 +11,12 @@ extern "C" {
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 }
 
@@ -43,6 +45,20 @@ void set_for_session(const char* name, const char* value) {
 }
 
 }  // namespace
+
+dsm_segment* attach_segment_of_caller(uint32_t handle) {
+    return pg::guarded([handle] {
+        CurrentResourceOwner = ResourceOwnerCreate(nullptr, "mana_ai segment");
+        dsm_segment* segment = dsm_attach(handle);
+        if (segment == nullptr)
+            ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                            errmsg("the caller of a background process is gone")));
+        dsm_pin_mapping(segment);
+        ResourceOwnerRelease(CurrentResourceOwner, RESOURCE_RELEASE_BEFORE_LOCKS, true, true);
+        CurrentResourceOwner = nullptr;
+        return segment;
+    });
+}
 
 void connect_worker(uint32_t database_oid, const char* application_name) {
     pg::guarded([=] {

@@ -4,7 +4,13 @@
 
 #include <cstdint>
 
+struct dsm_segment;
+
 namespace mana_ai {
+
+// Attaches the shared memory of whoever started this process, for as long as the process lives.
+// Raises when the starter is gone.
+dsm_segment* attach_segment_of_caller(uint32_t handle);
 
 // Installs stock signal handlers and connects to the database. Raises (FATAL) when the database is
 // not there.

@@ -1,0 +1,118 @@
+// A small HTTP/1.1 server on an EventLoop, over libmicrohttpd without any thread of its own.
+// docs/contract/interface.md, HTTP endpoints.
+//
+// A client can cost no more than its connection: sizes, times and the number of connections are
+// bounded, and when they become scarce the connection that has waited longest without a whole
+// request goes first. Handlers answer at once or later; while one waits, the others are served.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "mana_ai/net/event_loop.hpp"
+
+namespace mana_ai::net {
+
+namespace detail {
+class HttpListener;
+struct HttpExchange;
+}  // namespace detail
+
+struct HttpServerRequest {
+    std::string method;  // HEAD comes as GET
+    std::string path;
+    // Names in lower case, arguments decoded; the first one of a name counts.
+    std::map<std::string, std::string> headers;
+    std::map<std::string, std::string> arguments;
+    std::string body;
+
+    // Empty when there is none.
+    std::string_view header(const std::string& lower_case_name) const;
+    std::string_view argument(const std::string& name) const;
+    // The value of a cookie; empty when there is none.
+    std::string_view cookie(std::string_view name) const;
+};
+
+struct HttpAnswer {
+    int status = 200;
+    std::string content_type = "application/json; charset=utf-8";
+    std::string body;
+    // Besides Content-Type, Content-Length and Date. Without a Cache-Control of its own an answer
+    // is not to be stored by anybody.
+    std::vector<std::pair<std::string, std::string>> headers;
+};
+
+// {"error": "…"} with the status.
+HttpAnswer error_answer(int status, std::string_view error);
+
+// The right to answer one request, once, now or later. Dropped without an answer it answers 500.
+// Outlives the server and the client without harm.
+class HttpReply {
+ public:
+    explicit HttpReply(std::shared_ptr<detail::HttpExchange> exchange);
+    HttpReply(HttpReply&&) noexcept = default;
+    HttpReply& operator=(HttpReply&&) = delete;
+    ~HttpReply();
+
+    void send(HttpAnswer answer);
+
+ private:
+    std::shared_ptr<detail::HttpExchange> exchange_;
+};
+
+// What became of one request, for metrics. All three are of a bounded number of values: a method
+// that is not known is "other", and so is a path without a route.
+struct HttpServed {
+    std::string_view method;
+    std::string_view path;
+    int status = 0;
+    int64_t duration_us = 0;  // from the request's first line to the answer's last byte
+};
+
+struct HttpServerOptions {
+    std::string listen;  // "127.0.0.1:3067", "[::1]:3067"; port 0 = any
+    unsigned max_connections = 256;
+    unsigned max_connections_per_address = 224;
+    // From here on a new connection costs the one that has waited longest its own.
+    unsigned scarce_connections = 240;
+    size_t max_header_bytes = size_t{32} << 10;
+    size_t max_body_bytes = size_t{64} << 10;
+    unsigned idle_timeout_s = 10;
+    // From the end of the previous answer to the end of the next one, less the time that a handler
+    // takes.
+    int64_t request_timeout_us = 30'000'000;
+    std::function<void(const HttpServed&)> on_served;
+};
+
+class HttpServer {
+ public:
+    using Handler = std::function<void(const HttpServerRequest&, HttpReply)>;
+
+    // Listens at once. Throws std::system_error when the address cannot be had. The loop must
+    // outlive the server.
+    HttpServer(EventLoop& loop, HttpServerOptions options);
+    // Requests that wait for an answer end with their connection.
+    ~HttpServer();
+    HttpServer(const HttpServer&) = delete;
+    HttpServer& operator=(const HttpServer&) = delete;
+
+    // GET serves HEAD too. Other methods of a path that has routes get 405, other paths 404. What a
+    // handler throws becomes 500.
+    void route(std::string method, std::string path, Handler handler);
+
+    int port() const noexcept;
+    size_t connections() const noexcept;
+
+ private:
+    std::unique_ptr<detail::HttpListener> listener_;
+};
+
+}  // namespace mana_ai::net

@@ -1,0 +1,125 @@
+-- What the HTTP endpoint answers (docs/contract/interface.md, HTTP endpoints). Only the endpoint's
+-- own process calls these, as the extension's owner.
+
+-- A text that may have been encrypted on the user's device, fit to be shown.
+CREATE FUNCTION mana_ai.readable_text(value text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN value LIKE 'enc:1:%' THEN NULL ELSE left(value, 200) END
+$$;
+
+-- Research under way; empty while there is no table of it.
+CREATE FUNCTION mana_ai.research_under_way()
+RETURNS jsonb LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  jobs jsonb;
+BEGIN
+  IF to_regclass('mana_ai.mission_research_jobs') IS NULL THEN
+    RETURN '[]';
+  END IF;
+  EXECUTE $query$
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+             'userId', j.user_id, 'missionId', j.mission_id,
+             'title', mana_ai.readable_text(m.record ->> 'title'),
+             'provider', j.provider_id, 'submittedAt', j.submitted_at,
+             'lastPolledAt', j.last_polled_at) ORDER BY j.submitted_at), '[]')
+      FROM (SELECT * FROM mana_ai.mission_research_jobs ORDER BY submitted_at LIMIT 50) j
+      LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
+  $query$ INTO jobs;
+  RETURN jobs;
+END $$;
+
+-- Everything that the page shows. Null stands for a title or a name that is encrypted; what was
+-- decrypted for a run is nowhere in here.
+CREATE FUNCTION mana_ai.http_status()
+RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+WITH
+running AS (
+  SELECT r.* FROM mana_ai.runs r WHERE r.outcome = 'running' ORDER BY r.started_at LIMIT 50),
+due AS (
+  SELECT s.user_id, s.mission_id, s.agent_id, s.wake_at, s.due_at
+    FROM mana_ai.mission_schedule s
+   WHERE s.wake_at IS NOT NULL AND s.lease_owner IS NULL
+   ORDER BY s.wake_at LIMIT 20),
+last_runs AS (
+  SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
+spent AS (
+  SELECT u.user_id, u.agent_id, sum(u.tokens_used)::bigint AS tokens
+    FROM mana_ai.token_usage u
+   WHERE u.ts > clock_timestamp() - interval '24 hours' AND u.agent_id IS NOT NULL
+   GROUP BY u.user_id, u.agent_id),
+agents AS (
+  SELECT a.user_id, a.agent_id, a.record, coalesce(s.tokens, 0) AS tokens,
+         CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
+              THEN (a.record ->> 'maxTokensPerDay')::numeric END AS budget
+    FROM mana_ai.agent_snapshots a LEFT JOIN spent s USING (user_id, agent_id)
+   WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
+   ORDER BY coalesce(s.tokens, 0) DESC, a.updated_at DESC LIMIT 50),
+problems AS (
+  SELECT p.* FROM mana_ai.mission_problems p ORDER BY p.since DESC NULLS LAST LIMIT 50)
+SELECT jsonb_build_object(
+  'now', clock_timestamp(),
+  'database', current_database(),
+  'worker', (SELECT to_jsonb(w) FROM (
+      SELECT s.library_version AS version, s.worker_state AS state, s.worker_since AS since,
+             s.worker_problem AS problem, s.last_tick_at AS "lastTickAt",
+             s.due_mission_count AS "lastTickDue", s.plans_written_back AS "lastTickPlans",
+             s.next_due AS "nextDue", s.dirty_records AS "dirtyRecords",
+             s.trigger_errors AS "triggerErrors", s.in_flight AS "inFlight"
+        FROM mana_ai.status() s) w),
+  'running', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'userId', r.user_id, 'missionId', r.mission_id,
+      'title', mana_ai.readable_text(m.record ->> 'title'),
+      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', r.agent_id,
+      'startedAt', r.started_at, 'tokens', r.total_tokens) ORDER BY r.started_at), '[]')
+      FROM running r LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
+      LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
+  'due', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'userId', d.user_id, 'missionId', d.mission_id,
+      'title', mana_ai.readable_text(m.record ->> 'title'),
+      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', d.agent_id,
+      'at', d.wake_at, 'why', mana_ai.why(d.user_id, d.mission_id)) ORDER BY d.wake_at), '[]')
+      FROM due d LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
+      LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = d.user_id AND a.agent_id = d.agent_id),
+  'runs', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'userId', r.user_id, 'missionId', r.mission_id,
+      'title', mana_ai.readable_text(m.record ->> 'title'),
+      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', r.agent_id,
+      'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
+      'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
+      'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
+      'tokens', r.total_tokens, 'model', r.model) ORDER BY r.started_at DESC), '[]')
+      FROM last_runs r LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
+      LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
+  'agents', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'userId', a.user_id, 'agentId', a.agent_id,
+      'name', mana_ai.readable_text(a.record ->> 'name'), 'state', a.record ->> 'state',
+      'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
+  'research', mana_ai.research_under_way(),
+  'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'userId', p.user_id, 'missionId', p.mission_id,
+      'title', mana_ai.readable_text(m.record ->> 'title'), 'problem', p.problem,
+      'since', p.since, 'why', mana_ai.why(p.user_id, p.mission_id)) ORDER BY p.since DESC), '[]')
+      FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
+$$;
+
+-- One user's rows of the audit, newest first, with the names that the workbench knows.
+CREATE FUNCTION mana_ai.http_audit(of_user text, of_mission text, max_rows int)
+RETURNS jsonb LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  answer jsonb;
+BEGIN
+  PERFORM set_config('app.current_user_id', of_user, true);
+  SELECT jsonb_build_object('rows', coalesce(jsonb_agg(jsonb_build_object(
+           'id', r.id, 'missionId', r.mission_id, 'iterationId', r.iteration_id,
+           'tableName', r.table_name, 'recordId', r.record_id, 'status', r.status,
+           'reason', r.reason,
+           'ts', to_char(r.ts AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+           ORDER BY r.ts DESC, r.id DESC), '[]'))
+    INTO answer
+    FROM mana_ai.read_decrypt_audit(of_mission, max_rows) r;
+  RETURN answer;
+END $$;

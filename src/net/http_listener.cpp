@@ -1,0 +1,478 @@
+#include "http_listener.hpp"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+#include <system_error>
+#include <utility>
+
+namespace mana_ai::net::detail {
+
+namespace {
+
+constexpr int64_t kSweepUs = 500'000;
+constexpr int kBacklog = 512;
+
+constexpr std::array<std::string_view, 7> kMethods = {"GET",    "HEAD",    "POST", "PUT",
+                                                      "DELETE", "OPTIONS", "PATCH"};
+
+using Shared = std::shared_ptr<HttpExchange>;
+
+std::string lower_case(std::string_view text) {
+    std::string result(text);
+    for (char& c : result) {
+        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    }
+    return result;
+}
+
+[[noreturn]] void fail(const char* what) {
+    throw std::system_error(errno, std::generic_category(), what);
+}
+
+// The socket, closed unless it is released.
+class Socket {
+ public:
+    explicit Socket(int fd) noexcept : fd_(fd) {}
+    ~Socket() {
+        if (fd_ >= 0) {
+            ::close(fd_);
+        }
+    }
+    Socket(const Socket&) = delete;
+    Socket& operator=(const Socket&) = delete;
+    int get() const noexcept { return fd_; }
+    int release() noexcept { return std::exchange(fd_, -1); }
+
+ private:
+    int fd_;
+};
+
+struct Address {
+    sockaddr_storage storage{};
+    socklen_t size = 0;
+};
+
+Address parse_address(const std::string& listen) {
+    Address address;
+    const size_t colon = listen.rfind(':');
+    uint16_t port = 0;
+    const char* const end = listen.data() + listen.size();
+    if (colon == listen.npos || std::from_chars(listen.data() + colon + 1, end, port).ptr != end) {
+        throw std::invalid_argument("not an address with a port");
+    }
+    std::string host = listen.substr(0, colon);
+    if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
+        auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        address.size = sizeof(*v6);
+        host = host.substr(1, host.size() - 2);
+        if (::inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
+            return address;
+        }
+    } else {
+        auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        address.size = sizeof(*v4);
+        if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
+            return address;
+        }
+    }
+    throw std::invalid_argument("not an address with a port");
+}
+
+// A restarted server must have its port back although connections of the former one linger.
+int listening_socket(const std::string& listen, int& port) {
+    const Address address = parse_address(listen);
+    const auto* const name = reinterpret_cast<const sockaddr*>(&address.storage);
+    Socket socket(
+        ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+    const int on = 1;
+    if (socket.get() < 0 ||
+        ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+        (address.storage.ss_family == AF_INET6 &&
+         ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0)) {
+        fail("could not create a socket");
+    }
+    if (::bind(socket.get(), name, address.size) != 0 || ::listen(socket.get(), kBacklog) != 0) {
+        fail("could not listen");
+    }
+    Address bound;
+    bound.size = sizeof(bound.storage);
+    if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound.storage), &bound.size) !=
+        0) {
+        fail("could not listen");
+    }
+    port = ntohs(bound.storage.ss_family == AF_INET6
+                     ? reinterpret_cast<const sockaddr_in6*>(&bound.storage)->sin6_port
+                     : reinterpret_cast<const sockaddr_in*>(&bound.storage)->sin_port);
+    return socket.release();
+}
+
+}  // namespace
+
+// ---- from C ------------------------------------------------------------------------------------
+
+// No exception may pass through libmicrohttpd. When memory runs out, the connection is closed.
+struct HttpListener::Callbacks {
+    static HttpPeer* peer_of(MHD_Connection* connection) {
+        const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+        return info != nullptr ? static_cast<HttpPeer*>(info->socket_context) : nullptr;
+    }
+
+    static void* on_uri(void* self, const char* uri, MHD_Connection* connection) {
+        try {
+            auto* listener = static_cast<HttpListener*>(self);
+            auto* shared = new Shared(std::make_shared<HttpExchange>());
+            HttpExchange& exchange = **shared;
+            exchange.listener = listener;
+            exchange.connection = connection;
+            exchange.peer = peer_of(connection);
+            exchange.started_us = listener->loop_.now_us();
+            try {
+                exchange.uri = uri;
+            } catch (const std::bad_alloc&) {
+                delete shared;
+                return nullptr;
+            }
+            return shared;
+        } catch (...) {
+            return nullptr;
+        }
+    }
+
+    static MHD_Result on_access(void* self, MHD_Connection*, const char*, const char* method,
+                                const char*, const char* data, size_t* size, void** context) {
+        auto* shared = static_cast<Shared*>(*context);
+        if (shared == nullptr || (*shared)->peer == nullptr) {
+            return MHD_NO;
+        }
+        try {
+            return static_cast<HttpListener*>(self)->handle(**shared, method, data, size);
+        } catch (...) {
+            return MHD_NO;
+        }
+    }
+
+    static void on_completed(void* self, MHD_Connection*, void** context,
+                             MHD_RequestTerminationCode) {
+        auto* shared = static_cast<Shared*>(*context);
+        if (shared == nullptr) {
+            return;
+        }
+        *context = nullptr;
+        try {
+            static_cast<HttpListener*>(self)->ended(**shared);
+        } catch (...) {
+            // A metric is lost.
+        }
+        (*shared)->listener = nullptr;
+        (*shared)->connection = nullptr;
+        delete shared;
+    }
+
+    static void on_connection(void* self, MHD_Connection* connection, void** context,
+                              MHD_ConnectionNotificationCode what) {
+        auto* listener = static_cast<HttpListener*>(self);
+        if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+            auto* peer = static_cast<HttpPeer*>(*context);
+            listener->peers_.remove_if([peer](const HttpPeer& p) { return &p == peer; });
+            return;
+        }
+        *context = nullptr;
+        const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        try {
+            HttpPeer& peer = listener->peers_.emplace_back();
+            peer.fd = info != nullptr ? info->connect_fd : -1;
+            peer.since_us = listener->loop_.now_us();
+            *context = &peer;
+            if (!listener->sweep_timer_.armed()) {
+                listener->sweep_timer_.arm(kSweepUs);
+            }
+            listener->make_room();
+        } catch (...) {
+            // Its first request finds no peer and ends it.
+        }
+    }
+
+    // libmicrohttpd calls this when its own state is broken, and would abort: that would take the
+    // whole database server down with this process.
+    static void on_panic(void*, const char*, unsigned, const char*) { std::exit(1); }
+
+    static MHD_Result on_value(void* target, MHD_ValueKind kind, const char* key, size_t key_size,
+                               const char* value, size_t value_size) {
+        try {
+            auto* request = static_cast<HttpServerRequest*>(target);
+            const std::string_view name(key, key_size);
+            std::string text(value != nullptr ? value : "", value != nullptr ? value_size : 0);
+            if (kind == MHD_GET_ARGUMENT_KIND) {
+                request->arguments.emplace(name, std::move(text));
+            } else {
+                request->headers.emplace(lower_case(name), std::move(text));
+            }
+            return MHD_YES;
+        } catch (...) {
+            return MHD_NO;
+        }
+    }
+};
+
+// ---- exchange ----------------------------------------------------------------------------------
+
+void HttpExchange::send(HttpAnswer value) {
+    if (answer) {
+        return;
+    }
+    answer = std::move(value);
+    if (listener != nullptr && peer->waiting != nullptr) {
+        listener->resume(*this);
+    }
+}
+
+// ---- listener ----------------------------------------------------------------------------------
+
+HttpListener::HttpListener(EventLoop& loop, HttpServerOptions options)
+    : loop_(loop),
+      options_(std::move(options)),
+      run_timer_(loop, [this] { run(); }),
+      sweep_timer_(loop, [this] { sweep(); }) {
+    Socket socket(listening_socket(options_.listen, port_));
+    MHD_set_panic_func(&Callbacks::on_panic, nullptr);
+    daemon_ = MHD_start_daemon(
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &Callbacks::on_access, this,
+        MHD_OPTION_LISTEN_SOCKET, socket.get(), MHD_OPTION_CONNECTION_LIMIT,
+        options_.max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        options_.max_connections_per_address, MHD_OPTION_CONNECTION_TIMEOUT,
+        options_.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, options_.max_header_bytes,
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
+        MHD_OPTION_URI_LOG_CALLBACK, &Callbacks::on_uri, this, MHD_OPTION_NOTIFY_COMPLETED,
+        &Callbacks::on_completed, this, MHD_OPTION_NOTIFY_CONNECTION, &Callbacks::on_connection,
+        this, MHD_OPTION_END);
+    const auto* info =
+        daemon_ != nullptr ? MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_EPOLL_FD) : nullptr;
+    if (info == nullptr) {
+        if (daemon_ != nullptr) {
+            MHD_stop_daemon(daemon_);
+            (void)socket.release();
+        }
+        errno = ENOMEM;
+        fail("could not start the HTTP server");
+    }
+    (void)socket.release();  // MHD_stop_daemon closes it
+    epoll_fd_ = info->epoll_fd;
+    loop_.add_fd(epoll_fd_, EPOLLIN, [this](uint32_t) { run(); });
+}
+
+HttpListener::~HttpListener() {
+    stopping_ = true;
+    loop_.remove_fd(epoll_fd_);
+    // A suspended connection would make MHD_stop_daemon panic.
+    for (const HttpPeer& peer : peers_) {
+        ::shutdown(peer.fd, SHUT_RDWR);
+    }
+    for (HttpPeer& peer : peers_) {
+        if (peer.waiting != nullptr) {
+            MHD_resume_connection(peer.waiting);
+        }
+    }
+    MHD_stop_daemon(daemon_);
+}
+
+void HttpListener::route(std::string method, std::string path, HttpServer::Handler handler) {
+    routes_[std::move(path)][std::move(method)] = std::move(handler);
+}
+
+void HttpListener::run() {
+    MHD_run(daemon_);
+    plan_next_run();
+}
+
+void HttpListener::plan_next_run() {
+    MHD_UNSIGNED_LONG_LONG milliseconds = 0;
+    if (MHD_get_timeout(daemon_, &milliseconds) == MHD_YES) {
+        run_timer_.arm(
+            static_cast<int64_t>(std::min<MHD_UNSIGNED_LONG_LONG>(milliseconds, 3'600'000)) * 1000);
+    } else {
+        run_timer_.disarm();
+    }
+}
+
+// Ends connections whose request or whose reading of an answer takes too long, byte by byte.
+void HttpListener::sweep() {
+    const int64_t latest = loop_.now_us() - options_.request_timeout_us;
+    for (const HttpPeer& peer : peers_) {
+        if (peer.waiting == nullptr && peer.since_us < latest) {
+            ::shutdown(peer.fd, SHUT_RDWR);
+        }
+    }
+    if (!peers_.empty()) {
+        sweep_timer_.arm(kSweepUs);
+    }
+}
+
+void HttpListener::make_room() {
+    if (peers_.size() <= options_.scarce_connections) {
+        return;
+    }
+    HttpPeer* oldest = nullptr;
+    for (HttpPeer& peer : peers_) {
+        if (peer.waiting == nullptr && !peer.shut_down &&
+            (oldest == nullptr || peer.since_us < oldest->since_us)) {
+            oldest = &peer;
+        }
+    }
+    if (oldest != nullptr) {
+        oldest->shut_down = true;
+        ::shutdown(oldest->fd, SHUT_RDWR);
+    }
+}
+
+MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, const char* data,
+                                size_t* size) {
+    if (stopping_) {
+        return MHD_NO;
+    }
+    if (exchange.answer) {
+        return queue(exchange);
+    }
+    if (!exchange.head_seen) {
+        exchange.head_seen = true;
+        read_head(exchange, method);
+        return exchange.answer ? queue(exchange) : MHD_YES;
+    }
+    if (*size > 0) {
+        // A body in chunks does not say its size in advance.
+        if (exchange.request.body.size() + *size > options_.max_body_bytes) {
+            return MHD_NO;
+        }
+        exchange.request.body.append(data, *size);
+        *size = 0;
+        return MHD_YES;
+    }
+    dispatch(exchange);
+    return exchange.answer ? queue(exchange) : MHD_YES;
+}
+
+void HttpListener::read_head(HttpExchange& exchange, const char* method) {
+    HttpServerRequest& request = exchange.request;
+    exchange.method = method;
+    request.method = exchange.method == "HEAD" ? "GET" : exchange.method;
+    // Compared as it was sent: an escaped path is not another name of a route.
+    request.path = exchange.uri.substr(0, exchange.uri.find('?'));
+    if (const auto path = routes_.find(request.path); path != routes_.end()) {
+        exchange.path_label = path->first;
+    }
+    MHD_get_connection_values_n(exchange.connection, MHD_HEADER_KIND, &Callbacks::on_value,
+                                &request);
+    MHD_get_connection_values_n(exchange.connection, MHD_GET_ARGUMENT_KIND, &Callbacks::on_value,
+                                &request);
+    const std::string_view length = request.header("content-length");
+    uint64_t bytes = 0;
+    std::from_chars(length.data(), length.data() + length.size(), bytes);
+    if (bytes > options_.max_body_bytes) {
+        exchange.answer = error_answer(413, "request is too large");
+    }
+}
+
+void HttpListener::dispatch(HttpExchange& exchange) {
+    const HttpServerRequest& request = exchange.request;
+    const auto path = routes_.find(request.path);
+    if (path == routes_.end()) {
+        exchange.answer = error_answer(404, "not found");
+        return;
+    }
+    const auto handler = path->second.find(request.method);
+    if (handler == path->second.end()) {
+        std::string allowed;
+        for (const auto& [method, unused] : path->second) {
+            allowed += (allowed.empty() ? "" : ", ") + method + (method == "GET" ? ", HEAD" : "");
+        }
+        exchange.answer = error_answer(405, "method not allowed");
+        exchange.answer->headers.emplace_back("Allow", allowed);
+        return;
+    }
+    // What the handler throws drops the reply, which then answers.
+    try {
+        handler->second(request, HttpReply(exchange.shared_from_this()));
+    } catch (const std::exception&) {
+        exchange.send(error_answer(500, "internal error"));
+    }
+    if (!exchange.answer) {
+        exchange.peer->waiting = exchange.connection;
+        MHD_suspend_connection(exchange.connection);
+    }
+}
+
+void HttpListener::resume(HttpExchange& exchange) {
+    exchange.peer->waiting = nullptr;
+    exchange.peer->since_us = loop_.now_us();
+    MHD_resume_connection(exchange.connection);
+    run_timer_.arm(0);
+}
+
+MHD_Result HttpListener::queue(HttpExchange& exchange) {
+    HttpAnswer& answer = *exchange.answer;
+    // Copied, since the exchange may end before the last byte is sent.
+    MHD_Response* response = MHD_create_response_from_buffer(answer.body.size(), answer.body.data(),
+                                                             MHD_RESPMEM_MUST_COPY);
+    if (response == nullptr) {
+        return MHD_NO;
+    }
+    bool complete =
+        MHD_add_response_header(response, "X-Content-Type-Options", "nosniff") == MHD_YES;
+    if (!answer.content_type.empty()) {
+        complete &= MHD_add_response_header(response, "Content-Type",
+                                            answer.content_type.c_str()) == MHD_YES;
+    }
+    bool may_be_stored = false;
+    for (const auto& [name, value] : answer.headers) {
+        complete &= MHD_add_response_header(response, name.c_str(), value.c_str()) == MHD_YES;
+        may_be_stored |= name == "Cache-Control";
+    }
+    if (!may_be_stored) {
+        complete &= MHD_add_response_header(response, "Cache-Control", "no-store") == MHD_YES;
+    }
+    const MHD_Result result =
+        complete ? MHD_queue_response(exchange.connection, static_cast<unsigned>(answer.status),
+                                      response)
+                 : MHD_NO;
+    MHD_destroy_response(response);
+    exchange.sent_status = answer.status;
+    answer.body.clear();
+    return result;
+}
+
+void HttpListener::ended(HttpExchange& exchange) {
+    const int64_t now = loop_.now_us();
+    if (exchange.peer != nullptr) {
+        exchange.peer->since_us = now;
+        exchange.peer->waiting = nullptr;
+    }
+    if (!options_.on_served || exchange.sent_status == 0) {
+        return;
+    }
+    HttpServed served;
+    served.method = std::ranges::find(kMethods, exchange.method) != kMethods.end()
+                        ? std::string_view(exchange.method)
+                        : "other";
+    served.path = exchange.path_label;
+    served.status = exchange.sent_status;
+    served.duration_us = now - exchange.started_us;
+    options_.on_served(served);
+}
+
+}  // namespace mana_ai::net::detail

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# make demo-down: ends what make demo-up has started and removes all of it. Does nothing when nothing runs.
+source "$(dirname "$0")/../environment.sh"
+
+state=$top/build/demo.state
+if [ ! -e "$state" ]; then
+    echo "no demo runs"
+    exit 0
+fi
+work=$(sed -n 's/^work=//p' "$state")
+model_server_pid=$(sed -n 's/^model_server_pid=//p' "$state")
+# A folder of another shape is not ours to remove.
+if [[ $work != */mana_ai.?????? || ! -d $work/run ]]; then
+    as_builder rm -f "$state"
+    echo "the demo is gone already"
+    exit 0
+fi
+pg_bin=$(dirname "$(find "$work/install" -name pg_ctl -type f | head -n 1)")
+if [ -e "$work/run/demo/postmaster.pid" ]; then
+    as_tester "$pg_bin/pg_ctl" stop -D "$work/run/demo" -m fast -w -s
+fi
+# The number may belong to somebody else by now.
+if [ "$(readlink "/proc/$model_server_pid/exe" 2>/dev/null)" = "$work/bin/model_server" ] ||
+    tr '\0' ' ' <"/proc/$model_server_pid/cmdline" 2>/dev/null | grep -qF "$work/bin/model_server"; then
+    kill "$model_server_pid" 2>/dev/null || as_tester kill "$model_server_pid"
+fi
+rm -rf "$work"
+as_builder rm -f "$state"
+echo "the demo has ended"

@@ -1,0 +1,435 @@
+// Requests as they should be, and clients that send too much, too slowly or nothing at all.
+#include "mana_ai/net/http_server.hpp"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "mana_ai/net/event_loop.hpp"
+
+namespace mana_ai::net {
+namespace {
+
+// Lets the loop work until the condition holds, at most ten seconds.
+bool run_until(EventLoop& loop, const std::function<bool()>& condition) {
+    const int64_t end = loop.now_us() + 10'000'000;
+    while (!condition()) {
+        if (loop.now_us() > end) {
+            return false;
+        }
+        pollfd wait{loop.fd(), POLLIN, 0};
+        const int64_t pause = std::min<int64_t>(loop.next_timeout_us().value_or(5000), 5000);
+        ::poll(&wait, 1, static_cast<int>((pause + 999) / 1000));
+        loop.run_ready();
+    }
+    return true;
+}
+
+// A client that sends what it likes.
+class RawClient {
+ public:
+    explicit RawClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_port = htons(static_cast<uint16_t>(port));
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        if (::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+            throw std::system_error(errno, std::generic_category(), "connect");
+        }
+    }
+    ~RawClient() {
+        if (fd_ >= 0) {
+            ::close(fd_);
+        }
+    }
+    RawClient(const RawClient&) = delete;
+    RawClient& operator=(const RawClient&) = delete;
+
+    void send(const std::string& text) {
+        size_t sent = 0;
+        while (sent < text.size()) {
+            const ssize_t n = ::send(fd_, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+            if (n <= 0) {
+                return;  // the server has closed the connection
+            }
+            sent += static_cast<size_t>(n);
+        }
+    }
+
+    // Takes what has arrived.
+    void receive() {
+        char buffer[65536];
+        while (!closed) {
+            const ssize_t n = ::recv(fd_, buffer, sizeof(buffer), MSG_DONTWAIT);
+            if (n > 0) {
+                received.append(buffer, static_cast<size_t>(n));
+            } else {
+                closed = n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK);
+                return;
+            }
+        }
+    }
+
+    bool contains(const std::string& text) {
+        receive();
+        return received.find(text) != std::string::npos;
+    }
+    bool is_closed() {
+        receive();
+        return closed;
+    }
+    void close() { ::close(std::exchange(fd_, -1)); }
+
+    std::string received;
+    bool closed = false;
+
+ private:
+    int fd_;
+};
+
+const std::string kGet = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+
+struct Fixture {
+    explicit Fixture(HttpServerOptions changes = {}) {
+        HttpServerOptions options = std::move(changes);
+        options.listen = "127.0.0.1:0";
+        options.on_served = [this](const HttpServed& s) {
+            served.push_back(std::string(s.method) + ' ' + std::string(s.path) + ' ' +
+                             std::to_string(s.status));
+        };
+        server.emplace(loop, std::move(options));
+        server->route("GET", "/health", [this](const HttpServerRequest& request, HttpReply reply) {
+            seen = request;
+            HttpAnswer answer;
+            answer.body = "{\"ok\":true}";
+            reply.send(std::move(answer));
+        });
+        server->route("POST", "/echo", [](const HttpServerRequest& request, HttpReply reply) {
+            HttpAnswer answer;
+            answer.body = request.body;
+            answer.headers.emplace_back("Cache-Control", "max-age=5");
+            reply.send(std::move(answer));
+        });
+        server->route("GET", "/later", [this](const HttpServerRequest&, HttpReply reply) {
+            waiting.push_back(std::move(reply));
+        });
+        server->route("GET", "/dropped", [](const HttpServerRequest&, HttpReply) {});
+        server->route("GET", "/throws", [](const HttpServerRequest&, HttpReply) {
+            throw std::runtime_error("private text");
+        });
+    }
+
+    // Sends one request on a connection of its own and returns what came back until it is closed.
+    std::string ask(const std::string& request) {
+        RawClient client(server->port());
+        client.send(request);
+        EXPECT_TRUE(run_until(loop, [&] { return client.is_closed(); })) << client.received;
+        return client.received;
+    }
+    std::string get(const std::string& path, const std::string& method = "GET") {
+        return ask(method + ' ' + path + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    }
+
+    EventLoop loop;
+    std::vector<HttpReply> waiting;
+    std::vector<std::string> served;
+    HttpServerRequest seen;
+    std::optional<HttpServer> server;
+};
+
+std::string status_line(const std::string& answer) {
+    return answer.substr(0, answer.find("\r\n"));
+}
+
+TEST(HttpServer, AnswersARequest) {
+    Fixture test;
+    const std::string answer = test.get("/health");
+    EXPECT_EQ(status_line(answer), "HTTP/1.1 200 OK");
+    EXPECT_NE(answer.find("Content-Type: application/json; charset=utf-8\r\n"), std::string::npos);
+    EXPECT_NE(answer.find("X-Content-Type-Options: nosniff\r\n"), std::string::npos);
+    EXPECT_NE(answer.find("Cache-Control: no-store\r\n"), std::string::npos);
+    EXPECT_TRUE(answer.ends_with("\r\n\r\n{\"ok\":true}"));
+    EXPECT_EQ(test.served, std::vector<std::string>{"GET /health 200"});
+}
+
+TEST(HttpServer, HandsOverHeadersArgumentsAndCookies) {
+    Fixture test;
+    test.ask(
+        "GET /health?missionId=a%20b%2Fc&limit=5&empty=&odd%00name=x HTTP/1.1\r\nHost: x\r\n"
+        "X-Service-Key: k\r\nCookie: other=1; ticket=abc; ticket2=d\r\nConnection: close\r\n\r\n");
+    EXPECT_EQ(test.seen.method, "GET");
+    EXPECT_EQ(test.seen.path, "/health");
+    EXPECT_EQ(test.seen.argument("missionId"), "a b/c");
+    EXPECT_EQ(test.seen.argument("limit"), "5");
+    EXPECT_EQ(test.seen.argument("none"), "");
+    EXPECT_EQ(test.seen.header("x-service-key"), "k");
+    EXPECT_EQ(test.seen.header("x-none"), "");
+    EXPECT_EQ(test.seen.cookie("ticket"), "abc");
+    EXPECT_EQ(test.seen.cookie("other"), "1");
+    EXPECT_EQ(test.seen.cookie("tick"), "");
+}
+
+TEST(HttpServer, HeadHasNoBodyButItsLength) {
+    Fixture test;
+    const std::string answer = test.get("/health", "HEAD");
+    EXPECT_EQ(status_line(answer), "HTTP/1.1 200 OK");
+    EXPECT_NE(answer.find("Content-Length: 11\r\n"), std::string::npos);
+    EXPECT_TRUE(answer.ends_with("\r\n\r\n"));
+    EXPECT_EQ(test.served, std::vector<std::string>{"HEAD /health 200"});
+}
+
+TEST(HttpServer, RefusesOtherMethodsAndPaths) {
+    Fixture test;
+    const std::string wrong_method = test.get("/health", "DELETE");
+    EXPECT_EQ(status_line(wrong_method), "HTTP/1.1 405 Method Not Allowed");
+    EXPECT_NE(wrong_method.find("Allow: GET, HEAD\r\n"), std::string::npos);
+    EXPECT_NE(test.get("/echo").find("Allow: POST\r\n"), std::string::npos);
+    for (const char* path : {"/", "/healthz", "/health/", "//health", "/heal%74h", "/../health"}) {
+        EXPECT_EQ(status_line(test.get(path)), "HTTP/1.1 404 Not Found") << path;
+    }
+    test.served.clear();
+    test.get("/made-up", "BREW");
+    EXPECT_EQ(test.served, std::vector<std::string>{"other other 404"});
+}
+
+TEST(HttpServer, TakesABodyInOnePieceOrInChunks) {
+    Fixture test;
+    const std::string whole = test.ask(
+        "POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello");
+    EXPECT_TRUE(whole.ends_with("\r\n\r\nhello"));
+    EXPECT_NE(whole.find("Cache-Control: max-age=5\r\n"), std::string::npos);
+    EXPECT_EQ(whole.find("no-store"), std::string::npos);
+    EXPECT_TRUE(test.ask("POST /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+                         "Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n")
+                    .ends_with("\r\n\r\nhello"));
+}
+
+TEST(HttpServer, RefusesBodiesThatAreTooLarge) {
+    Fixture test;
+    EXPECT_EQ(status_line(test.ask("POST /echo HTTP/1.1\r\nHost: x\r\n"
+                                   "Content-Length: 65537\r\n\r\n")),
+              "HTTP/1.1 413 Content Too Large");
+    std::string chunked = "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for (int i = 0; i < 20; i++) {
+        chunked += "1000\r\n" + std::string(0x1000, 'x') + "\r\n";
+    }
+    EXPECT_EQ(test.ask(chunked).find("200"), std::string::npos);
+}
+
+TEST(HttpServer, RefusesHeadersThatAreTooLarge) {
+    Fixture test;
+    const std::string answer = test.ask(
+        "GET /health HTTP/1.1\r\nHost: x\r\nX-Long: " + std::string(100'000, 'x') + "\r\n\r\n");
+    EXPECT_EQ(answer.find("HTTP/1.1 200"), std::string::npos);
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+}
+
+TEST(HttpServer, TakesHeadersOfTheSizeOfTheLargestToken) {
+    Fixture test;
+    const std::string answer =
+        test.ask("GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer " +
+                 std::string(16 * 1024, 'x') + "\r\n\r\n");
+    EXPECT_EQ(status_line(answer), "HTTP/1.1 200 OK");
+}
+
+TEST(HttpServer, EndsConnectionsThatDoNotSpeakHttp) {
+    Fixture test;
+    for (const char* garbage :
+         {"hello\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\r\n\r\n", "GET /health HTTP/1.1\r\n\r\n"}) {
+        EXPECT_EQ(test.ask(garbage).find("HTTP/1.1 200"), std::string::npos) << garbage;
+    }
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+}
+
+TEST(HttpServer, KeepsTheConnectionForTheNextRequest) {
+    Fixture test;
+    RawClient client(test.server->port());
+    for (int i = 1; i <= 3; i++) {
+        client.received.clear();
+        client.send(kGet);
+        ASSERT_TRUE(run_until(test.loop, [&] { return client.contains("{\"ok\":true}"); }));
+    }
+    EXPECT_EQ(test.served.size(), 3U);
+    EXPECT_EQ(test.server->connections(), 1U);
+}
+
+TEST(HttpServer, ServesOthersWhileAHandlerWaits) {
+    Fixture test;
+    RawClient waits(test.server->port());
+    waits.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.waiting.size() == 1; }));
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+    EXPECT_EQ(waits.received, "");
+    HttpAnswer answer;
+    answer.status = 503;
+    answer.body = "later";
+    test.waiting.front().send(std::move(answer));
+    ASSERT_TRUE(run_until(test.loop, [&] { return waits.contains("later"); }));
+    EXPECT_EQ(status_line(waits.received), "HTTP/1.1 503 Service Unavailable");
+    // The connection serves on.
+    waits.send(kGet);
+    EXPECT_TRUE(run_until(test.loop, [&] { return waits.contains("{\"ok\":true}"); }));
+}
+
+TEST(HttpServer, AnAnswerForAClientThatHasLeftHarmsNobody) {
+    Fixture test;
+    {
+        RawClient leaves(test.server->port());
+        leaves.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+        ASSERT_TRUE(run_until(test.loop, [&] { return test.waiting.size() == 1; }));
+    }
+    test.waiting.front().send(HttpAnswer{});
+    EXPECT_TRUE(run_until(test.loop, [&] { return test.server->connections() == 0; }));
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+}
+
+TEST(HttpServer, AHandlerThatFailsBecomes500WithoutDetails) {
+    Fixture test;
+    for (const char* path : {"/dropped", "/throws"}) {
+        const std::string answer = test.get(path);
+        EXPECT_EQ(status_line(answer), "HTTP/1.1 500 Internal Server Error") << path;
+        EXPECT_EQ(answer.find("private"), std::string::npos);
+    }
+}
+
+TEST(HttpServer, EndsWithRequestsThatStillWait) {
+    auto test = std::make_unique<Fixture>();
+    RawClient waits(test->server->port());
+    RawClient idle(test->server->port());
+    waits.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    ASSERT_TRUE(run_until(test->loop, [&] { return test->waiting.size() == 1; }));
+    test->server.reset();
+    test->waiting.front().send(HttpAnswer{});
+    EXPECT_TRUE(waits.is_closed());
+    EXPECT_TRUE(idle.is_closed());
+}
+
+TEST(HttpServer, SlowClientsDoNotHoldUpOthers) {
+    Fixture test;
+    std::vector<std::unique_ptr<RawClient>> slow;
+    for (int i = 0; i < 200; i++) {
+        slow.push_back(std::make_unique<RawClient>(test.server->port()));
+        slow.back()->send("GET /health HTTP/1.1\r\nHo");
+    }
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.server->connections() == 200; }));
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+    for (const auto& client : slow) {
+        EXPECT_FALSE(client->is_closed());
+    }
+}
+
+TEST(HttpServer, WhenConnectionsAreScarceTheLongestWaitingGoesFirst) {
+    HttpServerOptions options;
+    options.max_connections = 10;
+    options.max_connections_per_address = 10;
+    options.scarce_connections = 5;
+    Fixture test(options);
+    RawClient waits(test.server->port());
+    waits.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.waiting.size() == 1; }));
+    std::vector<std::unique_ptr<RawClient>> slow;
+    for (int i = 0; i < 30; i++) {
+        slow.push_back(std::make_unique<RawClient>(test.server->port()));
+        slow.back()->send("GET");
+        const auto& newest = *slow.back();
+        test.loop.run_ready();
+        (void)newest;
+    }
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+    EXPECT_TRUE(run_until(test.loop, [&] { return slow.front()->is_closed(); }));
+    EXPECT_FALSE(waits.is_closed());  // a handler works for it
+    EXPECT_LE(test.server->connections(), 10U);
+}
+
+TEST(HttpServer, OneAddressCannotTakeAllConnections) {
+    HttpServerOptions options;
+    options.max_connections_per_address = 3;
+    Fixture test(options);
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (int i = 0; i < 5; i++) {
+        clients.push_back(std::make_unique<RawClient>(test.server->port()));
+    }
+    EXPECT_TRUE(run_until(test.loop, [&] { return clients.back()->is_closed(); }));
+    EXPECT_EQ(test.server->connections(), 3U);
+}
+
+TEST(HttpServer, EndsIdleConnections) {
+    HttpServerOptions options;
+    options.idle_timeout_s = 1;
+    Fixture test(options);
+    RawClient client(test.server->port());
+    EXPECT_TRUE(run_until(test.loop, [&] { return client.is_closed(); }));
+}
+
+TEST(HttpServer, EndsRequestsThatComeByteByByte) {
+    HttpServerOptions options;
+    options.request_timeout_us = 300'000;
+    Fixture test(options);
+    RawClient client(test.server->port());
+    EXPECT_TRUE(run_until(test.loop, [&] {
+        client.send("x");
+        return client.is_closed();
+    }));
+}
+
+TEST(HttpServer, DoesNotCountTheTimeOfAHandler) {
+    HttpServerOptions options;
+    options.request_timeout_us = 200'000;
+    Fixture test(options);
+    RawClient waits(test.server->port());
+    waits.send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    const int64_t start = test.loop.now_us();
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.loop.now_us() > start + 1'200'000; }));
+    HttpAnswer answer;
+    answer.body = "later";
+    test.waiting.front().send(std::move(answer));
+    EXPECT_TRUE(run_until(test.loop, [&] { return waits.contains("later"); }));
+}
+
+TEST(HttpServer, SaysWhenItCannotListen) {
+    Fixture test;
+    HttpServerOptions options;
+    options.listen = "127.0.0.1:" + std::to_string(test.server->port());
+    EXPECT_THROW(HttpServer(test.loop, options), std::system_error);
+    options.listen = "localhost:1";
+    EXPECT_THROW(HttpServer(test.loop, options), std::invalid_argument);
+}
+
+TEST(HttpServer, ListensOnIpv6) {
+    EventLoop loop;
+    HttpServerOptions options;
+    options.listen = "[::1]:0";
+    try {
+        const HttpServer server(loop, options);
+        EXPECT_GT(server.port(), 0);
+    } catch (const std::system_error&) {
+        GTEST_SKIP() << "there is no IPv6 here";
+    }
+}
+
+TEST(HttpServer, HasItsPortBackAtOnce) {
+    auto first = std::make_unique<Fixture>();
+    const int port = first->server->port();
+    RawClient client(port);
+    client.send(kGet);
+    ASSERT_TRUE(run_until(first->loop, [&] { return client.contains("{\"ok\":true}"); }));
+    first->server.reset();  // closes first, so its side lingers in TIME_WAIT
+    EventLoop loop;
+    HttpServerOptions options;
+    options.listen = "127.0.0.1:" + std::to_string(port);
+    EXPECT_NO_THROW(HttpServer(loop, options));
+}
+
+}  // namespace
+}  // namespace mana_ai::net
