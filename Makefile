@@ -70,7 +70,7 @@ COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<)
 
 $(PAGE_SOURCE): src/extension/page/index.html Makefile
 	@mkdir -p $(@D)
-	@{ echo 'namespace mana_ai { extern const char kPageHtml[]; const char kPageHtml[] = R"page('; \
+	@{ printf '%s' 'namespace mana_ai { extern const char kPageHtml[]; const char kPageHtml[] = R"page('; \
 	   cat $<; echo ')page"; }'; } > $@.tmp
 	@mv $@.tmp $@
 

@@ -1,11 +1,13 @@
 -- What the HTTP endpoint answers (docs/contract/interface.md, HTTP endpoints). Only the endpoint's
 -- own process calls these, as the extension's owner.
 
--- A text that may have been encrypted on the user's device, fit to be shown.
-CREATE FUNCTION mana_ai.readable_text(value text)
+-- A text of a record, fit to be shown: null when it was encrypted on the user's device, empty when there is
+-- none or the record is gone.
+CREATE FUNCTION mana_ai.readable_text(record jsonb, field text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN value LIKE 'enc:1:%' THEN NULL ELSE left(value, 200) END
+  SELECT CASE WHEN record ->> field LIKE 'enc:1:%' THEN NULL
+              ELSE left(coalesce(record ->> field, ''), 200) END
 $$;
 
 -- Research under way; empty while there is no table of it.
@@ -21,7 +23,7 @@ BEGIN
   EXECUTE $query$
     SELECT coalesce(jsonb_agg(jsonb_build_object(
              'userId', j.user_id, 'missionId', j.mission_id,
-             'title', mana_ai.readable_text(m.record ->> 'title'),
+             'title', mana_ai.readable_text(m.record, 'title'),
              'provider', j.provider_id, 'submittedAt', j.submitted_at,
              'lastPolledAt', j.last_polled_at) ORDER BY j.submitted_at), '[]')
       FROM (SELECT * FROM mana_ai.mission_research_jobs ORDER BY submitted_at LIMIT 50) j
@@ -71,22 +73,22 @@ SELECT jsonb_build_object(
         FROM mana_ai.status() s) w),
   'running', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', r.user_id, 'missionId', r.mission_id,
-      'title', mana_ai.readable_text(m.record ->> 'title'),
-      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', r.agent_id,
+      'title', mana_ai.readable_text(m.record, 'title'),
+      'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', r.agent_id,
       'startedAt', r.started_at, 'tokens', r.total_tokens) ORDER BY r.started_at), '[]')
       FROM running r LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
   'due', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', d.user_id, 'missionId', d.mission_id,
-      'title', mana_ai.readable_text(m.record ->> 'title'),
-      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', d.agent_id,
+      'title', mana_ai.readable_text(m.record, 'title'),
+      'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', d.agent_id,
       'at', d.wake_at, 'why', mana_ai.why(d.user_id, d.mission_id)) ORDER BY d.wake_at), '[]')
       FROM due d LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = d.user_id AND a.agent_id = d.agent_id),
   'runs', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', r.user_id, 'missionId', r.mission_id,
-      'title', mana_ai.readable_text(m.record ->> 'title'),
-      'agent', mana_ai.readable_text(a.record ->> 'name'), 'agentId', r.agent_id,
+      'title', mana_ai.readable_text(m.record, 'title'),
+      'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', r.agent_id,
       'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
       'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
       'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
@@ -95,12 +97,12 @@ SELECT jsonb_build_object(
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
   'agents', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', a.user_id, 'agentId', a.agent_id,
-      'name', mana_ai.readable_text(a.record ->> 'name'), 'state', a.record ->> 'state',
+      'name', mana_ai.readable_text(a.record, 'name'), 'state', a.record ->> 'state',
       'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
   'research', mana_ai.research_under_way(),
   'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', p.user_id, 'missionId', p.mission_id,
-      'title', mana_ai.readable_text(m.record ->> 'title'), 'problem', p.problem,
+      'title', mana_ai.readable_text(m.record, 'title'), 'problem', p.problem,
       'since', p.since, 'why', mana_ai.why(p.user_id, p.mission_id)) ORDER BY p.since DESC), '[]')
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;

@@ -134,6 +134,19 @@ struct HttpListener::Callbacks {
         return info != nullptr ? static_cast<HttpPeer*>(info->socket_context) : nullptr;
     }
 
+    static std::string address_of(MHD_Connection* connection) {
+        const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+        if (info == nullptr || info->client_addr == nullptr) {
+            return {};
+        }
+        if (info->client_addr->sa_family == AF_INET6) {
+            const auto* v6 = reinterpret_cast<const sockaddr_in6*>(info->client_addr);
+            return {reinterpret_cast<const char*>(&v6->sin6_addr), 8};
+        }
+        const auto* v4 = reinterpret_cast<const sockaddr_in*>(info->client_addr);
+        return {reinterpret_cast<const char*>(&v4->sin_addr), sizeof(v4->sin_addr)};
+    }
+
     static void* on_uri(void* self, const char* uri, MHD_Connection* connection) {
         try {
             auto* listener = static_cast<HttpListener*>(self);
@@ -199,6 +212,7 @@ struct HttpListener::Callbacks {
             HttpPeer& peer = listener->peers_.emplace_back();
             peer.fd = info != nullptr ? info->connect_fd : -1;
             peer.since_us = listener->loop_.now_us();
+            peer.address = address_of(connection);
             *context = &peer;
             if (!listener->sweep_timer_.armed()) {
                 listener->sweep_timer_.arm(kSweepUs);
@@ -255,13 +269,11 @@ HttpListener::HttpListener(EventLoop& loop, HttpServerOptions options)
     daemon_ = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &Callbacks::on_access, this,
         MHD_OPTION_LISTEN_SOCKET, socket.get(), MHD_OPTION_CONNECTION_LIMIT,
-        options_.max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        options_.max_connections_per_address, MHD_OPTION_CONNECTION_TIMEOUT,
-        options_.idle_timeout_s, MHD_OPTION_CONNECTION_MEMORY_LIMIT, options_.max_header_bytes,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,
-        MHD_OPTION_URI_LOG_CALLBACK, &Callbacks::on_uri, this, MHD_OPTION_NOTIFY_COMPLETED,
-        &Callbacks::on_completed, this, MHD_OPTION_NOTIFY_CONNECTION, &Callbacks::on_connection,
-        this, MHD_OPTION_END);
+        options_.max_connections, MHD_OPTION_CONNECTION_TIMEOUT, options_.idle_timeout_s,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, options_.max_header_bytes, MHD_OPTION_STRICT_FOR_CLIENT,
+        1, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_URI_LOG_CALLBACK, &Callbacks::on_uri,
+        this, MHD_OPTION_NOTIFY_COMPLETED, &Callbacks::on_completed, this,
+        MHD_OPTION_NOTIFY_CONNECTION, &Callbacks::on_connection, this, MHD_OPTION_END);
     const auto* info =
         daemon_ != nullptr ? MHD_get_daemon_info(daemon_, MHD_DAEMON_INFO_EPOLL_FD) : nullptr;
     if (info == nullptr) {
@@ -324,20 +336,33 @@ void HttpListener::sweep() {
     }
 }
 
+// Whoever holds the most connections gives up the one that has waited longest. So one client that
+// opens many displaces itself and not the others.
 void HttpListener::make_room() {
-    if (peers_.size() <= options_.scarce_connections) {
-        return;
-    }
-    HttpPeer* oldest = nullptr;
-    for (HttpPeer& peer : peers_) {
-        if (peer.waiting == nullptr && !peer.shut_down &&
-            (oldest == nullptr || peer.since_us < oldest->since_us)) {
-            oldest = &peer;
+    std::map<std::string_view, size_t> held;
+    size_t open = 0;
+    for (const HttpPeer& peer : peers_) {
+        if (!peer.shut_down) {
+            open++;
+            held[peer.address]++;
         }
     }
-    if (oldest != nullptr) {
-        oldest->shut_down = true;
-        ::shutdown(oldest->fd, SHUT_RDWR);
+    if (open <= options_.scarce_connections) {
+        return;
+    }
+    HttpPeer* victim = nullptr;
+    for (HttpPeer& peer : peers_) {
+        if (peer.waiting != nullptr || peer.shut_down) {
+            continue;
+        }
+        if (victim == nullptr || held[peer.address] > held[victim->address] ||
+            (held[peer.address] == held[victim->address] && peer.since_us < victim->since_us)) {
+            victim = &peer;
+        }
+    }
+    if (victim != nullptr) {
+        victim->shut_down = true;
+        ::shutdown(victim->fd, SHUT_RDWR);
     }
 }
 

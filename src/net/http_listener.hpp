@@ -17,7 +17,8 @@ namespace mana_ai::net::detail {
 // One connection; a request of it may follow another.
 struct HttpPeer {
     int fd = -1;
-    int64_t since_us = 0;               // end of the previous answer, or the start
+    std::string address;   // its bytes; an IPv6 client counts as its network of 64 bits
+    int64_t since_us = 0;  // end of the previous answer, or the start
     MHD_Connection* waiting = nullptr;  // suspended until a handler answers
     bool shut_down = false;
 };

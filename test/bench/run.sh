@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces,metrics
+# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces,metrics,http
 # runs only these.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,research,traces,metrics}
+parts=${PART:-inserts,fold,idle,plan,latency,research,traces,metrics,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -280,4 +280,17 @@ if wanted metrics; then
     end_cluster metrics
     kill "$model_server_pid"
     wait "$model_server_pid" 2>/dev/null || true
+fi
+
+# ---------------------------------------------------------------- the HTTP endpoint beside slow clients
+if wanted http; then
+    echo; echo "http: GET /health, 1000 requests one after the other"
+    port=3067
+    while (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do port=$((port + 1)); done
+    new_cluster http "shared_preload_libraries = 'mana_ai'" "mana_ai.http_listen = '127.0.0.1:$port'" "log_min_messages = warning"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    wait_for_worker
+    sleep 1
+    perl "$bench/health_latency.pl" "$port"
+    end_cluster http
 fi

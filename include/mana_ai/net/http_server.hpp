@@ -2,8 +2,8 @@
 // docs/contract/interface.md, HTTP endpoints.
 //
 // A client can cost no more than its connection: sizes, times and the number of connections are
-// bounded, and when they become scarce the connection that has waited longest without a whole
-// request goes first. Handlers answer at once or later; while one waits, the others are served.
+// bounded, and when they become scarce the client that holds the most loses first. Handlers answer
+// at once or later; while one waits, the others are served.
 #pragma once
 
 #include <cstddef>
@@ -80,9 +80,9 @@ struct HttpServed {
 struct HttpServerOptions {
     std::string listen;  // "127.0.0.1:3067", "[::1]:3067"; port 0 = any
     unsigned max_connections = 256;
-    unsigned max_connections_per_address = 224;
-    // From here on a new connection costs the one that has waited longest its own.
-    unsigned scarce_connections = 240;
+    // From here on a new connection costs the client with the most connections the one that has
+    // waited longest.
+    unsigned scarce_connections = 224;
     size_t max_header_bytes = size_t{32} << 10;
     size_t max_body_bytes = size_t{64} << 10;
     unsigned idle_timeout_s = 10;

@@ -39,9 +39,14 @@ bool run_until(EventLoop& loop, const std::function<bool()>& condition) {
 // A client that sends what it likes.
 class RawClient {
  public:
-    explicit RawClient(int port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    explicit RawClient(int port, const char* from = "127.0.0.1")
+        : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
         sockaddr_in address{};
         address.sin_family = AF_INET;
+        ::inet_pton(AF_INET, from, &address.sin_addr);
+        if (::bind(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
+            throw std::system_error(errno, std::generic_category(), "bind");
+        }
         address.sin_port = htons(static_cast<uint16_t>(port));
         address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
         if (::connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
@@ -332,7 +337,6 @@ TEST(HttpServer, SlowClientsDoNotHoldUpOthers) {
 TEST(HttpServer, WhenConnectionsAreScarceTheLongestWaitingGoesFirst) {
     HttpServerOptions options;
     options.max_connections = 10;
-    options.max_connections_per_address = 10;
     options.scarce_connections = 5;
     Fixture test(options);
     RawClient waits(test.server->port());
@@ -342,9 +346,7 @@ TEST(HttpServer, WhenConnectionsAreScarceTheLongestWaitingGoesFirst) {
     for (int i = 0; i < 30; i++) {
         slow.push_back(std::make_unique<RawClient>(test.server->port()));
         slow.back()->send("GET");
-        const auto& newest = *slow.back();
         test.loop.run_ready();
-        (void)newest;
     }
     EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
     EXPECT_TRUE(run_until(test.loop, [&] { return slow.front()->is_closed(); }));
@@ -352,16 +354,23 @@ TEST(HttpServer, WhenConnectionsAreScarceTheLongestWaitingGoesFirst) {
     EXPECT_LE(test.server->connections(), 10U);
 }
 
-TEST(HttpServer, OneAddressCannotTakeAllConnections) {
+TEST(HttpServer, AClientWithManyConnectionsDisplacesItselfAndNotTheOthers) {
     HttpServerOptions options;
-    options.max_connections_per_address = 3;
+    options.max_connections = 20;
+    options.scarce_connections = 6;
     Fixture test(options);
-    std::vector<std::unique_ptr<RawClient>> clients;
-    for (int i = 0; i < 5; i++) {
-        clients.push_back(std::make_unique<RawClient>(test.server->port()));
+    RawClient other(test.server->port(), "127.0.0.2");
+    other.send("GET");
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.server->connections() == 1; }));
+    std::vector<std::unique_ptr<RawClient>> many;
+    for (int i = 0; i < 40; i++) {
+        many.push_back(std::make_unique<RawClient>(test.server->port()));
+        many.back()->send("GET");
+        test.loop.run_ready();
     }
-    EXPECT_TRUE(run_until(test.loop, [&] { return clients.back()->is_closed(); }));
-    EXPECT_EQ(test.server->connections(), 3U);
+    EXPECT_TRUE(run_until(test.loop, [&] { return many[30]->is_closed(); }));
+    EXPECT_FALSE(other.is_closed());
+    EXPECT_FALSE(many.back()->is_closed());
 }
 
 TEST(HttpServer, EndsIdleConnections) {
