@@ -123,6 +123,7 @@ endif
 
 clean: clean-tests
 clean-tests:
+	@[ ! -e build/demo.state ] || test/demo/down.sh
 	rm -rf build results output_iso tmp_check tmp_check_iso regression.diffs regression.out
 
 help:

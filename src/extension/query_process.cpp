@@ -137,7 +137,11 @@ struct QueryProcess::Pipe {
             TerminateBackgroundWorker(handle);
             pfree(handle);
         }
-        dsm_detach(segment);
+        for (shm_mq_handle* queue : {questions, answers})
+            if (queue != nullptr)
+                shm_mq_detach(queue);
+        if (segment != nullptr)
+            dsm_detach(segment);
     }
 
     dsm_segment* segment = nullptr;

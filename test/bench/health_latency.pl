@@ -12,7 +12,7 @@ sub health
     my ($socket) = @_;
     syswrite $socket, "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
     my $answer = '';
-    until ($answer =~ /\r\n\r\n.*\}\}/s) { sysread($socket, $answer, 4096, length $answer) or die 'closed' }
+    until ($answer =~ /\r\n\r\n.*\}$/s) { sysread($socket, $answer, 4096, length $answer) or die "closed after: $answer" }
     die $answer unless $answer =~ m{^HTTP/1.1 200};
     return;
 }
