@@ -1,5 +1,6 @@
 #include "mana_ai/extension/query_process.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -32,8 +33,10 @@ constexpr size_t kAnswerQueue = size_t{64} << 10;
 constexpr size_t kLongestQuestion = size_t{32} << 10;
 constexpr size_t kMaxWaiting = 64;
 constexpr core::Instant kQueryTimeout = 10 * core::kMicrosPerSecond;
-// DROP DATABASE waits five seconds for sessions to leave.
+// DROP DATABASE waits five seconds for sessions to leave, and meanwhile lets no new one in. So a
+// process leaves soon when there is nothing to ask, and not much later when there always is.
 constexpr core::Instant kLinger = core::kMicrosPerSecond;
+constexpr core::Instant kLongestLife = 3 * core::kMicrosPerSecond;
 // After a process that could not answer: anybody may ask, and each try costs a process.
 constexpr core::Instant kReopenPause = core::kMicrosPerSecond;
 
@@ -190,6 +193,7 @@ bool QueryProcess::open_pipe() {
     if (!started)
         return false;
     pipe_ = std::move(pipe);
+    opened_at_ = pg::now();
     return true;
 }
 
@@ -207,7 +211,9 @@ void QueryProcess::ask(core::Json question, Done done) {
 void QueryProcess::finish(QueryResult result) {
     const Waiting asked = std::move(*asked_);
     asked_.reset();
-    deadline_ = pg::now() + kLinger;
+    deadline_ = std::min(pg::now() + kLinger, opened_at_ + kLongestLife);
+    if (pg::now() >= deadline_)
+        pipe_.reset();
     asked.done(std::move(result));
 }
 

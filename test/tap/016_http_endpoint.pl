@@ -361,12 +361,19 @@ is(status_of('GET', '/health'), 200, 'who speaks TLS to it does no harm');
 
 my $before = log_position($node);
 is(status_of('GET', '/api/v1/status', key()), 200, 'a query has just been answered');
-value($node, "ALTER DATABASE mana_sync ALLOW_CONNECTIONS false", 'postgres');
+# The worker itself does hold it up: it is ended, and the launcher waits before it starts another one.
 value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker'", 'postgres');
 wait_for($node, 'the worker is gone', 5, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker'", 0, 'postgres');
+my $asker = fork // die "fork: $!";
+if ($asker == 0)
+{
+    status_of('GET', '/api/v1/status', key()) while 1;
+}
 my $drop = background($node, 'DROP DATABASE mana_sync', database => 'postgres');
 my ($dropped, undef, $drop_error) = $drop->finish(10);
-is($dropped, 0, 'DROP DATABASE is not held up by the endpoint') || diag($drop_error);
+is($dropped, 0, 'DROP DATABASE is not held up by the endpoint, although somebody asks it all the time') || diag($drop_error);
+kill 'KILL', $asker;
+waitpid $asker, 0;
 is(status_of('GET', '/health'), 503, '/health says that it is gone');
 is(status_of('GET', '/api/v1/status', key()), 503, 'so does the page');
 create_sync_database($node, 'mana_sync');

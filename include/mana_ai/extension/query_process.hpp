@@ -53,6 +53,7 @@ class QueryProcess {
     std::unique_ptr<Pipe> pipe_;
     std::deque<Waiting> waiting_;
     std::optional<Waiting> asked_;
+    core::Instant opened_at_ = 0;
     core::Instant reopen_at_ = 0;
     core::Instant deadline_ = 0;  // of what is asked, else of the idle process
 };
