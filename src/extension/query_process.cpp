@@ -88,6 +88,7 @@ std::string answer_to(const core::Json& question) {
 
 // The first byte says whether there is an answer.
 std::string reply_to(const std::string& text) {
+    static bool said_so = false;
     std::string reply = "!";
     try {
         const auto question = core::parse_json(text);
@@ -98,9 +99,12 @@ std::string reply_to(const std::string& text) {
     } catch (const pg::PgError& error) {
         if (termination_requested())
             throw;
-        // The message could quote what a user has sent.
-        pg::log_warning("a query of the HTTP endpoint failed (SQLSTATE " + error.sqlstate_text() +
-                        ")");
+        // The message could quote what a user has sent. Once in this process's short life is often
+        // enough: anybody may ask.
+        if (!said_so)
+            pg::log_warning("a query of the HTTP endpoint failed (SQLSTATE " +
+                            error.sqlstate_text() + ")");
+        said_so = true;
         reply = "!";
     }
     return reply;
@@ -231,6 +235,9 @@ void QueryProcess::start_next() {
                 throw;
         }
         if (!sent) {
+            // A try during the pause does not prolong it.
+            if (pg::now() >= reopen_at_)
+                reopen_at_ = pg::now() + kReopenPause;
             pipe_.reset();
             finish({});
         }
