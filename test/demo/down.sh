@@ -8,7 +8,7 @@ if [ ! -e "$state" ]; then
     exit 0
 fi
 work=$(sed -n 's/^work=//p' "$state")
-model_server_pid=$(sed -n 's/^model_server_pid=//p' "$state")
+server_pids=$(sed -n 's/^server_pids=//p' "$state")
 # A folder of another shape is not ours to remove.
 if [[ $work != */mana_ai.?????? || ! -d $work/run ]]; then
     as_builder rm -f "$state"
@@ -19,11 +19,12 @@ pg_bin=$(dirname "$(find "$work/install" -name pg_ctl -type f | head -n 1)")
 if [ -e "$work/run/demo/postmaster.pid" ]; then
     as_tester "$pg_bin/pg_ctl" stop -D "$work/run/demo" -m fast -w -s
 fi
-# The number may belong to somebody else by now.
-if [ "$(readlink "/proc/$model_server_pid/exe" 2>/dev/null)" = "$work/bin/model_server" ] ||
-    tr '\0' ' ' <"/proc/$model_server_pid/cmdline" 2>/dev/null | grep -qF "$work/bin/model_server"; then
-    kill "$model_server_pid" 2>/dev/null || as_tester kill "$model_server_pid"
-fi
+# A number may belong to somebody else by now.
+for pid in $server_pids; do
+    if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$work/bin/"; then
+        kill "$pid" 2>/dev/null || as_tester kill "$pid"
+    fi
+done
 rm -rf "$work"
 as_builder rm -f "$state"
 echo "the demo has ended"

@@ -4,40 +4,14 @@
 source "$(dirname "$0")/../environment.sh"
 
 enter
-demo=$work/tree/test/demo
-psql=("$pg_bin/psql" -X -q)
-
-start_server model --script "$demo/model.json"
-start_server research --script "$demo/research.json"
-
-# The server's key for grants, and what the user's device makes of it: a grant for one note, and the note.
-client=$work/bin/mana_client
-as_tester "$client" keygen "$work/run/grant_key.pem"
-granted=$(as_tester "$client" grant "$work/run/grant_key.pem" mission-steuer 2099-01-01T00:00:00Z notes:note-steuer)
-mission_key=${granted##*\"key\":\"}
-mission_key=${mission_key%%\"*}
-seal() { printf '%s\n' "$1" | as_tester "$client" seal "$mission_key"; }
-sealed_title=$(seal 'Notiz für Ada')
-sealed_content=$(seal 'Die Zugangsdaten fürs Portal liegen im Tresor. Frau Brandt prüft die Zahlen immer freitags.')
-
-start_cluster demo \
-    "shared_preload_libraries = 'mana_ai'" \
-    "mana_ai.database = 'mana_sync'" \
-    "mana_ai.tick_enabled = off" \
-    "mana_ai.service_key = 'demo'" \
-    "mana_ai.llm_url = '$model_url'" \
-    "mana_ai.api_url = '$research_url'" \
-    "mana_ai.grant_private_key_file = '$work/run/grant_key.pem'"
-"$pg_bin/createdb" mana_sync
-export PGDATABASE=mana_sync
-
-cd "$work/tree/test/data"
-"${psql[@]}" -f "$demo/set_up.sql"
+source "$work/tree/test/demo/parts.sh"
+start_services
+encrypt_note
+start_demo_cluster "mana_ai.tick_enabled = off" "mana_ai.service_key = 'demo'"
 
 echo
 echo "--- a client pushes an agent, a goal, an encrypted note and a due mission through mana-sync (test/demo/push.sql)"
-"${psql[@]}" -U mana_sync_service -v sealed_title="$sealed_title" -v sealed_content="$sealed_content" \
-    -v grant="$(printf '%s' "$granted" | sed 's/^{"grant":\(.*\),"key":"[0-9a-f]*"}$/\1/')" -f "$demo/push.sql"
+push_mission
 "${psql[@]}" -P footer=off -P border=0 -P expanded=on -c "
     SELECT record ->> 'title' AS mission, record ->> 'objective' AS objective, record -> 'cadence' AS cadence
     FROM mana_ai.mission_snapshots"

@@ -9,29 +9,19 @@ if [ -e "$state" ]; then
 fi
 
 enter
-demo=$work/tree/test/demo
-psql=("$pg_bin/psql" -X -q)
+source "$work/tree/test/demo/parts.sh"
 
 in_use() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 port=${DEMO_PORT:-3067}
 while in_use "$port"; do port=$((port + 1)); done
-key=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
+service_key=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
 
 # What is started from here on outlives the terminal.
 trap '' HUP
-start_model_server --script "$demo/model.json" --latency-ms 1500 </dev/null
-start_cluster demo \
-    "shared_preload_libraries = 'mana_ai'" \
-    "mana_ai.database = 'mana_sync'" \
-    "mana_ai.service_key = '$key'" \
-    "mana_ai.http_listen = '127.0.0.1:$port'" \
-    "mana_ai.llm_url = '$model_url'"
-"$pg_bin/createdb" mana_sync
-export PGDATABASE=mana_sync
-
-cd "$work/tree/test/data"
-"${psql[@]}" -f "$demo/set_up.sql"
-"${psql[@]}" -U mana_sync_service -f "$demo/push.sql"
+start_services --latency-ms 1500
+encrypt_note
+start_demo_cluster "mana_ai.service_key = '$service_key'" "mana_ai.http_listen = '127.0.0.1:$port'"
+push_mission
 "${psql[@]}" -U mana_sync_service -f "$demo/push_more.sql"
 
 address=http://127.0.0.1:$port
@@ -49,7 +39,7 @@ done
 
 as_builder tee "$state" >/dev/null <<END
 work=$work
-model_server_pid=$model_server_pid
+server_pids=$model_server_pid $research_server_pid
 END
 trap - EXIT
 
@@ -57,9 +47,9 @@ cat <<END
 
 The demo runs.
   page          $address/
-  service key   $key
+  service key   $service_key
   health        curl $address/health
-  a tick        curl -X POST -H 'X-Service-Key: $key' $address/internal/tick
+  a tick        curl -X POST -H 'X-Service-Key: $service_key' $address/internal/tick
   SQL           $pg_bin/psql -h $PGHOST -U postgres mana_sync
 
 make demo-down ends it and removes everything.

@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# What make demo and make demo-up share: the scripted services, the user's device, and the cluster's settings.
+# Sourced after environment.sh and enter.
+
+demo=$work/tree/test/demo
+psql=("$pg_bin/psql" -X -q)
+
+# start_services [OPTION]...: the model, with these options, and the news search.
+start_services() {
+    start_server model --script "$demo/model.json" "$@" </dev/null
+    start_server research --script "$demo/research.json" </dev/null
+}
+
+# The server's key for grants, and what the user's device makes of it: a grant for one note, and the note.
+encrypt_note() {
+    local client=$work/bin/mana_client made
+    as_tester "$client" keygen "$work/run/grant_key.pem"
+    made=$(as_tester "$client" grant "$work/run/grant_key.pem" mission-steuer 2099-01-01T00:00:00Z notes:note-steuer)
+    grant=$(sed 's/^{"grant":\(.*\),"key":"[0-9a-f]*"}$/\1/' <<<"$made")
+    key=$(sed 's/.*"key":"\([0-9a-f]*\)"}$/\1/' <<<"$made")
+    sealed_title=$(as_tester "$client" seal "$key" <<<'Notiz für Ada')
+    sealed_content=$(as_tester "$client" seal "$key" <<<'Die Zugangsdaten fürs Portal liegen im Tresor. Frau Brandt prüft die Zahlen immer freitags.')
+}
+
+# start_demo_cluster [LINE]...: with the database mana_sync as mana-sync has it, and the extension in it.
+start_demo_cluster() {
+    start_cluster demo \
+        "shared_preload_libraries = 'mana_ai'" \
+        "mana_ai.database = 'mana_sync'" \
+        "mana_ai.llm_url = '$model_url'" \
+        "mana_ai.api_url = '$research_url'" \
+        "mana_ai.grant_private_key_file = '$work/run/grant_key.pem'" \
+        "$@"
+    "$pg_bin/createdb" mana_sync
+    export PGDATABASE=mana_sync
+    (cd "$work/tree/test/data" && "${psql[@]}" -f "$demo/set_up.sql")
+}
+
+push_mission() {
+    "${psql[@]}" -U mana_sync_service -v sealed_title="$sealed_title" -v sealed_content="$sealed_content" \
+        -v grant="$grant" -f "$demo/push.sql"
+}
