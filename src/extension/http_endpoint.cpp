@@ -11,6 +11,7 @@
 #include "mana_ai/net/secret.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -112,12 +113,19 @@ std::optional<int64_t> audit_limit(std::string_view text) {
     return error == std::errc::result_out_of_range ? kMaxAuditRows : std::min(limit, kMaxAuditRows);
 }
 
+void count_request(const net::HttpServed& served) {
+    const std::string status = std::to_string(served.status);
+    pg::metrics::count(core::Metric::HttpRequests, {served.method, served.path, status});
+    pg::metrics::observe(core::Metric::HttpRequestDuration,
+                         static_cast<double>(served.duration_us) / core::kMicrosPerSecond);
+}
+
 }  // namespace
 
 void HttpEndpoint::listen() {
     net::HttpServerOptions options;
     options.listen = pg::settings::http_listen();
-    options.on_served = request_observer;
+    options.on_served = count_request;
     auto server = std::make_unique<net::HttpServer>(loop_, std::move(options));
     const auto route = [&](const char* method, const char* path, auto member) {
         server->route(

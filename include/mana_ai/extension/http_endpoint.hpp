@@ -12,10 +12,6 @@
 
 namespace mana_ai {
 
-// Told of every request that was answered; where metrics count them. Must not raise.
-using RequestObserver = void (*)(const net::HttpServed&);
-inline RequestObserver request_observer = nullptr;
-
 class HttpEndpoint {
  public:
     explicit HttpEndpoint(net::EventLoop& loop) : loop_(loop), tokens_(loop) {}
