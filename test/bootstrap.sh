@@ -32,21 +32,22 @@ installed() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
 }
 
-# Prometheus' promtool judges our metrics, alerts and dashboard. The package would bring a service that runs,
-# so the program alone is taken out of it, into build/bin. Without it those tests are skipped.
-fetch_promtool() {
+# A real Prometheus scrapes our metrics, and its promtool judges them, the alerts and the dashboard. The package
+# would bring a service that runs, so the programs alone are taken out of it, into build/bin. Without them those
+# tests are skipped.
+fetch_prometheus() {
     local bin folder
     bin=$(cd "$(dirname "$0")/.." && pwd)/build/bin
-    if command -v promtool >/dev/null || [ -x "$bin/promtool" ]; then return; fi
+    if [ -x "$bin/promtool" ] && [ -x "$bin/prometheus" ]; then return; fi
     folder=$(mktemp -d)
     # Downloads without a user of its own: it could not write into the folder.
     if (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus &&
-        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool) >"$folder/log" 2>&1; then
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool ./usr/bin/prometheus) >"$folder/log" 2>&1; then
         mkdir -p "$bin"
-        cp "$folder/usr/bin/promtool" "$bin/promtool"
+        cp "$folder/usr/bin/promtool" "$folder/usr/bin/prometheus" "$bin/"
         if [ "$(id -u)" -eq 0 ]; then chown -R --reference="$bin/../.." "$bin/.."; fi
     else
-        echo "bootstrap: promtool could not be fetched, its tests will be skipped: $(tail -n 1 "$folder/log")"
+        echo "bootstrap: Prometheus could not be fetched, its tests will be skipped: $(tail -n 1 "$folder/log")"
     fi
     rm -rf "$folder"
 }
@@ -56,7 +57,7 @@ for package in "${packages[@]}"; do
     installed "$package" || missing+=("$package")
 done
 if [ ${#missing[@]} -eq 0 ]; then
-    fetch_promtool
+    fetch_prometheus
     exit 0
 fi
 
@@ -105,4 +106,4 @@ if [[ " ${missing[*]} " =~ " postgresql-"[0-9]+" " ]]; then
 fi
 
 apt_get install --no-install-recommends -y "${missing[@]}"
-fetch_promtool
+fetch_prometheus
