@@ -59,8 +59,26 @@ agents AS (
     FROM mana_ai.agent_snapshots a LEFT JOIN spent s USING (user_id, agent_id)
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY coalesce(s.tokens, 0) DESC, a.updated_at DESC LIMIT 50),
+-- Reading every record for its problems takes seconds where there are many. A problem that stops a mission
+-- shows in its schedule, and only such missions are looked at here; the view has them all.
+suspects AS (
+  (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
+    WHERE s.due_at IS NOT NULL AND (s.attempts > 0 OR s.decision IN (
+            'skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing'))
+    ORDER BY s.decided_at DESC NULLS LAST LIMIT 100)
+  UNION
+  (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
+    WHERE s.due_at IS NULL ORDER BY s.decided_at DESC NULLS LAST LIMIT 100)
+  UNION
+  (SELECT d.user_id, d.record_id FROM mana_ai.dirty_records d
+    WHERE d.table_name = 'aiMissions' LIMIT 100)),
 problems AS (
-  SELECT p.* FROM mana_ai.mission_problems p ORDER BY p.since DESC NULLS LAST LIMIT 50)
+  SELECT p.*
+    FROM suspects x
+   CROSS JOIN LATERAL (SELECT v.* FROM mana_ai.mission_problems v
+                        WHERE v.user_id = x.user_id AND v.mission_id = x.mission_id
+                       OFFSET 0) p  -- one suspect after the other
+   ORDER BY p.since DESC NULLS LAST LIMIT 50)
 SELECT jsonb_build_object(
   'now', clock_timestamp(),
   'database', current_database(),

@@ -21,7 +21,6 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shm_mq.h"
-#include "utils/guc.h"
 }
 
 namespace mana_ai {
@@ -108,15 +107,6 @@ std::string reply_to(const std::string& text) {
         reply = "!";
     }
     return reply;
-}
-
-// The worker looks single rows up by key and says so to the planner; these queries read lists.
-void let_the_planner_choose() {
-    pg::guarded([] {
-        for (const char* setting : {"enable_seqscan", "enable_hashjoin", "enable_mergejoin"})
-            SetConfigOption(setting, "on", PGC_SUSET, PGC_S_OVERRIDE);
-        SetConfigOption("plan_cache_mode", "auto", PGC_SUSET, PGC_S_OVERRIDE);
-    });
 }
 
 [[noreturn]] void serve(shm_mq_handle* questions, shm_mq_handle* answers) {
@@ -290,7 +280,6 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
         });
         connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
                        "mana_ai http query");
-        let_the_planner_choose();
         // Without the extension there is nothing to ask; the asker sees the queues end.
         if (!act_as_extension_owner())
             proc_exit(0);

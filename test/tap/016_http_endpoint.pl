@@ -309,11 +309,16 @@ like(ask('POST', '/logout')->{head}, qr/^Set-Cookie: mana_ai_ticket=; .*Max-Age=
 push_mission($node, 'odd', title => '<script>alert(1)</script> "ä" 𝄞', nextRunAt => iso(3600));
 push_mission($node, 'sealed', title => 'enc:1:AAAAAAAAAAAAAAAA.c2VjcmV0c2VjcmV0c2VjcmV0', nextRunAt => iso(3600));
 push_agent($node, 'broke', maxTokensPerDay => 'many');
+push_mission($node, 'unscheduled', nextRunAt => 'soon', iterations => 7);
 $status = ask('GET', '/api/v1/status', key());
 my %due = map { $_->{missionId} => $_ } @{ json_of($status)->{due} };
 is($due{odd}{title}, '<script>alert(1)</script> "ä" 𝄞', 'titles are as users wrote them');
 is($due{sealed}{title}, undef, 'but for those that are encrypted');
 unlike($status->{body}, qr/enc:1:/, 'no ciphertext goes out');
+is_deeply([ map { "$_->{problem} ($_->{why})" } grep { $_->{missionId} eq 'unscheduled' } @{ json_of($status)->{problems} } ],
+    [ map { $_->{problem} . ' (not scheduled: nextRunAt is not an instant)' }
+          @{ rows($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'unscheduled'") } ],
+    'problems that stop a mission are shown, with their why');
 
 SKIP:
 {
