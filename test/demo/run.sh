@@ -50,5 +50,6 @@ Look at next:
   docs/operations.md        preloading, roles, settings, what to watch
   docs/security.md          what the server can read, grants and their key
   test/demo/*.sql           the statements that you just saw
+  make demo-up              the same left running, with a page to look at (make demo-down ends it)
   make test, make bench     the tests and the figures
 END

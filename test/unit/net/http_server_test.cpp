@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <random>
 #include <string>
 #include <system_error>
 #include <utility>
@@ -253,6 +254,36 @@ TEST(HttpServer, EndsConnectionsThatDoNotSpeakHttp) {
     for (const char* garbage :
          {"hello\r\n\r\n", "GET\r\n\r\n", "\x16\x03\x01\r\n\r\n", "GET /health HTTP/1.1\r\n\r\n"}) {
         EXPECT_EQ(test.ask(garbage).find("HTTP/1.1 200"), std::string::npos) << garbage;
+    }
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+}
+
+TEST(HttpServer, SurvivesRequestsWithRandomFaults) {
+    Fixture test;
+    const std::string whole =
+        "POST /echo?a=%41&b HTTP/1.1\r\nHost: x\r\nCookie: a=b; c\r\nContent-Length: 3\r\n"
+        "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    std::mt19937 random(1);  // the same faults every time
+    for (int i = 0; i < 500; i++) {
+        std::string text = whole;
+        for (int faults = 0; faults < 4; faults++) {
+            const size_t at = random() % text.size();
+            switch (random() % 3) {
+                case 0:
+                    text[at] = static_cast<char>(random());
+                    break;
+                case 1:
+                    text.erase(at, random() % 9);
+                    break;
+                default:
+                    text.insert(at, random() % 3 == 0 ? "\r\n" : "%zz:;,=");
+                    break;
+            }
+        }
+        RawClient client(test.server->port());
+        client.send(text);
+        test.loop.run_ready();
+        test.loop.run_ready();
     }
     EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
 }
