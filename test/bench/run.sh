@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# make bench: prints the figures of docs/performance.md. PART=inserts,fold,idle,plan,latency,research,traces,metrics,http
-# runs only these.
+# make bench: prints the figures of docs/performance.md.
+# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http runs only these.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,research,traces,metrics,http}
+parts=${PART:-inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -119,18 +119,21 @@ if wanted fold || wanted idle; then
 fi
 
 # ---------------------------------------------------------------- planning
-# plan LATENCY_MS CONCURRENCY MISSIONS [LINE]...: sets $cpu_a_mission, in ms
+# plan LATENCY_MS CONCURRENCY MISSIONS [LINE]...: sets $cpu_a_mission, in ms. $due are the arguments of psql that
+# push the missions, $after_plan a command that looks at them before the cluster ends.
+due=(-f "$bench/due.sql")
+after_plan=
 plan() {
     local latency=$1 concurrency=$2 missions=$3 pid before after start took peak
     shift 3
     start_server model --latency-ms "$latency" --keep-requests 0
     new_cluster plan "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = $concurrency" "log_min_messages = warning" "$@"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
-    q -v wave=warm -v missions=50 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
+    q -v wave=warm -v missions=50 -v due=2020-01-01T00:00:00Z "${due[@]}"
     until [ "$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned'")" -ge 50 ]; do sleep 0.2; done
     pid=$(worker_pid)
     q -c "ALTER SYSTEM SET mana_ai.tick_enabled = off" -c "SELECT pg_reload_conf()" >/dev/null
-    q -v wave=run -v missions="$missions" -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
+    q -v wave=run -v missions="$missions" -v due=2020-01-01T00:00:00Z "${due[@]}"
     sleep 1
     before=$(cpu_ns "$pid")
     q -c "ALTER SYSTEM RESET mana_ai.tick_enabled" -c "SELECT pg_reload_conf()" >/dev/null
@@ -146,6 +149,7 @@ plan() {
     planned=$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned' AND mission_id LIKE 'due-run-%'")
     cpu_a_mission=$(awk -v n=$((after - before)) -v m="$missions" 'BEGIN { printf "%.4f", n / 1e6 / m }')
     echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n="$cpu_a_mission" 'BEGIN { printf "%.2f", n }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms"
+    $after_plan
     end_cluster plan
     kill "$model_server_pid"
     wait "$model_server_pid" 2>/dev/null || true
@@ -178,6 +182,49 @@ if wanted latency; then
     q -F ' ' -c "SELECT mission_id, (extract(epoch FROM due_at) * 1000000)::bigint FROM due" >"$work/due"
     perl "$bench/first_requests.pl" "$model_url" "$work/due"
     end_cluster latency
+fi
+
+# ---------------------------------------------------------------- what missions read
+# with_inputs KIND INPUTS MISSIONS: sets $cpu_a_mission, in ms, and $unused, the inputs that were not used
+with_inputs() {
+    due=(-v kind="$1" -v inputs="$2" -v grant="$grant" -v sealed="$sealed" -f "$bench/inputs.sql")
+    after_plan=inputs_left_out
+    plan 0 64 "$3" "mana_ai.grant_private_key_file = '$work/run/grant.pem'" >/dev/null
+    due=(-f "$bench/due.sql")
+    after_plan=
+    [ "$unused" -eq 0 ] || { echo "inputs: $unused inputs were not used"; return 1; }
+}
+# Also takes the time of replay().
+inputs_left_out() {
+    unused=$(q -c "SELECT count(*) FROM mana_ai.runs, jsonb_array_elements(inputs) i WHERE NOT (i ->> 'used')::boolean")
+    replay_us=$(q -f "$bench/replay.sql")
+}
+if wanted inputs; then
+    echo; echo "inputs: encrypted records under a grant, each an insert and three updates; CPU of the worker, pairs in turn, medians"
+    as_tester "$work/bin/mana_client" keygen "$work/run/grant.pem"
+    made=$(as_tester "$work/bin/mana_client" grant "$work/run/grant.pem" any 2099-01-01T00:00:00Z notes:any userContext:any)
+    grant=$(perl -MJSON::PP -e 'print JSON::PP->new->encode(JSON::PP->new->decode($ARGV[0])->{grant})' "$made")
+    key=$(perl -MJSON::PP -e 'print JSON::PP->new->decode($ARGV[0])->{key}' "$made")
+    # A title's length and a short note's, in turn.
+    sealed=$(perl -e 'for (1 .. 40) { print "Notiz Nummer $_", $_ % 2 ? "" : " und noch einige Worte" x 20, "\n" }' |
+        "$work/bin/mana_client" seal "$key" | perl -MJSON::PP -e 'chomp(my @lines = <STDIN>); print JSON::PP->new->encode(\@lines)')
+    figures=(none one twenty profile profiles)
+    for name in "${figures[@]}"; do : >"$work/inputs.$name"; done
+    : >"$work/inputs.replay"
+    for _ in 1 2 3; do
+        with_inputs notes 0 1000; echo "$cpu_a_mission" >>"$work/inputs.none"
+        with_inputs notes 1 1000; echo "$cpu_a_mission" >>"$work/inputs.one"
+        with_inputs notes 20 1000; echo "$cpu_a_mission" >>"$work/inputs.twenty"
+        with_inputs profile 1 1000; echo "$cpu_a_mission" >>"$work/inputs.profile"
+        with_inputs profile 20 500; echo "$cpu_a_mission" >>"$work/inputs.profiles"
+        echo "$replay_us" >>"$work/inputs.replay"
+    done
+    for name in "${figures[@]}"; do eval "$name=$(median <"$work/inputs.$name")"; done
+    echo "inputs: ms CPU a mission: without $none, with 1 note $one, with 20 notes $twenty, with 1 profile $profile, with 20 profiles $profiles"
+    awk -v none="$none" -v one="$one" -v twenty="$twenty" -v profile="$profile" -v profiles="$profiles" -v replay="$(median <"$work/inputs.replay")" 'BEGIN {
+        printf "inputs: 20 notes add %.2f ms CPU to a run (%.2f times), the first note with its grant %.2f ms, each other %.0f us\n", twenty - none, twenty / none, one - none, (twenty - one) * 1000 / 19
+        printf "inputs: a record of 20 fields, 20 values opened: %.0f us CPU to read, open, render and record (of 20 against 1); replay() alone %.0f us elapsed\n", (profiles - profile) * 1000 / 19, replay
+    }'
 fi
 
 # ---------------------------------------------------------------- missions that wait for research
