@@ -109,7 +109,7 @@ std::optional<ReadInput> read_built_in(const Subject& subject, const core::Input
     if (module.may_be_encrypted && subject.grant &&
         !subject.grant->allows(reference.table, reference.id))
         return std::nullopt;
-    auto found = read_input_record(subject.user_id, module.app_id, reference.table, reference.id);
+    auto found = read_input_record(subject.user_id, module, reference.table, reference.id);
     if (!found)
         return std::nullopt;
     if (module.may_be_encrypted) {

@@ -1,6 +1,10 @@
 #include "mana_ai/extension/input_records.hpp"
 
+#include <span>
+#include <utility>
+
 #include "mana_ai/extension/record_reader.hpp"
+#include "mana_ai/pg/jsonb_value.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/transaction.hpp"
@@ -17,43 +21,52 @@ Datum text_datum(std::string_view value) {
     return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
 }
 
+// The fields of the list; nullopt if one is nested too deep.
+std::optional<core::Json> fields_of(const Jsonb* record, std::span<const std::string_view> names) {
+    const pg::JsonbFields fields = pg::guarded([record] { return pg::read_object(record); });
+    core::Json found = core::Json::object();
+    for (const std::string_view name : names) {
+        const pg::JsonbValueRef* value = pg::find_field(fields, name);
+        if (value == nullptr)
+            continue;
+        auto json = pg::to_json(*value);
+        if (!json)
+            return std::nullopt;
+        found.emplace(name, std::move(*json));
+    }
+    return found;
+}
+
 }  // namespace
 
-std::optional<InputRecord> read_input_record(const std::string& user_id, std::string_view app_id,
+std::optional<InputRecord> read_input_record(const std::string& user_id,
+                                             const core::InputModule& module,
                                              std::string_view table_name,
                                              std::string_view record_id) {
     const SyncTable table = attached_sync_table();
     RecordQuery& query = record_query(table);
     const pg::ScratchMemory scratch("mana_ai input record");
-    std::string text;
-    core::Instant newest_clock = core::kOlderThanEverything;
+    ReplayedRecord replayed;
     // Always rolled back: role and setting are so restored, whatever happens.
     const auto error = pg::in_subtransaction([&] {
         const pg::RoleScope as_owner(table.owner);
-        const char* found = pg::guarded([&]() -> const char* {
+        pg::guarded([&] {
             set_config_option("app.current_user_id", user_id.c_str(), PGC_USERSET, PGC_S_SESSION,
                               GUC_ACTION_LOCAL, true, 0, false);
-            const RecordAddress address{text_datum(user_id), text_datum(app_id),
+            const RecordAddress address{text_datum(user_id), text_datum(module.app_id),
                                         text_datum(table_name), text_datum(record_id)};
-            const ReplayedRecord replayed = replay_by_query(table, query, address);
-            if (replayed.record == nullptr)
-                return nullptr;
-            newest_clock = replayed.newest_clock;
-            return JsonbToCString(nullptr, &replayed.record->root,
-                                  static_cast<int>(VARSIZE(replayed.record)));
+            replayed = replay_by_query(table, query, address);
         });
-        if (found != nullptr)
-            text = found;
         return false;
     });
     if (error)
         throw *error;
-    if (text.empty())
+    if (replayed.record == nullptr)
         return std::nullopt;
-    auto record = core::parse_json(text);
+    auto record = fields_of(replayed.record, module.fields);
     if (!record)
         return std::nullopt;
-    return InputRecord{std::move(*record), newest_clock};
+    return InputRecord{std::move(*record), replayed.newest_clock};
 }
 
 }  // namespace mana_ai

@@ -135,8 +135,8 @@ void Reading::refuse_what_is_not_granted() {
 // What is wrong with one record must not take the others with it.
 void Reading::read_record(Input& input) {
     const auto error = pg::in_subtransaction([&] {
-        auto found = read_input_record(claimed_.user_id, input.module->app_id,
-                                       input.reference.table, input.reference.id);
+        auto found = read_input_record(claimed_.user_id, *input.module, input.reference.table,
+                                       input.reference.id);
         if (found) {
             input.record = std::move(found->record);
             if (found->newest_clock != core::kOlderThanEverything)

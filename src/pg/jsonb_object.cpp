@@ -16,6 +16,24 @@ bool needs_alignment(uint32_t type) {
     return type == JENTRY_ISNUMERIC || type == JENTRY_ISCONTAINER;
 }
 
+// Calls visit(i, entry) with every entry; an object has its keys first and then its values.
+template <class Visit>
+void visit_entries(const JsonbContainer* container, uint32_t count, const Visit& visit) {
+    const JEntry* entries = container->children;
+    const auto* base = reinterpret_cast<const char*>(container->children + size_t{count});
+    // Entries hold lengths, and every JB_OFFSET_STRIDE-th one the offset of its end.
+    uint32_t offset = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const JEntry entry = entries[i];
+        const uint32_t end =
+            JBE_HAS_OFF(entry) ? JBE_OFFLENFLD(entry) : offset + JBE_OFFLENFLD(entry);
+        const uint32_t type = entry & JENTRY_TYPEMASK;
+        const uint32_t start = needs_alignment(type) ? INTALIGN(offset) : offset;
+        visit(i, JsonbValueRef{type, end - start, base + start});
+        offset = end;
+    }
+}
+
 JsonbFields read_container(const JsonbContainer* container) {
     JsonbFields result;
     if ((container->header & JB_FOBJECT) == 0)
@@ -25,26 +43,14 @@ JsonbFields read_container(const JsonbContainer* container) {
         return result;
     result.count = count;
     result.fields = static_cast<JsonbFieldRef*>(palloc(sizeof(JsonbFieldRef) * count));
-    const JEntry* entries = container->children;
-    const auto* base = reinterpret_cast<const char*>(container->children + size_t{count} * 2);
-    // Entries hold lengths, and every JB_OFFSET_STRIDE-th one the offset of its end.
-    uint32_t offset = 0;
-    for (uint32_t i = 0; i < count * 2; i++) {
-        const JEntry entry = entries[i];
-        const uint32_t end =
-            JBE_HAS_OFF(entry) ? JBE_OFFLENFLD(entry) : offset + JBE_OFFLENFLD(entry);
+    visit_entries(container, count * 2, [&result, count](uint32_t i, const JsonbValueRef& entry) {
         if (i < count) {
-            result.fields[i].key = base + offset;
-            result.fields[i].key_size = end - offset;
+            result.fields[i].key = entry.bytes;
+            result.fields[i].key_size = entry.size;
         } else {
-            JsonbValueRef& value = result.fields[i - count].value;
-            value.type = entry & JENTRY_TYPEMASK;
-            const uint32_t start = needs_alignment(value.type) ? INTALIGN(offset) : offset;
-            value.bytes = base + start;
-            value.size = end - start;
+            result.fields[i - count].value = entry;
         }
-        offset = end;
-    }
+    });
     return result;
 }
 
@@ -64,6 +70,21 @@ JsonbFields read_object(const JsonbValueRef& value) {
     if (value.type != JENTRY_ISCONTAINER)
         return {};
     return read_container(reinterpret_cast<const JsonbContainer*>(value.bytes));
+}
+
+JsonbValues read_array(const JsonbValueRef& value) {
+    JsonbValues result;
+    if (value.type != JENTRY_ISCONTAINER)
+        return result;
+    const auto* container = reinterpret_cast<const JsonbContainer*>(value.bytes);
+    const uint32_t count = container->header & JB_CMASK;
+    if ((container->header & JB_FARRAY) == 0 || count == 0)
+        return result;
+    result.count = count;
+    result.values = static_cast<JsonbValueRef*>(palloc(sizeof(JsonbValueRef) * count));
+    visit_entries(container, count,
+                  [&result](uint32_t i, const JsonbValueRef& entry) { result.values[i] = entry; });
+    return result;
 }
 
 const JsonbValueRef* find_field(const JsonbFields& object, std::string_view name) {

@@ -8,20 +8,24 @@
 
 #include "mana_ai/core/json.hpp"
 #include "mana_ai/core/lww.hpp"
+#include "mana_ai/core/mission_input.hpp"
 
 namespace mana_ai {
 
 struct InputRecord {
-    core::Json record;  // an object; fields as the clients wrote them, encrypted ones too
-    // When a field was last written; core::kOlderThanEverything if no row tells.
+    // An object of the fields that the module renders, as the clients wrote them, encrypted ones
+    // too.
+    core::Json record;
+    // When any field of the record was last written; core::kOlderThanEverything if no row tells.
     core::Instant newest_clock = core::kOlderThanEverything;
 };
 
 // Last-writer-wins replay of one record in the current transaction, as the table's owner and with
 // app.current_user_id set to the user: policies decide, and besides only rows of this user count.
-// nullopt: there is none, it is deleted, or it is nested deeper than core::parse_json() takes.
+// nullopt: there is none, it is deleted, or such a field is nested deeper than pg::to_json() takes.
 // Throws PgError; nothing of the read remains then either, and the transaction can go on.
-std::optional<InputRecord> read_input_record(const std::string& user_id, std::string_view app_id,
+std::optional<InputRecord> read_input_record(const std::string& user_id,
+                                             const core::InputModule& module,
                                              std::string_view table_name,
                                              std::string_view record_id);
 

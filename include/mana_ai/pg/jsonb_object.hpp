@@ -1,4 +1,5 @@
-// The top level of a jsonb object: reading its fields and making a new object of borrowed ones.
+// One level of a jsonb object or array: reading its entries, and making a new object of borrowed
+// ones.
 //
 // Nested values are never parsed: they are copied as bytes, which the format allows because all
 // offsets inside a container are relative to its start. The functions may ereport(ERROR): call them
@@ -38,12 +39,20 @@ struct JsonbFields {
     uint32_t count = 0;
 };
 
+struct JsonbValues {
+    JsonbValueRef* values = nullptr;
+    uint32_t count = 0;
+};
+
 // <0, 0, >0 in jsonb's order of field names.
 int compare_field_names(std::string_view a, std::string_view b);
 
 // The fields of an object; none for any other value, or for nullptr.
 JsonbFields read_object(const Jsonb* value);
 JsonbFields read_object(const JsonbValueRef& value);
+
+// The elements of an array; none for any other value.
+JsonbValues read_array(const JsonbValueRef& value);
 
 const JsonbValueRef* find_field(const JsonbFields& object, std::string_view name);
 
