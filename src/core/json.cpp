@@ -123,12 +123,22 @@ const char* escape_of(char c, char (&buffer)[7]) noexcept {
     return buffer;
 }
 
+// Nearly all bytes of nearly all texts: what stands for itself inside a JSON string.
+bool is_plain(char c) noexcept {
+    return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
+}
+
 template <class Append>
 void quote(std::string_view text, Append append) {
     append("\"");
     std::size_t plain = 0;  // bytes that go out as they are
     char buffer[7];
     for (std::size_t i = 0; i < text.size();) {
+        if (is_plain(text[i])) {
+            ++plain;
+            ++i;
+            continue;
+        }
         const std::size_t length = utf8_sequence_length(text.substr(i));
         const char* instead = length == 0   ? kReplacement.data()
                               : length == 1 ? escape_of(text[i], buffer)
@@ -187,15 +197,20 @@ void remove_nul(Json& value) {
 std::string repair_utf8(std::string_view text) {
     std::string repaired;
     repaired.reserve(text.size());
-    while (!text.empty()) {
-        const std::size_t length = utf8_sequence_length(text);
+    std::size_t copied = 0;  // everything before it is in `repaired`, or dropped
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t length = utf8_sequence_length(text.substr(at));
+        if (length > 0 && text[at] != '\0') {
+            at += length;
+            continue;
+        }
+        repaired += text.substr(copied, at - copied);
         if (length == 0) {
             repaired += kReplacement;
-        } else if (text[0] != '\0') {
-            repaired += text.substr(0, length);
         }
-        text.remove_prefix(std::max<std::size_t>(length, 1));
+        copied = ++at;
     }
+    repaired += text.substr(copied);
     return repaired;
 }
 

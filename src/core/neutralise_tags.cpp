@@ -91,15 +91,26 @@ std::string neutralise_tags(std::string_view text) {
     const std::string valid = repair_utf8(text);
     std::string safe;
     safe.reserve(valid.size());
+    std::size_t copied = 0;  // everything before it is in `safe`, or dropped
     for (std::size_t at = 0; at < valid.size();) {
+        // Nearly all of nearly every text.
+        if (valid[at] >= 0x20 && valid[at] < 0x7F && valid[at] != '<') {
+            ++at;
+            continue;
+        }
         const auto [c, length] = code_point(valid, at);
-        if ((c == '<' || c == kFullWidthBracket) && names_a_tag(valid, at + length)) {
-            safe += kHarmlessBracket;
-        } else if (!is_dropped(c)) {
-            safe.append(valid, at, length);
+        const bool opens_a_tag =
+            (c == '<' || c == kFullWidthBracket) && names_a_tag(valid, at + length);
+        if (opens_a_tag || is_dropped(c)) {
+            safe.append(valid, copied, at - copied);
+            if (opens_a_tag) {
+                safe += kHarmlessBracket;
+            }
+            copied = at + length;
         }
         at += length;
     }
+    safe.append(valid, copied);
     return safe;
 }
 
