@@ -200,7 +200,7 @@ inputs_left_out() {
     replay_us=$(q -f "$bench/replay.sql")
 }
 if wanted inputs; then
-    echo; echo "inputs: encrypted records under a grant, each an insert and three updates; CPU of the worker, pairs in turn, medians"
+    echo; echo "inputs: encrypted records under a grant, each an insert and three updates; CPU of the worker, in turn, medians of 3"
     as_tester "$work/bin/mana_client" keygen "$work/run/grant.pem"
     made=$(as_tester "$work/bin/mana_client" grant "$work/run/grant.pem" any 2099-01-01T00:00:00Z notes:any userContext:any)
     grant=$(perl -MJSON::PP -e 'print JSON::PP->new->encode(JSON::PP->new->decode($ARGV[0])->{grant})' "$made")
@@ -223,7 +223,7 @@ if wanted inputs; then
     echo "inputs: ms CPU a mission: without $none, with 1 note $one, with 20 notes $twenty, with 1 profile $profile, with 20 profiles $profiles"
     awk -v none="$none" -v one="$one" -v twenty="$twenty" -v profile="$profile" -v profiles="$profiles" -v replay="$(median <"$work/inputs.replay")" 'BEGIN {
         printf "inputs: 20 notes add %.2f ms CPU to a run (%.2f times), the first note with its grant %.2f ms, each other %.0f us\n", twenty - none, twenty / none, one - none, (twenty - one) * 1000 / 19
-        printf "inputs: a record of 20 fields, 20 values opened: %.0f us CPU to read, open, render and record (of 20 against 1); replay() alone %.0f us elapsed\n", (profiles - profile) * 1000 / 19, replay
+        printf "inputs: a record of 20 fields, 20 values opened: %.0f us CPU to read, open, render, put on record and send in two requests (of 20 against 1); replay() alone %.0f us, from SQL\n", (profiles - profile) * 1000 / 19, replay
     }'
 fi
 

@@ -66,6 +66,9 @@ push_record('calendar', 'events', 'e1',
 push_record('journal', 'journalEntries', 'j1', { title => 'Montag', content => 'Gut geschlafen' });
 push_record('kontext', 'kontextDoc', 'k1', { content => 'Ich arbeite halbtags' });
 push_record('profile', 'userContext', 'p1', { about => 'Gärtnerin', interests => [ 'Rosen', 'Bienen' ] });
+push_record('profile', 'userContext', 'p2',
+    { about => { 'zwölf' => 12, 'viel' => 12345678901234567890123, 'teils' => [ -2.50, JSON::PP::true, JSON::PP::false, undef, [], {} ] },
+      interests => [ { 'Ort' => 'Köln' }, [ 'a', [ 'b', 'c' ] ], 8.25 ], routine => undef, unrendered => [ 1 .. 40 ] });
 push_record('notes', 'notes', 'n9', { title => 'Fremd', content => 'Notiz-einer-anderen-Nutzerin' }, user => 'user-2');
 push_mission($node, 'plain', inputs => [
     { module => 'goals',    table => 'companionGoals', id => 'g1' },
@@ -76,6 +79,7 @@ push_mission($node, 'plain', inputs => [
     { module => 'journal',  table => 'journalEntries', id => 'j1' },
     { module => 'kontext',  table => 'kontextDoc',     id => 'k1' },
     { module => 'profile',  table => 'userContext',    id => 'p1' },
+    { module => 'profile',  table => 'userContext',    id => 'p2' },
     { module => 'notes',    table => 'notes',          id => 'n9' },
     { module => 'nothing',  table => 'notes',          id => 'n1' },
     'no reference' ]);
@@ -84,11 +88,13 @@ my $prompt = newest_prompt();
 like($prompt, qr/\Q$_/, "the prompt has $_")
   for 'Mehr Wasser', 'Hafermilch', 'Belege ordnen', 'Zahnarzt', 'Bonn', 'Gut geschlafen', 'Ich arbeite halbtags',
   'Gärtnerin', 'Rosen';
+like($prompt, qr/\nÜber mich: teils: -2\.5, ja, nein, viel: 1\.2345678\d*e\+22, zwölf: 12\nInteressen: Ort: Köln; a; b, c, 8\.25\n/, 'values of every kind');
+unlike($prompt, qr/Tagesablauf|unrendered/, 'and only what is rendered');
 unlike($prompt, qr/x{500}/, 'a note is cut');
 unlike($prompt, qr/anderen-Nutzerin/, 'a record of another user is not read');
 is(inputs_of('plain'),
     'companionGoals:g1=used notes:n1=used tasks:t1=used tasks:missing=missing events:e1=used journalEntries:j1=used '
-      . 'kontextDoc:k1=used userContext:p1=used notes:n9=missing notes:n1=no-resolver',
+      . 'kontextDoc:k1=used userContext:p1=used userContext:p2=used notes:n9=missing notes:n1=no-resolver',
     'the run says what it was based on');
 like(last_run($node, 'plain')->{inputs}[1]{clock}, qr/^20\d\d-/, 'with the clock of the newest field');
 is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE inputs::text LIKE '%Hafermilch%'"), 0, 'and without content');
