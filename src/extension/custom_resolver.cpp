@@ -32,15 +32,19 @@ constexpr int kRepeatMs = 100;
 constexpr int kLastRepeat = 50;
 
 // What has come in since the present call began.
-volatile sig_atomic_t times_up = 0;  // how often the timer has gone off
+volatile sig_atomic_t times_up = 0;   // how often the timer has gone off
+volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered, and to no effect
 volatile sig_atomic_t cancels = 0;   // of operators
 
 extern "C" {
 // Ends the function as a cancel does. A function that catches every cancel takes the process with
 // it: better than one that neither works nor shuts down.
 static void on_timeout(void) {
+    // A cancel that still waits was not swallowed: the function is in code that cannot be ended.
+    if (times_up > 0 && !QueryCancelPending)
+        swallowed = swallowed + 1;
     times_up = times_up + 1;
-    if (times_up > kLastRepeat)
+    if (swallowed > kLastRepeat)
         ProcDiePending = true;
     InterruptPending = true;
     QueryCancelPending = true;
@@ -48,7 +52,9 @@ static void on_timeout(void) {
 }
 
 static void on_sigint(SIGNAL_ARGS) {
-    cancels = cancels + 1;
+    // PostgreSQL's lock timeout comes as this signal, too; it is the function's own affair.
+    if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+        cancels = cancels + 1;
     StatementCancelHandler(postgres_signal_arg);
 }
 }
@@ -59,6 +65,7 @@ class CallWatch {
  public:
     explicit CallWatch(int64_t limit_us) {
         times_up = 0;
+        swallowed = 0;
         cancels = 0;
         pg::guarded([limit_us] {
             static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
@@ -95,7 +102,10 @@ void set_for_call(const char* name, const char* value) {
 // says to the log may quote users.
 void prepare_session(const char* user_id) {
     set_for_call("app.current_user_id", user_id);
+    set_for_call("app.current_user_space_ids", "");
     set_for_call("search_path", "pg_catalog, pg_temp");
+    // The call's own limit counts, also while it waits for a lock.
+    set_for_call("lock_timeout", "0");
     set_for_call("log_min_messages", "fatal");
     set_for_call("enable_seqscan", "on");
     set_for_call("enable_hashjoin", "on");

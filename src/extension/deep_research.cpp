@@ -2,6 +2,7 @@
 
 #include "mana_ai/core/gates.hpp"
 #include "mana_ai/core/web_research.hpp"
+#include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/durable_step.hpp"
 #include "mana_ai/extension/research_call.hpp"
 #include "mana_ai/extension/research_jobs.hpp"
@@ -23,9 +24,9 @@ void log_research(const ClaimedMission& claimed, const std::string& what) {
 }
 
 net::Task<void> give_up(RunServices& services, const ClaimedMission& claimed,
-                        const std::string& task_id) {
+                        const std::string& task_id, const std::string& run_id) {
     DatabaseJobs::Work record = [&] {
-        give_up_research(claimed.user_id, claimed.mission_id, task_id);
+        give_up_research(claimed.user_id, claimed.mission_id, task_id, run_id);
     };
     co_await write_until_done(services, claimed, std::move(record));
     log_research(claimed, "given up");
@@ -52,7 +53,7 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
         task = core::parse_submission(response.status, response.body);
     if (!task) {
         const std::string no_task;
-        co_await give_up(services, claimed, no_task);
+        co_await give_up(services, claimed, no_task, claimed.run_id);
         co_return false;
     }
     bool stored = false;
@@ -129,7 +130,8 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
         outcome.wait = true;
         co_return outcome;
     }
-    co_await give_up(services, claimed, job.task_id);
+    const std::string any_run;
+    co_await give_up(services, claimed, job.task_id, any_run);
     outcome.web_instead = true;
     co_return outcome;
 }
@@ -160,7 +162,8 @@ net::Task<ResearchOutcome> deep_research(RunServices& services, const ClaimedMis
     if (!pg::settings::deep_research_enabled() || !core::wants_deep_research(mission))
         co_return outcome;
     outcome.web_instead = true;
-    const std::string query = core::research_query(mission);
+    std::string query = core::research_query(mission);
+    const core::WipeAtEnd wipe_query(query);
     situation.gates_open = !claimed.research_spent && !query.empty();
     if (core::next_research_step(situation) != core::ResearchStep::Submit)
         co_return outcome;

@@ -14,14 +14,14 @@ namespace mana_ai {
 void GrantKey::load() {
     const std::string path = pg::settings::grant_private_key_file();
     std::string state = "not configured";
-    std::optional<crypto::PrivateKey> key;
+    std::shared_ptr<const crypto::PrivateKey> key;
     if (!path.empty()) {
         // Before the file is read: what the key passes through on its way is to be covered as well.
         (void)prctl(PR_SET_DUMPABLE, 0);
         try {
             auto loaded = crypto::PrivateKey::load(path, geteuid());
             if (auto* read = std::get_if<crypto::PrivateKey>(&loaded)) {
-                key = std::move(*read);
+                key = std::make_shared<const crypto::PrivateKey>(std::move(*read));
                 state = "loaded";
             } else {
                 state = "the file " + std::string(std::get<crypto::PrivateKeyError>(loaded).reason);

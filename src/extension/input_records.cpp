@@ -53,6 +53,8 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
         pg::guarded([&] {
             set_config_option("app.current_user_id", user_id.c_str(), PGC_USERSET, PGC_S_SESSION,
                               GUC_ACTION_LOCAL, true, 0, false);
+            set_config_option("app.current_user_space_ids", "", PGC_USERSET, PGC_S_SESSION,
+                              GUC_ACTION_LOCAL, true, 0, false);
             const RecordAddress address{text_datum(user_id), text_datum(module.app_id),
                                         text_datum(table_name), text_datum(record_id)};
             replayed = replay_by_query(table, query, address);

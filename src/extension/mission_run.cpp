@@ -54,8 +54,10 @@ std::string without_key(std::string message, const std::string& authorization) {
     if (space == std::string::npos)
         return message;
     const std::string_view key = std::string_view(authorization).substr(space + 1);
-    for (size_t at = message.find(key); at != std::string::npos; at = message.find(key))
-        message.replace(at, key.size(), "[key]");
+    constexpr std::string_view kInstead = "[key]";
+    for (size_t at = message.find(key); at != std::string::npos;
+         at = message.find(key, at + kInstead.size()))
+        message.replace(at, key.size(), kInstead);
     return message;
 }
 

@@ -19,6 +19,7 @@ namespace mana_ai {
 
 namespace {
 
+constexpr core::Instant kClaimIsFresh = core::kMicrosPerSecond / 20;
 constexpr char kBudgetReached[] = "Das Tagesbudget des Agenten ist aufgebraucht.";
 
 core::ProviderError transport_error(const net::HttpResponse& response) {
@@ -181,9 +182,16 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                                        core::PlannerLoop& planner,
                                                        RunEvents& events) {
     const std::string model = pg::settings::planner_model();
-    // What the claim read is younger than what an earlier run of the agent has left behind.
-    if (claimed.agent && claimed.agent->max_tokens_per_day)
-        services.agent_tokens[{claimed.user_id, claimed.agent->id}] = claimed.agent_tokens_24h;
+    if (claimed.agent && claimed.agent->max_tokens_per_day) {
+        // What the claim read is younger than what an earlier run has left behind, but between the
+        // claim and here lie inputs and research, and other runs of the agent.
+        int64_t used = claimed.agent_tokens_24h;
+        if (pg::now() - claimed.started_at > kClaimIsFresh) {
+            DatabaseJobs::Work sum = [&] { used = agent_tokens_now(claimed); };
+            co_await write_until_done(services, claimed, std::move(sum));
+        }
+        services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+    }
     size_t counted_calls = 0;
     while (!planner.finished()) {
         if (claimed.agent &&

@@ -130,12 +130,14 @@ UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
 }  // namespace
 
 bool give_up_research(const std::string& user_id, const std::string& mission_id,
-                      const std::string& task_id) {
+                      const std::string& task_id, const std::string& run_id) {
     lock_schedule_row(user_id, mission_id);
     static pg::Statement delete_job(R"sql(
 DELETE FROM mana_ai.mission_research_jobs
- WHERE user_id = $1 AND mission_id = $2 AND task_id IS NOT DISTINCT FROM nullif($3, ''))sql");
-    if (delete_job.execute({view(user_id), view(mission_id), view(task_id)}).processed == 0)
+ WHERE user_id = $1 AND mission_id = $2 AND task_id IS NOT DISTINCT FROM nullif($3, '')
+   AND ($4 = '' OR run_id::text = $4))sql");
+    if (delete_job.execute({view(user_id), view(mission_id), view(task_id), view(run_id)})
+            .processed == 0)
         return false;
     static pg::Statement remember(R"sql(
 UPDATE mana_ai.mission_schedule SET research_spent = true WHERE user_id = $1 AND mission_id = $2)sql");

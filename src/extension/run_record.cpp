@@ -43,6 +43,10 @@ UPDATE mana_ai.runs
                         int64_t{rounds}, usage.prompt, usage.completion, usage.total});
     if (!claimed.agent || !claimed.agent->max_tokens_per_day)
         return 0;
+    return agent_tokens_now(claimed);
+}
+
+int64_t agent_tokens_now(const ClaimedMission& claimed) {
     static pg::Statement sum_usage(R"sql(
 SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
  WHERE user_id = $1 AND agent_id = $2 AND ts > now() - interval '24 hours')sql");

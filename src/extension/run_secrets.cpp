@@ -22,13 +22,16 @@ bool grant_may_open(const core::Mission& mission, std::string_view mission_id, c
 }
 
 RunSecrets::RunSecrets(const core::Mission& mission, std::string_view mission_id,
-                       const crypto::PrivateKey* private_key, core::Instant now)
-    : mission_(mission), mission_id_(mission_id), private_key_(private_key), now_(now) {
+                       std::shared_ptr<const crypto::PrivateKey> private_key, core::Instant now)
+    : mission_(mission),
+      mission_id_(mission_id),
+      private_key_(std::move(private_key)),
+      now_(now) {
     if (mission.grant.is_null()) {
         failure_ = kNoGrant;
         return;
     }
-    if (private_key == nullptr) {
+    if (private_key_ == nullptr) {
         failure_ = crypto::to_string(crypto::GrantFailure::kNotConfigured);
         return;
     }
@@ -44,7 +47,7 @@ const crypto::Grant* RunSecrets::grant() const noexcept {
 }
 
 void RunSecrets::unwrap() {
-    auto opened = crypto::open_grant(mission_.grant, private_key_, mission_id_, now_);
+    auto opened = crypto::open_grant(mission_.grant, private_key_.get(), mission_id_, now_);
     if (const auto* failure = std::get_if<crypto::GrantFailure>(&opened))
         failure_ = crypto::to_string(*failure);
     else
@@ -71,6 +74,7 @@ std::string_view RunSecrets::open(std::string& text) {
 
 void RunSecrets::wipe() noexcept {
     opened_.reset();
+    private_key_.reset();
     if (failure_.empty())
         failure_ = kNoGrant;
 }

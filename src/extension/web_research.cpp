@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "mana_ai/core/web_research.hpp"
+#include "mana_ai/core/wipe.hpp"
 #include "mana_ai/extension/research_call.hpp"
 #include "mana_ai/pg/settings.hpp"
 
@@ -35,6 +36,7 @@ net::Task<std::optional<std::string>> ask(RunServices& services, const ClaimedMi
 net::Task<std::optional<core::ResolvedInput>> research_web(RunServices& services,
                                                            const ClaimedMission& claimed,
                                                            std::string query) {
+    const core::WipeAtEnd wipe_query(query);
     if (query.empty())
         co_return std::nullopt;
     ResearchCall discover{pg::settings::api_url() + core::kDiscoverPath,

@@ -2,7 +2,7 @@
 // (docs/contract/inputs.md, Mission key grant; docs/security.md).
 #pragma once
 
-#include <optional>
+#include <memory>
 #include <string>
 
 #include "mana_ai/crypto/private_key.hpp"
@@ -17,8 +17,9 @@ class GrantKey {
     // process leaves no core file and nobody may attach to it.
     void load();
 
-    // Null: no file is configured, or it cannot be used.
-    const crypto::PrivateKey* get() const noexcept { return key_ ? &*key_ : nullptr; }
+    // Null: no file is configured, or it cannot be used. Shared, since a reload may replace the key
+    // while a run still needs it.
+    std::shared_ptr<const crypto::PrivateKey> get() const noexcept { return key_; }
 
     // "not configured", "loaded", or why the file cannot be used; for status().
     const std::string& state() const noexcept { return state_; }
@@ -27,7 +28,7 @@ class GrantKey {
     std::string digest() const { return key_ ? key_->public_digest() : std::string(); }
 
  private:
-    std::optional<crypto::PrivateKey> key_;
+    std::shared_ptr<const crypto::PrivateKey> key_;
     std::string state_ = "not configured";
 };
 

@@ -63,10 +63,10 @@ void note_poll(const std::string& user_id, const std::string& mission_id,
 void count_completed_research();
 
 // Deletes the job and remembers in the schedule that no more research is to be ordered before the
-// next iteration; a mission that waits for it is due now. An intent has no task id. False = there
-// was no such job.
+// next iteration; a mission that waits for it is due now. An intent has no task id; with a run_id
+// only that run's intent counts. False = there was no such job.
 bool give_up_research(const std::string& user_id, const std::string& mission_id,
-                      const std::string& task_id);
+                      const std::string& task_id, const std::string& run_id = {});
 
 // ---------------------------------------------------------------- polls
 

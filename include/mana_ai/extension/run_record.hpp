@@ -14,6 +14,9 @@ namespace mana_ai {
 // the agent's last 24 hours, this reply included; 0 when the agent has no cap.
 int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds);
 
+// The tokens of the agent's last 24 hours. Only for missions that have an agent.
+int64_t agent_tokens_now(const ClaimedMission& claimed);
+
 // Whether the mission is another one than the run has read. Locks the snapshot, so that a change
 // that is not yet committed is waited for; call before hold_lease(), as all lock in this order.
 bool mission_has_changed(const ClaimedMission& claimed);

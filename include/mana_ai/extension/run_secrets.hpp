@@ -1,6 +1,7 @@
 // What one run may decrypt (docs/contract/inputs.md, Mission key grant).
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -19,9 +20,9 @@ bool grant_may_open(const core::Mission& mission, std::string_view mission_id, c
 // with this object.
 class RunSecrets {
  public:
-    // `private_key` may be null and, like the mission, outlives this object.
+    // `private_key` may be null; the mission outlives this object.
     RunSecrets(const core::Mission& mission, std::string_view mission_id,
-               const crypto::PrivateKey* private_key, core::Instant now);
+               std::shared_ptr<const crypto::PrivateKey> private_key, core::Instant now);
 
     // The grant as far as it can be read without its key; null: failure() says why.
     const crypto::Grant* grant() const noexcept;
@@ -46,7 +47,7 @@ class RunSecrets {
 
     const core::Mission& mission_;
     std::string mission_id_;
-    const crypto::PrivateKey* private_key_;
+    std::shared_ptr<const crypto::PrivateKey> private_key_;
     core::Instant now_;
     std::optional<crypto::Grant> parsed_;
     std::optional<crypto::OpenedGrant> opened_;

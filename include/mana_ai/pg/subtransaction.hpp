@@ -44,6 +44,10 @@ std::optional<PgError> in_subtransaction(F&& f) {
         if (error.is_interrupt())
             throw;
         return error;
+    } catch (...) {
+        guarded([] { RollbackAndReleaseCurrentSubTransaction(); });
+        back();
+        throw;
     }
 }
 
