@@ -1,10 +1,8 @@
 #include "http_listener.hpp"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -12,18 +10,18 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
+
+#include "listening_socket.hpp"
 
 namespace mana_ai::net::detail {
 
 namespace {
 
 constexpr int64_t kSweepUs = 500'000;
-constexpr int kBacklog = 512;
 
 constexpr std::array<std::string_view, 7> kMethods = {"GET",    "HEAD",    "POST", "PUT",
                                                       "DELETE", "OPTIONS", "PATCH"};
@@ -36,91 +34,6 @@ std::string lower_case(std::string_view text) {
         c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     }
     return result;
-}
-
-[[noreturn]] void fail(const char* what) {
-    throw std::system_error(errno, std::generic_category(), what);
-}
-
-// The socket, closed unless it is released.
-class Socket {
- public:
-    explicit Socket(int fd) noexcept : fd_(fd) {}
-    ~Socket() {
-        if (fd_ >= 0) {
-            ::close(fd_);
-        }
-    }
-    Socket(const Socket&) = delete;
-    Socket& operator=(const Socket&) = delete;
-    int get() const noexcept { return fd_; }
-    int release() noexcept { return std::exchange(fd_, -1); }
-
- private:
-    int fd_;
-};
-
-struct Address {
-    sockaddr_storage storage{};
-    socklen_t size = 0;
-};
-
-Address parse_address(const std::string& listen) {
-    Address address;
-    const size_t colon = listen.rfind(':');
-    uint16_t port = 0;
-    const char* const end = listen.data() + listen.size();
-    if (colon == listen.npos || std::from_chars(listen.data() + colon + 1, end, port).ptr != end) {
-        throw std::invalid_argument("not an address with a port");
-    }
-    std::string host = listen.substr(0, colon);
-    if (host.size() >= 2 && host.front() == '[' && host.back() == ']') {
-        auto* v6 = reinterpret_cast<sockaddr_in6*>(&address.storage);
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        address.size = sizeof(*v6);
-        host = host.substr(1, host.size() - 2);
-        if (::inet_pton(AF_INET6, host.c_str(), &v6->sin6_addr) == 1) {
-            return address;
-        }
-    } else {
-        auto* v4 = reinterpret_cast<sockaddr_in*>(&address.storage);
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        address.size = sizeof(*v4);
-        if (::inet_pton(AF_INET, host.c_str(), &v4->sin_addr) == 1) {
-            return address;
-        }
-    }
-    throw std::invalid_argument("not an address with a port");
-}
-
-// A restarted server must have its port back although connections of the former one linger.
-int listening_socket(const std::string& listen, int& port) {
-    const Address address = parse_address(listen);
-    const auto* const name = reinterpret_cast<const sockaddr*>(&address.storage);
-    Socket socket(
-        ::socket(address.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    const int on = 1;
-    if (socket.get() < 0 ||
-        ::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-        (address.storage.ss_family == AF_INET6 &&
-         ::setsockopt(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof(on)) != 0)) {
-        fail("could not create a socket");
-    }
-    if (::bind(socket.get(), name, address.size) != 0 || ::listen(socket.get(), kBacklog) != 0) {
-        fail("could not listen");
-    }
-    Address bound;
-    bound.size = sizeof(bound.storage);
-    if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound.storage), &bound.size) !=
-        0) {
-        fail("could not listen");
-    }
-    port = ntohs(bound.storage.ss_family == AF_INET6
-                     ? reinterpret_cast<const sockaddr_in6*>(&bound.storage)->sin6_port
-                     : reinterpret_cast<const sockaddr_in*>(&bound.storage)->sin_port);
-    return socket.release();
 }
 
 }  // namespace
@@ -264,7 +177,8 @@ HttpListener::HttpListener(EventLoop& loop, HttpServerOptions options)
       options_(std::move(options)),
       run_timer_(loop, [this] { run(); }),
       sweep_timer_(loop, [this] { sweep(); }) {
-    Socket socket(listening_socket(options_.listen, port_));
+    ListeningSocket socket(options_.listen);
+    port_ = socket.port();
     MHD_set_panic_func(&Callbacks::on_panic, nullptr);
     daemon_ = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &Callbacks::on_access, this,
@@ -281,8 +195,7 @@ HttpListener::HttpListener(EventLoop& loop, HttpServerOptions options)
             MHD_stop_daemon(daemon_);
             (void)socket.release();
         }
-        errno = ENOMEM;
-        fail("could not start the HTTP server");
+        throw std::system_error(ENOMEM, std::generic_category(), "could not start the HTTP server");
     }
     (void)socket.release();  // MHD_stop_daemon closes it
     epoll_fd_ = info->epoll_fd;
