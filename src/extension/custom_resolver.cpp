@@ -34,7 +34,7 @@ constexpr int kLastRepeat = 50;
 // What has come in since the present call began.
 volatile sig_atomic_t times_up = 0;   // how often the timer has gone off
 volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered, and to no effect
-volatile sig_atomic_t cancels = 0;   // of operators
+volatile sig_atomic_t cancels = 0;    // of operators
 
 extern "C" {
 // Ends the function as a cancel does. A function that catches every cancel takes the process with
@@ -227,7 +227,7 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
     if (cancels > 0 || termination_requested())
         throw pg::make_error(ERRCODE_QUERY_CANCELED, "canceling a resolver due to user request");
     if (times_up > 0)
-        return ResolverFailure{"timeout"};
+        return ResolverFailure{kResolverTimeout};
     if (error)
         return ResolverFailure{error->sqlstate_text()};
     if (is_gone)

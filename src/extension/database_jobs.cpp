@@ -58,12 +58,18 @@ void DatabaseJobs::run_alone(Job& job) {
 void DatabaseJobs::flush() {
     if (queue_.empty())
         return;
+    if (queue_.front()->sharing_ == Sharing::Alone) {
+        run_alone(*queue_.front());
+        return;
+    }
     const auto started = std::chrono::steady_clock::now();
     std::vector<Job*> batch;
     bool failed = false;
     try {
         pg::Transaction transaction(kActivity);
         for (Job* job : queue_) {
+            if (job->sharing_ == Sharing::Alone)
+                break;
             batch.push_back(job);
             job->work_();
             if (batch.size() >= kMaxBatch ||

@@ -47,7 +47,7 @@ bool may_pass(const std::exception_ptr& failure) {
 }  // namespace
 
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
-                                 DatabaseJobs::Work work) {
+                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing) {
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
@@ -55,7 +55,7 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
     for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
         std::exception_ptr failure;
         try {
-            DatabaseJobs::Job job(services.jobs, work);
+            DatabaseJobs::Job job(services.jobs, work, sharing);
             co_await job;
         } catch (...) {
             failure = std::current_exception();

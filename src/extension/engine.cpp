@@ -42,7 +42,9 @@ constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
-    return kResearch +
+    // Inputs of this run, and resolvers of others that hold it up.
+    constexpr core::Instant kReading = 5 * core::kMicrosPerMinute;
+    return kResearch + kReading +
            (kPlannerRounds + 1) * kCallsPerRound *
                (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
            core::kMicrosPerMinute;
@@ -76,7 +78,7 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       tracer_(loop_),
-      services_{loop_, nullptr, jobs_, catalog_, grant_key_, tracer_, {}, {}},
+      services_{loop_, nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_, {}, {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {

@@ -112,6 +112,7 @@ std::optional<ReadInput> read_built_in(const Subject& subject, const core::Input
     auto found = read_input_record(subject.user_id, module, reference.table, reference.id);
     if (!found)
         return std::nullopt;
+    std::string version = content_version(found->record);
     if (module.may_be_encrypted) {
         const auto ciphertexts = core::ciphertexts_in(found->record, module);
         if (!ciphertexts.empty() && !subject.grant)
@@ -119,10 +120,7 @@ std::optional<ReadInput> read_built_in(const Subject& subject, const core::Input
         for (std::string* text : ciphertexts)
             *text = kPlaceholder;
     }
-    return ReadInput{core::render_input(reference, module, found->record),
-                     found->newest_clock == core::kOlderThanEverything
-                         ? std::string("undated")
-                         : std::to_string(found->newest_clock)};
+    return ReadInput{core::render_input(reference, module, found->record), std::move(version)};
 }
 
 std::optional<ReadInput> read_by_resolver(const Subject& subject,

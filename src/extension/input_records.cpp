@@ -3,6 +3,7 @@
 #include <span>
 #include <utility>
 
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/record_reader.hpp"
 #include "mana_ai/pg/jsonb_value.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
@@ -69,6 +70,10 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
     if (!record)
         return std::nullopt;
     return InputRecord{std::move(*record), replayed.newest_clock};
+}
+
+std::string content_version(const core::Json& record) {
+    return crypto::sha256_hex(core::dump_json(record));
 }
 
 }  // namespace mana_ai

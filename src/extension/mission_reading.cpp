@@ -1,5 +1,4 @@
 #include "mana_ai/extension/mission_reading.hpp"
-#include "mana_ai/crypto/digest.hpp"
 
 #include <algorithm>
 #include <exception>
@@ -14,6 +13,7 @@
 #include "mana_ai/extension/run_secrets.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -21,8 +21,9 @@ namespace mana_ai {
 
 namespace {
 
-// Records per transaction: none of ours is to last long.
+// Records per transaction, and its time: none of ours is to last long.
 constexpr size_t kReadBatch = 20;
+constexpr core::Instant kReadTime = 15'000;
 
 constexpr char kMissionTable[] = "aiMissions";
 constexpr char kNotAllowed[] = "record-not-in-grant-allowlist";
@@ -36,7 +37,8 @@ struct Input {
     std::string version;
     std::optional<core::ResolvedInput> rendered;
     bool was_decrypted = false;
-    std::string left_out;  // why; empty = it is used
+    bool is_refused = false;  // by the grant's list
+    std::string left_out;     // why; empty = it is used
 };
 
 class Reading {
@@ -45,7 +47,8 @@ class Reading {
         : services_(services),
           claimed_(claimed),
           read_(read),
-          secrets_(claimed.mission, claimed.mission_id, services.grant_key.get(), pg::now()) {
+          secrets_(claimed.mission, claimed.mission_id, services.grant_key.get(), pg::now()),
+          resolver_budget_(services.resolver_patience) {
         for (core::InputReference& reference : core::input_references(claimed.mission.inputs)) {
             Input input;
             input.module = core::built_in_module(reference.module);
@@ -69,6 +72,7 @@ class Reading {
     void read_record(Input& input);
     net::Task<void> fetch();
     net::Task<void> resolve(Input& input);
+    bool ask_resolver(Input& input);
     void open_and_render(Input& input);
     net::Task<void> put_on_record();
     core::Json references() const;
@@ -78,6 +82,7 @@ class Reading {
     const ClaimedMission& claimed_;
     ReadMission& read_;
     RunSecrets secrets_;
+    ResolverBudget resolver_budget_;
     std::vector<Input> inputs_;
     std::vector<DecryptRecord> audit_;
 };
@@ -127,6 +132,7 @@ void Reading::refuse_what_is_not_granted() {
         const auto& [module, table, id] = input.reference;
         if (input.module == nullptr || !input.module->may_be_encrypted || grant->allows(table, id))
             continue;
+        input.is_refused = true;
         input.left_out = kNotAllowed;
         audit_.push_back({table, id, DecryptStatus::ScopeViolation, kNotAllowed});
     }
@@ -134,6 +140,9 @@ void Reading::refuse_what_is_not_granted() {
 
 // What is wrong with one record must not take the others with it.
 void Reading::read_record(Input& input) {
+    core::wipe(input.record);
+    input.clock.reset();
+    input.left_out.clear();
     const auto error = pg::in_subtransaction([&] {
         auto found = read_input_record(claimed_.user_id, *input.module, input.reference.table,
                                        input.reference.id);
@@ -149,14 +158,15 @@ void Reading::read_record(Input& input) {
 }
 
 net::Task<void> Reading::fetch() {
-    for (size_t begin = 0; begin < inputs_.size(); begin += kReadBatch) {
-        const size_t end = std::min(begin + kReadBatch, inputs_.size());
-        DatabaseJobs::Work work = [this, begin, end] {
-            for (size_t i = begin; i < end; i++) {
-                Input& input = inputs_[i];
-                if (input.module == nullptr || !input.left_out.empty())
-                    continue;
-                read_record(input);
+    for (size_t end = 0; end < inputs_.size();) {
+        DatabaseJobs::Work work = [this, begin = end, &end] {
+            const core::Instant started = pg::now();
+            for (end = begin; end < inputs_.size() && end - begin < kReadBatch; end++) {
+                if (end > begin && pg::now() - started > kReadTime)
+                    break;
+                Input& input = inputs_[end];
+                if (input.module != nullptr && !input.is_refused)
+                    read_record(input);
             }
         };
         co_await write_until_done(services_, claimed_, std::move(work));
@@ -167,30 +177,47 @@ net::Task<void> Reading::fetch() {
 }
 
 net::Task<void> Reading::resolve(Input& input) {
-    DatabaseJobs::Work work = [this, &input] {
-        input.rendered.reset();
-        input.left_out = "no-resolver";
-        const auto& [module, table, id] = input.reference;
-        const auto resolver = find_resolver(module);
-        if (!resolver)
-            return;
-        const auto output = call_resolver(*resolver, claimed_.user_id, module, table, id);
-        if (const auto* failure = std::get_if<ResolverFailure>(&output)) {
-            input.left_out = "resolver-failed";
-            count_resolver_failure(module, failure->reason);
-            return;
-        }
-        const auto& json = std::get<core::Json>(output);
-        input.left_out = json.is_null() ? "missing" : "resolver-failed";
-        input.rendered = core::input_from_resolver(input.reference, json);
-        if (input.rendered) {
-            input.left_out.clear();
-            input.version = crypto::sha256_hex(core::dump_json(json));
-        } else if (!json.is_null()) {
-            count_resolver_failure(module, "invalid output");
-        }
+    const std::string& module = input.reference.module;
+    if (const char* refusal = resolver_budget_.refusal(module, pg::now())) {
+        input.left_out = refusal;
+        co_return;
+    }
+    bool timed_out = false;
+    core::Instant took = 0;
+    DatabaseJobs::Work work = [this, &input, &timed_out, &took] {
+        const core::Instant started = pg::now();
+        timed_out = !ask_resolver(input);
+        took = pg::now() - started;
     };
-    co_await write_until_done(services_, claimed_, std::move(work));
+    // Its transaction is its own: locks of other steps must not last as long as the function does.
+    co_await write_until_done(services_, claimed_, std::move(work), DatabaseJobs::Sharing::Alone);
+    resolver_budget_.spend(module, took, timed_out, pg::now());
+}
+
+// False: the resolver has not answered in time.
+bool Reading::ask_resolver(Input& input) {
+    input.rendered.reset();
+    input.left_out = "no-resolver";
+    const auto& [module, table, id] = input.reference;
+    const auto resolver = find_resolver(module);
+    if (!resolver)
+        return true;
+    const auto output = call_resolver(*resolver, claimed_.user_id, module, table, id);
+    if (const auto* failure = std::get_if<ResolverFailure>(&output)) {
+        input.left_out = "resolver-failed";
+        count_resolver_failure(module, failure->reason);
+        return failure->reason != kResolverTimeout;
+    }
+    const auto& json = std::get<core::Json>(output);
+    input.left_out = json.is_null() ? "missing" : "resolver-failed";
+    input.rendered = core::input_from_resolver(input.reference, json);
+    if (input.rendered) {
+        input.left_out.clear();
+        input.version = content_version(json);
+    } else if (!json.is_null()) {
+        count_resolver_failure(module, "invalid output");
+    }
+    return true;
 }
 
 void Reading::open_and_render(Input& input) {
@@ -201,6 +228,8 @@ void Reading::open_and_render(Input& input) {
         return;
     }
     const auto& [module, table, id] = input.reference;
+    if (pg::settings::skip_unchanged())
+        input.version = content_version(input.record);
     if (input.module->may_be_encrypted) {
         for (std::string* text : core::ciphertexts_in(input.record, *input.module)) {
             const std::string_view failure = secrets_.open(*text);
@@ -217,7 +246,6 @@ void Reading::open_and_render(Input& input) {
         if (input.was_decrypted)
             audit_.push_back({table, id, DecryptStatus::Ok, ""});
     }
-    input.version = input.clock ? std::to_string(*input.clock) : std::string("undated");
     input.rendered = core::render_input(input.reference, *input.module, input.record);
     core::wipe(input.record);
 }

@@ -23,10 +23,7 @@ bool grant_may_open(const core::Mission& mission, std::string_view mission_id, c
 
 RunSecrets::RunSecrets(const core::Mission& mission, std::string_view mission_id,
                        std::shared_ptr<const crypto::PrivateKey> private_key, core::Instant now)
-    : mission_(mission),
-      mission_id_(mission_id),
-      private_key_(std::move(private_key)),
-      now_(now) {
+    : mission_(mission), mission_id_(mission_id), private_key_(std::move(private_key)), now_(now) {
     if (mission.grant.is_null()) {
         failure_ = kNoGrant;
         return;

@@ -102,6 +102,9 @@ is_put_off('nothing has changed');
 is_put_off('still nothing');
 push_change($node, app => 'notes', table => 'notes', id => 'n1', data => { content => 'Neu' }, stamps => { content => iso($clock++) });
 runs_again('an input has changed');
+# Written on a device that was offline: newer than what was there, older than the record's newest field.
+push_change($node, app => 'notes', table => 'notes', id => 'n1', data => { title => 'Später angekommen' }, stamps => { title => iso(-100) });
+runs_again('an older edit of an input has come in');
 value($node, "UPDATE public.weather SET said = 'Sonne'");
 runs_again('a resolver says something else');
 push_change($node, id => 'm1', data => { objective => 'Ein anderes Ziel' }, stamps => { objective => iso($clock++) });
@@ -130,6 +133,24 @@ value($node, "UPDATE mana_ai.mission_schedule SET due_at = now(), wake_at = now(
 is(run_tick($node)->{plans_written_back}, 1, 'and never put off');
 
 settings($node, 'mana_ai.skip_unchanged' => 'off');
+
+# A resolver that waits for a lock ends by its own limit; nobody else's run is canceled, and a module that is
+# slow is not asked again and again.
+$node->safe_psql('mana_sync', "SELECT mana_ai.register_resolver('slow', 'public.slow(text, jsonb)')");
+my $locker = background($node, 'BEGIN; LOCK TABLE public.weather; SELECT pg_sleep(30)');
+wait_for($node, 'the table is locked', 5, "SELECT count(*) FROM pg_locks WHERE relation = 'public.weather'::regclass AND mode = 'AccessExclusiveLock' AND granted", 1);
+$model->control({ latency_ms => 1500 });
+push_mission($node, 'beside');
+push_mission($node, 'waits', inputs => [ map { { module => 'weather', table => 'forecast', id => $_ } } qw(bonn berlin) ]);
+push_mission($node, 'slows', inputs => [ map { { module => 'slow', table => 't', id => "x$_" } } 1 .. 50 ]);
+my $tick = run_tick($node);
+is($tick->{plans_written_back}, 3, 'missions are planned although resolvers do not answer') or diag(explain $tick);
+is(join(' ', map { $_->{reason} } @{ last_run($node, 'waits')->{inputs} }), 'resolver-failed resolver-failed', 'without their input');
+is(value($node, "SELECT last_failure FROM mana_ai.resolvers WHERE module = 'weather'"), 'timeout', 'whose resolver waited for a lock too long');
+is(value($node, "SELECT failures FROM mana_ai.resolvers WHERE module = 'slow'"), 1, 'a resolver that times out is asked once a run');
+$locker->kill('TERM');
+$model->control({ latency_ms => 0 });
+
 push_mission($node, 'm3');
 for (1 .. 2)
 {

@@ -18,6 +18,8 @@ struct ResolverFailure {
     std::string reason;
 };
 
+inline constexpr char kResolverTimeout[] = "timeout";
+
 // Whether the module is one that mana_ai resolves itself, or fills itself.
 bool is_built_in_module(std::string_view module) noexcept;
 

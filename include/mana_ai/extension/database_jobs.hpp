@@ -22,9 +22,13 @@ class DatabaseJobs {
     // assigns results and does not accumulate them.
     using Work = std::function<void()>;
 
+    // Alone: a step that takes long, whose transaction must not keep the locks of others' steps.
+    enum class Sharing { Shared, Alone };
+
     class [[nodiscard]] Job {
      public:
-        Job(DatabaseJobs& jobs, Work work) : jobs_(jobs), work_(std::move(work)) {}
+        Job(DatabaseJobs& jobs, Work work, Sharing sharing = Sharing::Shared)
+            : jobs_(jobs), work_(std::move(work)), sharing_(sharing) {}
         ~Job();
         Job(const Job&) = delete;
         Job& operator=(const Job&) = delete;
@@ -37,6 +41,7 @@ class DatabaseJobs {
         friend class DatabaseJobs;
         DatabaseJobs& jobs_;
         Work work_;
+        Sharing sharing_;
         net::Waiter waiter_;
         std::exception_ptr error_;
         bool queued_ = false;

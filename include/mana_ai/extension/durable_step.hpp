@@ -12,6 +12,7 @@ namespace mana_ai {
 // and a lock or a failover does not last. A refusal is borne for a short while only; then what the
 // last try threw is thrown.
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
-                                 DatabaseJobs::Work work);
+                                 DatabaseJobs::Work work,
+                                 DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared);
 
 }  // namespace mana_ai

@@ -145,6 +145,7 @@ class Engine {
     Tracer tracer_;
     core::ToolCatalog catalog_;
     GrantKey grant_key_;
+    ResolverPatience resolver_patience_;
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;

@@ -29,4 +29,7 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
                                              std::string_view table_name,
                                              std::string_view record_id);
 
+// Differs when what rendering reads of the record does; compares ciphertext as it is stored.
+std::string content_version(const core::Json& record);
+
 }  // namespace mana_ai
