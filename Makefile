@@ -29,7 +29,7 @@ ifneq ($(wildcard $(PGXS)),)
 # ---------------------------------------------------------------- the extension, by PGXS
 
 MODULE_big = $(EXTENSION)
-SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp)))
+SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp src/$(layer)/*/*.cpp)))
 OBJDIR = build/pg$(MAJORVERSION)
 # The page to look at is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
@@ -68,7 +68,7 @@ POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includ
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(POSTGRES_FLAGS))
 
-$(PAGE_SOURCE): src/extension/page/index.html Makefile
+$(PAGE_SOURCE): src/extension/http/page/index.html Makefile
 	@mkdir -p $(@D)
 	@{ printf '%s' 'namespace mana_ai { extern const char kPageHtml[]; const char kPageHtml[] = R"page('; \
 	   cat $<; echo ')page"; }'; } > $@.tmp
@@ -165,7 +165,7 @@ programs unit unit-program bench-programs fuzz:
 layering:
 	@test/layering_test
 
-FORMATTED = $(wildcard src/*/*.cpp include/mana_ai/*/*.hpp test/unit/*/*.[ch]pp test/servers/*.[ch]pp test/fuzz/*.[ch]pp)
+FORMATTED = $(wildcard src/*/*.[ch]pp src/*/*/*.[ch]pp include/mana_ai/*/*.hpp include/mana_ai/*/*/*.hpp test/unit/*/*.[ch]pp test/servers/*.[ch]pp test/client/*.[ch]pp test/fuzz/*.[ch]pp)
 
 format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \

@@ -8,7 +8,7 @@ CREATE SCHEMA mana_ai;
 -- the database's default is.
 
 -- The replay of every live mission. "clocks" holds the instant of each field's last write in the
--- form that include/mana_ai/core/clock_table.hpp describes. toast_tuple_target keeps ordinary records
+-- form that include/mana_ai/core/record/clock_table.hpp describes. toast_tuple_target keeps ordinary records
 -- inline and uncompressed: they are rewritten with every change of the mission.
 CREATE TABLE mana_ai.mission_snapshots (
   user_id         text COLLATE "C" NOT NULL,

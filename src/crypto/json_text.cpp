@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <system_error>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::crypto {
 

@@ -13,7 +13,7 @@
 #include <span>
 #include <utility>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/base64.hpp"
 #include "mana_ai/crypto/unavailable.hpp"
 #include "openssl_scope.hpp"

@@ -1,5 +1,5 @@
-#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/crypto/private_key.hpp"
+#include "mana_ai/crypto/digest.hpp"
 
 #include <openssl/asn1.h>
 #include <openssl/bio.h>

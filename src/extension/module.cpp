@@ -1,6 +1,6 @@
 // Loading of the library.
 
-#include "mana_ai/extension/processes.hpp"
+#include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"

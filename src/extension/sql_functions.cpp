@@ -2,11 +2,11 @@
 
 #include <string>
 
-#include "mana_ai/core/cadence.hpp"
-#include "mana_ai/core/gates.hpp"
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/records.hpp"
-#include "mana_ai/extension/run_secrets.hpp"
+#include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"

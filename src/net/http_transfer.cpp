@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "http_dispatcher.hpp"
-#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai::net::detail {
 

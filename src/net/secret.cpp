@@ -5,7 +5,7 @@
 #include <cstring>
 #include <utility>
 
-#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai::net {
 

@@ -20,7 +20,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::crypto::client {
 

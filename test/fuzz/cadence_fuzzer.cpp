@@ -7,7 +7,7 @@
 #include <optional>
 #include <string_view>
 
-#include "mana_ai/core/cadence.hpp"
+#include "mana_ai/core/time/cadence.hpp"
 
 namespace {
 

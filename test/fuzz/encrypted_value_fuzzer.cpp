@@ -8,7 +8,7 @@
 #include <variant>
 
 #include "../client/client_side.hpp"
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/encrypted_value.hpp"
 #include "mana_ai/crypto/json_text.hpp"
 

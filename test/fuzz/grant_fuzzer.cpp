@@ -9,7 +9,7 @@
 
 #include "../client/client_side.hpp"
 #include "../unit/crypto/grant_vectors.hpp"
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/base64.hpp"
 #include "mana_ai/crypto/grant.hpp"
 

@@ -7,7 +7,7 @@
 #include <regex>
 #include <string>
 
-#include "mana_ai/core/injection.hpp"
+#include "mana_ai/core/planner/injection.hpp"
 
 namespace {
 

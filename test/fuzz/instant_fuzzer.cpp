@@ -5,8 +5,8 @@
 #include <optional>
 #include <string_view>
 
-#include "mana_ai/core/instant.hpp"
-#include "mana_ai/core/retry_after.hpp"
+#include "mana_ai/core/service/retry_after.hpp"
+#include "mana_ai/core/time/instant.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     using namespace mana_ai::core;

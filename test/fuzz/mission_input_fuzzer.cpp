@@ -6,11 +6,11 @@
 #include <string>
 #include <string_view>
 
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/mission_input.hpp"
-#include "mana_ai/core/plan_basis.hpp"
-#include "mana_ai/core/records.hpp"
-#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/core/record/mission_input.hpp"
+#include "mana_ai/core/record/plan_basis.hpp"
+#include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 
 namespace {
 

@@ -8,8 +8,8 @@
 #include <variant>
 #include <vector>
 
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/model_wire.hpp"
+#include "mana_ai/core/service/model_wire.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace {
 

@@ -10,8 +10,8 @@
 #include <variant>
 #include <vector>
 
-#include "mana_ai/core/iteration.hpp"
-#include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/core/planner/planner_loop.hpp"
+#include "mana_ai/core/record/iteration.hpp"
 
 namespace {
 

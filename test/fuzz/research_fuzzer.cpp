@@ -7,11 +7,11 @@
 #include <string>
 #include <string_view>
 
-#include "mana_ai/core/deep_research.hpp"
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/prompts.hpp"
-#include "mana_ai/core/web_research.hpp"
-#include "mana_ai/core/words.hpp"
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/service/deep_research.hpp"
+#include "mana_ai/core/service/web_research.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/words.hpp"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "mana_ai/core/instant.hpp"
+#include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::crypto {
 

@@ -10,8 +10,8 @@
 #include <variant>
 #include <vector>
 
-#include "mana_ai/core/instant.hpp"
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/crypto/private_key.hpp"
 #include "mana_ai/crypto/secret_bytes.hpp"
 

@@ -8,7 +8,7 @@
 #include <variant>
 #include <vector>
 
-#include "mana_ai/core/instant.hpp"
+#include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/crypto/jwks.hpp"
 
 namespace mana_ai::crypto {

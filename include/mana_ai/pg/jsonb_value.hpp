@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/pg/jsonb_object.hpp"
 
 namespace mana_ai::pg {

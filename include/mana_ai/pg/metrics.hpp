@@ -13,8 +13,8 @@
 #include <initializer_list>
 #include <string_view>
 
-#include "mana_ai/core/metric_catalog.hpp"
-#include "mana_ai/core/metrics_text.hpp"
+#include "mana_ai/core/watch/metric_catalog.hpp"
+#include "mana_ai/core/watch/metrics_text.hpp"
 
 namespace mana_ai::pg::metrics {
 

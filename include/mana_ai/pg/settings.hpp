@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-#include "mana_ai/core/policy.hpp"
+#include "mana_ai/core/planner/policy.hpp"
 
 namespace mana_ai::pg::settings {
 

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "mana_ai/core/instant.hpp"
+#include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::pg::shared_state {
 

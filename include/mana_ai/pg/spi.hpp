@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-#include "mana_ai/core/instant.hpp"
+#include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::pg {
 

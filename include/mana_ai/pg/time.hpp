@@ -1,8 +1,8 @@
 // PostgreSQL's time (microseconds since 2000) and core::Instant (microseconds since 1970).
 #pragma once
 
-#include "mana_ai/core/instant.hpp"
-#include "mana_ai/core/time_zone.hpp"
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/core/time/time_zone.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {

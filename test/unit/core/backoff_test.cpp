@@ -1,4 +1,4 @@
-#include "mana_ai/core/backoff.hpp"
+#include "mana_ai/core/service/backoff.hpp"
 
 #include <gtest/gtest.h>
 

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mana_ai/core/tool_catalog.hpp"
+#include "mana_ai/core/planner/tool_catalog.hpp"
 
 namespace mana_ai::core::testing {
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/cadence.hpp"
+#include "mana_ai/core/time/cadence.hpp"
 
 #include <gtest/gtest.h>
 

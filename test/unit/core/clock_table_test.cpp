@@ -1,4 +1,4 @@
-#include "mana_ai/core/clock_table.hpp"
+#include "mana_ai/core/record/clock_table.hpp"
 
 #include <gtest/gtest.h>
 

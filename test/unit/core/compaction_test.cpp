@@ -1,4 +1,4 @@
-#include "mana_ai/core/compaction.hpp"
+#include "mana_ai/core/planner/compaction.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,8 +6,8 @@
 #include <limits>
 #include <string>
 
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/model_wire.hpp"
+#include "mana_ai/core/service/model_wire.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 namespace {

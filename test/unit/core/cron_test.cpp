@@ -1,4 +1,4 @@
-#include "mana_ai/core/cron.hpp"
+#include "mana_ai/core/time/cron.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,9 +1,9 @@
-#include "mana_ai/core/deep_research.hpp"
+#include "mana_ai/core/service/deep_research.hpp"
 
 #include <gtest/gtest.h>
 
-#include "mana_ai/core/json.hpp"
-#include "mana_ai/core/prompts.hpp"
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 namespace {

@@ -1,4 +1,4 @@
-#include "mana_ai/core/error_kind.hpp"
+#include "mana_ai/core/service/error_kind.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/gates.hpp"
+#include "mana_ai/core/planner/gates.hpp"
 
 #include <gtest/gtest.h>
 

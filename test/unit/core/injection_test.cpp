@@ -1,4 +1,4 @@
-#include "mana_ai/core/injection.hpp"
+#include "mana_ai/core/planner/injection.hpp"
 
 #include <gtest/gtest.h>
 

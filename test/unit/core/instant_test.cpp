@@ -1,4 +1,4 @@
-#include "mana_ai/core/instant.hpp"
+#include "mana_ai/core/time/instant.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/iteration.hpp"
+#include "mana_ai/core/record/iteration.hpp"
 
 #include <gtest/gtest.h>
 

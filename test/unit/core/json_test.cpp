@@ -1,4 +1,4 @@
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 #include <gtest/gtest.h>
 

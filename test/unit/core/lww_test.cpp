@@ -1,4 +1,4 @@
-#include "mana_ai/core/lww.hpp"
+#include "mana_ai/core/record/lww.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/metrics_text.hpp"
+#include "mana_ai/core/watch/metrics_text.hpp"
 
 #include <gtest/gtest.h>
 

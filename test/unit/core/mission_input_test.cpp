@@ -1,4 +1,4 @@
-#include "mana_ai/core/mission_input.hpp"
+#include "mana_ai/core/record/mission_input.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <string>
 
 #include "freed_memory.hpp"
-#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai::core {
 namespace {

@@ -1,4 +1,4 @@
-#include "mana_ai/core/model_wire.hpp"
+#include "mana_ai/core/service/model_wire.hpp"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <string_view>
 #include <utility>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 namespace {

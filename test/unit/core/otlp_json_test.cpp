@@ -1,4 +1,4 @@
-#include "mana_ai/core/otlp_json.hpp"
+#include "mana_ai/core/watch/otlp_json.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 namespace {

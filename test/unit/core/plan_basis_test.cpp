@@ -1,10 +1,10 @@
-#include "mana_ai/core/plan_basis.hpp"
+#include "mana_ai/core/record/plan_basis.hpp"
 
 #include <gtest/gtest.h>
 
 #include <set>
 
-#include "mana_ai/core/iteration.hpp"
+#include "mana_ai/core/record/iteration.hpp"
 
 namespace mana_ai::core {
 namespace {

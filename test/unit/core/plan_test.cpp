@@ -1,4 +1,4 @@
-#include "mana_ai/core/plan.hpp"
+#include "mana_ai/core/planner/plan.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/core/planner/planner_loop.hpp"
 
 #include <gtest/gtest.h>
 

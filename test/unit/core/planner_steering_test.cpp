@@ -2,7 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "builtin_tools.hpp"
-#include "mana_ai/core/planner_loop.hpp"
+#include "mana_ai/core/planner/planner_loop.hpp"
 
 namespace mana_ai::core {
 namespace {

@@ -1,4 +1,4 @@
-#include "mana_ai/core/policy.hpp"
+#include "mana_ai/core/planner/policy.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/prompts.hpp"
+#include "mana_ai/core/planner/prompts.hpp"
 
 #include <gtest/gtest.h>
 

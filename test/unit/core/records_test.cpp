@@ -1,4 +1,4 @@
-#include "mana_ai/core/records.hpp"
+#include "mana_ai/core/record/records.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "mana_ai/core/reminders.hpp"
+#include "mana_ai/core/planner/reminders.hpp"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 #include <limits>
 #include <string>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 namespace {

@@ -1,4 +1,4 @@
-#include "mana_ai/core/retry_after.hpp"
+#include "mana_ai/core/service/retry_after.hpp"
 
 #include <gtest/gtest.h>
 

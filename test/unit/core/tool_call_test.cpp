@@ -1,4 +1,4 @@
-#include "mana_ai/core/tool_call.hpp"
+#include "mana_ai/core/planner/tool_call.hpp"
 
 #include <gtest/gtest.h>
 

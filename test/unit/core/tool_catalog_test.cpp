@@ -1,4 +1,4 @@
-#include "mana_ai/core/tool_catalog.hpp"
+#include "mana_ai/core/planner/tool_catalog.hpp"
 
 #include <gtest/gtest.h>
 

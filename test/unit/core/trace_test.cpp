@@ -1,4 +1,4 @@
-#include "mana_ai/core/trace.hpp"
+#include "mana_ai/core/watch/trace.hpp"
 
 #include <gtest/gtest.h>
 

@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
-#include "mana_ai/core/instant.hpp"
-#include "mana_ai/core/time_zone.hpp"
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/core/time/time_zone.hpp"
 
 namespace mana_ai::core {
 

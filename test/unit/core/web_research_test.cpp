@@ -1,4 +1,4 @@
-#include "mana_ai/core/web_research.hpp"
+#include "mana_ai/core/service/web_research.hpp"
 
 #include <gtest/gtest.h>
 

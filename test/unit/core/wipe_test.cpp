@@ -1,4 +1,4 @@
-#include "mana_ai/core/wipe.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 
 #include <gtest/gtest.h>
 

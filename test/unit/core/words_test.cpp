@@ -1,4 +1,4 @@
-#include "mana_ai/core/words.hpp"
+#include "mana_ai/core/text/words.hpp"
 
 #include <gtest/gtest.h>
 

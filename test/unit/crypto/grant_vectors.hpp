@@ -8,7 +8,7 @@
 #include <variant>
 
 #include "../../client/client_side.hpp"
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/grant.hpp"
 #include "mana_ai/crypto/private_key.hpp"
 

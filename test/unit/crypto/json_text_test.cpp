@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::crypto {
 namespace {

@@ -13,7 +13,7 @@
 #include <string_view>
 #include <vector>
 
-#include "mana_ai/core/json.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/base64.hpp"
 
 namespace mana_ai::crypto::issuer {

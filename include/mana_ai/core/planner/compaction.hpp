@@ -1,0 +1,48 @@
+// Folding the older part of a long conversation into a summary. docs/contract/tick.md, Compaction.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "mana_ai/core/planner/transcript.hpp"
+
+namespace mana_ai::core {
+
+// The messages at the end that are always kept.
+inline constexpr std::size_t kKeptMessages = 4;
+
+inline constexpr double kCompactionTemperature = 0.2;
+
+// Whether a run with so many tokens has reached 92 % of the maximum; 0 = never.
+bool is_compaction_due(std::int64_t run_tokens, std::int64_t max_tokens) noexcept;
+
+// The messages [begin, end) of a transcript.
+struct MessageRange {
+    std::size_t begin = 0;
+    std::size_t end = 0;
+
+    bool empty() const noexcept { return begin >= end; }
+    std::size_t size() const noexcept { return empty() ? 0 : end - begin; }
+};
+
+// What lies between the first user message and the last kKeptMessages messages. Where these would
+// begin with a tool message, more is kept: an assistant message and the tool messages that answer
+// it stay together, else providers refuse the history. Often empty.
+MessageRange foldable_messages(const Transcript& transcript);
+
+// The body of the request for a summary of these messages. They are given as fenced data, each
+// cut to its share of the room.
+std::string build_compaction_request(std::string_view model, const Transcript& transcript,
+                                     MessageRange messages);
+
+// The four sections out of a model's reply, in the page's order; those that are missing hold a
+// placeholder, each is bounded and safe between our tags. nullopt if the reply says nothing.
+std::optional<std::string> read_summary(std::string_view reply);
+
+// The serialized assistant message <compact-summary>…</compact-summary>.
+std::string summary_message(std::string_view summary);
+
+}  // namespace mana_ai::core

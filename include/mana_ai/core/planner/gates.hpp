@@ -1,0 +1,44 @@
+// What is checked before a mission may spend anything. docs/contract/tick.md, Gates.
+#pragma once
+
+#include <cstdint>
+
+#include "mana_ai/core/record/records.hpp"
+
+namespace mana_ai::core {
+
+enum class GateDecision {
+    Ran,
+    SkippedArchived,
+    SkippedPaused,
+    SkippedConcurrency,
+    SkippedBudget,
+    SkippedEncrypted,
+    SkippedUnreviewed,
+    SkippedResearch,
+    SkippedAgentMissing,
+    SkippedUnchanged,  // decided by the run, after the gates: see plan_basis.hpp
+};
+
+// "ran", "skipped-archived", …: a static string, used in runs.decision and in metrics.
+const char* name(GateDecision decision) noexcept;
+
+struct GateInput {
+    const Mission& mission;
+    const Agent* agent = nullptr;  // null = runs without agent
+    bool agent_missing = false;    // see is_agent_missing()
+    int agent_running = 0;         // missions of this agent that the tick already started
+    std::int64_t agent_tokens_24h = 0;
+    int max_unreviewed = 3;          // 0 = no limit
+    bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission
+    bool research_pending = false;
+};
+
+// The first gate in the spec's order that is closed. A missing agent comes first of all: there is
+// nothing to ask the other agent gates about.
+GateDecision judge_gates(const GateInput& input) noexcept;
+
+// Whether the agent's rolling 24 h budget is used up; also asked again before every round.
+bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept;
+
+}  // namespace mana_ai::core

@@ -1,0 +1,53 @@
+// The stored form of a record's clocks (column "clocks" of the snapshot tables).
+//
+// One clock per field of the record in the record's own order, then that of a cleared deletedAt if
+// there is one, then that of the row which decided about space_id. Most fields share the clock of
+// the row that made the record, so distinct clocks are kept once and the fields hold indexes into
+// them.
+//
+//   u8 version, u8 index width (1, 2 or 4), u8 flags, u8 zero, u32 generation of the log,
+//   u32 number of indexes, u32 number of distinct clocks,
+//   the clocks: i64 time, i64 row time, u64 rank << 62 | position; then the indexes.
+//
+// Numbers are in the machine's byte order, as in all of PostgreSQL's files.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "mana_ai/core/record/lww.hpp"
+
+namespace mana_ai::core {
+
+// Reads a stored form. Clocks whose position belongs to another generation of the log (the table
+// was rewritten: VACUUM FULL, CLUSTER, restore) come back with an unknown position.
+class ClockTableReader {
+ public:
+    // `bytes` must outlive the reader.
+    ClockTableReader(std::string_view bytes, uint32_t generation) noexcept;
+
+    bool valid() const noexcept { return valid_; }  // false: not made by us, or damaged
+    uint32_t size() const noexcept { return count_; }
+    bool has_cleared_deletion() const noexcept { return has_cleared_deletion_; }
+    FieldClock at(uint32_t i) const noexcept;  // i < size()
+
+ private:
+    std::string_view bytes_;
+    bool valid_ = false;
+    bool has_cleared_deletion_ = false;
+    bool same_generation_ = false;
+    uint8_t index_width_ = 1;
+    uint32_t count_ = 0;
+    uint32_t distinct_ = 0;
+};
+
+// Room that encode_clock_table() needs at most.
+size_t clock_table_bound(uint32_t count) noexcept;
+
+// Writes the stored form of `count` clocks to `out`, which has room for clock_table_bound(count)
+// bytes; returns its length.
+size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cleared_deletion,
+                          uint32_t generation, char* out) noexcept;
+
+}  // namespace mana_ai::core

@@ -1,0 +1,91 @@
+// The rules of field-level last-writer-wins, free of any representation of JSON
+// (docs/contract/data.md, Field-level last-writer-wins).
+//
+// Every write of a field has a FieldClock. The clocks of a record's writes have a total order, and
+// a field holds what its greatest clock wrote: so the record does not depend on the order in which
+// its rows arrive.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+#include "mana_ai/core/time/instant.hpp"
+
+namespace mana_ai::core {
+
+inline constexpr Instant kOlderThanEverything = std::numeric_limits<Instant>::min();
+
+enum class RowOp : uint8_t { Insert, Update, Delete };
+
+// Everything that is neither 'insert' nor 'delete' changes fields, as 'update' does.
+RowOp parse_row_op(std::string_view op) noexcept;
+
+// What breaks ties of equal field times within rows of equal created_at.
+enum class WriteRank : uint8_t {
+    Clearing = 0,  // an insert that does not name deletedAt takes it away from older deletes
+    Insert = 1,
+    Change = 2,
+};
+
+struct FieldClock {
+    Instant time = kOlderThanEverything;      // of the field in the row
+    Instant row_time = kOlderThanEverything;  // the row's created_at
+    WriteRank rank = WriteRank::Clearing;
+    // Physical place of the row in the log; 0 = unknown, because the log was rewritten since.
+    uint64_t position = 0;
+
+    bool operator==(const FieldClock&) const = default;
+};
+
+// The clock of the deletedAt that an insert of this record time takes away: older than every real
+// write of the same time, so that a delete at the very time of the insert stays.
+constexpr FieldClock clearing_clock(Instant record_time) noexcept {
+    return {record_time, kOlderThanEverything, WriteRank::Clearing, 0};
+}
+
+enum class Precedence : uint8_t {
+    Older,    // the new write loses
+    Same,     // it is the very write that the field holds
+    Newer,    // it wins
+    Unknown,  // physical order decides, and it is no longer known: ask the log
+};
+
+inline Precedence precedence(const FieldClock& incoming, const FieldClock& held) noexcept {
+    if (const auto order = incoming.time <=> held.time; order != 0)
+        return order > 0 ? Precedence::Newer : Precedence::Older;
+    if (const auto order = incoming.row_time <=> held.row_time; order != 0)
+        return order > 0 ? Precedence::Newer : Precedence::Older;
+    if (const auto order = incoming.rank <=> held.rank; order != 0)
+        return order > 0 ? Precedence::Newer : Precedence::Older;
+    if (incoming.position == held.position &&
+        (incoming.position != 0 || held.rank == WriteRank::Clearing))
+        return Precedence::Same;
+    if (incoming.position == 0 || held.position == 0)
+        return Precedence::Unknown;
+    return incoming.position > held.position ? Precedence::Newer : Precedence::Older;
+}
+
+// The time of a field that carries no usable stamp in its row.
+struct RowTimes {
+    RowOp op = RowOp::Update;
+    Instant created_at = 0;
+    std::optional<Instant> updated_at_field;  // data.updatedAt and data.createdAt, when instants
+    std::optional<Instant> created_at_field;
+};
+constexpr Instant unstamped_time(const RowTimes& row) noexcept {
+    if (row.op != RowOp::Insert)
+        return row.created_at;
+    if (row.updated_at_field)
+        return *row.updated_at_field;
+    return row.created_at_field.value_or(kOlderThanEverything);
+}
+
+// "id" is always the row's record_id, and names that begin with __ are the client's bookkeeping.
+constexpr bool is_ignored_field(std::string_view name) noexcept {
+    return name == "id" || name.starts_with("__");
+}
+
+}  // namespace mana_ai::core

@@ -1,0 +1,73 @@
+// What a mission reads: references, and the text that a record becomes in the prompt.
+// docs/contract/inputs.md.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/text/json.hpp"
+
+namespace mana_ai::core {
+
+// The newest references that a mission may have; older ones are ignored.
+inline constexpr std::size_t kMaxInputs = 200;
+
+// The longest module, table or id of a reference, in bytes.
+inline constexpr std::size_t kMaxReferencePart = 512;
+
+// The most characters of an SQL resolver's content; more is cut.
+inline constexpr std::size_t kMaxResolverContent = 20'000;
+
+struct InputReference {
+    std::string module;
+    std::string table;
+    std::string id;
+
+    bool operator==(const InputReference&) const = default;
+};
+
+// The references of a mission's `inputs`, oldest first. Left out: entries that are no objects or
+// whose module, table or id is no string, empty, longer than kMaxReferencePart, not UTF-8 or with
+// control characters; all but the last mention of the same record; all but the last kMaxInputs.
+std::vector<InputReference> input_references(const Json& inputs);
+
+// A module whose records the extension itself can read.
+struct InputModule {
+    std::string_view name;
+    std::string_view app_id;
+    bool may_be_encrypted = false;  // then its encrypted records need a grant
+    // The fields of a record that rendering reads; nothing else is ever to be decrypted.
+    std::span<const std::string_view> fields;
+};
+
+// goals, notes, tasks, todo, calendar, journal, kontext, profile; null for any other name. The
+// result is static.
+const InputModule* built_in_module(std::string_view module) noexcept;
+
+// The input that a record becomes by the table of the page. The record holds plaintext in place
+// of ciphertext: what a JSON string stood for, or the JSON text of any other kind of value.
+// Ciphertext that is still there is left out as if it were absent, since no model may see it.
+// Values may be of any type: numbers and truth values become text, lists and objects are joined on
+// one line. `module` is one of built_in_module(). The content is valid UTF-8 without U+0000; it is
+// empty if the record has nothing to say. The caller wipes title and content if they are secret;
+// no copy of them stays behind.
+ResolvedInput render_input(const InputReference& reference, const InputModule& module,
+                           const Json& record);
+
+// What an SQL resolver returned, {title?, content}, cut at PromptLimits::title and
+// kMaxResolverContent. nullopt: no object, or no content that is a string in plaintext.
+std::optional<ResolvedInput> input_from_resolver(const InputReference& reference,
+                                                 const Json& output);
+
+// Whether a field that rendering reads holds ciphertext, also inside lists and objects.
+bool has_ciphertext(const Json& record, const InputModule& module);
+
+// Every such string, to be replaced in place. Valid until the record is changed otherwise.
+std::vector<std::string*> ciphertexts_in(Json& record, const InputModule& module);
+
+}  // namespace mana_ai::core

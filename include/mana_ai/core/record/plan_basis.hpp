@@ -1,0 +1,34 @@
+// What a plan is based on: if none of it has changed, the next plan would say the same, and
+// mana_ai.skip_unchanged saves the model call. docs/contract/interface.md, Settings.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/record/mission_input.hpp"
+#include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/text/json.hpp"
+
+namespace mana_ai::core {
+
+struct InputVersion {
+    InputReference reference;
+    std::string version;  // any text that changes when the record does; "" = no such record
+};
+
+// A canonical text of title, objective, concept, cadence, inputs with their versions, agent, model
+// and what the user has made of earlier iterations. Equal for two runs if and only if all of that
+// is. It holds private data: store no more of it than a cryptographic hash. Null agent: none.
+//
+// An iteration counts with its status, feedback and the status of its steps, unless it is just as
+// the server writes it: so the basis is the same before and after a write-back. Texts are taken as
+// they are stored; ciphertext stays ciphertext.
+std::string plan_basis(const Mission& mission, const Agent* agent,
+                       const std::vector<InputVersion>& inputs, std::string_view model);
+
+// Whether the cadence is to repeat the mission: interval, daily, weekly or cron, well-formed or
+// not.
+bool is_recurring(const Json& cadence) noexcept;
+
+}  // namespace mana_ai::core

@@ -1,0 +1,83 @@
+// The OpenAI-compatible chat completion format: requests are written strictly, replies are read
+// liberally. docs/contract/tick.md, Model wire format.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "mana_ai/core/service/error_kind.hpp"
+#include "mana_ai/core/time/instant.hpp"
+
+namespace mana_ai::core {
+
+// Tokens. Each number is at least 0 and small enough that thousands of them can be added.
+struct Usage {
+    std::int64_t prompt = 0;
+    std::int64_t completion = 0;
+    std::int64_t total = 0;
+};
+
+struct ToolCallRequest {
+    std::string id;         // never empty, unique within its reply
+    std::string name;       // empty if the model gave none
+    std::string arguments;  // JSON text as the model gave it; may be no JSON at all
+};
+
+struct ModelReply {
+    std::string content;  // empty if the model gave none
+    std::vector<ToolCallRequest> tool_calls;
+    std::string finish_reason;
+    Usage usage;
+};
+
+struct ProviderError {
+    ErrorKind kind = ErrorKind::Unknown;
+    int http_status = 0;  // 0 = no response
+    // The provider's words. May hold the user's text: never log it.
+    std::string message;
+    std::optional<Instant> retry_after;  // delay in microseconds
+};
+
+using ModelResult = std::variant<ModelReply, ProviderError>;
+
+// More tool calls than this in one reply are dropped; a plan has far fewer steps.
+inline constexpr std::size_t kMaxToolCallsPerReply = 128;
+
+// Reads an HTTP response. Any bytes may be given; all texts that come out are valid UTF-8 without
+// U+0000. Tool calls that are objects but lack a name or have odd arguments are kept, so that the
+// planner can answer them; other values among them are dropped. A missing or repeated id is
+// replaced by an invented one, which differs between calls with different `now`.
+ModelResult parse_model_response(int http_status, std::string_view body,
+                                 std::string_view retry_after_header, Instant now);
+
+struct ChatRequest {
+    std::string_view model;
+    const std::vector<std::string>& messages;  // each a serialized JSON object
+    std::string_view tools_json;               // serialized array; empty or "[]" = none
+    double temperature = 0.3;
+    // Of this request only, after the others; in the same form.
+    std::span<const std::string> closing_messages = {};
+};
+
+// The request body. Messages and tools are copied as they are, so that no round serializes the
+// whole history again.
+std::string build_chat_request(const ChatRequest& request);
+
+// One message each, serialized.
+std::string system_message(std::string_view text);
+std::string user_message(std::string_view text);
+// Arguments that are no JSON object are replaced by `{}`: several servers parse the history and
+// would refuse the whole request. The tool message that follows says what was wrong.
+std::string assistant_message(const ModelReply& reply);
+std::string tool_message(std::string_view tool_call_id, std::string_view content_json);
+
+// What stands before '/' in a model's name, else "unknown".
+std::string provider_of(std::string_view model);
+
+}  // namespace mana_ai::core

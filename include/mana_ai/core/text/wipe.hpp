@@ -1,0 +1,28 @@
+// Secrets are overwritten before their memory is given back.
+#pragma once
+
+#include <string>
+
+#include "mana_ai/core/text/json.hpp"
+
+namespace mana_ai::core {
+
+// Overwrites the whole capacity of the string and leaves it empty.
+void wipe(std::string& text) noexcept;
+
+// Wipes every string in the value, however deep, and leaves null. Keys are not overwritten.
+void wipe(Json& value) noexcept;
+
+// Wipes a string when the scope ends, however it does.
+class WipeAtEnd {
+ public:
+    explicit WipeAtEnd(std::string& text) noexcept : text_(text) {}
+    ~WipeAtEnd() { wipe(text_); }
+    WipeAtEnd(const WipeAtEnd&) = delete;
+    WipeAtEnd& operator=(const WipeAtEnd&) = delete;
+
+ private:
+    std::string& text_;
+};
+
+}  // namespace mana_ai::core

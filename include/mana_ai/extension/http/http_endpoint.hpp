@@ -1,0 +1,51 @@
+// The HTTP endpoint (docs/contract/interface.md, HTTP endpoints): what each route answers.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "mana_ai/extension/http/query_process.hpp"
+#include "mana_ai/extension/http/user_tokens.hpp"
+#include "mana_ai/extension/process/tick_process.hpp"
+#include "mana_ai/net/http_server.hpp"
+
+namespace mana_ai {
+
+class HttpEndpoint {
+ public:
+    explicit HttpEndpoint(net::EventLoop& loop) : loop_(loop), tokens_(loop) {}
+    HttpEndpoint(const HttpEndpoint&) = delete;
+    HttpEndpoint& operator=(const HttpEndpoint&) = delete;
+
+    // Throws std::system_error when the address of mana_ai.http_listen cannot be had.
+    void listen();
+    bool listens() const { return server_ != nullptr; }
+
+    // Goes on with queries and ticks; called when the latch was set or next_at() has come.
+    void poll();
+    std::optional<core::Instant> next_at() const { return queries_.next_at(); }
+
+ private:
+    void health(net::HttpReply reply);
+    void metrics(net::HttpReply reply);
+    void tick(const net::HttpServerRequest& request, net::HttpReply reply);
+    void audit(const net::HttpServerRequest& request, net::HttpReply reply);
+    void read_audit(const std::string& user_id, const std::string& mission_id, int64_t limit,
+                    net::HttpReply reply);
+    void status(const net::HttpServerRequest& request, net::HttpReply reply);
+    void page(const net::HttpServerRequest& request, net::HttpReply reply);
+    void login(const net::HttpServerRequest& request, net::HttpReply reply);
+    void logout(net::HttpReply reply);
+    void finish_tick();
+
+    net::EventLoop& loop_;
+    QueryProcess queries_;
+    UserTokens tokens_;
+    std::vector<net::HttpReply> metrics_wanted_;  // by the scrapes that one query answers
+    std::unique_ptr<TickProcess> tick_;
+    std::optional<net::HttpReply> tick_reply_;
+    std::unique_ptr<net::HttpServer> server_;  // first to go: replies end with it
+};
+
+}  // namespace mana_ai

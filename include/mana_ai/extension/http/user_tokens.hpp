@@ -1,0 +1,55 @@
+// Who a user's token says that they are (docs/contract/interface.md, HTTP endpoints): keys from
+// mana_ai.auth_url, kept, and fetched anew for a key id that is not known.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/crypto/jwt.hpp"
+#include "mana_ai/net/event_loop.hpp"
+#include "mana_ai/net/http_client.hpp"
+
+namespace mana_ai {
+
+class UserTokens {
+ public:
+    // The user's id; nullopt = refused, or nobody can tell because the keys cannot be had.
+    using Done = std::function<void(std::optional<std::string> user_id)>;
+
+    explicit UserTokens(net::EventLoop& loop) : loop_(loop) {}
+    UserTokens(const UserTokens&) = delete;
+    UserTokens& operator=(const UserTokens&) = delete;
+
+    // Calls `done` at once, or after the keys have been fetched.
+    void check(std::string token, Done done);
+
+ private:
+    struct Waiting {
+        std::string token;
+        Done done;
+    };
+
+    std::variant<crypto::JwtClaims, crypto::JwtRefusal> verify(const std::string& token) const;
+    bool may_fetch(core::Instant now) const;
+    bool wants_keys(const std::variant<crypto::JwtClaims, crypto::JwtRefusal>& outcome,
+                    core::Instant now) const;
+    void start_fetch();
+    net::Task<void> fetch();
+    void fetched();
+
+    net::EventLoop& loop_;
+    std::unique_ptr<net::HttpClient> client_;
+    std::string url_;  // where keys_ are from
+    crypto::Jwks keys_;
+    bool fetching_ = false;
+    std::optional<core::Instant> fetched_at_;  // the last success
+    std::optional<core::Instant> failed_at_;   // the last failure since
+    std::vector<Waiting> waiting_;
+};
+
+}  // namespace mana_ai

@@ -1,0 +1,46 @@
+// What a run may tell the model about its mission: the mission's own texts and its inputs, opened
+// under the user's grant where they are encrypted (docs/contract/inputs.md).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/plan_basis.hpp"
+#include "mana_ai/core/record/records.hpp"
+#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/net/task.hpp"
+
+namespace mana_ai {
+
+// May hold opened texts: wiped with the object, or earlier by wipe().
+struct ReadMission {
+    ReadMission() = default;
+    ~ReadMission() { wipe(); }
+    ReadMission(const ReadMission&) = delete;
+    ReadMission& operator=(const ReadMission&) = delete;
+
+    void wipe() noexcept;
+
+    // Why title, objective or concept cannot be told; empty when they can.
+    std::string unreadable;
+    // The mission with its texts opened; nothing when none is encrypted.
+    std::optional<core::Mission> opened;
+    bool objective_was_decrypted = false;
+    bool anything_was_decrypted = false;  // a provider's error may then quote it
+
+    std::vector<core::ResolvedInput> inputs;  // in the mission's order
+    std::vector<core::InputVersion> versions;
+};
+
+// Opens the mission's texts, then resolves its inputs. Every record that was opened, or refused, is
+// in mana_ai.decrypt_audit before anything of it is in `read`; what cannot be put on record is not
+// used. A single input that fails is left out. Which records were used is written to
+// mana_ai.runs.inputs. Throws what the database throws for as long as it is patient; `read` and
+// the other references outlive the task.
+net::Task<void> read_mission(RunServices& services, const ClaimedMission& claimed,
+                             ReadMission& read);
+
+}  // namespace mana_ai

@@ -1,0 +1,171 @@
+// The run engine of one process: takes due missions, runs all of them at once on one event loop,
+// and never holds a transaction while it waits (docs/architecture.md, "The engine").
+//
+// The worker and a tick by hand drive the same engine; they differ in when they stop.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "mana_ai/core/planner/tool_catalog.hpp"
+#include "mana_ai/extension/research/research_polls.hpp"
+#include "mana_ai/extension/run/claim.hpp"
+#include "mana_ai/extension/run/database_jobs.hpp"
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/watch/tracing.hpp"
+#include "mana_ai/net/event_loop.hpp"
+#include "mana_ai/net/http_client.hpp"
+
+namespace mana_ai {
+
+// What run_tick() returns (docs/contract/interface.md, Functions).
+struct TickCounts {
+    core::Instant scanned_at = 0;
+    int due = 0;
+    int produced = 0;      // plans that a model made
+    int written_back = 0;  // iterations in sync_changes
+    int parse_failures = 0;
+    int skipped = 0;
+    std::vector<std::string> errors;
+};
+
+class Engine {
+ public:
+    // `by` names the driver in engine_state and in log lines: "worker", "run_tick", "run_mission".
+    explicit Engine(std::string by);
+    ~Engine();
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    // Reads what it needs from settings; called at the start and after a reload.
+    void load_settings();
+
+    // A tick is exclusive in its database; false = another one is under way. A tick that had
+    // nothing to do leaves no trace in the database, unless it was a thorough one.
+    bool begin_tick();
+    void end_tick();
+
+    // Records what the tick has done so far and goes on with it: a busy worker's tick has no end.
+    void roll_tick();
+
+    // Drops what the last passes left to do, for a driver that must not start runs now.
+    void forget_due_missions();
+    bool in_tick() const { return in_tick_; }
+
+    // Work around planning, in transactions of its own. `thorough` adds what need not be done at
+    // every wake-up: dead engines, retention, new settings, dirty records.
+    void keep_house(bool thorough);
+
+    // Claims missions due by `due_until` as far as there is room and starts their runs, and polls
+    // of research likewise.
+    void start_due_missions(core::Instant due_until);
+
+    // Starts further polls of research that was to be asked for by `due_until`, in a tick; cheap
+    // when there are none.
+    void start_due_polls(core::Instant due_until);
+
+    // Claims and starts one mission whether due or not. Throws as claim_mission() does.
+    void start_mission(const std::string& user_id, const std::string& mission_id);
+
+    // Lets the network, timers, coroutines and database steps go on; never blocks for long.
+    void run_ready();
+
+    // Ends all runs and gives their leases back; they are due again at `not_before` or at once.
+    void abandon_runs(std::optional<core::Instant> not_before);
+
+    int in_flight() const { return static_cast<int>(runs_.size()); }
+
+    // Whether runs or polls of research are under way: a tick does not end before.
+    bool is_busy() const { return !runs_.empty() || polls_.under_way() > 0; }
+    bool has_room() const;
+    bool work_left() const { return work_left_; }  // due missions that found no room
+
+    // Whether the next pass has something to do that the schedule does not tell.
+    bool wants_pass() const { return !agents_with_room_.empty() || (work_left_ && has_room()); }
+    int poll_fd() const { return loop_.fd(); }
+
+    // Spans go to the collector beside everything else; a driver that is about to end lets those
+    // that wait go at once, and drives the engine a little longer.
+    void begin_trace_drain() { tracer_.begin_drain(); }
+    bool traces_drained() const { return tracer_.is_drained(); }
+
+    // Of this process, since its start: no collector has taken them.
+    int64_t dropped_spans() const { return tracer_.dropped_spans(); }
+
+    // Whether a database step has failed since the last call.
+    bool take_database_trouble() { return jobs_.take_trouble(); }
+
+    // Microseconds until run_ready() has something to do; nullopt = only the network will tell.
+    std::optional<int64_t> timeout_us() const;
+
+    // When the schedule next asks for attention; as of the last pass.
+    std::optional<core::Instant> next_wake_at() const { return next_wake_at_; }
+
+    // When research is next to be asked for.
+    std::optional<core::Instant> next_poll_at() const { return polls_.next_at(); }
+
+    // When keep_house() has snapshots to repair; nullopt = none are marked.
+    std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
+
+    TickCounts& counts() { return counts_; }
+    // The result of the run that ended last; for run_mission().
+    const std::optional<RunResult>& last_result() const { return last_result_; }
+    const std::vector<SkippedMission>& last_skipped() const { return last_skipped_; }
+
+ private:
+    struct ActiveRun {
+        ClaimedMission claimed;
+        RunResult result;
+        core::Instant started_at = 0;
+        SpanScope span;
+    };
+
+    void repair_snapshots(bool thorough);
+    void renew_http_client();
+    void release_tick();
+    void pause_for_locked_rows(core::Instant due_until);
+    void record_tick();
+    ClaimRequest claim_request(core::Instant due_until, int limit);
+    void recover_own_runs(core::Instant now);
+    void load_tools_if_stale();
+    void start_runs(ClaimResult claimed);
+    void on_run_end(const std::string& run_id, std::exception_ptr failure);
+    void note_error(const std::string& text);
+
+    std::string by_;
+    uint32_t number_;
+    net::EventLoop loop_;
+    std::unique_ptr<net::HttpClient> http_;
+    std::string proxy_;  // of http_
+    DatabaseJobs jobs_;
+    Tracer tracer_;
+    core::ToolCatalog catalog_;
+    GrantKey grant_key_;
+    ResolverPatience resolver_patience_;
+    std::vector<core::Tool> loaded_tools_;
+    RunServices services_;
+    ResearchPolls polls_;
+
+    std::unordered_map<std::string, std::unique_ptr<ActiveRun>> runs_;  // by run_id
+    std::map<AgentKey, int> started_by_agent_;
+    std::vector<AgentKey> agents_with_room_;  // a mission of theirs has ended
+    bool counts_started_ = false;
+    core::Instant locked_pause_;
+    bool in_tick_ = false;
+    bool thorough_tick_ = false;
+    bool work_left_ = false;
+    bool tools_stale_ = true;
+    core::Instant agents_seen_at_ = 0;
+    std::optional<core::Instant> next_wake_at_;
+    std::optional<core::Instant> next_repair_at_;
+    core::Instant repair_pause_ = 0;
+    TickCounts counts_;
+    std::optional<RunResult> last_result_;
+    std::vector<SkippedMission> last_skipped_;
+};
+
+}  // namespace mana_ai

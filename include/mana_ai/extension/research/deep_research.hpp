@@ -1,0 +1,38 @@
+// Research that takes longer than a run (docs/contract/inputs.md, "Deep research across ticks";
+// docs/architecture.md, "Deep research").
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/service/deep_research.hpp"
+#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/net/task.hpp"
+
+namespace mana_ai {
+
+struct ResearchOutcome {
+    bool wait = false;         // end the run with end_run_waiting()
+    bool web_instead = false;  // wanted and not to be had: web research takes its place
+    std::optional<core::ResolvedInput> answer;
+};
+
+// Orders research, asks for its answer, or gives it up, as the mission's job and the settings
+// demand. `mission` is the mission as the model will read it. Called once, before planning; at most
+// 45 seconds. Throws what the database threw when it would not take a step for a long time.
+net::Task<ResearchOutcome> deep_research(RunServices& services, const ClaimedMission& claimed,
+                                         const core::Mission& mission);
+
+// Ends a run that waits for research: no failure, no plan, decision skipped-research.
+net::Task<void> end_run_waiting(RunServices& services, const ClaimedMission& claimed,
+                                RunResult& result);
+
+// Asks mana-research once how a task stands; at most 15 seconds, never throws for a fault of the
+// network. The ids outlive the task; the span is that of the call.
+net::Task<core::ResearchPoll> ask_for_research(RunServices& services, const std::string& user_id,
+                                               const std::string& task_id, SpanScope span);
+
+}  // namespace mana_ai

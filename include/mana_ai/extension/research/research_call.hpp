@@ -1,0 +1,29 @@
+// Calls of mana-api and mana-research in a user's name (docs/contract/inputs.md, "Client").
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/watch/tracing.hpp"
+#include "mana_ai/net/http_client.hpp"
+
+namespace mana_ai {
+
+// What differs from call to call; an empty body makes a GET.
+struct ResearchCall {
+    std::string url;
+    std::string body;
+    int64_t timeout_us = 0;
+};
+
+// The request with the headers that these services want. Nullopt when the user's id cannot stand in
+// a header as it is: written in another way it might name somebody else, who would then pay.
+std::optional<net::HttpRequest> research_request(const RunServices& services,
+                                                 const std::string& user_id, ResearchCall call);
+
+// Ends the span of such a call with what came of it.
+void end_research_span(SpanScope& span, const net::HttpResponse& response);
+
+}  // namespace mana_ai

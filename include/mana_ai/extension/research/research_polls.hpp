@@ -1,0 +1,57 @@
+// Asks mana-research for the answers that missions wait for, beside the runs and without a lease:
+// a mission that waits costs a tick nothing (docs/architecture.md, "Deep research").
+#pragma once
+
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/research/research_jobs.hpp"
+#include "mana_ai/extension/run/mission_run.hpp"
+
+namespace mana_ai {
+
+class ResearchPolls {
+ public:
+    static constexpr int kMaxUnderWay = 500;
+
+    // The services outlive the polls.
+    explicit ResearchPolls(RunServices& services) : services_(services) {}
+
+    // Finds out when the next poll is due, in the current transaction.
+    void look() { next_at_ = next_research_poll_at(); }
+
+    // A job has just begun to wait.
+    void expect(core::Instant now);
+
+    // Whether start_due() has something to do.
+    bool has_due(core::Instant due_until) const;
+
+    // Takes jobs that are due by `due_until`, in transactions of its own, and starts their polls.
+    // The HTTP client must be there.
+    void start_due(core::Instant due_until);
+
+    int under_way() const { return static_cast<int>(under_way_.size()); }
+
+    // When start_due() is next to be called; nullopt = nothing waits, or as much as may is under
+    // way.
+    std::optional<core::Instant> next_at() const;
+
+    // Whether a poll has made a mission due since the last call.
+    bool take_freed() { return std::exchange(freed_, false); }
+
+    // The loop has dropped all tasks.
+    void forget() { under_way_.clear(); }
+
+ private:
+    void start(DueResearch due);
+
+    RunServices& services_;
+    std::set<std::pair<std::string, std::string>> under_way_;  // user_id, mission_id
+    bool freed_ = false;
+    std::optional<core::Instant> next_at_;
+};
+
+}  // namespace mana_ai

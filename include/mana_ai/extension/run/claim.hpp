@@ -1,0 +1,51 @@
+// Taking due missions: gates, leases and the record of the attempt, in one short transaction before
+// anything is spent (docs/contract/tick.md, Gates).
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mana_ai/extension/run/claimed_mission.hpp"
+
+namespace mana_ai {
+
+using AgentKey = std::pair<std::string, std::string>;  // user_id, agent_id
+
+struct ClaimRequest {
+    core::Instant now = 0;        // the start of the runs
+    core::Instant due_until = 0;  // missions due by then
+    int limit = 0;                // at most so many rows are looked at
+    uint32_t engine = 0;          // becomes the lease's owner
+    core::Instant lease_expires_at = 0;
+    core::Instant look_again_at = 0;  // for missions that a gate holds back; not for research
+    // Missions of an agent that this tick has started; null = only those that run now count.
+    std::map<AgentKey, int>* started_by_agent = nullptr;
+};
+
+struct SkippedMission {
+    std::string user_id;
+    std::string mission_id;
+    std::string agent_id;  // empty = none
+    std::string decision;
+};
+
+struct ClaimResult {
+    int looked_at = 0;  // equal to the limit: there may be more
+    int due = 0;
+    std::vector<ClaimedMission> claimed;
+    std::vector<SkippedMission> skipped;
+};
+
+// Claims what is due. Rows that another process holds are left to it. Runs in the current
+// transaction, which the caller commits before it starts the runs.
+ClaimResult claim_due_missions(const ClaimRequest& request);
+
+// Claims one mission whether due or not. Throws PgError: 02000 when there is no such mission,
+// 55006 when it is running already.
+ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_id,
+                          const std::string& mission_id);
+
+}  // namespace mana_ai

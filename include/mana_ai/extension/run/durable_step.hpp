@@ -1,0 +1,18 @@
+// Database steps of a run that must not get lost.
+#pragma once
+
+#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/run/database_jobs.hpp"
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/net/task.hpp"
+
+namespace mana_ai {
+
+// Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
+// and a lock or a failover does not last. A refusal is borne for a short while only; then what the
+// last try threw is thrown.
+net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
+                                 DatabaseJobs::Work work,
+                                 DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared);
+
+}  // namespace mana_ai

@@ -1,0 +1,39 @@
+// What mission runs count (docs/contract/interface.md, Metrics). Functions that say "at commit" are
+// called inside the transaction that records the same in our tables, so that both always agree.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/planner/planner_loop.hpp"
+#include "mana_ai/core/planner/reminders.hpp"
+#include "mana_ai/core/service/model_wire.hpp"
+#include "mana_ai/extension/run/claimed_mission.hpp"
+
+namespace mana_ai {
+
+// The agent_id of what runs without an agent (docs/contract/data.md, Actor).
+inline constexpr std::string_view kNoAgent = "legacy:ai-default";
+
+// One attempt at a model request that began at `sent`; every request to a model is counted here.
+void count_model_request(std::string_view model, std::chrono::steady_clock::time_point sent,
+                         const core::ModelResult& result);
+
+// Calls that were judged since the first `counted` ones. Returns how many there are now.
+size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted);
+
+// Reminders that go into one request; messages that a compaction has folded.
+void count_reminders(const std::vector<core::Reminder>& reminders);
+void count_compaction(size_t folded);
+
+// Called when the first request of a run goes out.
+void observe_due_lag(const ClaimedMission& claimed);
+
+// At commit: tokens of one reply, and how `runs` runs ended.
+void count_tokens(const ClaimedMission& claimed, int64_t tokens);
+void count_outcome(const RunResult& result);
+void count_outcomes(std::string_view outcome, int64_t runs);
+
+}  // namespace mana_ai

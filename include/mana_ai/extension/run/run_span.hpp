@@ -1,0 +1,14 @@
+// The span of a whole run, `tick.planMission` (docs/contract/interface.md, Traces).
+#pragma once
+
+#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/watch/tracing.hpp"
+
+namespace mana_ai {
+
+// Call it with the mission as its record has it: a title that was decrypted must not get here.
+SpanScope start_run_span(Tracer& tracer, const ClaimedMission& claimed, core::Instant started_at);
+
+void end_run_span(SpanScope& span, const RunResult& result);
+
+}  // namespace mana_ai

@@ -1,0 +1,76 @@
+// One record as last-writer-wins sees it: fields of jsonb with their clocks, and the merge of a row
+// of the log into it (docs/contract/data.md, Field-level last-writer-wins). The only
+// implementation: the trigger, the backfill, the repair and mana_ai.replay() all come through here.
+//
+// A state borrows names and values from the jsonb values that it was made of: they must stay in
+// memory as long as the state is used. The functions may ereport(ERROR): call them inside
+// pg::guarded(). Memory comes from the current context.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "mana_ai/core/record/lww.hpp"
+#include "mana_ai/pg/jsonb_object.hpp"
+
+namespace mana_ai {
+
+// A row of sync_changes, as far as it concerns the record's content.
+struct ChangeRow {
+    core::RowOp op = core::RowOp::Update;
+    core::Instant created_at = 0;
+    uint64_t position = 0;          // physical place; never 0
+    const Jsonb* data = nullptr;    // nullptr: SQL null
+    const Jsonb* stamps = nullptr;  // field_timestamps or field_meta
+    bool has_space = false;
+    std::string_view space;
+};
+
+struct RecordField {
+    pg::JsonbFieldRef field;
+    core::FieldClock clock;
+    bool present = true;  // false: deletedAt that an insert has cleared; only its clock counts
+};
+
+struct RecordState {
+    RecordField* fields = nullptr;  // in jsonb's order, without "id"
+    uint32_t count = 0;
+    uint32_t capacity = 0;
+    bool exists = false;  // any row was applied
+    // Of the last row in replay order, which decides about the space.
+    core::FieldClock row_clock;
+    bool has_space = false;
+    std::string_view space;
+};
+
+enum class Applied : uint8_t {
+    Nothing,  // the state already knew all of the row
+    Changed,
+    AskLog,  // equal times whose physical order is unknown: the state is spoilt, replay the log
+};
+
+Applied apply_row(RecordState& state, const ChangeRow& row);
+
+bool is_deleted(const RecordState& state);
+
+// Whether a row may bring a deleted record back to life.
+bool may_revive(const ChangeRow& row);
+
+const pg::JsonbValueRef* find_value(const RecordState& state, std::string_view name);
+
+// The instant at which the record was deleted, as far as the clocks tell.
+core::Instant deletion_time(const RecordState& state);
+
+// Storing. `generation` names the incarnation of the log's file that positions refer to.
+bool fits_into_jsonb(const RecordState& state);  // record_of() would raise otherwise
+Jsonb* record_of(const RecordState& state, std::string_view record_id);
+bytea* clocks_of(const RecordState& state, uint32_t generation);
+
+// The inverse; false when the two do not fit together.
+bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, uint32_t generation,
+                bool has_space, std::string_view space);
+
+// Same fields, values, times and space; positions do not count.
+bool same_content(const RecordState& a, const RecordState& b);
+
+}  // namespace mana_ai

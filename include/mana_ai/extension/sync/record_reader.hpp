@@ -1,0 +1,42 @@
+// Reading one record of any app through SQL, and so with the current role's rights and under its
+// policies, unlike the trigger's own replay. What mana_ai.replay() and the inputs of missions have
+// in common.
+#pragma once
+
+#include <string>
+
+#include "mana_ai/core/record/lww.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
+
+extern "C" {
+#include "utils/jsonb.h"
+}
+
+namespace mana_ai {
+
+// The query for a shape of the table, planned at its first use and kept as long as the process.
+struct RecordQuery {
+    std::string sql;
+    void* plan = nullptr;  // SPIPlanPtr
+};
+RecordQuery& record_query(const SyncTable& table);
+
+// Text values.
+struct RecordAddress {
+    Datum user_id;
+    Datum app_id;
+    Datum table_name;
+    Datum record_id;
+};
+
+struct ReplayedRecord {
+    Jsonb* record = nullptr;  // in the current memory context; nullptr: there is none, or deleted
+    core::Instant newest_clock = core::kOlderThanEverything;  // of all its fields
+};
+
+// Folds the record's rows that the active snapshot and the policies let through, as they come. May
+// ereport(ERROR): call it inside pg::guarded().
+ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
+                               const RecordAddress& address);
+
+}  // namespace mana_ai

@@ -1,0 +1,49 @@
+// The replay of a record's rows from the log (docs/contract/data.md, Field-level last-writer-wins).
+//
+// The functions may ereport(ERROR): call them inside pg::guarded().
+#pragma once
+
+#include <cstdint>
+
+#include "mana_ai/extension/sync/lww_record.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
+
+extern "C" {
+#include "utils/snapshot.h"
+}
+
+namespace mana_ai {
+
+// Accumulates the rows of one record, in bounded memory: from time to time the state is written out
+// and the rows behind it are forgotten.
+struct Fold {
+    MemoryContext memory;  // holds the state and the rows that it borrows from
+    uint32_t generation;
+    RecordState state;
+    int64_t rows;
+    const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
+    size_t settled_size;     // of `memory` when the state was last written out
+};
+void begin_fold(Fold& fold, uint32_t generation);  // in a child of the current context
+void fold_row(Fold& fold, const ChangeRowValues& values);
+void fold_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape);
+void restart_fold(Fold& fold);  // for the next record
+void end_fold(Fold& fold);
+
+// A record of app 'ai'; text values.
+struct RecordKey {
+    Datum user_id;
+    Datum table_name;
+    Datum record_id;
+};
+
+enum class ScanLimit : uint8_t {
+    IndexOrSmallTable,  // give up where the search would take long
+    None,
+};
+
+// Folds the rows that the snapshot sees, past row-level security. False: gave up.
+bool replay_record(Relation log, const SyncShape& shape, const RecordKey& key, Snapshot snapshot,
+                   ScanLimit limit, Fold& fold);
+
+}  // namespace mana_ai

@@ -1,0 +1,107 @@
+// The table that mana-sync writes to: which one it is, what its columns are, how a record's rows
+// are found in it. It differs between versions of mana-sync, and columns may be renamed while we
+// are installed, so everything is found out from the relation (docs/contract/data.md,
+// sync_changes).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "mana_ai/extension/sync/lww_record.hpp"
+#include "mana_ai/pg/postgres.hpp"
+
+extern "C" {
+#include "access/attnum.h"
+#include "executor/tuptable.h"
+#include "storage/itemptr.h"
+#include "utils/rel.h"
+}
+
+namespace mana_ai {
+
+// What a writer of rows needs to know. Throws pg::PgError when no table is attached (55000) or its
+// columns are not those of sync_changes (42P17).
+struct SyncTable {
+    Oid oid;
+    Oid owner;
+    std::string qualified_name;  // quoted as SQL needs it
+    std::string stamps_column;   // field_timestamps or field_meta
+    bool has_space_id;
+    bool has_schema_version;
+    bool has_actor;
+    bool has_origin;
+};
+SyncTable attached_sync_table();
+
+// Everything below may ereport(ERROR): call it inside pg::guarded().
+
+// The table that carries our trigger, or InvalidOid. Cached.
+Oid attached_relation();
+
+// One column of an index that finds rows of a record.
+struct LogIndexKey {
+    enum class Column : uint8_t { AppId, TableName, RecordId, UserId } column;
+    Oid collation;
+    RegProcedure equals;
+};
+constexpr int kMaxLogIndexKeys = 4;
+
+struct SyncShape {
+    // Null when the columns are as they must be; else the name of the first that is not.
+    const char* missing_column;
+    bool wrong_type;  // the column is there, but its type is not `expected_type`
+    const char* expected_type;
+
+    AttrNumber app_id, table_name, record_id, user_id, op, data, stamps, created_at;
+    AttrNumber space_id, schema_version, actor, origin;  // 0: this version of mana-sync has none
+    bool has_field_meta;
+
+    // The index that narrows a search for one record most; InvalidOid: there is none worth using.
+    Oid index;
+    int index_keys;
+    LogIndexKey index_key[kMaxLogIndexKeys];
+    bool index_finds_record;  // record_id is among its leading columns
+};
+
+// The shape of a relation, cached until the relation changes. Valid until the next call.
+const SyncShape& shape_of(Relation relation);
+
+// Raises 42P17 with DETAIL and HINT unless the relation can be attached.
+void check_shape(Relation relation);
+
+// Names the incarnation of the table's file: positions of different ones do not compare.
+uint32_t log_generation(Relation relation);
+
+// Where a row is, as a number that grows with physical order.
+uint64_t position_of(const ItemPointerData* tid);
+
+// A row in the slot as ChangeRow. With `copy` all of it is copied into the current context, else it
+// may borrow from the slot.
+ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy);
+
+// The same from values that a query returned.
+struct ChangeRowValues {
+    Datum op, data, stamps, created_at, space, position;
+    bool data_is_null, stamps_is_null, created_at_is_null, space_is_null;
+};
+ChangeRow make_change_row(const ChangeRowValues& values, bool copy);
+
+// The columns of such a query, and their values: `get(number, &is_null)` returns a column, the
+// first of them has number `first`.
+std::string change_row_columns(bool has_field_meta, bool has_space_id);
+template <class Get>
+ChangeRowValues change_row_values(int first, Get get) {
+    bool is_null = false;
+    ChangeRowValues values{};
+    values.op = get(first, &is_null);
+    if (is_null)
+        values.op = PointerGetDatum(cstring_to_text(""));
+    values.data = get(first + 1, &values.data_is_null);
+    values.stamps = get(first + 2, &values.stamps_is_null);
+    values.created_at = get(first + 3, &values.created_at_is_null);
+    values.space = get(first + 4, &values.space_is_null);
+    values.position = get(first + 5, &is_null);
+    return values;
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,89 @@
+// Delivers finished spans to a collector, in batches and beside everything else: who makes a span
+// never waits (docs/contract/interface.md, Traces; docs/operations.md, Traces).
+//
+// OTLP/HTTP: a request that fails with 429, 502, 503, 504 or without an answer is repeated with
+// growing pauses, any other refusal drops its spans. Meanwhile spans are kept up to a bound; the
+// newest beyond it are dropped.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/net/event_loop.hpp"
+#include "mana_ai/net/http_client.hpp"
+#include "mana_ai/net/task.hpp"
+#include "mana_ai/net/timer.hpp"
+
+namespace mana_ai {
+
+class TraceExporter {
+ public:
+    static constexpr size_t kMaxBatch = 512;                   // spans
+    static constexpr size_t kMaxBatchBytes = size_t{4} << 20;  // collectors refuse huge bodies
+    static constexpr size_t kMaxQueued = 4096;                 // spans
+    static constexpr size_t kMaxQueuedBytes = size_t{16} << 20;
+    static constexpr core::Instant kLongestDelay = 2 * core::kMicrosPerSecond;
+
+    // The loop outlives the exporter. Throws std::runtime_error when libcurl cannot start.
+    explicit TraceExporter(net::EventLoop& loop);
+    ~TraceExporter();
+    TraceExporter(const TraceExporter&) = delete;
+    TraceExporter& operator=(const TraceExporter&) = delete;
+
+    // Where spans go from now on, those included that are waiting. `endpoint` without a trailing
+    // slash. Not from within a coroutine.
+    void set_target(const std::string& endpoint, const std::string& proxy);
+
+    bool has_room() const { return queue_.size() < kMaxQueued && queued_bytes_ < kMaxQueuedBytes; }
+
+    // Takes a result of core::otlp_span(); without room it is dropped.
+    void add(std::string span);
+
+    // Counts a span that was not even written out.
+    void add_dropped(int64_t spans = 1);
+
+    // From now on spans go at once, and a failure drops them.
+    void begin_drain();
+    bool is_idle() const { return queue_.empty() && !delivering_; }
+
+    size_t waiting() const { return queue_.size(); }
+
+    // Spans that no collector has taken, since the exporter was made.
+    int64_t dropped() const { return dropped_; }
+
+ private:
+    class Delivery;
+
+    net::Task<void> deliver(Delivery delivery);
+    net::HttpRequest next_request(size_t& count) const;
+    void settle(const net::HttpResponse& response, size_t count);
+    void start();
+    void schedule() noexcept;
+    void schedule_retry(const net::HttpResponse& response);
+    void remove_first(size_t count);
+    void drop(size_t count);
+    void note_trouble(const std::string& what);
+    void note_recovery();
+
+    net::EventLoop& loop_;
+    std::unique_ptr<net::HttpClient> client_;  // of its own: missions never wait for a connection
+    std::string endpoint_;
+    std::string proxy_;  // of client_
+    net::Timer timer_;
+    net::EventLoop::TaskId task_ = 0;
+
+    std::deque<std::string> queue_;  // the first ones may be under way
+    size_t queued_bytes_ = 0;
+    bool delivering_ = false;
+    bool draining_ = false;
+    int failures_ = 0;  // in a row
+    int64_t dropped_ = 0;
+    bool in_trouble_ = false;  // has been logged
+    int64_t dropped_before_trouble_ = 0;
+};
+
+}  // namespace mana_ai

@@ -1,0 +1,118 @@
+// Spans around what a run does (docs/contract/interface.md, Traces).
+//
+// Where mana_ai.otlp_endpoint is empty, nothing is allocated and every call here is one branch.
+//
+//     SpanScope span(claimed.trace, "research.discover", core::SpanKind::Client);
+//     span.add_header(request.headers);
+//
+// What goes into a span leaves the server: ids, counts and words of ours, and of a user's texts
+// only what stands in clear in the record. Never what was decrypted, never a service's own words.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/core/watch/trace.hpp"
+#include "mana_ai/extension/watch/trace_exporter.hpp"
+#include "mana_ai/net/event_loop.hpp"
+
+namespace mana_ai {
+
+class Tracer;
+
+// The place in a trace under which new spans hang. Without a tracer there are none.
+struct TraceContext {
+    Tracer* tracer = nullptr;  // outlives all that the context is given to
+    core::TraceId trace_id;
+    core::SpanId span_id;
+};
+
+// One span, from its construction to end() or its destruction. A scope that an exception leaves is
+// an error. Names and keys are literals: the span keeps views of them.
+class SpanScope {
+ public:
+    SpanScope() = default;  // no span
+    SpanScope(const TraceContext& parent, std::string_view name,
+              core::SpanKind kind = core::SpanKind::Internal);
+    SpanScope(SpanScope&&) noexcept = default;
+    SpanScope& operator=(SpanScope&&) noexcept = default;
+    ~SpanScope();
+
+    // Whether there is a span: guards what would be computed for its attributes only.
+    explicit operator bool() const { return active_ != nullptr; }
+
+    void set(std::string_view key, std::string_view value);
+    void set(std::string_view key, const char* value) { set(key, std::string_view(value)); }
+    void set(std::string_view key, double value);
+    template <std::integral Number>
+    void set(std::string_view key, Number value) {
+        if (active_ == nullptr)
+            return;
+        if constexpr (std::same_as<Number, bool>)
+            active_->span.set(key, value);
+        else
+            active_->span.set(key, static_cast<int64_t>(value));
+    }
+
+    // Makes the span an error. `kind` is a word of ours, as in mana_ai.runs.error_kind.
+    void fail(std::string_view kind);
+
+    // For calls that belong to the span.
+    TraceContext context() const;
+    void add_header(std::vector<std::string>& headers) const;  // traceparent
+
+    // Hands the span to the collector; later calls do nothing.
+    void end() noexcept;
+
+ private:
+    friend class Tracer;
+    struct Active {
+        Tracer& tracer;
+        core::Span span;
+        int exceptions;  // under way when the scope began
+    };
+    std::unique_ptr<Active> active_;
+};
+
+// The traces of one process. Its address stays, whatever the settings become.
+class Tracer {
+ public:
+    explicit Tracer(net::EventLoop& loop) : loop_(loop) {}
+    Tracer(const Tracer&) = delete;
+    Tracer& operator=(const Tracer&) = delete;
+
+    // Reads mana_ai.otlp_endpoint and mana_ai.proxy. Spans that are open stay so. Without an
+    // endpoint those that wait are dropped. Not from within a coroutine.
+    void load_settings();
+
+    bool is_on() const { return exporter_ != nullptr; }
+
+    // The first span of a new trace; none when tracing is off.
+    SpanScope start_trace(std::string_view name, core::Instant start);
+
+    // Lets waiting spans go at once; what the collector does not take is dropped from now on.
+    void begin_drain();
+    bool is_drained() const { return exporter_ == nullptr || exporter_->is_idle(); }
+
+    // Spans of this process that no collector has taken.
+    int64_t dropped_spans() const;
+
+ private:
+    friend class SpanScope;
+    template <class Bytes>
+    Bytes random_bytes();
+    void finish(const core::Span& span);
+
+    net::EventLoop& loop_;
+    std::unique_ptr<TraceExporter> exporter_;
+    int64_t dropped_earlier_ = 0;  // by exporters that are gone
+    // Drawn many at a time: an id would else be a system call.
+    std::vector<uint8_t> random_;
+};
+
+}  // namespace mana_ai

@@ -1,0 +1,64 @@
+#include "mana_ai/core/planner/gates.hpp"
+
+namespace mana_ai::core {
+
+const char* name(GateDecision decision) noexcept {
+    switch (decision) {
+        case GateDecision::Ran:
+            return "ran";
+        case GateDecision::SkippedArchived:
+            return "skipped-archived";
+        case GateDecision::SkippedPaused:
+            return "skipped-paused";
+        case GateDecision::SkippedConcurrency:
+            return "skipped-concurrency";
+        case GateDecision::SkippedBudget:
+            return "skipped-budget";
+        case GateDecision::SkippedEncrypted:
+            return "skipped-encrypted";
+        case GateDecision::SkippedUnreviewed:
+            return "skipped-unreviewed";
+        case GateDecision::SkippedResearch:
+            return "skipped-research";
+        case GateDecision::SkippedAgentMissing:
+            return "skipped-agent-missing";
+        case GateDecision::SkippedUnchanged:
+            break;
+    }
+    return "skipped-unchanged";
+}
+
+bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {
+    return agent.max_tokens_per_day && tokens_24h >= *agent.max_tokens_per_day;
+}
+
+GateDecision judge_gates(const GateInput& input) noexcept {
+    if (input.agent_missing) {
+        return GateDecision::SkippedAgentMissing;
+    }
+    if (input.agent != nullptr) {
+        const Agent& agent = *input.agent;
+        if (agent.state == "archived") {
+            return GateDecision::SkippedArchived;
+        }
+        if (agent.state == "paused") {
+            return GateDecision::SkippedPaused;
+        }
+        if (input.agent_running >= agent.max_concurrent_missions) {
+            return GateDecision::SkippedConcurrency;
+        }
+        if (is_budget_used_up(agent, input.agent_tokens_24h)) {
+            return GateDecision::SkippedBudget;
+        }
+    }
+    if (input.mission.has_ciphertext() && !input.ciphertext_opened) {
+        return GateDecision::SkippedEncrypted;
+    }
+    if (input.max_unreviewed > 0 &&
+        unreviewed_server_iterations(input.mission.iterations) >= input.max_unreviewed) {
+        return GateDecision::SkippedUnreviewed;
+    }
+    return input.research_pending ? GateDecision::SkippedResearch : GateDecision::Ran;
+}
+
+}  // namespace mana_ai::core

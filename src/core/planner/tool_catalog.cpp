@@ -1,0 +1,212 @@
+#include "mana_ai/core/planner/tool_catalog.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace mana_ai::core {
+
+namespace {
+
+constexpr std::size_t kMaxNameLength = 64;
+
+// Policies come from users: more different sets than this start the cache afresh.
+constexpr std::size_t kMaxCachedOffers = 256;
+
+bool is_valid_type(std::string_view type) noexcept {
+    static constexpr std::array<std::string_view, 6> kTypes = {"string",  "number", "integer",
+                                                               "boolean", "object", "array"};
+    return std::find(kTypes.begin(), kTypes.end(), type) != kTypes.end();
+}
+
+bool read_enum(const Json& parameter, ToolParameter& parsed) {
+    const auto member = parameter.find("enum");
+    if (member == parameter.end()) {
+        return true;
+    }
+    if (parsed.type != "string" || !member->is_array() || member->empty()) {
+        return false;
+    }
+    for (const Json& value : *member) {
+        if (!value.is_string()) {
+            return false;
+        }
+        parsed.enum_values.push_back(value.get<std::string>());
+    }
+    return true;
+}
+
+bool read_item_type(const Json& parameter, ToolParameter& parsed) {
+    const bool given = parameter.contains("items");
+    if (parsed.type != "array") {
+        return !given;
+    }
+    parsed.item_type = string_or(parameter, "items", "");
+    return !given || is_valid_type(parsed.item_type);
+}
+
+std::optional<ToolParameter> parse_parameter(const Json& parameter) {
+    ToolParameter parsed;
+    parsed.name = string_or(parameter, "name", "");
+    parsed.type = string_or(parameter, "type", "");
+    parsed.description = string_or(parameter, "description", "");
+    if (!is_valid_tool_name(parsed.name) || !is_valid_type(parsed.type)) {
+        return std::nullopt;
+    }
+    if (const auto required = parameter.find("required"); required != parameter.end()) {
+        if (!required->is_boolean()) {
+            return std::nullopt;
+        }
+        parsed.required = required->get<bool>();
+    }
+    if (!read_enum(parameter, parsed) || !read_item_type(parameter, parsed)) {
+        return std::nullopt;
+    }
+    return parsed;
+}
+
+// Ordered, so that the model reads parameters as the catalog lists them.
+using OrderedJson = nlohmann::ordered_json;
+
+OrderedJson schema_of(const ToolParameter& parameter) {
+    OrderedJson schema = {{"type", parameter.type}, {"description", parameter.description}};
+    if (!parameter.enum_values.empty()) {
+        schema["enum"] = parameter.enum_values;
+    }
+    if (parameter.type == "array") {
+        schema["items"] = {{"type", parameter.item_type.empty() ? "object" : parameter.item_type}};
+    }
+    return schema;
+}
+
+OrderedJson function_of(const Tool& tool) {
+    OrderedJson properties = OrderedJson::object();
+    OrderedJson required = OrderedJson::array();
+    for (const ToolParameter& parameter : tool.parameters) {
+        properties[parameter.name] = schema_of(parameter);
+        if (parameter.required) {
+            required.push_back(parameter.name);
+        }
+    }
+    return {{"type", "function"},
+            {"function",
+             {{"name", tool.name},
+              {"description", tool.description},
+              {"parameters",
+               {{"type", "object"},
+                {"properties", std::move(properties)},
+                {"required", std::move(required)}}}}}};
+}
+
+bool is_offered(const Tool& tool, const Policy* policy) {
+    return tool.default_policy == Decision::Propose &&
+           (policy == nullptr || decide(*policy, tool.name, tool.module) != Decision::Deny);
+}
+
+}  // namespace
+
+const ToolParameter* Tool::find_parameter(std::string_view parameter_name) const noexcept {
+    const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                    [&](const auto& p) { return p.name == parameter_name; });
+    return found == parameters.end() ? nullptr : &*found;
+}
+
+bool is_valid_tool_name(std::string_view name) noexcept {
+    return !name.empty() && name.size() <= kMaxNameLength &&
+           std::all_of(name.begin(), name.end(), [](char c) {
+               return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '_' || c == '-';
+           });
+}
+
+std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
+                               std::string_view description, std::string_view default_policy,
+                               std::string_view parameters_json) {
+    const auto policy = decision_from_name(default_policy);
+    const auto parameters = parse_json(parameters_json);
+    if (!is_valid_tool_name(name) || !policy || !parameters || !parameters->is_array()) {
+        return std::nullopt;
+    }
+    Tool tool{std::string(name), std::string(module), std::string(description), *policy, {}};
+    for (const Json& element : *parameters) {
+        auto parameter = parse_parameter(element);
+        if (!parameter || tool.find_parameter(parameter->name) != nullptr) {
+            return std::nullopt;
+        }
+        tool.parameters.push_back(std::move(*parameter));
+    }
+    return tool;
+}
+
+struct OfferedTools::State {
+    std::shared_ptr<const std::vector<Tool>> catalog;  // keeps what the pointers point to
+    std::vector<const Tool*> tools;
+    std::unordered_map<std::string_view, const Tool*> by_name;
+    std::string json;
+};
+
+OfferedTools::OfferedTools() : state_(std::make_shared<const State>()) {}
+
+OfferedTools::OfferedTools(std::shared_ptr<const State> state) : state_(std::move(state)) {}
+
+std::string_view OfferedTools::tools_json() const noexcept {
+    return state_->json;
+}
+
+const std::vector<const Tool*>& OfferedTools::tools() const noexcept {
+    return state_->tools;
+}
+
+const Tool* OfferedTools::find(std::string_view name) const noexcept {
+    const auto found = state_->by_name.find(name);
+    return found == state_->by_name.end() ? nullptr : found->second;
+}
+
+ToolCatalog::ToolCatalog(std::vector<Tool> tools) {
+    std::vector<Tool> unique;
+    unique.reserve(tools.size());
+    for (Tool& tool : tools) {
+        if (std::none_of(unique.begin(), unique.end(),
+                         [&](const Tool& other) { return other.name == tool.name; })) {
+            unique.push_back(std::move(tool));
+        }
+    }
+    tools_ = std::make_shared<const std::vector<Tool>>(std::move(unique));
+}
+
+OfferedTools ToolCatalog::offer(const Policy* policy) {
+    std::string key(tools_->size(), '0');
+    for (std::size_t i = 0; i < tools_->size(); ++i) {
+        if (is_offered((*tools_)[i], policy)) {
+            key[i] = '1';
+        }
+    }
+    if (const auto cached = offers_.find(key); cached != offers_.end()) {
+        return cached->second;
+    }
+
+    auto state = std::make_shared<OfferedTools::State>();
+    state->catalog = tools_;
+    OrderedJson functions = OrderedJson::array();
+    for (std::size_t i = 0; i < tools_->size(); ++i) {
+        if (key[i] == '1') {
+            const Tool& tool = (*tools_)[i];
+            state->tools.push_back(&tool);
+            state->by_name.emplace(tool.name, &tool);
+            functions.push_back(function_of(tool));
+        }
+    }
+    if (!functions.empty()) {
+        state->json = functions.dump(-1, ' ', false, OrderedJson::error_handler_t::replace);
+    }
+    if (offers_.size() >= kMaxCachedOffers) {
+        offers_.clear();
+    }
+    return offers_.emplace(std::move(key), OfferedTools(std::move(state))).first->second;
+}
+
+OfferedTools offer(const std::vector<Tool>& catalog, const Policy* policy) {
+    return ToolCatalog(catalog).offer(policy);
+}
+
+}  // namespace mana_ai::core

@@ -1,0 +1,60 @@
+#include "mana_ai/core/service/backoff.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace mana_ai::core {
+
+namespace {
+
+constexpr double kJitter = 0.2;
+
+// The delay times a factor from 1 - kJitter to 1 + kJitter.
+Instant jittered(Instant delay, double random01) {
+    const double random = std::isfinite(random01) ? std::clamp(random01, 0.0, 1.0) : 0.5;
+    const double factor = 1.0 - kJitter + 2.0 * kJitter * random;
+    return std::llround(static_cast<double>(delay) * factor);
+}
+
+bool is_gateway_failure(int http_status) {
+    return http_status == 502 || http_status == 503 || http_status == 504;
+}
+
+}  // namespace
+
+Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double random01,
+                              std::optional<Instant> retry_after_delay) {
+    Instant delay = kMaxMissionBackoff;
+    if (kind != ErrorKind::Blocked && kind != ErrorKind::Capability) {
+        // 2^9 minutes are more than the maximum already.
+        const int doublings = std::clamp(consecutive_failures, 1, 10) - 1;
+        delay = std::min(kMicrosPerMinute << doublings, kMaxMissionBackoff);
+        delay = jittered(delay, random01);
+    }
+    return std::max(delay, retry_after_delay.value_or(0));
+}
+
+RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, double random01) {
+    if (attempts_so_far > kMaxRetriesWithinRun) {
+        return {};
+    }
+    if (error.retry_after && *error.retry_after > kLongestWaitWithinRun) {
+        return {};
+    }
+    if (error.kind == ErrorKind::RateLimit) {
+        return error.retry_after ? RetryDecision{true, std::max<Instant>(*error.retry_after, 0)}
+                                 : RetryDecision{};
+    }
+    const bool passing = error.kind == ErrorKind::Timeout || error.kind == ErrorKind::Unreachable ||
+                         error.kind == ErrorKind::Malformed;
+    const bool gateway = is_gateway_failure(error.http_status) &&
+                         (error.kind == ErrorKind::Unknown || error.kind == ErrorKind::Truncated);
+    if (!passing && !gateway) {
+        return {};
+    }
+    const Instant pause =
+        jittered(attempts_so_far <= 1 ? kMicrosPerSecond / 2 : 2 * kMicrosPerSecond, random01);
+    return {true, std::max(pause, error.retry_after.value_or(0))};
+}
+
+}  // namespace mana_ai::core

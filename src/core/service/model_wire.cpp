@@ -1,0 +1,410 @@
+#include "mana_ai/core/service/model_wire.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <iterator>
+#include <set>
+
+#include "mana_ai/core/service/retry_after.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/wipe.hpp"
+
+namespace mana_ai::core {
+
+namespace {
+
+// Larger counts are nonsense; cutting them keeps sums within 64 bits.
+constexpr std::int64_t kMaxTokenCount = 1'000'000'000'000;
+constexpr std::size_t kMaxErrorMessageChars = 1000;
+
+const Json* member(const Json* object, const char* key) {
+    if (object == nullptr || !object->is_object()) {
+        return nullptr;
+    }
+    const auto found = object->find(key);
+    return found == object->end() ? nullptr : &*found;
+}
+
+// The string member, or "" if there is none.
+std::string text_member(const Json* object, const char* key) {
+    return object == nullptr ? std::string() : std::string(string_or(*object, key, ""));
+}
+
+std::string without_nul(std::string text) {
+    std::erase(text, '\0');
+    return text;
+}
+
+// A token count that may be missing, a float, negative or absurd.
+std::int64_t token_count(const Json* usage, const char* key) {
+    const Json* count = member(usage, key);
+    if (count == nullptr || !count->is_number()) {
+        return 0;
+    }
+    const auto value = count->get<double>();
+    return std::llround(std::clamp(value, 0.0, static_cast<double>(kMaxTokenCount)));
+}
+
+Usage read_usage(const Json* usage) {
+    Usage read;
+    read.prompt = token_count(usage, "prompt_tokens");
+    read.completion = token_count(usage, "completion_tokens");
+    read.total = token_count(usage, "total_tokens");
+    if (read.total == 0) {
+        read.total = read.prompt + read.completion;
+    }
+    return read;
+}
+
+// Text, or the texts of an array of parts; other parts (images, audio) are left out.
+std::string read_content(const Json* message) {
+    const Json* content = member(message, "content");
+    if (content == nullptr || content->is_null()) {
+        return text_member(message, "refusal");
+    }
+    if (content->is_string()) {
+        return content->get<std::string>();
+    }
+    std::string joined;
+    if (content->is_array()) {
+        for (const Json& part : *content) {
+            joined += part.is_string() ? part.get<std::string>() : text_member(&part, "text");
+        }
+    }
+    return joined;
+}
+
+// The arguments as JSON text; an object given instead of text is written out. A text with an
+// escaped U+0000 is rewritten without it, since no jsonb could hold the call.
+std::string read_arguments(const Json* function) {
+    const Json* arguments = member(function, "arguments");
+    if (arguments == nullptr || arguments->is_null()) {
+        return {};
+    }
+    if (!arguments->is_string()) {
+        Json copy = *arguments;
+        remove_nul(copy);
+        return dump_json(copy);
+    }
+    std::string text = without_nul(arguments->get<std::string>());
+    if (text.find("\\u0000") != std::string::npos) {
+        if (std::optional<Json> parsed = parse_json(text)) {
+            remove_nul(*parsed);
+            return dump_json(*parsed);
+        }
+    }
+    return text;
+}
+
+// Nine letters and digits, the only form that every provider takes (Mistral is the strict one).
+std::string invent_id(std::uint64_t seed) {
+    constexpr std::string_view kAlphabet = "0123456789abcdefghijklmnopqrstuvwxyz";
+    // splitmix64's finalizer: neighbouring seeds give unlike ids.
+    seed += 0x9E3779B97F4A7C15U;
+    seed = (seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9U;
+    seed = (seed ^ (seed >> 27)) * 0x94D049BB133111EBU;
+    seed ^= seed >> 31;
+    std::string id = "c";
+    for (int i = 0; i < 8; ++i) {
+        id += kAlphabet[seed % kAlphabet.size()];
+        seed /= kAlphabet.size();
+    }
+    return id;
+}
+
+std::string read_id(const Json& call) {
+    const Json* id = member(&call, "id");
+    if (id == nullptr) {
+        return {};
+    }
+    if (id->is_string()) {
+        return without_nul(id->get<std::string>());
+    }
+    return id->is_number() ? dump_json(*id) : std::string();
+}
+
+ToolCallRequest read_tool_call(const Json& call) {
+    // Some servers leave the "function" level out.
+    const Json* function = member(&call, "function");
+    if (function == nullptr || !function->is_object()) {
+        function = &call;
+    }
+    return {read_id(call), without_nul(text_member(function, "name")), read_arguments(function)};
+}
+
+void make_ids_unique(std::vector<ToolCallRequest>& calls, Instant now) {
+    std::set<std::string> given;
+    for (const ToolCallRequest& call : calls) {
+        given.insert(call.id);
+    }
+    std::set<std::string> used;
+    auto seed = static_cast<std::uint64_t>(now);
+    for (ToolCallRequest& call : calls) {
+        if (call.id.empty() || used.contains(call.id)) {
+            do {
+                call.id = invent_id(seed++);
+            } while (used.contains(call.id) || given.contains(call.id));
+        }
+        used.insert(call.id);
+    }
+}
+
+std::vector<ToolCallRequest> read_tool_calls(const Json* message, Instant now) {
+    std::vector<ToolCallRequest> calls;
+    const Json* given = member(message, "tool_calls");
+    if (given != nullptr && given->is_array()) {
+        for (const Json& call : *given) {
+            if (calls.size() == kMaxToolCallsPerReply) {
+                break;
+            }
+            if (call.is_object()) {
+                calls.push_back(read_tool_call(call));
+            }
+        }
+    } else if (given != nullptr && given->is_object()) {
+        calls.push_back(read_tool_call(*given));
+    } else if (const Json* legacy = member(message, "function_call");
+               legacy != nullptr && legacy->is_object()) {
+        calls.push_back(read_tool_call(*legacy));
+    }
+    make_ids_unique(calls, now);
+    return calls;
+}
+
+ErrorKind kind_of_status(int http_status) {
+    switch (http_status) {
+        case 400:
+            return ErrorKind::Capability;
+        case 401:
+        case 403:
+            return ErrorKind::Auth;
+        case 422:
+            return ErrorKind::Blocked;
+        case 429:
+            return ErrorKind::RateLimit;
+        default:
+            return ErrorKind::Unknown;
+    }
+}
+
+// The kind that an OpenAI-style type or code names, as far as it says more than the status does.
+std::optional<ErrorKind> kind_of_code(std::string_view code) {
+    if (code == "content_filter" || code == "content_policy_violation") {
+        return ErrorKind::Blocked;
+    }
+    if (code == "authentication_error" || code == "invalid_api_key" || code == "permission_error") {
+        return ErrorKind::Auth;
+    }
+    if (code == "rate_limit_exceeded" || code == "rate_limit_error" ||
+        code == "insufficient_quota") {
+        return ErrorKind::RateLimit;
+    }
+    if (code == "context_length_exceeded") {
+        return ErrorKind::Capability;
+    }
+    return std::nullopt;
+}
+
+struct ErrorBody {
+    std::optional<ErrorKind> kind;
+    std::string message;
+};
+
+// {detail: text}, {detail: {kind, message}}, {error: {message, type, code}}, {error: text}.
+ErrorBody read_error_body(const Json* body) {
+    if (const Json* detail = member(body, "detail"); detail != nullptr) {
+        if (detail->is_string()) {
+            return {std::nullopt, detail->get<std::string>()};
+        }
+        if (detail->is_object()) {
+            std::optional<ErrorKind> kind = error_kind_from_name(string_or(*detail, "kind", ""));
+            // "unknown" says less than a status.
+            if (kind == ErrorKind::Unknown) {
+                kind.reset();
+            }
+            return {kind, text_member(detail, "message")};
+        }
+        return {std::nullopt, dump_json(*detail)};  // a list of validation errors
+    }
+    const Json* error = member(body, "error");
+    if (error == nullptr) {
+        return {std::nullopt, text_member(body, "message")};
+    }
+    if (error->is_string()) {
+        return {std::nullopt, error->get<std::string>()};
+    }
+    ErrorBody read;
+    read.message = text_member(error, "message");
+    read.kind = kind_of_code(text_member(error, "code"));
+    if (!read.kind) {
+        read.kind = kind_of_code(text_member(error, "type"));
+    }
+    // Some gateways put an HTTP status there.
+    if (const Json* code = member(error, "code");
+        !read.kind && code != nullptr && code->is_number_integer()) {
+        const auto status = code->get<std::int64_t>();
+        const ErrorKind kind = status >= 400 && status < 600
+                                   ? kind_of_status(static_cast<int>(status))
+                                   : ErrorKind::Unknown;
+        if (kind != ErrorKind::Unknown) {
+            read.kind = kind;
+        }
+    }
+    return read;
+}
+
+bool is_success(int http_status) {
+    return http_status >= 200 && http_status < 300;
+}
+
+ProviderError read_error(int http_status, const Json* body, std::string_view raw_body,
+                         std::string_view retry_after_header, Instant now) {
+    ErrorBody read = read_error_body(body);
+    ProviderError error;
+    error.http_status = http_status;
+    // A success that carries no completion is malformed unless its body says better.
+    error.kind = read.kind.value_or(is_success(http_status) ? ErrorKind::Malformed
+                                                            : kind_of_status(http_status));
+    if (read.message.empty() && !is_success(http_status)) {
+        read.message = repair_utf8(raw_body.substr(0, 8 * kMaxErrorMessageChars));
+    }
+    error.message = cut_utf8(without_nul(std::move(read.message)), kMaxErrorMessageChars);
+    error.retry_after = parse_retry_after(retry_after_header, now);
+    return error;
+}
+
+// Invalid UTF-8, as from a model's token cut in two, is repaired instead of losing the reply.
+std::optional<Json> parse_body(std::string_view body) {
+    std::optional<Json> parsed = parse_json(body);
+    if (!parsed) {
+        const std::string repaired = repair_utf8(body);
+        if (repaired != body) {
+            parsed = parse_json(repaired);
+        }
+    }
+    return parsed;
+}
+
+bool is_json_object(std::string_view text) {
+    const std::optional<Json> parsed = parse_json(text);
+    return parsed && parsed->is_object();
+}
+
+std::string text_message(std::string_view role, std::string_view text) {
+    constexpr std::string_view kRole = R"({"role":")";
+    constexpr std::string_view kContent = R"(","content":)";
+    std::string quoted = json_string(text);
+    std::string message;
+    message.reserve(kRole.size() + role.size() + kContent.size() + quoted.size() + 1);
+    message += kRole;
+    message += role;
+    message += kContent;
+    message += quoted;
+    message += '}';
+    wipe(quoted);
+    return message;
+}
+
+}  // namespace
+
+ModelResult parse_model_response(int http_status, std::string_view body,
+                                 std::string_view retry_after_header, Instant now) {
+    const std::optional<Json> parsed = parse_body(body);
+    const Json* root = parsed ? &*parsed : nullptr;
+    const Json* choices = is_success(http_status) ? member(root, "choices") : nullptr;
+    const bool has_choice = choices != nullptr && choices->is_array() && !choices->empty();
+    const Json* choice = has_choice ? &choices->front() : nullptr;
+    const Json* message = member(choice, "message");
+    if (message == nullptr || !message->is_object()) {
+        return read_error(http_status, root, body, retry_after_header, now);
+    }
+    ModelReply reply;
+    reply.content = without_nul(read_content(message));
+    reply.tool_calls = read_tool_calls(message, now);
+    reply.finish_reason = without_nul(text_member(choice, "finish_reason"));
+    reply.usage = read_usage(member(root, "usage"));
+    return reply;
+}
+
+std::string build_chat_request(const ChatRequest& request) {
+    char temperature[32];
+    const double value = std::isfinite(request.temperature) ? request.temperature : 0.0;
+    const auto end = std::to_chars(std::begin(temperature), std::end(temperature), value).ptr;
+
+    std::size_t length = request.model.size() + request.tools_json.size() + 128;
+    for (const std::string& message : request.messages) {
+        length += message.size() + 1;
+    }
+    for (const std::string& message : request.closing_messages) {
+        length += message.size() + 1;
+    }
+    std::string body;
+    body.reserve(length);
+    body += R"({"model":)";
+    body += json_string(request.model);
+    body += R"(,"messages":[)";
+    const auto append = [&body](const std::string& message) {
+        if (body.back() != '[') {
+            body += ',';
+        }
+        body += message;
+    };
+    std::for_each(request.messages.begin(), request.messages.end(), append);
+    std::for_each(request.closing_messages.begin(), request.closing_messages.end(), append);
+    body += ']';
+    if (!request.tools_json.empty() && request.tools_json != "[]") {
+        body += R"(,"tools":)";
+        body += request.tools_json;
+        body += R"(,"tool_choice":"auto")";
+    }
+    body += R"(,"temperature":)";
+    body.append(std::begin(temperature), end);
+    body += R"(,"stream":false})";
+    return body;
+}
+
+std::string system_message(std::string_view text) {
+    return text_message("system", text);
+}
+
+std::string user_message(std::string_view text) {
+    return text_message("user", text);
+}
+
+std::string assistant_message(const ModelReply& reply) {
+    std::string message = text_message("assistant", reply.content);
+    if (reply.tool_calls.empty()) {
+        return message;
+    }
+    message.pop_back();
+    message += R"(,"tool_calls":[)";
+    bool first = true;
+    for (const ToolCallRequest& call : reply.tool_calls) {
+        if (!first) {
+            message += ',';
+        }
+        first = false;
+        message += R"({"id":)" + json_string(call.id) +
+                   R"(,"type":"function","function":{"name":)" + json_string(call.name) +
+                   R"(,"arguments":)" +
+                   json_string(is_json_object(call.arguments) ? call.arguments : "{}") + "}}";
+    }
+    message += "]}";
+    return message;
+}
+
+std::string tool_message(std::string_view tool_call_id, std::string_view content_json) {
+    return R"({"role":"tool","tool_call_id":)" + json_string(tool_call_id) + R"(,"content":)" +
+           json_string(content_json) + '}';
+}
+
+std::string provider_of(std::string_view model) {
+    const std::size_t slash = model.find('/');
+    if (slash == std::string_view::npos || slash == 0) {
+        return "unknown";
+    }
+    return std::string(model.substr(0, slash));
+}
+
+}  // namespace mana_ai::core

@@ -1,0 +1,30 @@
+#include "mana_ai/core/text/wipe.hpp"
+
+#include <cstring>  // glibc declares explicit_bzero here too
+
+namespace mana_ai::core {
+
+void wipe(std::string& text) noexcept {
+    // Growing to the capacity never allocates; it makes every byte of the buffer ours to overwrite.
+    text.resize(text.capacity());
+    ::explicit_bzero(text.data(), text.size());
+    text.clear();
+}
+
+void wipe(Json& value) noexcept {
+    if (value.is_string()) {
+        wipe(value.get_ref<std::string&>());
+    } else if (value.is_binary()) {
+        auto& bytes = value.get_binary();
+        ::explicit_bzero(bytes.data(), bytes.size());
+    } else if (value.is_structured()) {
+        for (Json& element : value) {
+            wipe(element);
+        }
+        // Emptied from the leaves up, since destroying a filled container allocates.
+        value.clear();
+    }
+    value = nullptr;
+}
+
+}  // namespace mana_ai::core

@@ -1,0 +1,330 @@
+#include "mana_ai/extension/http/http_endpoint.hpp"
+
+#include <charconv>
+#include <utility>
+
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/crypto/access_key.hpp"
+#include "mana_ai/extension/http/page.hpp"
+#include "mana_ai/extension/process/databases.hpp"
+#include "mana_ai/net/secret.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+#include "mana_ai/pg/time.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+using net::error_answer;
+using net::HttpAnswer;
+using net::HttpReply;
+using net::HttpServerRequest;
+
+constexpr char kTicketCookie[] = "mana_ai_ticket";
+constexpr core::Instant kTicketLife = 12 * core::kMicrosPerHour;
+constexpr int64_t kDefaultAuditRows = 200;
+constexpr int64_t kMaxAuditRows = 1000;
+
+HttpAnswer json_answer(const core::Json& json) {
+    HttpAnswer answer;
+    answer.body = core::dump_json(json);
+    return answer;
+}
+
+net::Secret service_key() {
+    std::string problem;
+    return net::Secret(pg::settings::service_key(problem));
+}
+
+enum class Access { Granted, Refused, NoKey };
+
+Access access_by_key(const HttpServerRequest& request) {
+    const net::Secret key = service_key();
+    if (key.empty())
+        return Access::NoKey;
+    return crypto::is_access_key(request.header("x-service-key"), key.view()) ? Access::Granted
+                                                                              : Access::Refused;
+}
+
+// Who looks at the page shows the key or the ticket that logging in gave for it.
+Access access_to_page(const HttpServerRequest& request) {
+    const Access access = access_by_key(request);
+    if (access != Access::Refused)
+        return access;
+    const net::Secret key = service_key();
+    return crypto::is_ticket(request.cookie(kTicketCookie), key.view(), pg::now())
+               ? Access::Granted
+               : Access::Refused;
+}
+
+HttpAnswer refusal(Access access) {
+    return access == Access::NoKey ? error_answer(503, "no service key is configured")
+                                   : error_answer(401, "unauthorized");
+}
+
+HttpAnswer redirect(std::string where, std::string cookie) {
+    HttpAnswer answer;
+    answer.status = 303;
+    answer.content_type.clear();
+    answer.headers = {{"Location", std::move(where)}};
+    if (!cookie.empty())
+        answer.headers.emplace_back("Set-Cookie", std::move(cookie));
+    return answer;
+}
+
+core::Json tick_json(const TickAnswer& answer) {
+    core::Json errors = core::Json::array();
+    const char* text = answer.errors;
+    for (int i = 0; i < answer.error_count; i++) {
+        errors.push_back(text);
+        text += strlen(text) + 1;
+    }
+    return {{"scannedAt", core::to_iso_millis(answer.scanned_at)},
+            {"dueMissionCount", answer.due},
+            {"plansProduced", answer.produced},
+            {"plansWrittenBack", answer.written_back},
+            {"parseFailures", answer.parse_failures},
+            {"errors", std::move(errors)}};
+}
+
+// The token of "Authorization: Bearer …"; empty when there is none.
+std::string bearer_token(const HttpServerRequest& request) {
+    constexpr std::string_view kScheme = "bearer ";
+    const std::string_view value = request.header("authorization");
+    if (value.size() <= kScheme.size() ||
+        pg_strncasecmp(value.data(), kScheme.data(), kScheme.size()) != 0)
+        return {};
+    return std::string(value.substr(kScheme.size()));
+}
+
+// 1 to kMaxAuditRows; more is cut, as the contract says. nullopt: not a number.
+std::optional<int64_t> audit_limit(std::string_view text) {
+    if (text.empty())
+        return kDefaultAuditRows;
+    int64_t limit = 0;
+    const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
+    if (rest != text.data() + text.size() || error == std::errc::invalid_argument || limit < 1)
+        return std::nullopt;
+    return error == std::errc::result_out_of_range ? kMaxAuditRows : std::min(limit, kMaxAuditRows);
+}
+
+void count_request(const net::HttpServed& served) {
+    const std::string status = std::to_string(served.status);
+    pg::metrics::count(core::Metric::HttpRequests, {served.method, served.path, status});
+    pg::metrics::observe(core::Metric::HttpRequestDuration,
+                         static_cast<double>(served.duration_us) / core::kMicrosPerSecond);
+}
+
+}  // namespace
+
+void HttpEndpoint::listen() {
+    net::HttpServerOptions options;
+    options.listen = pg::settings::http_listen();
+    options.on_served = count_request;
+    auto server = std::make_unique<net::HttpServer>(loop_, std::move(options));
+    const auto route = [&](const char* method, const char* path, auto member) {
+        server->route(
+            method, path, [this, member](const HttpServerRequest& request, HttpReply reply) {
+                if constexpr (std::is_invocable_v<decltype(member), HttpEndpoint*, HttpReply>)
+                    (this->*member)(std::move(reply));
+                else
+                    (this->*member)(request, std::move(reply));
+            });
+    };
+    route("GET", "/health", &HttpEndpoint::health);
+    route("GET", "/metrics", &HttpEndpoint::metrics);
+    route("POST", "/internal/tick", &HttpEndpoint::tick);
+    route("GET", "/api/v1/me/ai-audit", &HttpEndpoint::audit);
+    route("GET", "/api/v1/status", &HttpEndpoint::status);
+    route("GET", "/", &HttpEndpoint::page);
+    route("POST", "/login", &HttpEndpoint::login);
+    route("POST", "/logout", &HttpEndpoint::logout);
+    server_ = std::move(server);
+}
+
+void HttpEndpoint::poll() {
+    queries_.poll();
+    if (tick_ != nullptr && tick_->ended())
+        finish_tick();
+}
+
+// A worker that runs has a database with a fitting extension in it, so nothing else is asked: this
+// answers as fast as can be, however busy the database is.
+void HttpEndpoint::health(HttpReply reply) {
+    const auto databases = configured_databases();
+    const uint32_t database = databases.empty() ? 0 : find_database(databases.front());
+    const auto worker = database != 0 ? pg::shared_state::worker_of(database) : std::nullopt;
+    const bool usable = worker && worker->pid != 0 && worker->state != "starting" &&
+                        worker->state != "wrong version";
+    HttpAnswer answer = json_answer(
+        {{"ok", usable},
+         {"service", "mana-ai"},
+         {"version", MANA_AI_VERSION},
+         {"tick",
+          {{"enabled", usable ? worker->state != "paused" : pg::settings::tick_enabled()},
+           {"running", usable && worker->state == "ticking"}}}});
+    answer.status = usable ? 200 : 503;
+    reply.send(std::move(answer));
+}
+
+void HttpEndpoint::metrics(HttpReply reply) {
+    metrics_wanted_.push_back(std::move(reply));
+    // Whoever scrapes while a query runs gets its answer: anybody may scrape, as often as they
+    // like.
+    if (metrics_wanted_.size() > 1)
+        return;
+    queries_.ask({{"question", "metrics"}}, [this](QueryResult result) {
+        for (HttpReply& waiting : std::exchange(metrics_wanted_, {})) {
+            HttpAnswer answer = error_answer(503, "metrics are not available");
+            if (result.answered) {
+                answer.status = 200;
+                answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                answer.body = result.text;
+            }
+            waiting.send(std::move(answer));
+        }
+    });
+}
+
+void HttpEndpoint::tick(const HttpServerRequest& request, HttpReply reply) {
+    if (const Access access = access_by_key(request); access != Access::Granted) {
+        reply.send(refusal(access));
+        return;
+    }
+    // A second tick beside one that runs has nothing to do; run_tick() says the same.
+    if (tick_ != nullptr) {
+        TickAnswer answer{};
+        answer.scanned_at = pg::now();
+        answer.error_count = 1;
+        strlcpy(answer.errors, "overlap-skipped", sizeof(answer.errors));
+        reply.send(json_answer(tick_json(answer)));
+        return;
+    }
+    try {
+        const auto databases = configured_databases();
+        const uint32_t database = databases.empty() ? 0 : find_database(databases.front());
+        if (database == 0) {
+            reply.send(error_answer(503, "the database is not available"));
+            return;
+        }
+        tick_ = std::make_unique<TickProcess>(database);
+    } catch (const pg::PgError& error) {
+        pg::log_warning("the tick that a client asked for could not start: " + error.message);
+        reply.send(error_answer(503, "the tick could not start"));
+        return;
+    }
+    tick_reply_.emplace(std::move(reply));
+}
+
+void HttpEndpoint::finish_tick() {
+    HttpAnswer answer;
+    try {
+        answer = json_answer(tick_json(tick_->answer("POST /internal/tick")));
+    } catch (const pg::PgError& error) {
+        pg::log_warning("the tick that a client asked for failed: " + error.message);
+        answer = error_answer(503, "the tick failed");
+    }
+    tick_.reset();
+    tick_reply_->send(std::move(answer));
+    tick_reply_.reset();
+}
+
+void HttpEndpoint::audit(const HttpServerRequest& request, HttpReply reply) {
+    const std::string mission_id(request.argument("missionId"));
+    const auto limit = audit_limit(request.argument("limit"));
+    const std::string token = bearer_token(request);
+    // Shared, since a function object is copied where a reply cannot be.
+    auto shared = std::make_shared<HttpReply>(std::move(reply));
+    const auto refuse = [](HttpReply& to) {
+        HttpAnswer answer = error_answer(401, "unauthorized");
+        answer.headers.emplace_back("WWW-Authenticate", "Bearer");
+        to.send(std::move(answer));
+    };
+    if (token.empty()) {
+        refuse(*shared);
+        return;
+    }
+    tokens_.check(token, [this, shared, refuse, mission_id, limit](auto user_id) {
+        if (!user_id)
+            refuse(*shared);
+        else if (!limit || core::repair_utf8(mission_id) != mission_id)
+            shared->send(error_answer(400, "invalid missionId or limit"));
+        else
+            read_audit(*user_id, mission_id, *limit, std::move(*shared));
+    });
+}
+
+void HttpEndpoint::read_audit(const std::string& user_id, const std::string& mission_id,
+                              int64_t limit, HttpReply reply) {
+    auto shared = std::make_shared<HttpReply>(std::move(reply));
+    core::Json question = {
+        {"question", "audit"}, {"user_id", user_id}, {"mission_id", mission_id}, {"limit", limit}};
+    queries_.ask(std::move(question), [shared](QueryResult result) {
+        HttpAnswer answer = error_answer(503, "the audit is not available");
+        if (result.answered) {
+            answer.status = 200;
+            answer.body = std::move(result.text);
+        }
+        shared->send(std::move(answer));
+    });
+}
+
+void HttpEndpoint::status(const HttpServerRequest& request, HttpReply reply) {
+    if (const Access access = access_to_page(request); access != Access::Granted) {
+        reply.send(refusal(access));
+        return;
+    }
+    auto shared = std::make_shared<HttpReply>(std::move(reply));
+    queries_.ask({{"question", "status"}}, [shared](QueryResult result) {
+        HttpAnswer answer = error_answer(503, "the database or the extension is not available");
+        if (result.answered) {
+            answer.status = 200;
+            answer.body = std::move(result.text);
+        }
+        shared->send(std::move(answer));
+    });
+}
+
+// The page asks for the key when it gets no data; it holds none itself.
+void HttpEndpoint::page(const HttpServerRequest& request, HttpReply reply) {
+    switch (access_to_page(request)) {
+        case Access::Granted:
+            reply.send(page_answer(200));
+            break;
+        case Access::Refused:
+            reply.send(page_answer(401));
+            break;
+        case Access::NoKey:
+            reply.send(page_answer(503));
+            break;
+    }
+}
+
+void HttpEndpoint::login(const HttpServerRequest& request, HttpReply reply) {
+    const net::Secret key = service_key();
+    const net::Secret offered(form_field(request.body, "key"));
+    if (!crypto::is_access_key(offered.view(), key.view())) {
+        reply.send(redirect("/?login=failed", {}));
+        return;
+    }
+    std::string cookie = std::string(kTicketCookie) + '=' +
+                         crypto::issue_ticket(key.view(), pg::now() + kTicketLife) +
+                         "; Path=/; HttpOnly; SameSite=Strict; Max-Age=" +
+                         std::to_string(kTicketLife / core::kMicrosPerSecond);
+    // Behind a proxy that speaks TLS the ticket never travels without it.
+    if (request.header("x-forwarded-proto") == "https")
+        cookie += "; Secure";
+    reply.send(redirect("/", std::move(cookie)));
+}
+
+void HttpEndpoint::logout(HttpReply reply) {
+    reply.send(redirect(
+        "/", std::string(kTicketCookie) + "=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,134 @@
+// The process of the HTTP endpoint (docs/architecture.md, "Processes"). It is connected to no
+// database: it blocks no DROP DATABASE and answers whether a database is there or not.
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/http/http_endpoint.hpp"
+#include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/wait.hpp"
+
+extern "C" {
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr core::Instant kListenPause = 2 * core::kMicrosPerSecond;
+constexpr core::Instant kLongestWait = 60 * core::kMicrosPerSecond;
+
+class HttpProcess {
+ public:
+    HttpProcess()
+        : turn_context_(
+              AllocSetContextCreate(TopMemoryContext, "mana_ai http turn", ALLOCSET_DEFAULT_SIZES)),
+          wait_set_(loop_.fd()),
+          endpoint_(loop_) {}
+
+    [[noreturn]] void run();
+
+ private:
+    void try_to_listen();
+    int64_t pause() const;
+
+    MemoryContext turn_context_;
+    net::EventLoop loop_;
+    pg::WaitSet wait_set_;
+    HttpEndpoint endpoint_;
+    core::Instant listen_at_ = 0;
+    bool said_why_not_ = false;
+};
+
+// Somebody else may have the port, perhaps a server that is just ending: one line, then patience.
+void HttpProcess::try_to_listen() {
+    listen_at_ = pg::now() + kListenPause;
+    const std::string address = pg::settings::http_listen();
+    try {
+        endpoint_.listen();
+        pg::log_info("HTTP endpoint listens on " + address);
+        said_why_not_ = false;
+    } catch (const std::runtime_error& error) {
+        if (!said_why_not_)
+            pg::log_warning("HTTP endpoint: cannot listen on " + address +
+                            ", trying again: " + error.what());
+        said_why_not_ = true;
+    }
+}
+
+int64_t HttpProcess::pause() const {
+    const core::Instant now = pg::now();
+    core::Instant until = now + kLongestWait;
+    if (!endpoint_.listens())
+        until = std::min(until, listen_at_);
+    if (const auto next = endpoint_.next_at())
+        until = std::min(until, *next);
+    int64_t pause = std::max<int64_t>(until - now, 0);
+    if (const auto timeout = loop_.next_timeout_us())
+        pause = std::min(pause, *timeout);
+    return pause;
+}
+
+void HttpProcess::run() {
+    for (;;) {
+        MemoryContextSwitchTo(turn_context_);
+        MemoryContextReset(turn_context_);
+        if (!endpoint_.listens() && pg::now() >= listen_at_)
+            try_to_listen();
+        wait_set_.wait(pause());
+        // Not 0: to be started again, unless the server shuts down. Connections end with us.
+        if (ShutdownRequestPending)
+            proc_exit(1);
+        pg::check_for_interrupts();
+        if (ConfigReloadPending) {
+            ConfigReloadPending = false;
+            pg::guarded([] { ProcessConfigFile(PGC_SIGHUP); });
+        }
+        loop_.run_ready();
+        endpoint_.poll();
+    }
+}
+
+}  // namespace
+
+void register_http_endpoint() {
+    if (pg::settings::http_listen().empty())
+        return;
+    BackgroundWorker worker{};
+    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = 1;
+    strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
+    strlcpy(worker.bgw_function_name, kHttpMain, sizeof(worker.bgw_function_name));
+    strlcpy(worker.bgw_name, "mana_ai http", sizeof(worker.bgw_name));
+    strlcpy(worker.bgw_type, "mana_ai http", sizeof(worker.bgw_type));
+    RegisterBackgroundWorker(&worker);
+}
+
+}  // namespace mana_ai
+
+extern "C" PGDLLEXPORT void mana_ai_http_main(Datum) {
+    using namespace mana_ai;
+    pg::entry_point([] {
+        pg::guarded([] {
+            pqsignal(SIGHUP, SignalHandlerForConfigReload);
+            pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+            BackgroundWorkerUnblockSignals();
+            BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+            pgstat_report_appname("mana_ai http");
+        });
+        HttpProcess process;
+        process.run();
+    });
+}

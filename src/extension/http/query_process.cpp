@@ -1,0 +1,294 @@
+#include "mana_ai/extension/http/query_process.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "mana_ai/extension/process/databases.hpp"
+#include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "postmaster/bgworker.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/proc.h"
+#include "storage/shm_mq.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kQuestionQueue = size_t{64} << 10;
+constexpr size_t kAnswerQueue = size_t{64} << 10;
+constexpr size_t kLongestQuestion = size_t{32} << 10;
+constexpr size_t kMaxWaiting = 64;
+constexpr core::Instant kQueryTimeout = 10 * core::kMicrosPerSecond;
+// DROP DATABASE waits five seconds for sessions to leave, and meanwhile lets no new one in. So a
+// process leaves soon when there is nothing to ask, and not much later when there always is.
+constexpr core::Instant kLinger = core::kMicrosPerSecond;
+constexpr core::Instant kLongestLife = 3 * core::kMicrosPerSecond;
+// After a process that could not answer: anybody may ask, and each try costs a process.
+constexpr core::Instant kReopenPause = core::kMicrosPerSecond;
+
+// At the start of the segment; the queues follow.
+struct Head {
+    Oid database;
+};
+
+char* question_place(dsm_segment* segment) {
+    return static_cast<char*>(dsm_segment_address(segment)) + MAXALIGN(sizeof(Head));
+}
+char* answer_place(dsm_segment* segment) {
+    return question_place(segment) + kQuestionQueue;
+}
+
+bool send(shm_mq_handle* queue, const std::string& text, bool nowait) {
+    return pg::guarded([&] {
+#if PG_VERSION_NUM >= 150000
+               return shm_mq_send(queue, text.size(), text.data(), nowait, true);
+#else
+               return shm_mq_send(queue, text.size(), text.data(), nowait);
+#endif
+           }) == SHM_MQ_SUCCESS;
+}
+
+// ---------------------------------------------------------------- the process's side
+
+std::string one_value(pg::StatementResult result) {
+    return result.rows.empty() || result.rows.front().is_null(0) ? std::string()
+                                                                 : result.rows.front().take_text(0);
+}
+
+std::string answer_to(const core::Json& question) {
+    static pg::Statement metrics("SELECT mana_ai.metrics()");
+    static pg::Statement status("SELECT mana_ai.http_status()::text");
+    static pg::Statement audit("SELECT mana_ai.http_audit($1, $2, $3::int)::text");
+    const std::string_view what = core::string_or(question, "question", {});
+    if (what == "metrics")
+        return one_value(metrics.execute());
+    if (what == "status")
+        return one_value(status.execute());
+    const std::string user_id = question.at("user_id");
+    const std::string mission_id = question.at("mission_id");
+    const pg::Param mission =
+        mission_id.empty() ? pg::Param(pg::Null{TEXTOID}) : pg::Param(std::string_view(mission_id));
+    return one_value(
+        audit.execute({std::string_view(user_id), mission, question.at("limit").get<int64_t>()}));
+}
+
+// The first byte says whether there is an answer.
+std::string reply_to(const std::string& text) {
+    static bool said_so = false;
+    std::string reply = "!";
+    try {
+        const auto question = core::parse_json(text);
+        pg::Transaction transaction("mana_ai: answering an HTTP request");
+        XactReadOnly = true;
+        reply = "=" + answer_to(question.value());
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        if (termination_requested())
+            throw;
+        // The message could quote what a user has sent. Once in this process's short life is often
+        // enough: anybody may ask.
+        if (!said_so)
+            pg::log_warning("a query of the HTTP endpoint failed (SQLSTATE " +
+                            error.sqlstate_text() + ")");
+        said_so = true;
+        reply = "!";
+    }
+    return reply;
+}
+
+[[noreturn]] void serve(shm_mq_handle* questions, shm_mq_handle* answers) {
+    for (;;) {
+        Size size = 0;
+        void* data = nullptr;
+        const shm_mq_result result =
+            pg::guarded([&] { return shm_mq_receive(questions, &size, &data, false); });
+        if (result != SHM_MQ_SUCCESS)
+            proc_exit(0);
+        const std::string reply = reply_to({static_cast<const char*>(data), size});
+        if (!send(answers, reply, false))
+            proc_exit(0);
+    }
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- the asker's side
+
+struct QueryProcess::Pipe {
+    ~Pipe() {
+        // The process ends when its queues do; one that is busy with a query is told besides.
+        if (handle != nullptr) {
+            TerminateBackgroundWorker(handle);
+            pfree(handle);
+        }
+        for (shm_mq_handle* queue : {questions, answers})
+            if (queue != nullptr)
+                shm_mq_detach(queue);
+        if (segment != nullptr)
+            dsm_detach(segment);
+    }
+
+    dsm_segment* segment = nullptr;
+    BackgroundWorkerHandle* handle = nullptr;
+    shm_mq_handle* questions = nullptr;
+    shm_mq_handle* answers = nullptr;
+};
+
+QueryProcess::QueryProcess() = default;
+QueryProcess::~QueryProcess() = default;
+
+bool QueryProcess::open_pipe() {
+    const auto databases = configured_databases();
+    const Oid database = databases.empty() ? InvalidOid : find_database(databases.front());
+    if (!OidIsValid(database))
+        return false;
+    auto pipe = std::make_unique<Pipe>();
+    pipe->segment = pg::guarded(
+        [] { return dsm_create(MAXALIGN(sizeof(Head)) + kQuestionQueue + kAnswerQueue, 0); });
+    Pipe* const p = pipe.get();
+    const bool started = pg::guarded([p, database] {
+        static_cast<Head*>(dsm_segment_address(p->segment))->database = database;
+        shm_mq* questions = shm_mq_create(question_place(p->segment), kQuestionQueue);
+        shm_mq* answers = shm_mq_create(answer_place(p->segment), kAnswerQueue);
+        shm_mq_set_sender(questions, MyProc);
+        shm_mq_set_receiver(answers, MyProc);
+        BackgroundWorker worker{};
+        worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+        worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+        worker.bgw_restart_time = BGW_NEVER_RESTART;
+        worker.bgw_notify_pid = MyProcPid;
+        worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(p->segment));
+        strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
+        strlcpy(worker.bgw_function_name, kQueryMain, sizeof(worker.bgw_function_name));
+        strlcpy(worker.bgw_type, "mana_ai http query", sizeof(worker.bgw_type));
+        strlcpy(worker.bgw_name, "mana_ai http query", sizeof(worker.bgw_name));
+        const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
+        const bool registered = RegisterDynamicBackgroundWorker(&worker, &p->handle);
+        if (registered) {
+            p->questions = shm_mq_attach(questions, p->segment, p->handle);
+            p->answers = shm_mq_attach(answers, p->segment, p->handle);
+        }
+        MemoryContextSwitchTo(previous);
+        return registered;
+    });
+    if (!started)
+        return false;
+    pipe_ = std::move(pipe);
+    opened_at_ = pg::now();
+    return true;
+}
+
+void QueryProcess::ask(core::Json question, Done done) {
+    Waiting waiting{core::dump_json(question), std::move(done)};
+    if (waiting_.size() >= kMaxWaiting || waiting.question.size() > kLongestQuestion) {
+        waiting.done({});
+        return;
+    }
+    waiting_.push_back(std::move(waiting));
+    if (!asked_)
+        SetLatch(MyLatch);
+}
+
+void QueryProcess::finish(QueryResult result) {
+    const Waiting asked = std::move(*asked_);
+    asked_.reset();
+    deadline_ = std::min(pg::now() + kLinger, opened_at_ + kLongestLife);
+    if (pg::now() >= deadline_)
+        pipe_.reset();
+    asked.done(std::move(result));
+}
+
+void QueryProcess::start_next() {
+    while (!asked_ && !waiting_.empty()) {
+        asked_ = std::move(waiting_.front());
+        waiting_.pop_front();
+        deadline_ = pg::now() + kQueryTimeout;
+        bool sent = false;
+        try {
+            sent = (pipe_ != nullptr || (pg::now() >= reopen_at_ && open_pipe())) &&
+                   send(pipe_->questions, asked_->question, true);
+        } catch (const pg::PgError& error) {
+            if (error.is_interrupt())
+                throw;
+        }
+        if (!sent) {
+            // A try during the pause does not prolong it.
+            if (pg::now() >= reopen_at_)
+                reopen_at_ = pg::now() + kReopenPause;
+            pipe_.reset();
+            finish({});
+        }
+    }
+}
+
+void QueryProcess::poll() {
+    if (asked_) {
+        Size size = 0;
+        void* data = nullptr;
+        const shm_mq_result result =
+            pg::guarded([&] { return shm_mq_receive(pipe_->answers, &size, &data, true); });
+        if (result == SHM_MQ_SUCCESS) {
+            const std::string reply(static_cast<const char*>(data), size);
+            finish({reply.starts_with('='), reply.empty() ? std::string() : reply.substr(1)});
+        } else if (result == SHM_MQ_DETACHED || pg::now() >= deadline_) {
+            reopen_at_ = pg::now() + kReopenPause;
+            pipe_.reset();
+            finish({});
+        }
+    }
+    start_next();
+    if (!asked_ && pipe_ != nullptr && pg::now() >= deadline_)
+        pipe_.reset();
+}
+
+std::optional<core::Instant> QueryProcess::next_at() const {
+    if (pipe_ == nullptr)
+        return std::nullopt;
+    return deadline_;
+}
+
+}  // namespace mana_ai
+
+extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
+    using namespace mana_ai;
+    pg::entry_point([segment_handle] {
+        dsm_segment* segment = attach_segment_of_caller(DatumGetUInt32(segment_handle));
+        auto* questions = reinterpret_cast<shm_mq*>(question_place(segment));
+        auto* answers = reinterpret_cast<shm_mq*>(answer_place(segment));
+        shm_mq_handle* from = nullptr;
+        shm_mq_handle* to = nullptr;
+        pg::guarded([&] {
+            const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
+            shm_mq_set_receiver(questions, MyProc);
+            shm_mq_set_sender(answers, MyProc);
+            from = shm_mq_attach(questions, segment, nullptr);
+            to = shm_mq_attach(answers, segment, nullptr);
+            MemoryContextSwitchTo(previous);
+        });
+        connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
+                       "mana_ai http query");
+        // Without the extension there is nothing to ask; the asker sees the queues end.
+        if (!act_as_extension_owner())
+            proc_exit(0);
+        try {
+            serve(from, to);
+        } catch (const pg::PgError&) {
+            if (!termination_requested())
+                throw;
+            proc_exit(0);
+        }
+    });
+}

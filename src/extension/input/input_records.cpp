@@ -1,0 +1,79 @@
+#include "mana_ai/extension/input/input_records.hpp"
+
+#include <span>
+#include <utility>
+
+#include "mana_ai/crypto/digest.hpp"
+#include "mana_ai/extension/sync/record_reader.hpp"
+#include "mana_ai/pg/jsonb_value.hpp"
+#include "mana_ai/pg/scratch_memory.hpp"
+#include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "utils/guc.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+Datum text_datum(std::string_view value) {
+    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
+}
+
+// The fields of the list; nullopt if one is nested too deep.
+std::optional<core::Json> fields_of(const Jsonb* record, std::span<const std::string_view> names) {
+    const pg::JsonbFields fields = pg::guarded([record] { return pg::read_object(record); });
+    core::Json found = core::Json::object();
+    for (const std::string_view name : names) {
+        const pg::JsonbValueRef* value = pg::find_field(fields, name);
+        if (value == nullptr)
+            continue;
+        auto json = pg::to_json(*value);
+        if (!json)
+            return std::nullopt;
+        found.emplace(name, std::move(*json));
+    }
+    return found;
+}
+
+}  // namespace
+
+std::optional<InputRecord> read_input_record(const std::string& user_id,
+                                             const core::InputModule& module,
+                                             std::string_view table_name,
+                                             std::string_view record_id) {
+    const SyncTable table = attached_sync_table();
+    RecordQuery& query = record_query(table);
+    const pg::ScratchMemory scratch("mana_ai input record");
+    ReplayedRecord replayed;
+    // Always rolled back: role and setting are so restored, whatever happens.
+    const auto error = pg::in_subtransaction([&] {
+        const pg::RoleScope as_owner(table.owner);
+        pg::guarded([&] {
+            set_config_option("app.current_user_id", user_id.c_str(), PGC_USERSET, PGC_S_SESSION,
+                              GUC_ACTION_LOCAL, true, 0, false);
+            set_config_option("app.current_user_space_ids", "", PGC_USERSET, PGC_S_SESSION,
+                              GUC_ACTION_LOCAL, true, 0, false);
+            const RecordAddress address{text_datum(user_id), text_datum(module.app_id),
+                                        text_datum(table_name), text_datum(record_id)};
+            replayed = replay_by_query(table, query, address);
+        });
+        return false;
+    });
+    if (error)
+        throw *error;
+    if (replayed.record == nullptr)
+        return std::nullopt;
+    auto record = fields_of(replayed.record, module.fields);
+    if (!record)
+        return std::nullopt;
+    return InputRecord{std::move(*record), replayed.newest_clock};
+}
+
+std::string content_version(const core::Json& record) {
+    return crypto::sha256_hex(core::dump_json(record));
+}
+
+}  // namespace mana_ai

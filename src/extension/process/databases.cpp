@@ -1,0 +1,56 @@
+#include "mana_ai/extension/process/databases.hpp"
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_database.h"
+#include "utils/varlena.h"
+}
+
+namespace mana_ai {
+
+std::vector<std::string> split_list(std::string list) {
+    std::vector<std::string> names;
+    List* parsed = NIL;
+    pg::guarded([&] {
+        if (!SplitGUCList(list.data(), ',', &parsed))
+            elog(ERROR, "invalid list syntax in a setting of mana_ai");
+    });
+    ListCell* cell = nullptr;
+    foreach (cell, parsed)
+        names.emplace_back(static_cast<const char*>(lfirst(cell)));
+    return names;
+}
+
+std::vector<std::string> configured_databases() {
+    return split_list(pg::settings::databases());
+}
+
+uint32_t find_database(const std::string& name) {
+    pg::Transaction transaction("mana_ai: looking for databases");
+    // As PostgreSQL's own launchers do: without a database only shared catalogs can be read, and
+    // those without the help of an index.
+    const Oid oid = pg::guarded([&] {
+        Oid found = InvalidOid;
+        Relation catalog = table_open(DatabaseRelationId, AccessShareLock);
+        TableScanDesc scan = table_beginscan_catalog(catalog, 0, nullptr);
+        for (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection); HeapTupleIsValid(tuple);
+             tuple = heap_getnext(scan, ForwardScanDirection)) {
+            const auto* database = reinterpret_cast<Form_pg_database>(GETSTRUCT(tuple));
+            if (database->datallowconn && name == NameStr(database->datname))
+                found = database->oid;
+        }
+        table_endscan(scan);
+        table_close(catalog, AccessShareLock);
+        return found;
+    });
+    transaction.commit();
+    return oid;
+}
+
+}  // namespace mana_ai

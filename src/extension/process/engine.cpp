@@ -1,0 +1,445 @@
+#include "mana_ai/extension/process/engine.hpp"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+
+#include "mana_ai/core/planner/planner_loop.hpp"
+#include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/extension/run/run_span.hpp"
+#include "mana_ai/extension/run/tool_table.hpp"
+#include "mana_ai/extension/sync/backfill.hpp"
+#include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/session_lock.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
+constexpr int kRepairBatch = 50;  // likewise
+constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
+constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
+constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
+constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
+constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
+constexpr size_t kMaxTickErrors = 20;
+constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
+
+// Longer than the longest possible run: research, every round, and one compaction, with both
+// retries and both waits.
+core::Instant longest_run() {
+    constexpr int kCallsPerRound = 3;
+    constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
+    // Inputs of this run, and resolvers of others that hold it up.
+    constexpr core::Instant kReading = 5 * core::kMicrosPerMinute;
+    return kResearch + kReading +
+           (kPlannerRounds + 1) * kCallsPerRound *
+               (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
+           core::kMicrosPerMinute;
+}
+
+// Every run in flight needs a connection, and the usual soft limit is 1024 descriptors.
+void raise_file_limit() {
+    rlimit limit{};
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+void log_run(const std::string& by, const ClaimedMission& claimed, const RunResult& result,
+             core::Instant started_at) {
+    pg::log_info("mission run ended: by=" + by + " run=" + claimed.run_id + " user=" +
+                 pg::printable(claimed.user_id) + " mission=" + pg::printable(claimed.mission_id) +
+                 " agent=" + (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
+                 " outcome=" + name(result.outcome) +
+                 (result.error_kind.empty() ? "" : " error=" + result.error_kind) + " rounds=" +
+                 std::to_string(result.rounds) + " steps=" + std::to_string(result.steps) +
+                 " tokens=" + std::to_string(result.total_tokens) +
+                 " ms=" + std::to_string((pg::now() - started_at) / 1000));
+}
+
+}  // namespace
+
+Engine::Engine(std::string by)
+    : by_(std::move(by)),
+      number_(pg::random_uint31()),
+      jobs_(loop_),
+      tracer_(loop_),
+      services_{loop_, nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_, {}, {}},
+      polls_(services_),
+      counts_started_(by_ != "worker"),
+      locked_pause_(kFirstLockedPause) {
+    if (!pg::try_session_lock(pg::LockKey::Engine, number_))
+        throw pg::make_error(ERRCODE_INTERNAL_ERROR, "could not take the lock of a new engine");
+    raise_file_limit();
+    load_settings();
+}
+
+// Idle connections of another proxy must not be used again; those in use end with their runs.
+void Engine::renew_http_client() {
+    const std::string proxy = pg::settings::proxy();
+    if (is_busy() || (http_ != nullptr && proxy == proxy_))
+        return;
+    net::HttpClientOptions options;
+    options.max_connections_total = pg::settings::kMaxConcurrency + ResearchPolls::kMaxUnderWay;
+    options.max_connections_per_host = pg::settings::kMaxConcurrency;
+    options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
+    options.proxy = proxy;
+    http_ = std::make_unique<net::HttpClient>(loop_, options);
+    services_.http = http_.get();
+    proxy_ = proxy;
+}
+
+Engine::~Engine() {
+    loop_.cancel_all();
+    core::wipe(services_.authorization);
+    core::wipe(services_.service_key);
+}
+
+void Engine::load_settings() {
+    std::string problem;
+    std::string key = pg::settings::service_key(problem);
+    if (!problem.empty())
+        pg::log_warning("calls go out without a service key: " + problem);
+    core::wipe(services_.authorization);
+    core::wipe(services_.service_key);
+    services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;
+    services_.service_key = key.empty() ? "" : "X-Service-Key: " + key;
+    explicit_bzero(key.data(), key.size());
+    grant_key_.load();
+    tracer_.load_settings();
+}
+
+bool Engine::begin_tick() {
+    if (in_tick_)
+        return true;
+    if (!pg::try_session_lock(pg::LockKey::Tick))
+        return false;
+    in_tick_ = true;
+    counts_ = TickCounts{};
+    counts_.scanned_at = pg::now();
+    started_by_agent_.clear();
+    return true;
+}
+
+void Engine::end_tick() {
+    if (!in_tick_)
+        return;
+    try {
+        if (counts_.due > 0 || thorough_tick_)
+            record_tick();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("the end of a tick could not be recorded (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
+    release_tick();
+}
+
+void Engine::roll_tick() {
+    if (!in_tick_)
+        return;
+    record_tick();
+    counts_ = TickCounts{};
+    counts_.scanned_at = pg::now();
+}
+
+void Engine::forget_due_missions() {
+    work_left_ = false;
+    agents_with_room_.clear();
+    if (!is_busy())
+        release_tick();
+}
+
+void Engine::release_tick() {
+    if (!in_tick_)
+        return;
+    in_tick_ = false;
+    thorough_tick_ = false;
+    pg::release_session_lock(pg::LockKey::Tick);
+}
+
+void Engine::record_tick() {
+    pg::Transaction transaction("mana_ai: recording the end of a tick");
+    static pg::Statement record(R"sql(
+INSERT INTO mana_ai.engine_state AS e (last_tick_at, last_tick_finished, last_tick_by,
+    due_mission_count, plans_produced, plans_written_back, parse_failures, skipped, errors)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    ON CONFLICT (only_row) DO UPDATE
+   SET last_tick_at = $1, last_tick_finished = $2, last_tick_by = $3, due_mission_count = $4,
+       plans_produced = $5, plans_written_back = $6, parse_failures = $7, skipped = $8, errors = $9
+)sql");
+    record.execute({pg::Timestamp{counts_.scanned_at}, pg::Timestamp{pg::now()},
+                    std::string_view(by_), int64_t{counts_.due}, int64_t{counts_.produced},
+                    int64_t{counts_.written_back}, int64_t{counts_.parse_failures},
+                    int64_t{counts_.skipped}, &counts_.errors});
+    transaction.commit();
+    // A tick that has only begun is recorded too when it is a thorough one.
+    if (counts_.due == 0 && !thorough_tick_)
+        return;
+    pg::metrics::count(core::Metric::Ticks);
+    pg::metrics::observe(core::Metric::TickDuration,
+                         static_cast<double>(pg::now() - counts_.scanned_at) /
+                             static_cast<double>(core::kMicrosPerSecond));
+}
+
+// Marks are repaired at once, when their transactions are over. What still resists is tried again
+// after a pause that grows.
+void Engine::repair_snapshots(bool thorough) {
+    pg::Transaction transaction("mana_ai: repairing snapshots");
+    if (thorough && history_is_missing())
+        refresh_snapshots();
+    const RepairCounts counts = repair_dirty_records(kRepairBatch);
+    transaction.commit();
+    if (counts.left == 0 && counts.repaired < kRepairBatch) {
+        next_repair_at_.reset();
+        repair_pause_ = kFirstRepairPause;
+        return;
+    }
+    repair_pause_ = counts.repaired > 0
+                        ? kFirstRepairPause
+                        : std::clamp(repair_pause_ * 2, kFirstRepairPause, kLongestRepairPause);
+    next_repair_at_ = pg::now() + repair_pause_;
+}
+
+void Engine::keep_house(bool thorough) {
+    thorough_tick_ |= thorough;
+    const core::Instant now = pg::now();
+    repair_snapshots(thorough);
+    pg::Transaction transaction("mana_ai: preparing a tick");
+    if (agents_seen_at_ == 0)
+        agents_seen_at_ = last_tick_at();
+    free_missions_of_changed_agents(agents_seen_at_, now);
+    for (const AgentKey& key : agents_with_room_)
+        free_missions_waiting_for_agent(key.first, key.second);
+    if (thorough) {
+        recover_runs_of_dead_engines(number_, now);
+        recover_own_runs(now);
+        free_missions_after_new_settings(now);
+        record_grant_key(grant_key_.state(), grant_key_.digest(), now);
+        delete_expired_rows(now);
+        delete_orphaned_research(now);
+        tools_stale_ = true;
+        pg::shared_state::report_dirty_records(count_dirty_records());
+    }
+    transaction.commit();
+    agents_seen_at_ = now;
+    agents_with_room_.clear();
+}
+
+// Runs of ours that have no task any more: their rows were locked when they were canceled.
+void Engine::recover_own_runs(core::Instant now) {
+    if (running_runs_of(number_) <= in_flight())
+        return;
+    std::vector<std::string> still_running;
+    for (const auto& [run_id, run] : runs_)
+        still_running.push_back(run_id);
+    abandon_runs_of(number_, {"canceled", "canceled", false, std::nullopt}, now, still_running);
+}
+
+void Engine::load_tools_if_stale() {
+    if (!tools_stale_)
+        return;
+    LoadedTools loaded;
+    {
+        pg::Transaction transaction("mana_ai: loading tools");
+        loaded = load_tools();
+        transaction.commit();
+    }
+    tools_stale_ = false;
+    if (loaded.tools == loaded_tools_)
+        return;
+    for (const std::string& name : loaded.unusable)
+        pg::log_warning("tool \"" + pg::printable(name) +
+                        "\" in mana_ai.tools is left out: its name, type or parameters are not "
+                        "what model providers accept");
+    loaded_tools_ = loaded.tools;
+    catalog_ = core::ToolCatalog(std::move(loaded.tools));
+}
+
+bool Engine::has_room() const {
+    return in_flight() < pg::settings::max_concurrency();
+}
+
+ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
+    ClaimRequest request;
+    request.now = pg::now();
+    request.due_until = due_until;
+    request.limit = limit;
+    request.engine = number_;
+    request.lease_expires_at = request.now + longest_run();
+    // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
+    request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
+    request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
+    return request;
+}
+
+void Engine::start_due_missions(core::Instant due_until) {
+    work_left_ = false;
+    for (;;) {
+        const int room = pg::settings::max_concurrency() - in_flight();
+        const int limit = std::min(room, kClaimBatch);
+        ClaimResult result;
+        {
+            pg::Transaction transaction("mana_ai: claiming due missions");
+            if (limit > 0)
+                result = claim_due_missions(claim_request(due_until, limit));
+            next_wake_at_ = mana_ai::next_wake_at();
+            polls_.look();
+            transaction.commit();
+        }
+        const bool more = limit > 0 && result.looked_at == limit;
+        counts_.due += result.due;
+        counts_.skipped += static_cast<int>(result.skipped.size());
+        start_runs(std::move(result));
+        if (limit <= 0) {
+            work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
+            break;
+        }
+        if (!more) {
+            pause_for_locked_rows(due_until);
+            break;
+        }
+        run_ready();
+    }
+    start_due_polls(due_until);
+}
+
+void Engine::start_due_polls(core::Instant due_until) {
+    if (!in_tick_ || !polls_.has_due(due_until))
+        return;
+    renew_http_client();
+    polls_.start_due(due_until);
+}
+
+// A due row that an open transaction has locked is passed over by the claim but still stands in the
+// schedule. Its transaction's end wakes us; until then we look now and then.
+void Engine::pause_for_locked_rows(core::Instant due_until) {
+    if (!next_wake_at_ || *next_wake_at_ > due_until) {
+        locked_pause_ = kFirstLockedPause;
+        return;
+    }
+    next_wake_at_ = pg::now() + locked_pause_;
+    locked_pause_ = std::min(locked_pause_ * 2, kLongestLockedPause);
+}
+
+void Engine::start_mission(const std::string& user_id, const std::string& mission_id) {
+    keep_house(true);
+    pg::Transaction transaction("mana_ai: claiming a mission");
+    ClaimResult result = claim_mission(claim_request(pg::now(), 1), user_id, mission_id);
+    transaction.commit();
+    counts_.due += result.due;
+    start_runs(std::move(result));
+}
+
+void Engine::start_runs(ClaimResult claimed) {
+    last_skipped_ = std::move(claimed.skipped);
+    if (!claimed.claimed.empty()) {
+        renew_http_client();
+        load_tools_if_stale();
+    }
+    for (ClaimedMission& mission : claimed.claimed) {
+        const std::string run_id = mission.run_id;
+        auto run = std::make_unique<ActiveRun>();
+        run->claimed = std::move(mission);
+        run->started_at = pg::now();
+        run->span = start_run_span(tracer_, run->claimed, run->started_at);
+        run->claimed.trace = run->span.context();
+        ActiveRun& active = *run;
+        runs_.emplace(run_id, std::move(run));
+        loop_.spawn(run_mission(services_, active.claimed, active.result),
+                    [this, run_id](std::exception_ptr failure) { on_run_end(run_id, failure); });
+    }
+}
+
+void Engine::note_error(const std::string& text) {
+    if (counts_.errors.size() < kMaxTickErrors)
+        counts_.errors.push_back(text);
+}
+
+void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
+    const auto found = runs_.find(run_id);
+    if (found == runs_.end())
+        return;
+    const std::unique_ptr<ActiveRun> run = std::move(found->second);
+    runs_.erase(found);
+    if (runs_.empty())
+        services_.agent_tokens.clear();
+    if (failure)
+        run->result.outcome = RunOutcome::Failed;
+    const RunResult& result = run->result;
+    log_run(by_, run->claimed, result, run->started_at);
+    end_run_span(run->span, result);
+    switch (result.outcome) {
+        case RunOutcome::Planned:
+            counts_.produced++;
+            counts_.written_back++;
+            pg::metrics::observe(core::Metric::PlannerRounds, result.rounds);
+            break;
+        case RunOutcome::Discarded:
+            counts_.produced++;
+            pg::metrics::observe(core::Metric::PlannerRounds, result.rounds);
+            break;
+        case RunOutcome::Skipped:
+            counts_.skipped++;
+            polls_.expect(pg::now());
+            break;
+        default:
+            if (result.error_kind == core::name(core::ErrorKind::Malformed))
+                counts_.parse_failures++;
+            note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
+                       (result.error_kind.empty() ? "internal error" : result.error_kind));
+            break;
+    }
+    if (run->claimed.agent && !counts_started_)
+        agents_with_room_.emplace_back(run->claimed.user_id, run->claimed.agent->id);
+    last_result_ = result;
+    if (failure)
+        std::rethrow_exception(failure);
+}
+
+void Engine::run_ready() {
+    loop_.run_ready();
+    for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending(); turn++) {
+        jobs_.flush();
+        loop_.run_ready();
+        pg::check_for_interrupts();
+    }
+    work_left_ |= polls_.take_freed();
+}
+
+std::optional<int64_t> Engine::timeout_us() const {
+    if (jobs_.pending())
+        return 0;
+    return loop_.next_timeout_us();
+}
+
+void Engine::abandon_runs(std::optional<core::Instant> not_before) {
+    loop_.cancel_all();
+    loop_.run_ready();
+    for (const auto& [run_id, run] : runs_)
+        note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
+    for (const auto& [run_id, run] : runs_)
+        end_run_span(run->span, run->result);
+    runs_.clear();
+    polls_.forget();
+    pg::Transaction transaction("mana_ai: giving leases back");
+    abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
+    transaction.commit();
+}
+
+}  // namespace mana_ai

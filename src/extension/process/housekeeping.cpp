@@ -1,0 +1,187 @@
+#include "mana_ai/extension/process/housekeeping.hpp"
+
+#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/crypto/digest.hpp"
+#include "mana_ai/extension/input/decrypt_audit.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/session_lock.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+// Rows per call: a retention that has much to do must not make a long transaction.
+constexpr int64_t kDeleteBatch = 2000;
+
+// No statement here waits for a row that a user's transaction holds: the next pass comes by again.
+
+// How far back agents' changes are looked for: a change is stamped when it is made and seen when it
+// is committed. Looking twice is harmless, the versions decide.
+constexpr core::Instant kLateCommit = 30 * core::kMicrosPerSecond;
+
+// Of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
+// "next try … when mission, agent or settings change"). Holds no secret: eight bytes tell a change
+// from no change and are too few to attack the key from.
+std::string settings_fingerprint() {
+    std::string problem;
+    std::string key = pg::settings::service_key(problem);
+    std::string text;
+    for (const std::string& part :
+         {pg::settings::llm_url(), pg::settings::planner_model(), pg::settings::proxy(),
+          pg::settings::api_url(), pg::settings::research_url(),
+          pg::settings::grant_private_key_file()})
+        text += part + '\n';
+    text += key;
+    std::string digest = crypto::sha256_hex(text);
+    core::wipe(text);
+    core::wipe(key);
+    digest.resize(16);
+    return digest;
+}
+
+}  // namespace
+
+std::string installed_version() {
+    static pg::Statement select_version(
+        "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'mana_ai'");
+    const auto rows = select_version.execute({}, true).rows;
+    return rows.empty() ? std::string() : rows.front().text(0);
+}
+
+int recover_runs_of_dead_engines(uint32_t own_engine, core::Instant now) {
+    static pg::Statement select_engines(R"sql(
+SELECT DISTINCT lease_owner FROM mana_ai.runs
+ WHERE outcome = 'running' AND lease_owner IS NOT NULL AND lease_owner <> $1)sql");
+    int recovered = 0;
+    for (const pg::Row& row : select_engines.execute({int64_t{own_engine}}).rows) {
+        const auto engine = static_cast<uint32_t>(row.number(0));
+        if (pg::is_session_lock_held(pg::LockKey::Engine, engine))
+            continue;
+        // The first time the mission runs again at once: it is far more likely the victim than the
+        // culprit. `attempts` makes the next crash of the same mission wait.
+        recovered += abandon_runs_of(engine, {"crashed", "crashed", true, std::nullopt}, now);
+    }
+    if (recovered > 0) {
+        static pg::Statement back_off(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET not_before = w.until, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, w.until) END
+  FROM (SELECT c.user_id, c.mission_id,
+               $1::timestamptz + least(interval '6 hours',
+                                       interval '1 minute' * 2 ^ least(c.attempts - 2, 9)) AS until
+          FROM mana_ai.runs r
+          JOIN mana_ai.mission_schedule c ON c.user_id = r.user_id AND c.mission_id = r.mission_id
+         WHERE r.outcome = 'crashed' AND r.finished_at = $1
+           AND r.started_at > $1::timestamptz - interval '1 day'
+           AND c.attempts > 1 AND c.lease_owner IS NULL
+           FOR UPDATE OF c SKIP LOCKED) w
+ WHERE s.user_id = w.user_id AND s.mission_id = w.mission_id)sql");
+        back_off.execute({pg::Timestamp{now}});
+    }
+    return recovered;
+}
+
+void free_missions_of_changed_agents(core::Instant since, core::Instant now) {
+    // In two steps, so that no plan can begin with the schedule: it grows with the missions, the
+    // agents that changed a moment ago do not.
+    static pg::Statement select_changed(R"sql(
+SELECT user_id, agent_id, version FROM mana_ai.agent_snapshots WHERE updated_at > $1)sql");
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT w.user_id, w.mission_id FROM mana_ai.mission_schedule w
+         WHERE w.user_id = $2 AND w.agent_id = $3 AND w.lease_owner IS NULL
+           AND w.not_before > $1 AND w.agent_version IS DISTINCT FROM $4
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
+    for (const pg::Row& agent : select_changed.execute({pg::Timestamp{since - kLateCommit}}).rows)
+        free_missions.execute({pg::Timestamp{now}, std::string_view(agent.text(0)),
+                               std::string_view(agent.text(1)), agent.number(2)});
+}
+
+core::Instant last_tick_at() {
+    static pg::Statement select_last("SELECT last_tick_at FROM mana_ai.engine_state");
+    const auto rows = select_last.execute({}, true).rows;
+    return rows.empty() ? 0 : rows.front().optional_instant(0).value_or(0);
+}
+
+void free_missions_after_new_settings(core::Instant now) {
+    const std::string fingerprint = settings_fingerprint();
+    static pg::Statement remember(R"sql(
+INSERT INTO mana_ai.engine_state AS e (settings_fingerprint) VALUES ($1)
+    ON CONFLICT (only_row) DO UPDATE SET settings_fingerprint = $1
+ WHERE e.settings_fingerprint IS DISTINCT FROM $1)sql");
+    if (remember.execute({std::string_view(fingerprint)}).processed == 0)
+        return;
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND error_kind IS NOT NULL
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
+    free_missions.execute({pg::Timestamp{now}});
+}
+
+void record_grant_key(const std::string& state, const std::string& digest, core::Instant now) {
+    static pg::Statement remember_state(R"sql(
+INSERT INTO mana_ai.engine_state AS e (grant_key) VALUES ($1)
+    ON CONFLICT (only_row) DO UPDATE SET grant_key = $1
+ WHERE e.grant_key IS DISTINCT FROM $1)sql");
+    remember_state.execute({std::string_view(state)});
+    static pg::Statement remember_digest(R"sql(
+UPDATE mana_ai.engine_state SET grant_key_digest = $1
+ WHERE $1 <> '' AND grant_key_digest IS DISTINCT FROM $1)sql");
+    if (remember_digest.execute({std::string_view(digest)}).processed == 0)
+        return;
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL
+           AND decision = 'skipped-encrypted'
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
+    free_missions.execute({pg::Timestamp{now}});
+}
+
+void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id) {
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+  FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
+         WHERE user_id = $1 AND agent_id = $2 AND decision = 'skipped-concurrency'
+           AND lease_owner IS NULL AND not_before IS NOT NULL
+           FOR UPDATE SKIP LOCKED) f
+ WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
+    free_missions.execute({std::string_view(user_id), std::string_view(agent_id)});
+}
+
+bool delete_expired_rows(core::Instant now) {
+    static pg::Statement delete_usage(R"sql(
+DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM mana_ai.token_usage
+   WHERE ts < $1::timestamptz - interval '48 hours' LIMIT $2)))sql");
+    bool more = delete_usage.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
+                static_cast<uint64_t>(kDeleteBatch);
+    more |= delete_expired_audit(now, kDeleteBatch);
+    const core::Instant retention = pg::settings::runs_retention_us();
+    if (retention == 0)
+        return more;
+    static pg::Statement delete_runs(R"sql(
+DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running' LIMIT $2)))sql");
+    more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch}).processed ==
+            static_cast<uint64_t>(kDeleteBatch);
+    return more;
+}
+
+std::optional<core::Instant> next_wake_at() {
+    static pg::Statement select_next(
+        "SELECT wake_at FROM mana_ai.mission_schedule WHERE wake_at IS NOT NULL "
+        "ORDER BY wake_at LIMIT 1");
+    const auto rows = select_next.execute({}, true).rows;
+    if (rows.empty())
+        return std::nullopt;
+    return rows.front().optional_instant(0);
+}
+
+}  // namespace mana_ai

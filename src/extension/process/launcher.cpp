@@ -1,0 +1,177 @@
+// The launcher keeps a worker running in every database of mana_ai.database that exists and has the
+// extension (docs/architecture.md, "Processes"). It is connected to no database, so it blocks no
+// DROP DATABASE, and a database that is missing is no error but a wait.
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/process/databases.hpp"
+#include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+#include "mana_ai/pg/time.hpp"
+
+extern "C" {
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+}
+
+namespace mana_ai {
+
+namespace {
+
+// How soon a worker that ended is started again, and how often we look for a database or an
+// extension that is not there yet. CREATE EXTENSION wakes us at once.
+constexpr core::Instant kRestartPause = 2 * core::kMicrosPerSecond;
+constexpr core::Instant kPoll = 30 * core::kMicrosPerSecond;
+constexpr core::Instant kShortestPause = core::kMicrosPerSecond / 5;
+
+struct Watched {
+    BackgroundWorkerHandle* handle = nullptr;
+    core::Instant started_at = 0;
+    core::Instant retry_at = 0;
+};
+
+BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid) {
+    return pg::guarded([&]() -> BackgroundWorkerHandle* {
+        BackgroundWorker worker{};
+        worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+        worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+        worker.bgw_restart_time = BGW_NEVER_RESTART;  // the launcher does that
+        worker.bgw_notify_pid = MyProcPid;
+        worker.bgw_main_arg = ObjectIdGetDatum(oid);
+        strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
+        strlcpy(worker.bgw_function_name, kWorkerMain, sizeof(worker.bgw_function_name));
+        strlcpy(worker.bgw_type, "mana_ai worker", sizeof(worker.bgw_type));
+        snprintf(worker.bgw_name, sizeof(worker.bgw_name), "mana_ai worker for %s",
+                 database.c_str());
+        BackgroundWorkerHandle* handle = nullptr;
+        const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
+        const bool registered = RegisterDynamicBackgroundWorker(&worker, &handle);
+        MemoryContextSwitchTo(previous);
+        return registered ? handle : nullptr;
+    });
+}
+
+class Launcher {
+ public:
+    [[noreturn]] void run();
+
+ private:
+    void look_after(const std::string& name, bool called);
+    void wait();
+
+    std::map<std::string, Watched> watched_;
+    bool slots_exhausted_ = false;
+};
+
+void Launcher::look_after(const std::string& name, bool called) {
+    Watched& watched = watched_[name];
+    const core::Instant now = pg::now();
+    if (watched.handle != nullptr) {
+        pid_t pid = 0;
+        if (GetBackgroundWorkerPid(watched.handle, &pid) != BGWH_STOPPED)
+            return;
+        pfree(watched.handle);
+        watched.handle = nullptr;
+        // One that ended right away found no extension; one that ran did its work until now.
+        watched.retry_at = now + (now - watched.started_at < kRestartPause ? kPoll : kRestartPause);
+    }
+    if (now < watched.retry_at && !called)
+        return;
+    watched.retry_at = now + kPoll;
+    const Oid oid = find_database(name);
+    if (!OidIsValid(oid))
+        return;
+    // One that an earlier launcher has started: the postmaster will not tell us when it ends.
+    if (const auto worker = pg::shared_state::worker_of(oid); worker && worker->pid != 0) {
+        watched.retry_at = now + kRestartPause;
+        return;
+    }
+    watched.handle = start_worker(name, oid);
+    watched.started_at = now;
+    if (watched.handle == nullptr && !slots_exhausted_)
+        pg::guarded([] {
+            ereport(WARNING, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+                              errmsg("mana_ai: could not start a worker: all slots for background "
+                                     "workers are in use"),
+                              errhint("You might need to increase max_worker_processes.")));
+        });
+    slots_exhausted_ = watched.handle == nullptr;
+}
+
+void Launcher::wait() {
+    core::Instant until = pg::now() + kPoll;
+    for (const auto& [name, watched] : watched_)
+        if (watched.handle == nullptr)
+            until = std::min(until, watched.retry_at);
+    const core::Instant pause = std::max(until - pg::now(), kShortestPause);
+    pg::guarded([pause] {
+        (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+                        static_cast<long>(pause / 1000), PG_WAIT_EXTENSION);
+        ResetLatch(MyLatch);
+        // Not 0: to be started again, unless the server shuts down.
+        if (ShutdownRequestPending)
+            proc_exit(1);
+        CHECK_FOR_INTERRUPTS();
+        if (ConfigReloadPending) {
+            ConfigReloadPending = false;
+            ProcessConfigFile(PGC_SIGHUP);
+        }
+    });
+}
+
+void Launcher::run() {
+    const auto databases = configured_databases();
+    for (;;) {
+        const bool called = pg::shared_state::take_launcher_call();
+        for (const std::string& name : databases)
+            look_after(name, called);
+        wait();
+    }
+}
+
+}  // namespace
+
+void register_launcher() {
+    BackgroundWorker worker{};
+    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    worker.bgw_restart_time = 5;
+    strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
+    strlcpy(worker.bgw_function_name, kLauncherMain, sizeof(worker.bgw_function_name));
+    strlcpy(worker.bgw_name, "mana_ai launcher", sizeof(worker.bgw_name));
+    strlcpy(worker.bgw_type, "mana_ai launcher", sizeof(worker.bgw_type));
+    RegisterBackgroundWorker(&worker);
+}
+
+}  // namespace mana_ai
+
+extern "C" PGDLLEXPORT void mana_ai_launcher_main(Datum) {
+    using namespace mana_ai;
+    pg::entry_point([] {
+        pg::guarded([] {
+            pqsignal(SIGHUP, SignalHandlerForConfigReload);
+            pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+            BackgroundWorkerUnblockSignals();
+            BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+            pgstat_report_appname("mana_ai launcher");
+        });
+        pg::shared_state::register_launcher();
+        Launcher launcher;
+        launcher.run();
+    });
+}

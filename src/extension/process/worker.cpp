@@ -1,0 +1,254 @@
+// The background worker of one database (docs/contract/tick.md, "Three ways to run it").
+
+#include <algorithm>
+#include <chrono>
+
+#include "mana_ai/extension/process/engine.hpp"
+#include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/shared_state.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+#include "mana_ai/pg/wait.hpp"
+
+extern "C" {
+#include "storage/ipc.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+// A burst of commits wakes us once in this time.
+constexpr core::Instant kShortestPause = 4'000;
+// While a tick by hand holds the tick's lock.
+constexpr core::Instant kOverlapPause = 250'000;
+// After a cancel by the operator, before the canceled missions are tried again.
+constexpr core::Instant kCancelPause = core::kMicrosPerMinute;
+// In a row, about eight minutes; then the process leaves, to begin anew with a fresh one.
+constexpr int kMaxFailedPasses = 10;
+
+class Worker {
+ public:
+    Worker()
+        : turn_context_(AllocSetContextCreate(TopMemoryContext, "mana_ai worker turn",
+                                              ALLOCSET_DEFAULT_SIZES)),
+          engine_("worker"),
+          wait_set_(engine_.poll_fd()) {}
+
+    [[noreturn]] void run();
+
+ private:
+    enum class Fit { Yes, ExtensionGone, OtherVersion };
+
+    void turn();
+    void pass();
+    void try_pass();
+    void keep_house(bool thorough, core::Instant now);
+    void report();
+    core::Instant next_pass_at() const;
+    core::Instant pause() const;
+    Fit check_extension();
+    [[noreturn]] void leave(const char* why);
+
+    // What PostgreSQL allocates outside of transactions goes with the turn.
+    MemoryContext turn_context_;
+    Engine engine_;
+    pg::WaitSet wait_set_;
+    core::Instant next_thorough_ = 0;
+    core::Instant last_pass_ = 0;
+    bool pass_wanted_ = true;
+    core::Instant overlap_until_ = 0;
+    core::Instant retry_pass_at_ = 0;
+    int failed_passes_ = 0;
+    std::string problem_;
+    const char* reported_state_ = nullptr;
+    int reported_in_flight_ = 0;
+};
+
+Worker::Fit Worker::check_extension() {
+    pg::Transaction transaction("mana_ai: looking for the extension");
+    const std::string version = installed_version();
+    transaction.commit();
+    if (version.empty())
+        return Fit::ExtensionGone;
+    return version == MANA_AI_VERSION ? Fit::Yes : Fit::OtherVersion;
+}
+
+void Worker::leave(const char* why) {
+    pg::log_info(std::string("worker ends: ") + why);
+    proc_exit(0);
+}
+
+// One pass over the schedule. Cheap when nothing is due, whatever the history.
+void Worker::pass() {
+    const core::Instant now = pg::now();
+    last_pass_ = now;
+    pass_wanted_ = false;
+    overlap_until_ = 0;
+    switch (check_extension()) {
+        case Fit::Yes:
+            break;
+        case Fit::ExtensionGone:
+            leave("the extension was dropped");
+        case Fit::OtherVersion:
+            // The tables are not those that this library was built for; after a restart of the
+            // server they are. Runs in flight could not be written back either.
+            if (engine_.is_busy())
+                engine_.abandon_runs(std::nullopt);
+            engine_.forget_due_missions();
+            problem_ = "version";
+            next_thorough_ = now + pg::settings::tick_interval_us();
+            return;
+    }
+    problem_.clear();
+    const bool thorough = now >= next_thorough_;
+    if (!pg::settings::tick_enabled()) {
+        engine_.forget_due_missions();
+        keep_house(thorough, now);
+        return;
+    }
+    if (!engine_.begin_tick()) {
+        overlap_until_ = now + kOverlapPause;
+        pass_wanted_ = true;
+        return;
+    }
+    if (thorough)
+        engine_.roll_tick();
+    keep_house(thorough, now);
+    engine_.start_due_missions(now);
+    if (!engine_.is_busy())
+        engine_.end_tick();
+}
+
+// What housekeeping cannot do now, because of a lock or of one broken record, it does later;
+// missions are planned all the same.
+void Worker::keep_house(bool thorough, core::Instant now) {
+    if (thorough)
+        next_thorough_ = now + pg::settings::tick_interval_us();
+    try {
+        engine_.keep_house(thorough);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("housekeeping failed and is tried again at the next tick (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
+}
+
+// A pass is due at the tick's interval, when the schedule says so, and when somebody asked for one.
+core::Instant Worker::next_pass_at() const {
+    core::Instant at = std::min(next_thorough_, engine_.next_repair_at().value_or(next_thorough_));
+    if (pass_wanted_ || engine_.wants_pass())
+        at = 0;
+    else if (problem_.empty() && pg::settings::tick_enabled() && engine_.has_room() &&
+             engine_.next_wake_at())
+        at = std::min(at, *engine_.next_wake_at());
+    if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_poll_at())
+        at = std::min(at, *engine_.next_poll_at());
+    return std::max({at, last_pass_ + kShortestPause, retry_pass_at_, overlap_until_});
+}
+
+core::Instant Worker::pause() const {
+    core::Instant pause = std::max<core::Instant>(next_pass_at() - pg::now(), 0);
+    if (const auto engine_timeout = engine_.timeout_us())
+        pause = std::min(pause, *engine_timeout);
+    return pause;
+}
+
+void Worker::report() {
+    const char* state = "idle";
+    if (!problem_.empty())
+        state = "wrong version";
+    else if (!pg::settings::tick_enabled())
+        state = "paused";
+    else if (engine_.in_tick())
+        state = "ticking";
+    if (state != reported_state_ || engine_.in_flight() != reported_in_flight_)
+        pg::shared_state::report_worker(state, engine_.in_flight());
+    reported_state_ = state;
+    reported_in_flight_ = engine_.in_flight();
+}
+
+void Worker::turn() {
+    MemoryContextSwitchTo(turn_context_);
+    MemoryContextReset(turn_context_);
+    report();
+    pass_wanted_ |= wait_set_.wait(pause());
+    if (reload_requested()) {
+        reload_settings();
+        engine_.load_settings();
+        next_thorough_ = 0;
+    }
+    pg::check_for_interrupts();
+    engine_.run_ready();
+    if (engine_.in_tick() && !engine_.is_busy() && !engine_.work_left())
+        engine_.end_tick();
+    if (engine_.take_database_trouble())
+        pass_wanted_ = true;
+    if (pg::now() >= next_pass_at())
+        try_pass();
+}
+
+// A pass that fails (a lock, a full disk) is tried again later; the runs in flight go on.
+void Worker::try_pass() {
+    try {
+        pass();
+        failed_passes_ = 0;
+        retry_pass_at_ = 0;
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        failed_passes_ = std::min(failed_passes_ + 1, kMaxFailedPasses + 1);
+        if (failed_passes_ > kMaxFailedPasses && engine_.in_flight() == 0)
+            throw;
+        retry_pass_at_ = pg::now() + (core::kMicrosPerSecond / 4 << std::min(failed_passes_, 8));
+        pg::log_warning("a pass over the schedule failed and is tried again: " + error.message);
+    }
+}
+
+void Worker::run() {
+    for (;;) {
+        if (termination_requested()) {
+            take_termination();
+            engine_.abandon_runs(std::nullopt);
+            leave("termination was requested");
+        }
+        try {
+            turn();
+        } catch (const pg::PgError& error) {
+            if (termination_requested())
+                continue;
+            if (!error.is_interrupt())
+                throw;
+            pg::log_info("runs canceled by request");
+            engine_.abandon_runs(pg::now() + kCancelPause);
+        }
+    }
+}
+
+}  // namespace
+
+}  // namespace mana_ai
+
+extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
+    using namespace mana_ai;
+    pg::entry_point([database_oid] {
+        connect_worker(DatumGetObjectId(database_oid), "mana_ai worker");
+        if (!act_as_extension_owner())
+            proc_exit(0);
+        if (const auto other = pg::shared_state::worker_of(MyDatabaseId); other && other->pid != 0)
+            proc_exit(0);
+        if (!pg::shared_state::register_worker(MyDatabaseId))
+            throw pg::make_error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                                 "too many databases have a mana_ai worker");
+        pg::log_info("worker started");
+        Worker worker;
+        worker.run();
+    });
+}

@@ -1,0 +1,132 @@
+#include "mana_ai/extension/process/worker_session.hpp"
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_db_role_setting.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/dsm.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+volatile sig_atomic_t termination_pending = false;
+
+extern "C" {
+// PostgreSQL's own handler would end the process inside whatever statement runs, with the leases
+// still held. This one ends the statement as a cancel does, which the guard can catch.
+static void on_sigterm(SIGNAL_ARGS) {
+    const int saved_errno = errno;
+    termination_pending = true;
+    InterruptPending = true;
+    QueryCancelPending = true;
+    SetLatch(MyLatch);
+    errno = saved_errno;
+    (void)postgres_signal_arg;
+}
+}
+
+void set_for_session(const char* name, const char* value) {
+    SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+}  // namespace
+
+dsm_segment* attach_segment_of_caller(uint32_t handle) {
+    return pg::guarded([handle] {
+        CurrentResourceOwner = ResourceOwnerCreate(nullptr, "mana_ai segment");
+        dsm_segment* segment = dsm_attach(handle);
+        if (segment == nullptr)
+            ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                            errmsg("the caller of a background process is gone")));
+        dsm_pin_mapping(segment);
+        ResourceOwnerRelease(CurrentResourceOwner, RESOURCE_RELEASE_BEFORE_LOCKS, true, true);
+        CurrentResourceOwner = nullptr;
+        return segment;
+    });
+}
+
+void connect_worker(uint32_t database_oid, const char* application_name) {
+    pg::guarded([=] {
+        pqsignal(SIGHUP, SignalHandlerForConfigReload);
+        pqsignal(SIGTERM, on_sigterm);
+        BackgroundWorkerUnblockSignals();
+        BackgroundWorkerInitializeConnectionByOid(database_oid, InvalidOid, 0);
+
+        set_for_session("application_name", application_name);
+        set_for_session("search_path", "pg_catalog, pg_temp");
+        set_for_session("default_transaction_isolation", "read committed");
+        set_for_session("default_transaction_read_only", "off");
+        set_for_session("default_transaction_deferrable", "off");
+        set_for_session("statement_timeout", "0");
+        set_for_session("idle_in_transaction_session_timeout", "0");
+        // A row that a user's open transaction holds is tried again later, not waited for.
+        set_for_session("lock_timeout", "200ms");
+        set_for_session("row_security", "on");
+        set_for_session("client_min_messages", "error");
+        // Every statement of ours is a lookup by key. On tables that grew since they were last
+        // analyzed the planner would prefer to read them whole.
+        set_for_session("enable_seqscan", "off");
+        set_for_session("enable_hashjoin", "off");
+        set_for_session("enable_mergejoin", "off");
+        set_for_session("plan_cache_mode", "force_generic_plan");
+        set_for_session("jit", "off");
+        pgstat_report_activity(STATE_IDLE, nullptr);
+    });
+}
+
+bool act_as_extension_owner() {
+    pg::Transaction transaction("mana_ai: looking for the extension");
+    static pg::Statement select_owner(
+        "SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'mana_ai'");
+    const auto rows = select_owner.execute({}, true).rows;
+    const Oid owner = rows.empty() ? InvalidOid : static_cast<Oid>(rows.front().number(0));
+    transaction.commit();
+    if (!OidIsValid(owner))
+        return false;
+    SetUserIdAndSecContext(owner, 0);
+    return true;
+}
+
+bool reload_requested() {
+    return ConfigReloadPending;
+}
+
+void reload_settings() {
+    ConfigReloadPending = false;
+    pg::guarded([] { ProcessConfigFile(PGC_SIGHUP); });
+    pg::Transaction transaction("mana_ai: reloading settings");
+    pg::guarded([] {
+        Relation settings = table_open(DbRoleSettingRelationId, AccessShareLock);
+        ApplySetting(GetActiveSnapshot(), MyDatabaseId, InvalidOid, settings, PGC_S_DATABASE);
+        table_close(settings, AccessShareLock);
+    });
+    transaction.commit();
+}
+
+bool termination_requested() {
+    return termination_pending;
+}
+
+void take_termination() {
+    termination_pending = false;
+    QueryCancelPending = false;
+    // A commit that waits for a standby could outlast the shutdown.
+    pg::guarded([] { set_for_session("synchronous_commit", "local"); });
+}
+
+}  // namespace mana_ai

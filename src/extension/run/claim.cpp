@@ -1,0 +1,360 @@
+#include "mana_ai/extension/run/claim.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/run_metrics.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+// The candidate rows are locked first and joined then, so that the join cannot pull rows that
+// others hold. An agent's usage is only summed up when it has a cap.
+constexpr char kSelectList[] = R"sql(
+SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
+       s.decision, s.run_id::text,
+       m.record::text, a.record::text, a.version,
+       CASE WHEN a.record ? 'maxTokensPerDay' THEN
+         (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
+           WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
+             AND u.ts > now() - interval '24 hours') ELSE 0 END,
+       CASE WHEN a.agent_id IS NOT NULL THEN
+         (SELECT count(*) FROM mana_ai.runs r
+           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
+         ELSE 0 END,
+       m.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
+       j.offered, greatest(m.updated_at, a.updated_at)
+  FROM (SELECT * FROM mana_ai.mission_schedule
+)sql";
+
+constexpr char kSelectJoins[] = R"sql(
+       ) s
+  LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_snapshots x
+                      WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
+  LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
+                      WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) a ON true
+  LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_research_jobs x
+                      WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) j ON true
+ ORDER BY s.wake_at
+)sql";
+
+enum Column : size_t {
+    kUserId,
+    kMissionId,
+    kDueAt,
+    kNotBefore,
+    kAttempts,
+    kLeaseOwner,
+    kWakeAt,
+    kDecision,
+    kRunId,
+    kMissionRecord,
+    kAgentRecord,
+    kAgentVersion,
+    kTokens24h,
+    kAgentRunning,
+    kMissionVersion,
+    kPlanBasisDigest,
+    kResearchSpent,
+    kJobState,
+    kJobTask,
+    kJobWaitingSince,
+    kJobOffered,
+    kUpdatedAt,
+};
+
+// What the rows of one pass become; written with one statement each.
+struct Writes {
+    std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
+    std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent;
+    std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
+    std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
+    std::vector<std::string> park_user, park_mission;  // nothing to do for now
+};
+
+core::Json parse_record(const std::string& text) {
+    return core::parse_json(text).value_or(core::Json::object());
+}
+
+std::optional<ResearchJob> research_job_of(const pg::Row& row) {
+    if (row.is_null(kJobState))
+        return std::nullopt;
+    ResearchJob job;
+    if (const auto state = core::research_job_state_from_name(row.text(kJobState))) {
+        job.state = *state;
+        job.task_id = row.text(kJobTask);
+    }
+    job.waiting_since = row.optional_instant(kJobWaitingSince).value_or(0);
+    job.offered = static_cast<int>(row.number(kJobOffered));
+    return job;
+}
+
+// Research that a due mission waits for. Past its time the run gives it up.
+bool is_research_pending(const std::optional<ResearchJob>& job, core::Instant now) {
+    return job && !job->task_id.empty() && job->state == core::ResearchJobState::Waiting &&
+           !has_waited_too_long(job->waiting_since, now);
+}
+
+class Pass {
+ public:
+    explicit Pass(const ClaimRequest& request) : request_(request) {}
+
+    void judge(pg::Row& row, bool due_or_not);
+    void write();
+
+    ClaimResult result;
+
+ private:
+    int running_of(const AgentKey& key, int64_t in_database);
+    void skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id,
+              core::Instant until);
+    void claim(pg::Row& row, ClaimedMission claimed);
+
+    const ClaimRequest& request_;
+    Writes writes_;
+    std::map<AgentKey, int> running_;
+};
+
+// The number that the gate compares: runs in any process, those claimed a moment ago in this pass,
+// and, for a tick by hand, all that the tick has started.
+int Pass::running_of(const AgentKey& key, int64_t in_database) {
+    const auto [entry, is_new] = running_.try_emplace(key, static_cast<int>(in_database));
+    int count = entry->second;
+    if (request_.started_by_agent != nullptr)
+        count = std::max(count, (*request_.started_by_agent)[key]);
+    return count;
+}
+
+void Pass::skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id,
+                core::Instant until) {
+    const std::string word = core::name(decision);
+    result.skipped.push_back({row.text(kUserId), row.text(kMissionId), agent_id, word});
+    writes_.skip_user.push_back(row.text(kUserId));
+    writes_.skip_mission.push_back(row.text(kMissionId));
+    writes_.skip_decision.push_back(word);
+    writes_.skip_until.push_back(std::to_string(until));
+    writes_.skip_agent_version.push_back(
+        row.is_null(kAgentVersion) ? "0" : std::to_string(row.number(kAgentVersion)));
+    // The history shows when a mission began to be held back, not every look at it since.
+    if (row.text(kDecision) != word) {
+        writes_.first_user.push_back(row.text(kUserId));
+        writes_.first_mission.push_back(row.text(kMissionId));
+        writes_.first_agent.push_back(agent_id);
+        writes_.first_run.push_back(pg::random_uuid());
+        writes_.first_decision.push_back(word);
+    }
+}
+
+void Pass::claim(pg::Row& row, ClaimedMission claimed) {
+    claimed.user_id = row.take_text(kUserId);
+    claimed.mission_id = row.take_text(kMissionId);
+    claimed.run_id = pg::random_uuid();
+    claimed.iteration_id = pg::random_uuid();
+    claimed.agent_tokens_24h = row.number(kTokens24h);
+    claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
+    if (!row.is_null(kAgentVersion))
+        claimed.agent_version = row.number(kAgentVersion);
+    claimed.attempts = static_cast<int>(row.number(kAttempts));
+    claimed.previous_decision = row.take_text(kDecision);
+    claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
+    claimed.research_spent = row.number(kResearchSpent) != 0;
+    claimed.due_at = row.optional_instant(kDueAt);
+    // What held a due mission back until now is no lag of ours: a backoff, a gate that its user or
+    // agent has opened, or that it was pushed late.
+    if (claimed.due_at && *claimed.due_at <= request_.now)
+        claimed.runnable_since =
+            std::max({*claimed.due_at, row.optional_instant(kWakeAt).value_or(0),
+                      row.optional_instant(kUpdatedAt).value_or(0)});
+    claimed.started_at = request_.now;
+    claimed.lease_expires_at = request_.lease_expires_at;
+    claimed.engine = request_.engine;
+    writes_.claim_user.push_back(claimed.user_id);
+    writes_.claim_mission.push_back(claimed.mission_id);
+    writes_.claim_run.push_back(claimed.run_id);
+    writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
+    result.claimed.push_back(std::move(claimed));
+}
+
+void Pass::judge(pg::Row& row, bool due_or_not) {
+    // A lease in a row that is up for attention has run out (docs/contract/tick.md, leases).
+    if (!row.is_null(kLeaseOwner) && !row.is_null(kRunId)) {
+        writes_.lost_user.push_back(row.text(kUserId));
+        writes_.lost_run.push_back(row.text(kRunId));
+    }
+    ClaimedMission claimed;
+    if (!row.is_null(kMissionRecord))
+        claimed.mission = core::parse_mission(parse_record(row.text(kMissionRecord)));
+    const auto due_at = row.optional_instant(kDueAt);
+    const bool due = due_at.has_value() && *due_at <= request_.due_until;
+    if (claimed.mission.state != "active" || !(due || due_or_not)) {
+        writes_.park_user.push_back(row.text(kUserId));
+        writes_.park_mission.push_back(row.text(kMissionId));
+        return;
+    }
+    result.due++;
+
+    const core::Mission& mission = claimed.mission;
+    if (!row.is_null(kAgentRecord)) {
+        claimed.agent = core::parse_agent(parse_record(row.text(kAgentRecord)));
+        claimed.agent->id = mission.agent_id.value_or("");
+    }
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const AgentKey key{row.text(kUserId), mission.agent_id.value_or("")};
+
+    core::GateInput gates{.mission = mission};
+    gates.agent = agent;
+    gates.agent_missing = core::is_agent_missing(mission, agent);
+    gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
+    gates.agent_tokens_24h = row.number(kTokens24h);
+    gates.max_unreviewed = pg::settings::max_unreviewed();
+    // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
+    gates.ciphertext_opened =
+        mission.has_ciphertext() && grant_may_open(mission, row.text(kMissionId), request_.now);
+    claimed.research_job = research_job_of(row);
+    // A run that was asked for by hand looks for itself whether the answer has come.
+    gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
+    const core::GateDecision decision = core::judge_gates(gates);
+    if (agent != nullptr || gates.agent_missing)
+        pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
+    if (decision == core::GateDecision::SkippedResearch) {
+        // The poll that gets the answer sets the mission free.
+        skip(row, decision, key.second,
+             claimed.research_job->waiting_since + pg::settings::deep_research_timeout_us());
+        return;
+    }
+    if (decision != core::GateDecision::Ran) {
+        skip(row, decision, key.second, request_.look_again_at);
+        return;
+    }
+    if (agent != nullptr) {
+        running_[key]++;
+        if (request_.started_by_agent != nullptr)
+            (*request_.started_by_agent)[key]++;
+    }
+    claimed.by_hand = due_or_not;
+    claim(row, std::move(claimed));
+}
+
+void Pass::write() {
+    const pg::Timestamp now{request_.now};
+    if (!writes_.lost_run.empty()) {
+        static pg::Statement mark_crashed(R"sql(
+UPDATE mana_ai.runs r SET outcome = 'crashed', finished_at = $1, error_kind = 'lease-expired', lease_owner = NULL
+  FROM unnest($2, $3) AS l(user_id, run_id)
+ WHERE r.user_id = l.user_id AND r.run_id = l.run_id::uuid AND r.outcome = 'running')sql");
+        const auto ended = mark_crashed.execute({now, &writes_.lost_user, &writes_.lost_run});
+        count_outcomes("crashed", static_cast<int64_t>(ended.processed));
+    }
+    if (!writes_.park_user.empty()) {
+        static pg::Statement park(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL,
+       wake_at = CASE WHEN s.due_at > $1 THEN greatest(s.due_at, s.not_before) END
+  FROM unnest($2, $3) AS p(user_id, mission_id)
+ WHERE s.user_id = p.user_id AND s.mission_id = p.mission_id)sql");
+        park.execute(
+            {pg::Timestamp{request_.due_until}, &writes_.park_user, &writes_.park_mission});
+    }
+    if (!writes_.skip_user.empty()) {
+        static pg::Statement hold_back(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL, decision = k.decision, decided_at = $1,
+       agent_version = k.agent_version::bigint, not_before = k.until,
+       wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, k.until) END
+  FROM (SELECT u.*, timestamptz 'epoch' + u.micros::bigint * interval '1 microsecond' AS until
+          FROM unnest($2, $3, $4, $5, $6)
+               AS u(user_id, mission_id, decision, agent_version, micros)) k
+ WHERE s.user_id = k.user_id AND s.mission_id = k.mission_id)sql");
+        hold_back.execute({now, &writes_.skip_user, &writes_.skip_mission, &writes_.skip_decision,
+                           &writes_.skip_agent_version, &writes_.skip_until});
+    }
+    if (!writes_.first_user.empty()) {
+        static pg::Statement record_skip(R"sql(
+INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, finished_at, outcome,
+                          decision)
+SELECT f.user_id, f.mission_id, nullif(f.agent_id, ''), f.run_id::uuid, $1, $1, 'skipped', f.decision
+  FROM unnest($2, $3, $4, $5, $6) AS f(user_id, mission_id, agent_id, run_id, decision))sql");
+        record_skip.execute({now, &writes_.first_user, &writes_.first_mission, &writes_.first_agent,
+                             &writes_.first_run, &writes_.first_decision});
+        count_outcomes(name(RunOutcome::Skipped), static_cast<int64_t>(writes_.first_user.size()));
+    }
+    if (!writes_.claim_user.empty()) {
+        static pg::Statement lease(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = $2, run_id = c.run_id::uuid, wake_at = $3, decision = 'ran', decided_at = $1
+  FROM unnest($4, $5, $6) AS c(user_id, mission_id, run_id)
+ WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id)sql");
+        lease.execute({now, int64_t{request_.engine}, pg::Timestamp{request_.lease_expires_at},
+                       &writes_.claim_user, &writes_.claim_mission, &writes_.claim_run});
+        const std::string model = pg::settings::planner_model();
+        static pg::Statement record_start(R"sql(
+INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, outcome, decision,
+                          model, lease_owner)
+SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'running', 'ran', $2, $3
+  FROM unnest($4, $5, $6, $7) AS c(user_id, mission_id, agent_id, run_id))sql");
+        record_start.execute({now, std::string_view(model), int64_t{request_.engine},
+                              &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
+                              &writes_.claim_run});
+    }
+}
+
+}  // namespace
+
+const char* name(RunOutcome outcome) noexcept {
+    switch (outcome) {
+        case RunOutcome::Planned:
+            return "planned";
+        case RunOutcome::Discarded:
+            return "discarded";
+        case RunOutcome::Failed:
+            return "failed";
+        case RunOutcome::Skipped:
+            return "skipped";
+        case RunOutcome::Canceled:
+            return "canceled";
+    }
+    return "canceled";
+}
+
+ClaimResult claim_due_missions(const ClaimRequest& request) {
+    static pg::Statement select_due(std::string(kSelectList) + R"sql(
+         WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
+)sql" + kSelectJoins);
+    auto rows = select_due.execute({pg::Timestamp{request.due_until}, int64_t{request.limit}}).rows;
+    Pass pass(request);
+    pass.result.looked_at = static_cast<int>(rows.size());
+    for (pg::Row& row : rows)
+        pass.judge(row, false);
+    pass.write();
+    return std::move(pass.result);
+}
+
+ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_id,
+                          const std::string& mission_id) {
+    static pg::Statement select_one(std::string(kSelectList) + R"sql(
+         WHERE user_id = $1 AND mission_id = $2 FOR UPDATE
+)sql" + kSelectJoins);
+    auto rows = select_one.execute({std::string_view(user_id), std::string_view(mission_id)}).rows;
+    if (rows.empty())
+        throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
+                                                  user_id + "\" does not exist");
+    pg::Row& row = rows.front();
+    if (!row.is_null(kLeaseOwner) && row.number(kWakeAt) > request.now)
+        throw pg::make_error(ERRCODE_OBJECT_IN_USE, "mission \"" + mission_id + "\" of user \"" +
+                                                        user_id + "\" is running already");
+    Pass pass(request);
+    pass.result.looked_at = 1;
+    pass.judge(row, true);
+    pass.write();
+    return std::move(pass.result);
+}
+
+}  // namespace mana_ai

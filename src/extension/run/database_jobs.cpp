@@ -1,0 +1,95 @@
+#include "mana_ai/extension/run/database_jobs.hpp"
+
+#include <chrono>
+#include <vector>
+
+#include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kMaxBatch = 64;
+// A transaction of ours ends well below 50 ms, however slow its single steps are.
+constexpr std::chrono::milliseconds kMaxBatchTime{15};
+constexpr char kActivity[] = "mana_ai: writing results of mission runs";
+
+}  // namespace
+
+DatabaseJobs::Job::~Job() {
+    if (queued_)
+        jobs_.queue_.erase(position_);
+}
+
+void DatabaseJobs::Job::await_suspend(std::coroutine_handle<> handle) {
+    waiter_.set_handle(handle);
+    position_ = jobs_.queue_.insert(jobs_.queue_.end(), this);
+    queued_ = true;
+}
+
+void DatabaseJobs::Job::await_resume() {
+    if (error_)
+        std::rethrow_exception(error_);
+}
+
+void DatabaseJobs::finish(Job& job) {
+    queue_.erase(job.position_);
+    job.queued_ = false;
+    loop_.post(job.waiter_);
+}
+
+void DatabaseJobs::run_alone(Job& job) {
+    try {
+        pg::Transaction transaction(kActivity);
+        job.work_();
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        job.error_ = std::current_exception();
+    } catch (...) {
+        job.error_ = std::current_exception();
+    }
+    trouble_ |= job.error_ != nullptr;
+    finish(job);
+}
+
+void DatabaseJobs::flush() {
+    if (queue_.empty())
+        return;
+    if (queue_.front()->sharing_ == Sharing::Alone) {
+        run_alone(*queue_.front());
+        return;
+    }
+    const auto started = std::chrono::steady_clock::now();
+    std::vector<Job*> batch;
+    bool failed = false;
+    try {
+        pg::Transaction transaction(kActivity);
+        for (Job* job : queue_) {
+            if (job->sharing_ == Sharing::Alone)
+                break;
+            batch.push_back(job);
+            job->work_();
+            if (batch.size() >= kMaxBatch ||
+                std::chrono::steady_clock::now() - started >= kMaxBatchTime)
+                break;
+        }
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        failed = true;
+    } catch (const std::exception&) {
+        failed = true;
+    }
+    for (Job* job : batch) {
+        if (failed)
+            run_alone(*job);
+        else
+            finish(*job);
+    }
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,75 @@
+#include "mana_ai/extension/run/durable_step.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/time.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+// The SQLSTATE alone: the message of a foreign trigger might quote a user's text.
+void log_database_trouble(const ClaimedMission& claimed, const std::exception_ptr& cause) {
+    std::string what = "internal error";
+    try {
+        std::rethrow_exception(cause);
+    } catch (const pg::PgError& error) {
+        what = "SQLSTATE " + error.sqlstate_text();
+    } catch (const std::exception&) {
+    }
+    pg::log_warning("results of run " + claimed.run_id + " of mission " +
+                    pg::printable(claimed.mission_id) +
+                    " could not be written and are tried again: " + what);
+}
+
+// Whether the same statement is likely to succeed later: locks, full disks, shutdowns and the like.
+// What a constraint or a trigger refuses now, it refuses until somebody has mended it.
+bool may_pass(const std::exception_ptr& failure) {
+    try {
+        std::rethrow_exception(failure);
+    } catch (const pg::PgError& error) {
+        if (error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+            return true;
+        const int category = ERRCODE_TO_CATEGORY(error.sqlstate);
+        return category == ERRCODE_TO_CATEGORY(ERRCODE_CONNECTION_EXCEPTION) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_TRANSACTION_ROLLBACK) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_INSUFFICIENT_RESOURCES) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_OPERATOR_INTERVENTION) ||
+               category == ERRCODE_TO_CATEGORY(ERRCODE_SYSTEM_ERROR);
+    } catch (...) {
+        return false;
+    }
+}
+
+}  // namespace
+
+net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
+                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing) {
+    constexpr core::Instant kFirstPause = 250'000;
+    constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
+    constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
+    const core::Instant give_up_at = pg::now() + 30 * core::kMicrosPerSecond;
+    for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
+        std::exception_ptr failure;
+        try {
+            DatabaseJobs::Job job(services.jobs, work, sharing);
+            co_await job;
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        if (!failure)
+            co_return;
+        if (pause == kFirstPause)
+            log_database_trouble(claimed, failure);
+        const core::Instant next_try = pg::now() + pause;
+        if (next_try + kMargin >= claimed.lease_expires_at ||
+            (next_try >= give_up_at && !may_pass(failure)))
+            std::rethrow_exception(failure);
+        co_await services.loop.sleep_for(pause);
+    }
+}
+
+}  // namespace mana_ai

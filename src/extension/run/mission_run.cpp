@@ -1,0 +1,227 @@
+#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/crypto/digest.hpp"
+
+#include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/planner/planner_loop.hpp"
+#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/plan_basis.hpp"
+#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/web_research.hpp"
+#include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/extension/input/decrypt_audit.hpp"
+#include "mana_ai/extension/input/mission_reading.hpp"
+#include "mana_ai/extension/research/deep_research.hpp"
+#include "mana_ai/extension/research/web_research.hpp"
+#include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/extension/run/planning.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/extension/run/write_back.hpp"
+#include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/time.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kMaxErrorMessage = 300;  // characters
+
+void take_totals(const core::PlannerLoop& planner, RunResult& result) {
+    result.rounds = planner.rounds();
+    result.steps = static_cast<int>(planner.steps().size());
+    result.prompt_tokens = planner.usage().prompt;
+    result.completion_tokens = planner.usage().completion;
+    result.total_tokens = planner.usage().total;
+}
+
+// The prompts need the user's wall clock: "tomorrow" means nothing without it.
+core::CivilTime local_now() {
+    return pg::PostgresTimeZone(pg::settings::timezone()).to_local(pg::now());
+}
+
+struct Failure {
+    std::string kind;  // of core::ErrorKind, or "database"
+    std::string message;
+    core::Instant delay = 0;  // until the mission may be tried again
+};
+
+// Some gateways quote the key that they refuse.
+std::string without_key(std::string message, const std::string& authorization) {
+    const size_t space = authorization.rfind(' ');
+    if (space == std::string::npos)
+        return message;
+    const std::string_view key = std::string_view(authorization).substr(space + 1);
+    constexpr std::string_view kInstead = "[key]";
+    for (size_t at = message.find(key); at != std::string::npos;
+         at = message.find(key, at + kInstead.size()))
+        message.replace(at, key.size(), kInstead);
+    return message;
+}
+
+Failure provider_failure(const RunServices& services, const ClaimedMission& claimed,
+                         const core::ProviderError& error) {
+    Failure failure;
+    failure.kind = core::name(error.kind);
+    failure.message =
+        core::cut_utf8(without_key(error.message, services.authorization), kMaxErrorMessage);
+    if (error.http_status != 0)
+        failure.message = "HTTP " + std::to_string(error.http_status) + ": " + failure.message;
+    failure.delay = core::mission_backoff_delay(error.kind, claimed.attempts + 1,
+                                                pg::random_fraction(), error.retry_after);
+    return failure;
+}
+
+// Says what a caught error says without what might quote a user's text.
+Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr& cause) {
+    Failure failure;
+    failure.kind = "database";
+    failure.delay = core::mission_backoff_delay(core::ErrorKind::Unknown, claimed.attempts + 1,
+                                                pg::random_fraction(), std::nullopt);
+    try {
+        std::rethrow_exception(cause);
+    } catch (const pg::PgError& error) {
+        failure.message = "SQLSTATE " + error.sqlstate_text();
+    } catch (const std::exception&) {
+        failure.kind = "internal";
+        failure.message = "internal error";
+    }
+    return failure;
+}
+
+net::Task<void> record_failure(RunServices& services, const ClaimedMission& claimed,
+                               Failure failure, RunResult& result) {
+    result.outcome = RunOutcome::Failed;
+    result.error_kind = failure.kind;
+    result.error_message = failure.message;
+    const core::Instant now = pg::now();
+    DatabaseJobs::Work record = [&] {
+        // The change may have cured what made the run fail, so it is not held back.
+        const core::Instant not_before = mission_has_changed(claimed) ? now : now + failure.delay;
+        if (!hold_lease(claimed))
+            return;
+        finish_run(claimed, result, now);
+        release_lease_after_failure(claimed, result.error_kind, not_before, now);
+    };
+    co_await write_until_done(services, claimed, std::move(record));
+}
+
+// A provider's error may quote the prompt.
+constexpr char kTextWithheld[] = "(the provider's words are not kept: the run had decrypted texts)";
+
+// An attempt costs an unwrapped key and a row of the audit, and what did not open does not open by
+// itself: a change of the mission, or another key, brings it back at once.
+constexpr core::Instant kUnreadablePause = 60 * core::kMicrosPerMinute;
+
+net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& claimed,
+                               const ReadMission& read, RunResult& result) {
+    result.outcome = RunOutcome::Skipped;
+    result.decision = core::name(core::GateDecision::SkippedEncrypted);
+    result.error_kind = read.unreadable;
+    const core::Instant now = pg::now();
+    const bool tried = services.grant_key.get() != nullptr;
+    const core::Instant pause = tried ? kUnreadablePause : 0;
+    DatabaseJobs::Work end = [&] {
+        if (hold_lease(claimed))
+            hold_back(claimed, result, now + std::max(pause, pg::settings::tick_interval_us()),
+                      now);
+    };
+    co_await write_until_done(services, claimed, std::move(end));
+}
+
+// What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
+std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
+    if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
+        return {};
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    return crypto::sha256_hex(
+        core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
+}
+
+bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
+                  const std::string& digest) {
+    return !digest.empty() && digest == claimed.plan_basis_digest && !claimed.by_hand &&
+           !core::wants_web_research(mission) && !core::wants_deep_research(mission);
+}
+
+net::Task<void> run_readable(RunServices& services, const ClaimedMission& claimed,
+                             ReadMission& read, RunResult& result) {
+    const core::Mission& mission = read.opened ? *read.opened : claimed.mission;
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const std::string digest = basis_digest(claimed, read);
+    if (is_unchanged(claimed, mission, digest)) {
+        DatabaseJobs::Work put_off = [&] { put_off_unchanged(claimed, result); };
+        co_await write_until_done(services, claimed, std::move(put_off));
+        co_return;
+    }
+    ResearchOutcome research = co_await deep_research(services, claimed, mission);
+    if (research.wait) {
+        co_await end_run_waiting(services, claimed, result);
+        co_return;
+    }
+    if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
+        std::string query = core::research_query(mission);
+        research.answer = co_await research_web(services, claimed, std::move(query));
+    }
+    if (research.answer) {
+        const core::Json reference = {{"module", research.answer->module},
+                                      {"table", research.answer->table},
+                                      {"id", research.answer->id},
+                                      {"clock", core::to_iso_millis(pg::now())},
+                                      {"used", true}};
+        DatabaseJobs::Work record = [&] { record_further_input(claimed, reference); };
+        co_await write_until_done(services, claimed, std::move(record));
+        read.inputs.push_back(std::move(*research.answer));
+    }
+    std::string prompt = core::user_prompt(mission, read.inputs, local_now());
+    core::PlannerLoop planner(core::system_prompt(agent), prompt,
+                              services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
+    core::wipe(prompt);
+    read.wipe();
+    const auto error = co_await plan_mission(services, claimed, planner, result.events);
+    take_totals(planner, result);
+    if (error) {
+        Failure reason = provider_failure(services, claimed, *error);
+        if (read.anything_was_decrypted)
+            reason.message = kTextWithheld;
+        co_await record_failure(services, claimed, std::move(reason), result);
+        co_return;
+    }
+    const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
+                            digest};
+    SpanScope span(claimed.trace, "db.write_back");
+    DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
+    co_await write_until_done(services, claimed, std::move(write));
+    span.set("outcome", name(result.outcome));
+}
+
+}  // namespace
+
+net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed,
+                            RunResult& result) {
+    std::exception_ptr failure;
+    try {
+        ReadMission read;
+        co_await read_mission(services, claimed, read);
+        if (read.unreadable.empty())
+            co_await run_readable(services, claimed, read, result);
+        else
+            co_await end_unreadable(services, claimed, read, result);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    if (!failure)
+        co_return;
+    // The database would not take the plan for as long as the lease allowed: say so if it lets us.
+    Failure reason = internal_failure(claimed, failure);
+    try {
+        co_await record_failure(services, claimed, std::move(reason), result);
+    } catch (const std::exception&) {
+        // The lease runs out; the run is then recorded as crashed.
+        result.outcome = RunOutcome::Failed;
+    }
+}
+
+}  // namespace mana_ai

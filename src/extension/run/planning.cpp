@@ -1,0 +1,245 @@
+#include "mana_ai/extension/run/planning.hpp"
+
+#include <algorithm>
+#include <set>
+
+#include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/planner/reminders.hpp"
+#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/extension/run/run_metrics.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/time.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr core::Instant kClaimIsFresh = core::kMicrosPerSecond / 20;
+constexpr char kBudgetReached[] = "Das Tagesbudget des Agenten ist aufgebraucht.";
+
+core::ProviderError transport_error(const net::HttpResponse& response) {
+    core::ProviderError error;
+    error.message = response.error_detail;
+    switch (response.error) {
+        case net::TransportError::Timeout:
+            error.kind = core::ErrorKind::Timeout;
+            break;
+        case net::TransportError::TooLarge:
+        case net::TransportError::Malformed:
+            error.kind = core::ErrorKind::Malformed;
+            break;
+        default:
+            error.kind = core::ErrorKind::Unreachable;
+            break;
+    }
+    return error;
+}
+
+core::ModelResult read_response(const net::HttpResponse& response) {
+    if (response.error != net::TransportError::None)
+        return transport_error(response);
+    return core::parse_model_response(response.status, response.body, response.retry_after,
+                                      pg::now());
+}
+
+void end_call_span(SpanScope& span, const std::string& model, const net::HttpResponse& response,
+                   const core::ModelResult& result) {
+    if (!span)
+        return;
+    span.set("llm.model", model);
+    if (response.status != 0)
+        span.set("http.status_code", response.status);
+    if (const auto* error = std::get_if<core::ProviderError>(&result)) {
+        span.fail(core::name(error->kind));
+    } else {
+        const auto& reply = std::get<core::ModelReply>(result);
+        span.set("llm.tokens.prompt", reply.usage.prompt);
+        span.set("llm.tokens.completion", reply.usage.completion);
+        span.set("llm.tokens.total", reply.usage.total);
+        // In characters: the bytes that continue one do not count.
+        span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
+                                                      [](char c) { return (c & 0xc0) != 0x80; }));
+    }
+    span.end();
+}
+
+// One model call with the retries that belong to it.
+net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
+                                        const std::string& model, std::string body) {
+    const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
+    for (int attempts = 1;; attempts++) {
+        SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
+        net::HttpRequest request;
+        request.url = pg::settings::llm_url() + "/v1/chat/completions";
+        request.headers.push_back("Content-Type: application/json");
+        if (!services.authorization.empty())
+            request.headers.push_back(services.authorization);
+        span.add_header(request.headers);
+        request.body = body;
+        request.timeout_us = pg::settings::llm_timeout_us();
+        const auto sent = std::chrono::steady_clock::now();
+        const net::HttpResponse response = co_await services.http->send(std::move(request));
+        core::ModelResult result = read_response(response);
+        end_call_span(span, model, response, result);
+        count_model_request(model, sent, result);
+        const auto* error = std::get_if<core::ProviderError>(&result);
+        if (error == nullptr)
+            co_return result;
+        const core::RetryDecision decision =
+            core::retry_within_run(*error, attempts, pg::random_fraction());
+        if (!decision.retry)
+            co_return result;
+        co_await services.loop.sleep_for(decision.delay);
+    }
+}
+
+int64_t used_tokens(const RunServices& services, const ClaimedMission& claimed) {
+    const auto newest = services.agent_tokens.find({claimed.user_id, claimed.agent->id});
+    return newest != services.agent_tokens.end() ? newest->second : claimed.agent_tokens_24h;
+}
+
+// Records what a reply cost, for the budget too.
+net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, core::Usage usage,
+                       int rounds) {
+    DatabaseJobs::Work record = [&] {
+        const int64_t used = record_usage(claimed, usage, rounds);
+        if (claimed.agent && claimed.agent->max_tokens_per_day)
+            services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+    };
+    co_await write_until_done(services, claimed, std::move(record));
+}
+
+std::string ids_of(const ClaimedMission& claimed) {
+    return "run=" + claimed.run_id + " user=" + pg::printable(claimed.user_id) +
+           " mission=" + pg::printable(claimed.mission_id);
+}
+
+// Folds the older messages. That it fails does not matter to the run: its history stays whole.
+net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
+                        core::PlannerLoop& planner, RunEvents& events) {
+    const std::string model = pg::settings::compact_model();
+    std::string body = planner.compaction_request(model);
+    const core::ModelResult answer = co_await call_model(services, claimed, model, std::move(body));
+    if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
+        planner.on_failed_compaction();
+        pg::log_warning("compaction failed: " + ids_of(claimed) +
+                        " error=" + core::name(error->kind));
+        co_return;
+    }
+    const auto& reply = std::get<core::ModelReply>(answer);
+    const size_t folded = planner.on_compaction(reply);
+    if (folded > 0) {
+        events.compacted_turns.push_back(static_cast<int>(folded));
+        count_compaction(folded);
+    } else {
+        pg::log_warning("compaction failed: " + ids_of(claimed) + " error=empty");
+    }
+    co_await charge(services, claimed, reply.usage, planner.rounds());
+}
+
+std::vector<core::Reminder> due_reminders(const RunServices& services,
+                                          const ClaimedMission& claimed,
+                                          const core::PlannerLoop& planner) {
+    core::LoopState state = planner.state();
+    if (claimed.agent) {
+        state.agent_name = claimed.agent->name;
+        state.cap = claimed.agent->max_tokens_per_day;
+        // The newest sum holds this run's replies already, and those of the agent's other runs.
+        state.tokens_before_run =
+            std::max<int64_t>(used_tokens(services, claimed) - state.usage.total, 0);
+    }
+    return core::reminders(state);
+}
+
+// A line for all flagged calls of a run, without their text.
+void log_flagged(const ClaimedMission& claimed, const RunEvents& events, core::PolicyMode mode) {
+    int flagged = 0;
+    std::set<std::string> tools;
+    for (const core::JudgedCall& call : events.calls) {
+        if (call.flagged) {
+            flagged++;
+            tools.insert(call.tool);
+        }
+    }
+    if (flagged == 0)
+        return;
+    std::string list;
+    for (const std::string& tool : tools)
+        list += (list.empty() ? "" : ",") + pg::printable(tool);
+    pg::log_warning(
+        "tool calls with injection markers: " + ids_of(claimed) +
+        " agent=" + (claimed.agent ? pg::printable(claimed.agent->id) : std::string("-")) +
+        " policy_mode=" + name(mode) + " calls=" + std::to_string(flagged) + " tools=" + list);
+}
+
+net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
+                                                       const ClaimedMission& claimed,
+                                                       core::PlannerLoop& planner,
+                                                       RunEvents& events) {
+    const std::string model = pg::settings::planner_model();
+    if (claimed.agent && claimed.agent->max_tokens_per_day) {
+        // What the claim read is younger than what an earlier run has left behind, but between the
+        // claim and here lie inputs and research, and other runs of the agent.
+        int64_t used = claimed.agent_tokens_24h;
+        if (pg::now() - claimed.started_at > kClaimIsFresh) {
+            DatabaseJobs::Work sum = [&] { used = agent_tokens_now(claimed); };
+            co_await write_until_done(services, claimed, std::move(sum));
+        }
+        services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+    }
+    size_t counted_calls = 0;
+    while (!planner.finished()) {
+        if (claimed.agent &&
+            core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
+            planner.end_early(kBudgetReached);
+            break;
+        }
+        if (planner.compaction_due(pg::settings::compact_max_context_tokens())) {
+            co_await compact(services, claimed, planner, events);
+            continue;  // its tokens may have used up the budget
+        }
+        const std::vector<core::Reminder> reminders = due_reminders(services, claimed, planner);
+        count_reminders(reminders);
+        for (const core::Reminder& reminder : reminders)
+            events.reminders.push_back({reminder.producer, reminder.severity});
+        std::string body = planner.request_body(model, reminders);
+        if (planner.rounds() == 0)
+            observe_due_lag(claimed);
+        const core::ModelResult answer =
+            co_await call_model(services, claimed, model, std::move(body));
+        if (const auto* error = std::get_if<core::ProviderError>(&answer))
+            co_return *error;
+        const auto& reply = std::get<core::ModelReply>(answer);
+        planner.on_reply(reply, pg::settings::policy_mode());
+        counted_calls = count_tool_calls(planner, counted_calls);
+        events.calls.assign(planner.calls().begin(), planner.calls().end());
+        co_await charge(services, claimed, reply.usage, planner.rounds());
+    }
+    co_return std::nullopt;
+}
+
+}  // namespace
+
+net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
+                                                           const ClaimedMission& claimed,
+                                                           core::PlannerLoop& planner,
+                                                           RunEvents& events) {
+    std::optional<core::ProviderError> error;
+    std::exception_ptr failure;
+    try {
+        error = co_await converse(services, claimed, planner, events);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    log_flagged(claimed, events, pg::settings::policy_mode());
+    if (failure)
+        std::rethrow_exception(failure);
+    co_return error;
+}
+
+}  // namespace mana_ai

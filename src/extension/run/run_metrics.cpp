@@ -1,0 +1,76 @@
+#include "mana_ai/extension/run/run_metrics.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/core/service/error_kind.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/time.hpp"
+
+namespace mana_ai {
+
+using core::Metric;
+
+void count_model_request(std::string_view model, std::chrono::steady_clock::time_point sent,
+                         const core::ModelResult& result) {
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - sent;
+    pg::metrics::observe(Metric::PlannerRequestDuration, took.count());
+    if (const auto* error = std::get_if<core::ProviderError>(&result))
+        pg::metrics::count(Metric::ProviderErrors,
+                           {core::provider_of(model), core::name(error->kind)});
+}
+
+size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted) {
+    const auto& calls = planner.calls();
+    for (; counted < calls.size(); counted++) {
+        const core::JudgedCall& call = calls[counted];
+        pg::metrics::count(Metric::ToolCalls, {call.tool, call.policy, call.outcome});
+        if (call.flagged)
+            pg::metrics::count(Metric::InjectionMarkers, {call.tool});
+    }
+    return counted;
+}
+
+void count_reminders(const std::vector<core::Reminder>& reminders) {
+    for (const core::Reminder& reminder : reminders)
+        pg::metrics::count(Metric::RemindersEmitted,
+                           {reminder.producer, core::name(reminder.severity)});
+}
+
+void count_compaction(size_t folded) {
+    pg::metrics::count(Metric::CompactionsTriggered);
+    pg::metrics::observe(Metric::CompactedTurns, static_cast<double>(folded));
+}
+
+void observe_due_lag(const ClaimedMission& claimed) {
+    if (claimed.runnable_since)
+        pg::metrics::observe(Metric::DueLag,
+                             static_cast<double>(pg::now() - *claimed.runnable_since) /
+                                 static_cast<double>(core::kMicrosPerSecond));
+}
+
+void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
+    const bool has_agent = claimed.agent && !claimed.agent->id.empty();
+    pg::metrics::count_at_commit(Metric::TokensUsed,
+                                 {has_agent ? std::string_view(claimed.agent->id) : kNoAgent},
+                                 static_cast<uint64_t>(std::max<int64_t>(tokens, 0)));
+}
+
+void count_outcome(const RunResult& result) {
+    count_outcomes(name(result.outcome), 1);
+    if (result.outcome == RunOutcome::Planned)
+        pg::metrics::count_at_commit(Metric::PlansWrittenBack);
+    if (result.outcome == RunOutcome::Planned || result.outcome == RunOutcome::Discarded)
+        pg::metrics::count_at_commit(Metric::PlansProduced);
+    if (result.outcome != RunOutcome::Failed)
+        return;
+    pg::metrics::count_at_commit(Metric::MissionErrors);
+    if (result.error_kind == core::name(core::ErrorKind::Malformed))
+        pg::metrics::count_at_commit(Metric::ParseFailures);
+}
+
+void count_outcomes(std::string_view outcome, int64_t runs) {
+    pg::metrics::count_at_commit(Metric::MissionOutcomes, {outcome},
+                                 static_cast<uint64_t>(std::max<int64_t>(runs, 0)));
+}
+
+}  // namespace mana_ai

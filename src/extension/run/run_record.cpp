@@ -1,0 +1,218 @@
+#include "mana_ai/extension/run/run_record.hpp"
+
+#include <algorithm>
+#include <climits>
+
+#include "mana_ai/extension/run/run_metrics.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+extern "C" {
+#include "catalog/pg_type_d.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+std::optional<std::string> non_empty(const std::string& text) {
+    if (text.empty())
+        return std::nullopt;
+    return text;
+}
+
+}  // namespace
+
+int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds) {
+    const std::optional<std::string> agent_id =
+        claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
+    const int64_t tokens = std::clamp<int64_t>(usage.total, 0, INT_MAX);
+    static pg::Statement insert_usage(R"sql(
+INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used)
+VALUES ($1, $2, $3, $4))sql");
+    insert_usage.execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
+                          std::string_view(claimed.mission_id), tokens});
+    count_tokens(claimed, tokens);
+    static pg::Statement add_to_run(R"sql(
+UPDATE mana_ai.runs
+   SET rounds = $3, prompt_tokens = prompt_tokens + $4, completion_tokens = completion_tokens + $5,
+       total_tokens = total_tokens + $6
+ WHERE user_id = $1 AND run_id = $2::uuid)sql");
+    add_to_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                        int64_t{rounds}, usage.prompt, usage.completion, usage.total});
+    if (!claimed.agent || !claimed.agent->max_tokens_per_day)
+        return 0;
+    return agent_tokens_now(claimed);
+}
+
+int64_t agent_tokens_now(const ClaimedMission& claimed) {
+    static pg::Statement sum_usage(R"sql(
+SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
+ WHERE user_id = $1 AND agent_id = $2 AND ts > now() - interval '24 hours')sql");
+    return sum_usage
+        .execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id)})
+        .rows.front()
+        .number(0);
+}
+
+bool mission_has_changed(const ClaimedMission& claimed) {
+    static pg::Statement lock_snapshot(R"sql(
+SELECT version FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2
+   FOR UPDATE)sql");
+    const auto rows =
+        lock_snapshot
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+            .rows;
+    return !rows.empty() && rows.front().number(0) != claimed.mission_version;
+}
+
+bool hold_lease(const ClaimedMission& claimed) {
+    static pg::Statement lock_row(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid
+   FOR UPDATE NOWAIT)sql");
+    return !lock_row
+                .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                          int64_t{claimed.engine}, std::string_view(claimed.run_id)})
+                .rows.empty();
+}
+
+void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
+    // "running" is a parameter so that the partial index on running rows, which does not find a
+    // single row, cannot be chosen: it always looks empty to the planner.
+    static pg::Statement finish(R"sql(
+UPDATE mana_ai.runs
+   SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
+       error_kind = $8, error_message = $9, lease_owner = NULL, decision = $11
+ WHERE user_id = $1 AND run_id = $2::uuid AND outcome = $10)sql");
+    const auto iteration_id = non_empty(result.iteration_id);
+    const auto error_kind = non_empty(result.error_kind);
+    const auto error_message = non_empty(result.error_message);
+    const uint64_t ended =
+        finish
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
+                      std::string_view(name(result.outcome)), pg::Timestamp{now},
+                      int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
+                      pg::text_or_null(error_kind), pg::text_or_null(error_message),
+                      std::string_view("running"), std::string_view(result.decision)})
+            .processed;
+    if (ended > 0)
+        count_outcome(result);
+}
+
+void release_lease(const ClaimedMission& claimed) {
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET lease_owner = NULL, run_id = NULL, attempts = 0, not_before = NULL, error_kind = NULL,
+       wake_at = due_at
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                     int64_t{claimed.engine}, std::string_view(claimed.run_id)});
+}
+
+void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
+                                 core::Instant not_before, core::Instant now) {
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET lease_owner = NULL, run_id = NULL, attempts = attempts + 1, not_before = $5,
+       error_kind = $6, decided_at = $7,
+       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
+       agent_version = $8
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id), pg::Timestamp{not_before},
+         std::string_view(error_kind), pg::Timestamp{now},
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+}
+
+void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
+               core::Instant now) {
+    if (claimed.previous_decision == result.decision) {
+        static pg::Statement forget_run(
+            "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
+        forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+    } else {
+        finish_run(claimed, result, now);
+    }
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, error_kind = $7,
+       not_before = $8, agent_version = $9,
+       wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $8) END
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    const auto error_kind = non_empty(result.error_kind);
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id),
+         std::string_view(result.decision), pg::Timestamp{now}, pg::text_or_null(error_kind),
+         pg::Timestamp{not_before},
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+}
+
+void release_lease_for_research(const ClaimedMission& claimed, const std::string& decision,
+                                core::Instant longest_wait, core::Instant now) {
+    // If the answer has come since the run asked for it, there is nothing to wait for.
+    static pg::Statement release(R"sql(
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, not_before = w.until,
+       wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, w.until) END,
+       agent_version = $8
+  FROM (SELECT (SELECT j.waiting_since + $7 * interval '1 microsecond'
+                  FROM mana_ai.mission_research_jobs j
+                 WHERE j.user_id = $1 AND j.mission_id = $2 AND j.state = 'waiting') AS until) w
+ WHERE s.user_id = $1 AND s.mission_id = $2 AND s.lease_owner = $3 AND s.run_id = $4::uuid)sql");
+    release.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+         int64_t{claimed.engine}, std::string_view(claimed.run_id), std::string_view(decision),
+         pg::Timestamp{now}, longest_wait,
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+    pg::metrics::count_at_commit(core::Metric::ResearchJobsPendingSkips);
+}
+
+int running_runs_of(uint32_t engine) {
+    static pg::Statement count_running(R"sql(
+SELECT count(*) FROM mana_ai.runs WHERE lease_owner = $1 AND outcome = 'running')sql");
+    return static_cast<int>(count_running.execute({int64_t{engine}}).rows.front().number(0));
+}
+
+int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,
+                    const std::vector<std::string>& still_running) {
+    static pg::Statement abandon(R"sql(
+WITH held AS (
+  SELECT s.user_id, s.mission_id, s.run_id
+    FROM mana_ai.runs r
+    JOIN mana_ai.mission_schedule s ON s.user_id = r.user_id AND s.mission_id = r.mission_id
+                                   AND s.run_id = r.run_id
+   WHERE r.lease_owner = $1 AND r.outcome = 'running' AND r.run_id::text <> ALL ($7)
+     FOR UPDATE OF s SKIP LOCKED),
+ended AS (
+  UPDATE mana_ai.runs r
+     SET outcome = $2, error_kind = $3, finished_at = $4, lease_owner = NULL
+   WHERE r.lease_owner = $1 AND r.outcome = 'running' AND r.run_id::text <> ALL ($7)
+     AND (EXISTS (SELECT FROM held h WHERE h.user_id = r.user_id AND h.run_id = r.run_id)
+          OR NOT EXISTS (SELECT FROM mana_ai.mission_schedule s
+                          WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id
+                            AND s.run_id = r.run_id))
+  RETURNING r.user_id, r.mission_id, r.run_id),
+freed AS (
+UPDATE mana_ai.mission_schedule s
+   SET lease_owner = NULL, run_id = NULL,
+       attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,
+       not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
+  FROM ended e
+ WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)
+SELECT count(*) FROM ended)sql");
+    const int64_t ended =
+        abandon
+            .execute({int64_t{engine}, std::string_view(how.outcome),
+                      std::string_view(how.error_kind), pg::Timestamp{now}, how.counts_as_failure,
+                      pg::time_or_null(how.not_before), &still_running})
+            .rows.front()
+            .number(0);
+    count_outcomes(how.outcome, ended);
+    return static_cast<int>(ended);
+}
+
+}  // namespace mana_ai

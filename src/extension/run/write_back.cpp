@@ -1,0 +1,260 @@
+#include "mana_ai/extension/run/write_back.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/record/iteration.hpp"
+#include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "utils/guc.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr core::Instant kMicrosPerMilli = 1000;
+
+struct NewestRecord {
+    bool active = false;
+    std::optional<std::string> space_id;
+    core::Json cadence;
+    core::Instant newest_clock = 0;  // of the fields that we are about to write
+    int64_t version = 0;
+};
+
+// Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
+std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
+    static pg::Statement lock_snapshot(R"sql(
+SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'cadence')::text,
+       mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt']),
+       version
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
+    auto rows =
+        lock_snapshot
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+            .rows;
+    if (rows.empty())
+        return std::nullopt;
+    const pg::Row& row = rows.front();
+    NewestRecord newest;
+    newest.active = row.number(0) != 0;
+    newest.space_id = row.optional_text(1);
+    if (!row.is_null(2))
+        newest.cadence = core::parse_json(row.text(2)).value_or(core::Json());
+    newest.newest_clock = row.optional_instant(3).value_or(0);
+    newest.version = row.number(4);
+    return newest;
+}
+
+// Rounded up, as records hold milliseconds.
+core::Instant whole_millis(core::Instant instant) {
+    return (instant + kMicrosPerMilli - 1) / kMicrosPerMilli * kMicrosPerMilli;
+}
+
+// The wall clock, but later than any clock that it must win against: of equal times the later row
+// wins, and that need not be ours.
+core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) {
+    return whole_millis(std::max(now, newest_clock + 1));
+}
+
+std::string changed_fields(const ClaimedMission& claimed, const std::string& iteration,
+                           const std::optional<std::string>& next_run_at,
+                           const std::string& updated_at) {
+    static pg::Statement build(R"sql(
+SELECT jsonb_build_object(
+         'iterations', CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
+                            THEN record -> 'iterations' ELSE '[]'::jsonb END
+                       || jsonb_build_array($3::jsonb),
+         'nextRunAt', $4::text,
+         'updatedAt', $5::text)::text
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2)sql");
+    return build
+        .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                  std::string_view(iteration), pg::text_or_null(next_run_at),
+                  std::string_view(updated_at)})
+        .rows.front()
+        .take_text(0);
+}
+
+// Planned once per shape of the table; a rename of the column while we run makes a new shape.
+pg::Statement& insert_statement(const SyncTable& table) {
+    static std::map<std::string, pg::Statement> statements;
+    std::string columns = "app_id, table_name, record_id, user_id, op, client_id, data, ";
+    std::string values = "'ai', 'aiMissions', $1, $2, 'update', 'mana-ai-runner', $3::jsonb, ";
+    columns += table.stamps_column;
+    values += "$4::jsonb";
+    // A parameter that no column takes would have no type, so all of them are always used.
+    values += table.has_space_id ? ", $5" : "";
+    columns += table.has_space_id ? ", space_id" : "";
+    values += table.has_actor ? ", $6::jsonb" : "";
+    columns += table.has_actor ? ", actor" : "";
+    if (table.has_schema_version) {
+        columns += ", schema_version";
+        values += ", 1";
+    }
+    if (table.has_origin) {
+        columns += ", origin";
+        values += ", 'agent'";
+    }
+    std::string sql = "INSERT INTO " + table.qualified_name + " (" + columns + ") SELECT " +
+                      values + " FROM (SELECT $5::text, $6::text) AS optional_values";
+    return statements.try_emplace(sql, sql).first->second;
+}
+
+void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
+                   const std::string& data, const std::string& stamps, const std::string& actor) {
+    const SyncTable table = attached_sync_table();
+    pg::Statement& insert = insert_statement(table);
+    // Triggers, policies and defaults of that table are its owner's code: they run with its rights
+    // and not with ours, and under the policy for this user. Deferred ones would run at the commit,
+    // as us, which PostgreSQL refuses: they are made to run with the insert.
+    static pg::Statement defer_nothing("SET CONSTRAINTS ALL IMMEDIATE");
+    defer_nothing.execute();
+    const pg::RoleScope as_owner(table.owner);
+    pg::guarded([&] {
+        set_config_option("app.current_user_id", claimed.user_id.c_str(), PGC_USERSET,
+                          PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+    });
+    insert.execute({std::string_view(claimed.mission_id), std::string_view(claimed.user_id),
+                    std::string_view(data), std::string_view(stamps),
+                    pg::text_or_null(newest.space_id), std::string_view(actor)});
+}
+
+// A snapshot that waits for repair lacks rows that the user has written: what we would append to is
+// not the newest record.
+void refuse_if_dirty(const ClaimedMission& claimed) {
+    static pg::Statement find_mark(R"sql(
+SELECT 1 FROM mana_ai.dirty_records
+ WHERE user_id = $1 AND table_name = 'aiMissions' AND record_id = $2 LIMIT 1)sql");
+    if (!find_mark
+             .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+             .rows.empty())
+        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
+                             "the mission's snapshot waits for its repair");
+}
+
+// The row that we wrote must have come back through the trigger. If it has not, the mission would
+// stay due and be planned, and paid for, over and over.
+void check_taken_over(const ClaimedMission& claimed, const NewestRecord& before,
+                      const std::string& updated_at) {
+    static pg::Statement find_own_write(R"sql(
+SELECT 1 FROM mana_ai.mission_snapshots
+ WHERE user_id = $1 AND mission_id = $2 AND version > $3 AND record ->> 'updatedAt' = $4)sql");
+    if (find_own_write
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      before.version, std::string_view(updated_at)})
+            .rows.empty())
+        throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                             "the written plan was not folded into the mission's snapshot", {},
+                             "Is the trigger of mana_ai.attach() disabled?");
+}
+
+}  // namespace
+
+namespace {
+
+// What both kinds of writing begin with. Nullopt: the mission is no longer ours to write, and the
+// run has been ended as discarded.
+std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, core::Instant now,
+                                               RunResult& result) {
+    auto newest = lock_newest_record(claimed);
+    const bool ours = hold_lease(claimed);
+    if (ours && newest && newest->active) {
+        refuse_if_dirty(claimed);
+        return newest;
+    }
+    result.outcome = RunOutcome::Discarded;
+    result.iteration_id.clear();
+    finish_run(claimed, result, now);
+    if (ours)
+        release_lease(claimed);
+    return std::nullopt;
+}
+
+std::optional<std::string> next_run_after(const NewestRecord& newest, core::Instant now) {
+    const pg::PostgresTimeZone zone(pg::settings::timezone());
+    const core::NextRun next = core::next_run(newest.cadence, whole_millis(now), zone);
+    if (!next.at)
+        return std::nullopt;
+    return core::to_iso_millis(*next.at);
+}
+
+void remember_basis(const ClaimedMission& claimed, const std::string& digest) {
+    static pg::Statement remember(R"sql(
+UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
+ WHERE user_id = $1 AND mission_id = $2 AND plan_basis_digest IS DISTINCT FROM nullif($3, ''))sql");
+    remember.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      std::string_view(digest)});
+}
+
+}  // namespace
+
+void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
+    const core::Instant now = pg::now();
+    const auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return;
+    const std::string updated_at =
+        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
+                                     plan.summary};
+    const std::string iteration = core::dump_json(core::build_iteration(input));
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const std::string actor = core::dump_json(core::build_actor(
+        agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));
+    const core::Json stamps = {
+        {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
+    const std::string data =
+        changed_fields(claimed, iteration, next_run_after(*newest, now), updated_at);
+    insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
+    check_taken_over(claimed, *newest, updated_at);
+
+    result.outcome = RunOutcome::Planned;
+    result.iteration_id = claimed.iteration_id;
+    finish_run(claimed, result, now);
+    remember_basis(claimed, plan.basis_digest);
+    release_lease(claimed);
+    if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
+        close_research(claimed.user_id, claimed.mission_id);
+}
+
+void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {
+    const core::Instant now = pg::now();
+    result.decision = core::name(core::GateDecision::SkippedUnchanged);
+    const auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return;
+    result.outcome = RunOutcome::Skipped;
+    // What was found unchanged has changed meanwhile: it is looked at again at once.
+    if (newest->version != claimed.mission_version) {
+        hold_back(claimed, result, now, now);
+        return;
+    }
+    const std::string updated_at =
+        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const auto next_run_at = next_run_after(*newest, now);
+    const core::Json data = {{"nextRunAt", next_run_at ? core::Json(*next_run_at) : core::Json()},
+                             {"updatedAt", updated_at}};
+    const core::Json stamps = {{"nextRunAt", updated_at}, {"updatedAt", updated_at}};
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
+    insert_change(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
+                  core::dump_json(actor));
+    check_taken_over(claimed, *newest, updated_at);
+
+    finish_run(claimed, result, now);
+    release_lease(claimed);
+}
+
+}  // namespace mana_ai

@@ -1,0 +1,125 @@
+#include "mana_ai/extension/sync/record_reader.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "mana_ai/extension/sync/replay.hpp"
+
+extern "C" {
+#include "access/table.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "nodes/params.h"
+#include "tcop/dest.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr int kParams = 4;
+
+// app_id is compared in a way that no index serves. On a table without statistics the index on
+// (user_id, app_id, table_name, …) would look better than the one on (table_name, record_id, …),
+// and all of a user's tasks would be read for one of them.
+std::string query_text(const SyncTable& table) {
+    return "SELECT " + change_row_columns(table.stamps_column == "field_meta", table.has_space_id) +
+           " FROM ONLY " + table.qualified_name +
+           " WHERE user_id = $1 AND app_id || '' = $2 AND table_name = $3 AND record_id = $4";
+}
+
+// Takes the rows from the executor one by one: neither a cursor's portal nor a table of results.
+struct FoldReceiver {
+    DestReceiver receiver;  // first: the executor knows only this part
+    Fold* fold;
+};
+
+void begin_rows(DestReceiver*, int, TupleDesc) {}
+void end_rows(DestReceiver*) {}
+
+bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
+    const ChangeRowValues values = change_row_values(
+        1, [slot](int column, bool* is_null) { return slot_getattr(slot, column, is_null); });
+    fold_row(*reinterpret_cast<FoldReceiver*>(receiver)->fold, values);
+    return true;
+}
+
+SPIPlanPtr plan_of(RecordQuery& query) {
+    if (query.plan == nullptr) {
+        Oid types[kParams] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
+        SPIPlanPtr plan = SPI_prepare(query.sql.c_str(), kParams, types);
+        if (plan == nullptr)
+            elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+        SPI_keepplan(plan);
+        query.plan = plan;
+    }
+    return static_cast<SPIPlanPtr>(query.plan);
+}
+
+ParamListInfo params_of(const RecordAddress& address) {
+    const Datum values[kParams] = {address.user_id, address.app_id, address.table_name,
+                                   address.record_id};
+    ParamListInfo params = makeParamList(kParams);
+    for (int i = 0; i < kParams; i++) {
+        params->params[i].value = values[i];
+        params->params[i].isnull = false;
+        params->params[i].pflags = PARAM_FLAG_CONST;
+        params->params[i].ptype = TEXTOID;
+    }
+    return params;
+}
+
+}  // namespace
+
+RecordQuery& record_query(const SyncTable& table) {
+    static std::map<std::string, RecordQuery> queries;
+    std::string sql = query_text(table);
+    const auto found = queries.find(sql);
+    if (found != queries.end())
+        return found->second;
+    return queries.emplace(sql, RecordQuery{sql, nullptr}).first->second;
+}
+
+ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
+                               const RecordAddress& address) {
+    Relation log = table_open(table.oid, AccessShareLock);
+    const uint32_t generation = log_generation(log);
+    table_close(log, NoLock);
+    if (SPI_connect() != SPI_OK_CONNECT)
+        elog(ERROR, "SPI_connect failed");
+    Fold fold;
+    begin_fold(fold, generation);
+
+    FoldReceiver receiver{};
+    receiver.receiver.receiveSlot = fold_result_row;
+    receiver.receiver.rStartup = begin_rows;
+    receiver.receiver.rShutdown = end_rows;
+    receiver.receiver.rDestroy = end_rows;
+    receiver.receiver.mydest = DestTuplestore;
+    receiver.fold = &fold;
+    SPIExecuteOptions options{};
+    options.params = params_of(address);
+    options.read_only = true;
+    options.dest = &receiver.receiver;
+    const int code = SPI_execute_plan_extended(plan_of(query), &options);
+    if (code < 0)
+        elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
+
+    ReplayedRecord result;
+    if (fold.state.exists && !is_deleted(fold.state)) {
+        const text* id = DatumGetTextPP(address.record_id);
+        const Jsonb* record =
+            record_of(fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
+        result.record = static_cast<Jsonb*>(SPI_palloc(VARSIZE(record)));
+        memcpy(static_cast<void*>(result.record), record, VARSIZE(record));
+        for (uint32_t i = 0; i < fold.state.count; i++)
+            if (fold.state.fields[i].present)
+                result.newest_clock =
+                    std::max(result.newest_clock, fold.state.fields[i].clock.time);
+    }
+    SPI_finish();
+    return result;
+}
+
+}  // namespace mana_ai

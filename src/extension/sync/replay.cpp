@@ -1,0 +1,171 @@
+#include "mana_ai/extension/sync/replay.hpp"
+
+#include <cstring>
+
+extern "C" {
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/skey.h"
+#include "access/tableam.h"
+#include "catalog/pg_type_d.h"
+#include "executor/spi.h"
+#include "executor/tuptable.h"
+#include "storage/bufmgr.h"
+#include "utils/jsonb.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kSettleAbove = 1024 * 1024;
+constexpr BlockNumber kSmallTableBlocks = 256;
+
+// Moves the state into memory of its own and lets go of the rows. The current context is
+// fold.memory, before and after.
+void settle(Fold& fold) {
+    MemoryContext fresh = AllocSetContextCreate(MemoryContextGetParent(fold.memory),
+                                                "mana_ai record", ALLOCSET_DEFAULT_SIZES);
+    MemoryContextSwitchTo(fresh);
+    RecordState settled;
+    const Jsonb* record = record_of(fold.state, "");
+    const bytea* clocks = clocks_of(fold.state, fold.generation);
+    char* space = pnstrdup(fold.state.space.data(), fold.state.space.size());
+    if (!read_state(settled, record, clocks, fold.generation, fold.state.has_space,
+                    std::string_view(space, fold.state.space.size())))
+        elog(ERROR, "a record's clocks could not be read back");
+    MemoryContextDelete(fold.memory);
+    fold.memory = fresh;
+    fold.state = settled;
+    fold.settled_size = MemoryContextMemAllocated(fresh, false);
+}
+
+void apply(Fold& fold, const ChangeRow& row) {
+    if (apply_row(fold.state, row) == Applied::AskLog)
+        elog(ERROR, "rows of one record have the same place in the log");
+    fold.rows++;
+    const size_t size = MemoryContextMemAllocated(fold.memory, false);
+    if (size > kSettleAbove && size > 4 * fold.settled_size && fits_into_jsonb(fold.state))
+        settle(fold);
+}
+
+Datum key_value(const RecordKey& key, LogIndexKey::Column column) {
+    switch (column) {
+        case LogIndexKey::Column::AppId:
+            break;
+        case LogIndexKey::Column::TableName:
+            return key.table_name;
+        case LogIndexKey::Column::RecordId:
+            return key.record_id;
+        case LogIndexKey::Column::UserId:
+            return key.user_id;
+    }
+    return PointerGetDatum(cstring_to_text("ai"));
+}
+
+bool same_text(Datum a, Datum b) {
+    const text* x = DatumGetTextPP(a);
+    const text* y = DatumGetTextPP(b);
+    return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
+           std::memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
+}
+
+bool is_row_of(TupleTableSlot* slot, const SyncShape& shape, const RecordKey& key, Datum app) {
+    auto matches = [slot](AttrNumber column, Datum wanted) {
+        bool is_null = false;
+        const Datum value = slot_getattr(slot, column, &is_null);
+        return !is_null && same_text(value, wanted);
+    };
+    return matches(shape.record_id, key.record_id) && matches(shape.user_id, key.user_id) &&
+           matches(shape.table_name, key.table_name) && matches(shape.app_id, app);
+}
+
+void scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
+                Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
+    Relation index = index_open(shape.index, AccessShareLock);
+    ScanKeyData keys[kMaxLogIndexKeys];
+    for (int i = 0; i < shape.index_keys; i++)
+        ScanKeyEntryInitialize(&keys[i], 0, static_cast<AttrNumber>(i + 1), BTEqualStrategyNumber,
+                               InvalidOid, shape.index_key[i].collation, shape.index_key[i].equals,
+                               key_value(key, shape.index_key[i].column));
+#if PG_VERSION_NUM >= 180000
+    IndexScanDesc scan = index_beginscan(log, index, snapshot, nullptr, shape.index_keys, 0);
+#else
+    IndexScanDesc scan = index_beginscan(log, index, snapshot, shape.index_keys, 0);
+#endif
+    index_rescan(scan, keys, shape.index_keys, nullptr, 0);
+    while (index_getnext_slot(scan, ForwardScanDirection, slot)) {
+        CHECK_FOR_INTERRUPTS();
+        if (is_row_of(slot, shape, key, app))
+            fold_row(fold, slot, shape);
+    }
+    index_endscan(scan);
+    index_close(index, AccessShareLock);
+}
+
+void scan_table(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
+                Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
+    TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
+    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        CHECK_FOR_INTERRUPTS();
+        if (is_row_of(slot, shape, key, app))
+            fold_row(fold, slot, shape);
+    }
+    table_endscan(scan);
+}
+
+}  // namespace
+
+void begin_fold(Fold& fold, uint32_t generation) {
+    fold.memory =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai record", ALLOCSET_DEFAULT_SIZES);
+    fold.generation = generation;
+    fold.state = RecordState{};
+    fold.rows = 0;
+    fold.known = nullptr;
+    fold.settled_size = 0;
+}
+
+void fold_row(Fold& fold, const ChangeRowValues& values) {
+    MemoryContext outer = MemoryContextSwitchTo(fold.memory);
+    apply(fold, make_change_row(values, true));
+    MemoryContextSwitchTo(outer);
+}
+
+void fold_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
+    MemoryContext outer = MemoryContextSwitchTo(fold.memory);
+    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid))
+        apply(fold, *fold.known);
+    else
+        apply(fold, read_change_row(slot, shape, true));
+    MemoryContextSwitchTo(outer);
+}
+
+void restart_fold(Fold& fold) {
+    MemoryContextReset(fold.memory);
+    fold.state = RecordState{};
+    fold.rows = 0;
+    fold.settled_size = 0;
+}
+
+void end_fold(Fold& fold) {
+    MemoryContextDelete(fold.memory);
+}
+
+bool replay_record(Relation log, const SyncShape& shape, const RecordKey& key, Snapshot snapshot,
+                   ScanLimit limit, Fold& fold) {
+    const bool use_index = OidIsValid(shape.index);
+    if (limit == ScanLimit::IndexOrSmallTable && !(use_index && shape.index_finds_record) &&
+        RelationGetNumberOfBlocks(log) > kSmallTableBlocks)
+        return false;
+    const Datum app = PointerGetDatum(cstring_to_text("ai"));
+    TupleTableSlot* slot = table_slot_create(log, nullptr);
+    if (use_index)
+        scan_index(log, shape, key, app, snapshot, slot, fold);
+    else
+        scan_table(log, shape, key, app, snapshot, slot, fold);
+    ExecDropSingleTupleTableSlot(slot);
+    return true;
+}
+
+}  // namespace mana_ai

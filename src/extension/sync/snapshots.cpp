@@ -1,0 +1,403 @@
+#include "mana_ai/extension/sync/snapshots.hpp"
+
+#include <iterator>
+
+#include "mana_ai/extension/sync/mission_schedule.hpp"
+#include "mana_ai/extension/sync/own_tables.hpp"
+#include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/wake.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "storage/proc.h"
+#include "utils/datum.h"
+#include "utils/snapmgr.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+std::string_view view_of(Datum value) {
+    const text* packed = DatumGetTextPP(value);
+    return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
+}
+
+// Everything that the steps below work with.
+struct Work {
+    SnapshotStore& store;
+    const RecordName& name;
+    pg::KeyedTable& snapshots;
+    const SnapshotTable& columns;
+    Datum snapshot_key[2];
+    Datum tombstone_key[3];
+    uint64_t name_hash;
+    uint32_t generation;
+};
+
+Work begin_work(SnapshotStore& store, const RecordName& name) {
+    const bool mission = name.kind == RecordKind::Mission;
+    return {store,
+            name,
+            mission ? store.missions : store.agents,
+            mission ? own_tables().missions : own_tables().agents,
+            {name.key.user_id, name.key.record_id},
+            {name.key.user_id, name.key.table_name, name.key.record_id},
+            name_hash(name.key),
+            log_generation(store.log)};
+}
+
+bool open_once(SnapshotStore& store, pg::KeyedTable& table, Oid oid) {
+    if (table.table != nullptr)
+        return true;
+    MemoryContext outer = MemoryContextSwitchTo(store.memory);
+    const bool opened = pg::open_keyed_table(table, oid, RowExclusiveLock);
+    MemoryContextSwitchTo(outer);
+    return opened;
+}
+
+TimestampTz timestamptz_of(core::Instant instant) {
+    if (instant == core::kOlderThanEverything)
+        return DT_NOBEGIN;
+    return instant == PG_INT64_MAX ? DT_NOEND : pg::timestamptz_from_instant(instant);
+}
+
+// The state that the snapshot in the slot holds; false when it cannot be read.
+bool read_snapshot(Work& work, RecordState& state) {
+    TupleTableSlot* slot = work.snapshots.slot;
+    bool is_null = false;
+    const auto* record = reinterpret_cast<const Jsonb*>(
+        PG_DETOAST_DATUM_COPY(slot_getattr(slot, work.columns.record, &is_null)));
+    const bytea* clocks = DatumGetByteaPCopy(slot_getattr(slot, work.columns.clocks, &is_null));
+    const Datum space = slot_getattr(slot, work.columns.space_id, &is_null);
+    return read_state(state, record, clocks, work.generation, !is_null,
+                      is_null ? std::string_view() : view_of(datumCopy(space, false, -1)));
+}
+
+int64_t next_version(Work& work) {
+    bool is_null = false;
+    return DatumGetInt64(slot_getattr(work.snapshots.slot, work.columns.version, &is_null)) + 1;
+}
+
+struct RowBuffer {
+    Datum* values;
+    bool* nulls;
+    bool* replace;
+};
+
+RowBuffer row_buffer(Relation table) {
+    const int count = RelationGetDescr(table)->natts;
+    RowBuffer row{static_cast<Datum*>(palloc0(sizeof(Datum) * count)),
+                  static_cast<bool*>(palloc(count)), static_cast<bool*>(palloc0(count))};
+    for (int i = 0; i < count; i++)
+        row.nulls[i] = true;
+    return row;
+}
+
+void set(RowBuffer& row, AttrNumber column, Datum value, bool present = true) {
+    row.values[column - 1] = value;
+    row.nulls[column - 1] = !present;
+    row.replace[column - 1] = true;
+}
+
+RowBuffer snapshot_row(const Work& work, const RecordState& state, int64_t version) {
+    const SnapshotTable& columns = work.columns;
+    RowBuffer row = row_buffer(work.snapshots.table);
+    set(row, columns.space_id,
+        state.has_space ? PointerGetDatum(cstring_to_text_with_len(
+                              state.space.data(), static_cast<int>(state.space.size())))
+                        : Datum{0},
+        state.has_space);
+    set(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
+    set(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
+    set(row, columns.version, Int64GetDatum(version));
+    set(row, columns.last_applied_at,
+        TimestampTzGetDatum(timestamptz_of(state.row_clock.row_time)));
+    set(row, columns.updated_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+    return row;
+}
+
+void insert_snapshot(Work& work, const RecordState& state) {
+    // Starts at the clock, so that a record which comes back never repeats a version.
+    RowBuffer row = snapshot_row(work, state, GetCurrentTimestamp());
+    set(row, work.columns.user_id, work.name.key.user_id);
+    set(row, work.columns.record_id, work.name.key.record_id);
+    pg::insert_row(work.snapshots, row.values, row.nulls);
+}
+
+void insert_tombstone(Work& work, const RecordState& state) {
+    const TombstoneTable& columns = own_tables().tombstones;
+    RowBuffer row = row_buffer(work.store.tombstones.table);
+    set(row, columns.user_id, work.name.key.user_id);
+    set(row, columns.table_name, work.name.key.table_name);
+    set(row, columns.record_id, work.name.key.record_id);
+    set(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
+    pg::insert_row(work.store.tombstones, row.values, row.nulls);
+}
+
+// Locks what there is to lock of the schedule; false when somebody else holds it.
+bool prepare_schedule_of(Work& work, const RecordState* state, ScheduleChange& change) {
+    if (work.name.kind != RecordKind::Mission)
+        return true;
+    return open_once(work.store, work.store.schedule, own_tables().schedule.oid) &&
+           prepare_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id,
+                            state, change);
+}
+
+void write_schedule_of(Work& work, const ScheduleChange& change) {
+    if (work.name.kind == RecordKind::Mission)
+        write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
+}
+
+// The snapshot in the slot, which we have locked, becomes `state`: live, deleted or gone.
+Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed) {
+    const bool live = state.exists && !is_deleted(state);
+    if (live && !fits_into_jsonb(state))
+        return Kept::TooLarge;
+    ScheduleChange schedule;
+    if (!prepare_schedule_of(work, live ? &state : nullptr, schedule))
+        return Kept::Busy;
+    if (live && !content_changed && schedule.action == ScheduleChange::Action::None)
+        return Kept::Unchanged;
+    if (live) {
+        if (content_changed) {
+            RowBuffer row = snapshot_row(work, state, next_version(work));
+            pg::update_row(work.snapshots, row.values, row.nulls, row.replace);
+        }
+    } else {
+        if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) ||
+            !pg::try_lock_name(work.name_hash))
+            return Kept::Busy;
+        if (state.exists)
+            insert_tombstone(work, state);
+        pg::delete_row(work.snapshots);
+        pg::unlock_name(work.name_hash);
+    }
+    write_schedule_of(work, schedule);
+    pg::wake_worker_at_commit();
+    return Kept::Changed;
+}
+
+// Folds all rows of the record that are there now.
+bool replay_newest(Work& work, const ChangeRow* row, ScanLimit limit, Fold& fold) {
+    // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
+    // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
+    begin_fold(fold, work.generation);
+    fold.known = row;
+    return replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit,
+                         fold);
+}
+
+// How often the current transaction has changed records, by hash of the name.
+struct Repetitions {
+    LocalTransactionId transaction = InvalidLocalTransactionId;
+    struct Slot {
+        uint64_t name_hash;
+        uint32_t changes;
+    } slots[256] = {};
+} repetitions;
+
+LocalTransactionId current_transaction() {
+#if PG_VERSION_NUM >= 170000
+    return MyProc->vxid.lxid;
+#else
+    return MyProc->lxid;
+#endif
+}
+
+// A statement that inserts many rows of one record has them all in the log before its first trigger
+// runs. So after some changes, and more and more rarely, the record is replayed: it then knows the
+// rows that are still to come, and a restore of n rows does not write n versions of the record,
+// each of which the next lookup would have to walk over.
+bool replay_is_due(uint64_t name_hash) {
+    if (repetitions.transaction != current_transaction()) {
+        repetitions = Repetitions{};
+        repetitions.transaction = current_transaction();
+    }
+    Repetitions::Slot& slot = repetitions.slots[name_hash % std::size(repetitions.slots)];
+    if (slot.name_hash != name_hash)
+        slot = {name_hash, 0};
+    slot.changes++;
+    for (uint64_t due = 4; due <= slot.changes; due *= 8)
+        if (due == slot.changes)
+            return true;
+    return false;
+}
+
+Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit) {
+    RecordState held;
+    const bool readable = read_snapshot(work, held);
+    Fold fold;
+    if (row != nullptr && readable) {
+        RecordState state = held;
+        switch (apply_row(state, *row)) {
+            case Applied::Nothing:
+                return Kept::Unchanged;
+            case Applied::Changed:
+                if (replay_is_due(work.name_hash) && replay_newest(work, row, limit, fold))
+                    return replace_snapshot(work, fold.state, true);
+                return replace_snapshot(work, state, true);
+            case Applied::AskLog:
+                // apply_row() has changed fields in place, which both states share.
+                read_snapshot(work, held);
+                break;
+        }
+    }
+    if (!replay_newest(work, row, limit, fold))
+        return Kept::NoIndex;
+    return replace_snapshot(work, fold.state, !readable || !same_content(held, fold.state));
+}
+
+// With the name locked and nothing in the snapshot table: the record comes to life, or stays dead.
+Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
+    const bool live = state.exists && !is_deleted(state);
+    if (!live) {
+        if (has_tombstone == state.exists)
+            return Kept::Unchanged;
+        if (state.exists)
+            insert_tombstone(work, state);
+        else
+            pg::delete_row(work.store.tombstones);
+        return Kept::Changed;
+    }
+    if (!fits_into_jsonb(state))
+        return Kept::TooLarge;
+    ScheduleChange schedule;
+    if (!prepare_schedule_of(work, &state, schedule))
+        return Kept::Busy;
+    insert_snapshot(work, state);
+    if (has_tombstone)
+        pg::delete_row(work.store.tombstones);
+    write_schedule_of(work, schedule);
+    pg::wake_worker_at_commit();
+    return Kept::Created;
+}
+
+// `folded` is what place_record() is to use, or nullptr to replay the record.
+Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* folded,
+                           ScanLimit limit) {
+    // Tombstones are never updated, so a lookup cannot miss one.
+    if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.oid))
+        return Kept::Busy;
+    // Once more, now that nobody can move the record.
+    if (pg::lock_row_for_sure(work.snapshots, work.snapshot_key) != pg::Lookup::Missing)
+        return Kept::Busy;
+    const pg::Lookup tombstone = pg::lock_row(work.store.tombstones, work.tombstone_key);
+    if (tombstone == pg::Lookup::Busy)
+        return Kept::Busy;
+    const bool has_tombstone = tombstone == pg::Lookup::Found;
+    if (has_tombstone && row != nullptr && !may_revive(*row))
+        return Kept::Unchanged;
+    if (folded != nullptr && !has_tombstone)
+        return place_record(work, false, *folded);
+    Fold fold;
+    if (!replay_newest(work, row, limit, fold))
+        return Kept::NoIndex;
+    return place_record(work, has_tombstone, fold.state);
+}
+
+Kept keep_with_name_locked(Work& work, const ChangeRow* row, const RecordState* folded,
+                           ScanLimit limit) {
+    if (!pg::try_lock_name(work.name_hash))
+        return Kept::Busy;
+    const Kept kept = keep_without_snapshot(work, row, folded, limit);
+    pg::unlock_name(work.name_hash);
+    return kept;
+}
+
+}  // namespace
+
+bool kind_of_table(std::string_view table_name, RecordKind* kind) {
+    if (table_name == "aiMissions")
+        *kind = RecordKind::Mission;
+    else if (table_name == "agents")
+        *kind = RecordKind::Agent;
+    else
+        return false;
+    return true;
+}
+
+bool ids_fit(const RecordKey& key) {
+    return view_of(key.user_id).size() + view_of(key.record_id).size() <= kMaxIdBytes;
+}
+
+uint64_t name_hash(const RecordKey& key) {
+    const std::string_view parts[] = {view_of(key.user_id), view_of(key.table_name),
+                                      view_of(key.record_id)};
+    uint64_t hash = 0;
+    for (const std::string_view part : parts)
+        hash = hash_bytes_extended(reinterpret_cast<const unsigned char*>(part.data()),
+                                   static_cast<int>(part.size()), hash);
+    return hash;
+}
+
+void open_store(SnapshotStore& store, Relation log) {
+    store = SnapshotStore{};
+    store.memory = CurrentMemoryContext;
+    store.log = log;
+    store.shape = &shape_of(log);
+}
+
+void close_store(SnapshotStore& store) {
+    pg::close_keyed_table(store.schedule);
+    pg::close_keyed_table(store.tombstones);
+    pg::close_keyed_table(store.agents);
+    pg::close_keyed_table(store.missions);
+}
+
+void count_kept(Kept kept) {
+    if (kept == Kept::Created)
+        pg::metrics::count_at_commit(core::Metric::SnapshotsNew);
+    else if (kept == Kept::Changed)
+        pg::metrics::count_at_commit(core::Metric::SnapshotsUpdated);
+}
+
+Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
+                 ScanLimit limit) {
+    // Rows that our own command wrote are to be seen and may be changed.
+    CommandCounterIncrement();
+    Work work = begin_work(store, name);
+    if (!open_once(work.store, work.snapshots, work.columns.oid))
+        return Kept::Busy;
+    switch (pg::lock_row(work.snapshots, work.snapshot_key)) {
+        case pg::Lookup::Busy:
+            return Kept::Busy;
+        case pg::Lookup::Found:
+            return keep_existing_snapshot(work, row, limit);
+        case pg::Lookup::Missing:
+            break;
+    }
+    return keep_with_name_locked(work, row, nullptr, limit);
+}
+
+Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded) {
+    Work work = begin_work(store, name);
+    if (!open_once(work.store, work.snapshots, work.columns.oid))
+        return Kept::Busy;
+    switch (pg::peek_row(work.snapshots, work.snapshot_key)) {
+        case pg::Lookup::Busy:
+            return Kept::Busy;
+        case pg::Lookup::Missing:
+            // A record that had come back since would have no tombstone any more.
+            if (is_deleted(folded) &&
+                open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) &&
+                pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found)
+                return Kept::Unchanged;
+            return keep_with_name_locked(work, nullptr, &folded, ScanLimit::None);
+        case pg::Lookup::Found:
+            break;
+    }
+    RecordState held;
+    if (read_snapshot(work, held) && same_content(held, folded)) {
+        ScheduleChange schedule;
+        if (prepare_schedule_of(work, &held, schedule) &&
+            schedule.action == ScheduleChange::Action::None)
+            return Kept::Unchanged;
+    }
+    return keep_record(store, name, nullptr, ScanLimit::None);
+}
+
+}  // namespace mana_ai

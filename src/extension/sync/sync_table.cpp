@@ -1,0 +1,364 @@
+#include "mana_ai/extension/sync/sync_table.hpp"
+
+#include <cstring>
+
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/time.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/indexing.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_opfamily.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type_d.h"
+#include "storage/itemptr.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/relcache.h"
+#include "utils/syscache.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+struct ShapeCache {
+    Oid relation = InvalidOid;  // of which `shape` is; InvalidOid: nothing cached
+    SyncShape shape;
+} shape_cache;
+
+Oid attached_cache = InvalidOid;
+bool callback_registered = false;
+
+void forget_changed_relation(Datum, Oid relation) {
+    if (!OidIsValid(relation) || relation == shape_cache.relation)
+        shape_cache.relation = InvalidOid;
+    if (!OidIsValid(relation) || relation == attached_cache)
+        attached_cache = InvalidOid;
+}
+
+void register_callback() {
+    if (callback_registered)
+        return;
+    CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
+    callback_registered = true;
+}
+
+AttrNumber column_number(TupleDesc descriptor, const char* name, Oid* type) {
+    for (int i = 0; i < descriptor->natts; i++) {
+        const FormData_pg_attribute* column = TupleDescAttr(descriptor, i);
+        if (!column->attisdropped && std::strcmp(NameStr(column->attname), name) == 0) {
+            *type = column->atttypid;
+            return column->attnum;
+        }
+    }
+    return InvalidAttrNumber;
+}
+
+bool is_text(Oid type) {
+    return type == TEXTOID || type == VARCHAROID;
+}
+
+void require_column(SyncShape& shape, TupleDesc descriptor, const char* name, Oid wanted,
+                    AttrNumber* number) {
+    Oid type = InvalidOid;
+    *number = column_number(descriptor, name, &type);
+    const bool fits = wanted == TEXTOID ? is_text(type) : type == wanted;
+    if (*number != InvalidAttrNumber && fits)
+        return;
+    const bool is_there = *number != InvalidAttrNumber;
+    *number = InvalidAttrNumber;
+    if (shape.missing_column != nullptr)
+        return;
+    shape.missing_column = name;
+    shape.wrong_type = is_there;
+    shape.expected_type = wanted == TEXTOID    ? "text"
+                          : wanted == JSONBOID ? "jsonb"
+                                               : "timestamp with time zone";
+}
+
+AttrNumber optional_column(TupleDesc descriptor, const char* name, bool must_be_text) {
+    Oid type = InvalidOid;
+    const AttrNumber number = column_number(descriptor, name, &type);
+    return must_be_text && !is_text(type) ? InvalidAttrNumber : number;
+}
+
+// How many leading columns of the index are fixed for one record, with what it takes to search
+// them.
+int usable_keys(const SyncShape& shape, Relation index, LogIndexKey* keys, bool* finds_record) {
+    *finds_record = false;
+    const Form_pg_index form = index->rd_index;
+    if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || !form->indislive ||
+        RelationGetIndexPredicate(index) != NIL)
+        return 0;
+    int count = 0;
+    const int columns = IndexRelationGetNumberOfKeyAttributes(index);
+    while (count < columns && count < kMaxLogIndexKeys) {
+        const AttrNumber column = form->indkey.values[count];
+        LogIndexKey& key = keys[count];
+        using Column = LogIndexKey::Column;
+        if (column == InvalidAttrNumber)
+            break;  // an expression
+        if (column == shape.app_id)
+            key.column = Column::AppId;
+        else if (column == shape.table_name)
+            key.column = Column::TableName;
+        else if (column == shape.record_id)
+            key.column = Column::RecordId;
+        else if (column == shape.user_id)
+            key.column = Column::UserId;
+        else
+            break;
+        const Oid type = index->rd_opcintype[count];
+        const Oid equals =
+            get_opfamily_member(index->rd_opfamily[count], type, type, BTEqualStrategyNumber);
+        if (type != TEXTOID || !OidIsValid(equals))
+            break;
+        key.collation = index->rd_indcollation[count];
+        key.equals = get_opcode(equals);
+        *finds_record = *finds_record || key.column == Column::RecordId;
+        count++;
+    }
+    return count;
+}
+
+void choose_index(SyncShape& shape, Relation relation) {
+    int best = 0;
+    List* indexes = RelationGetIndexList(relation);
+    ListCell* cell;
+    foreach (cell, indexes) {
+        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
+        LogIndexKey keys[kMaxLogIndexKeys];
+        bool finds_record = false;
+        const int count = usable_keys(shape, index, keys, &finds_record);
+        const int score = count + (finds_record ? kMaxLogIndexKeys : 0);
+        // One leading user_id or record_id is little, but an app_id alone is nothing.
+        if (score > best && (finds_record || count >= 2)) {
+            best = score;
+            shape.index = RelationGetRelid(index);
+            shape.index_keys = count;
+            shape.index_finds_record = finds_record;
+            std::memcpy(shape.index_key, keys, sizeof keys);
+        }
+        index_close(index, AccessShareLock);
+    }
+    list_free(indexes);
+}
+
+SyncShape read_shape(Relation relation) {
+    SyncShape shape{};
+    TupleDesc descriptor = RelationGetDescr(relation);
+    require_column(shape, descriptor, "app_id", TEXTOID, &shape.app_id);
+    require_column(shape, descriptor, "table_name", TEXTOID, &shape.table_name);
+    require_column(shape, descriptor, "record_id", TEXTOID, &shape.record_id);
+    require_column(shape, descriptor, "user_id", TEXTOID, &shape.user_id);
+    require_column(shape, descriptor, "op", TEXTOID, &shape.op);
+    require_column(shape, descriptor, "data", JSONBOID, &shape.data);
+    require_column(shape, descriptor, "created_at", TIMESTAMPTZOID, &shape.created_at);
+    // field_meta is what field_timestamps became; a table that has both is on its way there.
+    shape.has_field_meta = optional_column(descriptor, "field_meta", false) != InvalidAttrNumber;
+    require_column(shape, descriptor, shape.has_field_meta ? "field_meta" : "field_timestamps",
+                   JSONBOID, &shape.stamps);
+    shape.space_id = optional_column(descriptor, "space_id", true);
+    shape.schema_version = optional_column(descriptor, "schema_version", false);
+    shape.actor = optional_column(descriptor, "actor", false);
+    shape.origin = optional_column(descriptor, "origin", true);
+    if (shape.missing_column == nullptr)
+        choose_index(shape, relation);
+    return shape;
+}
+
+Oid trigger_function() {
+    const Oid schema = get_namespace_oid("mana_ai", true);
+    if (!OidIsValid(schema))
+        return InvalidOid;
+    oidvector* no_arguments = buildoidvector(nullptr, 0);
+    return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("fold_sync_change"),
+                           PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
+}
+
+// The relation of a trigger, by the trigger's oid.
+Oid relation_of_trigger(Oid trigger) {
+    Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+    ScanKeyData key;
+    ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+                ObjectIdGetDatum(trigger));
+    SysScanDesc scan = systable_beginscan(catalog, TriggerOidIndexId, true, nullptr, 1, &key);
+    HeapTuple tuple = systable_getnext(scan);
+    const Oid relation = HeapTupleIsValid(tuple)
+                             ? reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple))->tgrelid
+                             : InvalidOid;
+    systable_endscan(scan);
+    table_close(catalog, AccessShareLock);
+    return relation;
+}
+
+core::Instant saturating_instant(TimestampTz time) {
+    if (time > PG_INT64_MAX - pg::kPostgresEpochOffsetUs)
+        return PG_INT64_MAX;  // 'infinity' and the last centuries before it
+    return TIMESTAMP_IS_NOBEGIN(time) ? core::kOlderThanEverything
+                                      : pg::instant_from_timestamptz(time);
+}
+
+std::string_view text_view(const text* value) {
+    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
+}
+
+const Jsonb* jsonb_of(Datum value, bool copy) {
+    return reinterpret_cast<const Jsonb*>(copy ? PG_DETOAST_DATUM_COPY(value)
+                                               : PG_DETOAST_DATUM(value));
+}
+
+}  // namespace
+
+const SyncShape& shape_of(Relation relation) {
+    if (shape_cache.relation != RelationGetRelid(relation)) {
+        register_callback();
+        const SyncShape shape = read_shape(relation);
+        shape_cache.shape = shape;
+        shape_cache.relation = RelationGetRelid(relation);
+    }
+    return shape_cache.shape;
+}
+
+Oid attached_relation() {
+    if (OidIsValid(attached_cache))
+        return attached_cache;
+    register_callback();
+    const Oid function = trigger_function();
+    if (!OidIsValid(function))
+        return InvalidOid;
+    Relation catalog = table_open(DependRelationId, AccessShareLock);
+    ScanKeyData keys[2];
+    ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
+                ObjectIdGetDatum(ProcedureRelationId));
+    ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ,
+                ObjectIdGetDatum(function));
+    SysScanDesc scan = systable_beginscan(catalog, DependReferenceIndexId, true, nullptr, 2, keys);
+    Oid found = InvalidOid;
+    for (HeapTuple tuple = systable_getnext(scan); HeapTupleIsValid(tuple) && !OidIsValid(found);
+         tuple = systable_getnext(scan)) {
+        const auto* depend = reinterpret_cast<Form_pg_depend>(GETSTRUCT(tuple));
+        if (depend->classid == TriggerRelationId)
+            found = relation_of_trigger(depend->objid);
+    }
+    systable_endscan(scan);
+    table_close(catalog, AccessShareLock);
+    attached_cache = found;
+    return found;
+}
+
+SyncTable attached_sync_table() {
+    struct Facts {
+        const char* schema;
+        const char* name;
+        Oid oid, owner;
+        SyncShape shape;
+    };
+    const Facts facts = pg::guarded([] {
+        Facts found{};
+        found.oid = attached_relation();
+        if (!OidIsValid(found.oid))
+            ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                            errmsg("mana_ai is not attached to a table"),
+                            errhint("Call mana_ai.attach() with mana-sync's table.")));
+        Relation relation = table_open(found.oid, AccessShareLock);
+        check_shape(relation);
+        found.schema = quote_identifier(get_namespace_name(RelationGetNamespace(relation)));
+        found.name = quote_identifier(pstrdup(RelationGetRelationName(relation)));
+        found.owner = relation->rd_rel->relowner;
+        found.shape = shape_of(relation);
+        table_close(relation, NoLock);
+        return found;
+    });
+    return {facts.oid,
+            facts.owner,
+            std::string(facts.schema) + "." + facts.name,
+            facts.shape.has_field_meta ? "field_meta" : "field_timestamps",
+            facts.shape.space_id != 0,
+            facts.shape.schema_version != 0,
+            facts.shape.actor != 0,
+            facts.shape.origin != 0};
+}
+
+void check_shape(Relation relation) {
+    const SyncShape& shape = shape_of(relation);
+    if (shape.missing_column == nullptr)
+        return;
+    const char* hint = "mana_ai.attach() expects the table that mana-sync appends its changes to.";
+    if (shape.wrong_type)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+                        errmsg("table \"%s\" does not look like mana-sync's sync_changes",
+                               RelationGetRelationName(relation)),
+                        errdetail("Column \"%s\" is not of type %s.", shape.missing_column,
+                                  shape.expected_type),
+                        errhint("%s", hint)));
+    ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
+                    errmsg("table \"%s\" does not look like mana-sync's sync_changes",
+                           RelationGetRelationName(relation)),
+                    errdetail("Column \"%s\" of type %s is missing.", shape.missing_column,
+                              shape.expected_type),
+                    errhint("%s", hint)));
+}
+
+uint64_t position_of(const ItemPointerData* tid) {
+    return uint64_t{ItemPointerGetBlockNumberNoCheck(tid)} << 16 |
+           ItemPointerGetOffsetNumberNoCheck(tid);
+}
+
+uint32_t log_generation(Relation relation) {
+    return relation->rd_rel->relfilenode;
+}
+
+ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
+    ChangeRow row;
+    row.op = core::parse_row_op(text_view(DatumGetTextPP(values.op)));
+    // A row without created_at comes before all others.
+    row.created_at = values.created_at_is_null
+                         ? core::kOlderThanEverything
+                         : saturating_instant(DatumGetTimestampTz(values.created_at));
+    row.position = position_of(reinterpret_cast<ItemPointer>(DatumGetPointer(values.position)));
+    if (!values.data_is_null)
+        row.data = jsonb_of(values.data, copy);
+    if (!values.stamps_is_null)
+        row.stamps = jsonb_of(values.stamps, copy);
+    if (!values.space_is_null) {
+        row.has_space = true;
+        row.space =
+            text_view(copy ? DatumGetTextPCopy(values.space) : DatumGetTextPP(values.space));
+    }
+    return row;
+}
+
+std::string change_row_columns(bool has_field_meta, bool has_space_id) {
+    return std::string("op, data, ") + (has_field_meta ? "field_meta" : "field_timestamps") +
+           ", created_at, " + (has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid";
+}
+
+ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy) {
+    ChangeRowValues values{};
+    bool op_is_null = false;
+    values.op = slot_getattr(slot, shape.op, &op_is_null);
+    if (op_is_null)
+        values.op = PointerGetDatum(cstring_to_text(""));
+    values.data = slot_getattr(slot, shape.data, &values.data_is_null);
+    values.stamps = slot_getattr(slot, shape.stamps, &values.stamps_is_null);
+    values.created_at = slot_getattr(slot, shape.created_at, &values.created_at_is_null);
+    values.space_is_null = true;
+    if (shape.space_id != 0)
+        values.space = slot_getattr(slot, shape.space_id, &values.space_is_null);
+    values.position = PointerGetDatum(&slot->tts_tid);
+    return make_change_row(values, copy);
+}
+
+}  // namespace mana_ai
