@@ -8,6 +8,7 @@
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/extension/http/http_endpoint.hpp"
 #include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/extension/process/static_process.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -105,15 +106,7 @@ void HttpProcess::run() {
 void register_http_endpoint() {
     if (pg::settings::http_listen().empty())
         return;
-    BackgroundWorker worker{};
-    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-    worker.bgw_restart_time = 1;
-    strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-    strlcpy(worker.bgw_function_name, kHttpMain, sizeof(worker.bgw_function_name));
-    strlcpy(worker.bgw_name, "mana_ai http", sizeof(worker.bgw_name));
-    strlcpy(worker.bgw_type, "mana_ai http", sizeof(worker.bgw_type));
-    RegisterBackgroundWorker(&worker);
+    register_static_process(kHttpMain, "mana_ai http", 1);
 }
 
 }  // namespace mana_ai
@@ -121,13 +114,7 @@ void register_http_endpoint() {
 extern "C" PGDLLEXPORT void mana_ai_http_main(Datum) {
     using namespace mana_ai;
     pg::entry_point([] {
-        pg::guarded([] {
-            pqsignal(SIGHUP, SignalHandlerForConfigReload);
-            pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-            BackgroundWorkerUnblockSignals();
-            BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
-            pgstat_report_appname("mana_ai http");
-        });
+        begin_static_process("mana_ai http");
         HttpProcess process;
         process.run();
     });

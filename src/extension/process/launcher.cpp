@@ -10,6 +10,7 @@
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/extension/process/databases.hpp"
 #include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/extension/process/static_process.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -147,15 +148,7 @@ void Launcher::run() {
 }  // namespace
 
 void register_launcher() {
-    BackgroundWorker worker{};
-    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-    worker.bgw_restart_time = 5;
-    strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-    strlcpy(worker.bgw_function_name, kLauncherMain, sizeof(worker.bgw_function_name));
-    strlcpy(worker.bgw_name, "mana_ai launcher", sizeof(worker.bgw_name));
-    strlcpy(worker.bgw_type, "mana_ai launcher", sizeof(worker.bgw_type));
-    RegisterBackgroundWorker(&worker);
+    register_static_process(kLauncherMain, "mana_ai launcher", 5);
 }
 
 }  // namespace mana_ai
@@ -163,13 +156,7 @@ void register_launcher() {
 extern "C" PGDLLEXPORT void mana_ai_launcher_main(Datum) {
     using namespace mana_ai;
     pg::entry_point([] {
-        pg::guarded([] {
-            pqsignal(SIGHUP, SignalHandlerForConfigReload);
-            pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-            BackgroundWorkerUnblockSignals();
-            BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
-            pgstat_report_appname("mana_ai launcher");
-        });
+        begin_static_process("mana_ai launcher");
         pg::shared_state::register_launcher();
         Launcher launcher;
         launcher.run();

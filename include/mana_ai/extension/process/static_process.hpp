@@ -1,0 +1,14 @@
+// A process that the postmaster keeps running from the server's start on, connected to no database:
+// it so blocks no DROP DATABASE.
+#pragma once
+
+namespace mana_ai {
+
+// Registers it while the postmaster preloads the library. `name` is its name and backend_type; all
+// are literals.
+void register_static_process(const char* entry_point, const char* name, int restart_seconds);
+
+// Its first step: stock signal handlers, and access to shared memory and shared catalogs.
+void begin_static_process(const char* name);
+
+}  // namespace mana_ai
