@@ -22,6 +22,7 @@ CREATE TABLE mana_ai.mission_research_jobs (
   next_poll_at   timestamptz DEFAULT clock_timestamp(),
   polls          int         NOT NULL DEFAULT 0,
   offered        int         NOT NULL DEFAULT 0,
+  completed_at   timestamptz,
   PRIMARY KEY (user_id, mission_id),
   CHECK ((state = 'intent') = (task_id IS NULL)),
   CHECK ((state = 'waiting') = (next_poll_at IS NOT NULL)),

@@ -149,6 +149,14 @@ is(join(' ', map { $_->{reason} } @{ last_run($node, 'waits')->{inputs} }), 'res
 is(value($node, "SELECT last_failure FROM mana_ai.resolvers WHERE module = 'weather'"), 'timeout', 'whose resolver waited for a lock too long');
 is(value($node, "SELECT failures FROM mana_ai.resolvers WHERE module = 'slow'"), 1, 'a resolver that times out is asked once a run');
 $locker->kill('TERM');
+
+# Slow inputs of many missions do not add up: once the module is known to be slow, it is left alone.
+push_missions($node, [ map { "many$_" } 1 .. 20 ], inputs => [ { module => 'slow', table => 't', id => 'x' } ]);
+$tick = run_tick($node);
+is($tick->{plans_written_back}, 20, 'twenty missions with an input of a slow module are planned');
+is(value($node, "SELECT failures FROM mana_ai.resolvers WHERE module = 'slow'"), 1 + 3, 'which was asked three times in all');
+is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'many%' AND inputs -> 0 ->> 'reason' = 'resolver-paused'"), 17,
+    'and then left alone');
 $model->control({ latency_ms => 0 });
 
 push_mission($node, 'm3');

@@ -177,21 +177,21 @@ net::Task<void> Reading::fetch() {
 }
 
 net::Task<void> Reading::resolve(Input& input) {
-    const std::string& module = input.reference.module;
-    if (const char* refusal = resolver_budget_.refusal(module, pg::now())) {
-        input.left_out = refusal;
-        co_return;
-    }
-    bool timed_out = false;
-    core::Instant took = 0;
-    DatabaseJobs::Work work = [this, &input, &timed_out, &took] {
+    DatabaseJobs::Work work = [this, &input] {
+        // Asked when its turn comes: what was queued before may have shown that the module is slow.
+        const std::string& module = input.reference.module;
         const core::Instant started = pg::now();
-        timed_out = !ask_resolver(input);
-        took = pg::now() - started;
+        if (const char* refusal = resolver_budget_.refusal(module, started)) {
+            input.rendered.reset();
+            input.left_out = refusal;
+            return;
+        }
+        const bool in_time = ask_resolver(input);
+        const core::Instant now = pg::now();
+        resolver_budget_.spend(module, now - started, !in_time, now);
     };
     // Its transaction is its own: locks of other steps must not last as long as the function does.
     co_await write_until_done(services_, claimed_, std::move(work), DatabaseJobs::Sharing::Alone);
-    resolver_budget_.spend(module, took, timed_out, pg::now());
 }
 
 // False: the resolver has not answered in time.

@@ -217,7 +217,7 @@ void Engine::repair_snapshots(bool thorough) {
 }
 
 void Engine::keep_house(bool thorough) {
-    thorough_tick_ |= thorough;
+    thorough_tick_ |= thorough && in_tick_;
     const core::Instant now = pg::now();
     repair_snapshots(thorough);
     pg::Transaction transaction("mana_ai: preparing a tick");

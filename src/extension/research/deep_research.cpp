@@ -74,8 +74,9 @@ net::Task<bool> offer(RunServices& services, const ClaimedMission& claimed) {
     DatabaseJobs::Work record = [&] {
         offered = offer_research(claimed.user_id, claimed.mission_id, claimed.research_job->task_id,
                                  pg::now());
+        // A waiting job is offered once its answer is there.
         if (offered && claimed.research_job->state == core::ResearchJobState::Waiting)
-            count_completed_research();
+            note_completed_research(claimed.user_id, claimed.mission_id, pg::now());
     };
     co_await write_until_done(services, claimed, std::move(record));
     co_return offered;

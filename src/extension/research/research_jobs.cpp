@@ -7,6 +7,7 @@
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
 
 namespace mana_ai {
 
@@ -74,6 +75,16 @@ UPDATE mana_ai.mission_research_jobs
                .processed > 0;
 }
 
+void note_completed_research(const std::string& user_id, const std::string& mission_id,
+                             core::Instant now) {
+    static pg::Statement note(R"sql(
+UPDATE mana_ai.mission_research_jobs SET completed_at = $3
+ WHERE user_id = $1 AND mission_id = $2 AND state = 'ready' AND completed_at IS NULL)sql");
+    if (note.execute({view(user_id), view(mission_id), pg::Timestamp{now}}).processed > 0)
+        pg::metrics::count_at_commit(core::Metric::ResearchJobsCompleted,
+                                     {core::kDeepResearchProvider});
+}
+
 void await_research_again(const std::string& user_id, const std::string& mission_id,
                           const std::string& task_id, core::Instant now) {
     static pg::Statement wait_again(R"sql(
@@ -104,11 +115,6 @@ UPDATE mana_ai.mission_research_jobs
                   pg::Timestamp{next_poll_after(now)}});
 }
 
-void count_completed_research() {
-    pg::metrics::count_at_commit(core::Metric::ResearchJobsCompleted,
-                                 {core::kDeepResearchProvider});
-}
-
 namespace {
 
 // The schedule row comes first in the order of locks; null result when the mission is gone.
@@ -135,14 +141,16 @@ bool give_up_research(const std::string& user_id, const std::string& mission_id,
     static pg::Statement delete_job(R"sql(
 DELETE FROM mana_ai.mission_research_jobs
  WHERE user_id = $1 AND mission_id = $2 AND task_id IS NOT DISTINCT FROM nullif($3, '')
-   AND ($4 = '' OR run_id::text = $4))sql");
-    if (delete_job.execute({view(user_id), view(mission_id), view(task_id), view(run_id)})
-            .processed == 0)
+   AND ($4 = '' OR run_id::text = $4)
+RETURNING completed_at IS NULL)sql");
+    const auto deleted =
+        delete_job.execute({view(user_id), view(mission_id), view(task_id), view(run_id)}).rows;
+    if (deleted.empty())
         return false;
     static pg::Statement remember(R"sql(
 UPDATE mana_ai.mission_schedule SET research_spent = true WHERE user_id = $1 AND mission_id = $2)sql");
     remember.execute({view(user_id), view(mission_id)});
-    if (!task_id.empty())
+    if (!task_id.empty() && deleted.front().number(0) != 0)
         pg::metrics::count_at_commit(core::Metric::ResearchJobsFailed,
                                      {core::kDeepResearchProvider});
     free_waiting_mission(user_id, mission_id);
@@ -156,7 +164,7 @@ UPDATE mana_ai.mission_research_jobs SET state = 'ready', next_poll_at = NULL
  WHERE user_id = $1 AND mission_id = $2 AND task_id = $3 AND state = 'waiting')sql");
     if (finish.execute({view(due.user_id), view(due.mission_id), view(due.task_id)}).processed == 0)
         return false;
-    count_completed_research();
+    note_completed_research(due.user_id, due.mission_id, pg::now());
     free_waiting_mission(due.user_id, due.mission_id);
     return true;
 }

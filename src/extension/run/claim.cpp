@@ -222,7 +222,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // A run that was asked for by hand looks for itself whether the answer has come.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
-    if (agent != nullptr || gates.agent_missing)
+    // That the mission ran is counted with its run's end, which may decide otherwise.
+    if (decision != core::GateDecision::Ran && (agent != nullptr || gates.agent_missing))
         pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
     if (decision == core::GateDecision::SkippedResearch) {
         // The poll that gets the answer sets the mission free.

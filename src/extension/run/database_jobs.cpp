@@ -1,5 +1,6 @@
 #include "mana_ai/extension/run/database_jobs.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <vector>
 
@@ -58,7 +59,8 @@ void DatabaseJobs::run_alone(Job& job) {
 void DatabaseJobs::flush() {
     if (queue_.empty())
         return;
-    if (queue_.front()->sharing_ == Sharing::Alone) {
+    if (std::all_of(queue_.begin(), queue_.end(),
+                    [](const Job* job) { return job->sharing_ == Sharing::Alone; })) {
         run_alone(*queue_.front());
         return;
     }
@@ -69,7 +71,7 @@ void DatabaseJobs::flush() {
         pg::Transaction transaction(kActivity);
         for (Job* job : queue_) {
             if (job->sharing_ == Sharing::Alone)
-                break;
+                continue;
             batch.push_back(job);
             job->work_();
             if (batch.size() >= kMaxBatch ||

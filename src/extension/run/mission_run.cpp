@@ -131,6 +131,19 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     co_await write_until_done(services, claimed, std::move(end));
 }
 
+// Other runs of the agent have used up its budget since the claim.
+net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
+                                   RunResult& result) {
+    result.outcome = RunOutcome::Skipped;
+    result.decision = core::name(core::GateDecision::SkippedBudget);
+    const core::Instant now = pg::now();
+    DatabaseJobs::Work end = [&] {
+        if (hold_lease(claimed))
+            hold_back(claimed, result, now + pg::settings::tick_interval_us(), now);
+    };
+    co_await write_until_done(services, claimed, std::move(end));
+}
+
 // What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
 std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
     if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
@@ -189,8 +202,13 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await record_failure(services, claimed, std::move(reason), result);
         co_return;
     }
+    if (result.events.out_of_budget && planner.rounds() == 0) {
+        co_await end_without_budget(services, claimed, result);
+        co_return;
+    }
+    // A plan that the budget has cut short is no reason to put off the next one.
     const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
-                            digest};
+                            result.events.out_of_budget ? std::string() : digest};
     SpanScope span(claimed.trace, "db.write_back");
     DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
     co_await write_until_done(services, claimed, std::move(write));

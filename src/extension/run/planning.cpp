@@ -183,10 +183,11 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                                        RunEvents& events) {
     const std::string model = pg::settings::planner_model();
     if (claimed.agent && claimed.agent->max_tokens_per_day) {
-        // What the claim read is younger than what an earlier run has left behind, but between the
-        // claim and here lie inputs and research, and other runs of the agent.
+        // Between the claim and here lie inputs and research, and other runs of the agent may have
+        // had replies. Without both, what the claim has read is as good as a new look.
         int64_t used = claimed.agent_tokens_24h;
-        if (pg::now() - claimed.started_at > kClaimIsFresh) {
+        if (pg::now() - claimed.started_at > kClaimIsFresh ||
+            services.agent_tokens.contains({claimed.user_id, claimed.agent->id})) {
             DatabaseJobs::Work sum = [&] { used = agent_tokens_now(claimed); };
             co_await write_until_done(services, claimed, std::move(sum));
         }
@@ -197,6 +198,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         if (claimed.agent &&
             core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
             planner.end_early(kBudgetReached);
+            events.out_of_budget = true;
             break;
         }
         if (planner.compaction_due(pg::settings::compact_max_context_tokens())) {

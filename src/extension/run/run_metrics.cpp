@@ -68,6 +68,11 @@ void count_outcome(const RunResult& result) {
         pg::metrics::count_at_commit(Metric::ParseFailures);
 }
 
+void count_decision(const ClaimedMission& claimed, const RunResult& result) {
+    if (claimed.agent)
+        pg::metrics::count_at_commit(Metric::AgentDecisions, {result.decision});
+}
+
 void count_outcomes(std::string_view outcome, int64_t runs) {
     pg::metrics::count_at_commit(Metric::MissionOutcomes, {outcome},
                                  static_cast<uint64_t>(std::max<int64_t>(runs, 0)));

@@ -97,8 +97,10 @@ UPDATE mana_ai.runs
                       pg::text_or_null(error_kind), pg::text_or_null(error_message),
                       std::string_view("running"), std::string_view(result.decision)})
             .processed;
-    if (ended > 0)
-        count_outcome(result);
+    if (ended == 0)
+        return;
+    count_outcome(result);
+    count_decision(claimed, result);
 }
 
 void release_lease(const ClaimedMission& claimed) {
@@ -133,6 +135,7 @@ void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Ins
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
         forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+        count_decision(claimed, result);
     } else {
         finish_run(claimed, result, now);
     }

@@ -59,8 +59,10 @@ void close_research(const std::string& user_id, const std::string& mission_id);
 void note_poll(const std::string& user_id, const std::string& mission_id,
                const std::string& task_id, core::Instant now);
 
-// Counts an answer that has come, in metrics; finish_research() does.
-void count_completed_research();
+// Notes, and counts in metrics, that the answer has come for the first time; finish_research()
+// does.
+void note_completed_research(const std::string& user_id, const std::string& mission_id,
+                             core::Instant now);
 
 // Deletes the job and remembers in the schedule that no more research is to be ordered before the
 // next iteration; a mission that waits for it is due now. An intent has no task id; with a run_id

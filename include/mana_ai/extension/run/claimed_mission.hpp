@@ -54,6 +54,7 @@ struct RunEvents {
     std::vector<core::JudgedCall> calls;
     std::vector<SentReminder> reminders;
     std::vector<int> compacted_turns;  // one per compaction: how many messages it replaced
+    bool out_of_budget = false;        // the budget of the agent ended the plan
 };
 
 struct RunResult {

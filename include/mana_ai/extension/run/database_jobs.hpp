@@ -22,7 +22,8 @@ class DatabaseJobs {
     // assigns results and does not accumulate them.
     using Work = std::function<void()>;
 
-    // Alone: a step that takes long, whose transaction must not keep the locks of others' steps.
+    // Alone: a step that takes long. Its transaction does not keep the locks of others' steps, and
+    // it waits until no other step is ready.
     enum class Sharing { Shared, Alone };
 
     class [[nodiscard]] Job {

@@ -34,6 +34,7 @@ void observe_due_lag(const ClaimedMission& claimed);
 // At commit: tokens of one reply, and how `runs` runs ended.
 void count_tokens(const ClaimedMission& claimed, int64_t tokens);
 void count_outcome(const RunResult& result);
+void count_decision(const ClaimedMission& claimed, const RunResult& result);
 void count_outcomes(std::string_view outcome, int64_t runs);
 
 }  // namespace mana_ai
