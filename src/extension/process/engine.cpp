@@ -109,6 +109,12 @@ Engine::~Engine() {
     core::wipe(services_.service_key);
 }
 
+void Engine::drop_traces() {
+    loop_.cancel_all();
+    runs_.clear();
+    tracer_.drop_rest();
+}
+
 void Engine::load_settings() {
     std::string problem;
     std::string key = pg::settings::service_key(problem);
@@ -361,8 +367,9 @@ void Engine::start_runs(ClaimResult claimed) {
         run->claimed.trace = run->span.context();
         ActiveRun& active = *run;
         runs_.emplace(run_id, std::move(run));
-        loop_.spawn(run_mission(services_, active.claimed, active.result),
-                    [this, run_id](std::exception_ptr failure) { on_run_end(run_id, failure); });
+        active.task = loop_.spawn(
+            run_mission(services_, active.claimed, active.result),
+            [this, run_id](std::exception_ptr failure) { on_run_end(run_id, failure); });
     }
 }
 
@@ -429,14 +436,15 @@ std::optional<int64_t> Engine::timeout_us() const {
 }
 
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {
-    loop_.cancel_all();
+    for (const auto& [run_id, run] : runs_)
+        loop_.cancel(run->task);
+    polls_.cancel();
     loop_.run_ready();
     for (const auto& [run_id, run] : runs_)
         note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
     for (const auto& [run_id, run] : runs_)
         end_run_span(run->span, run->result);
     runs_.clear();
-    polls_.forget();
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
     transaction.commit();

@@ -73,7 +73,8 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
     }
 }
 
-// The tick is over and its caller waits: a collector that is slow loses what it has not taken.
+// The tick is over and its caller waits: a collector that is slow loses what it has not taken, and
+// the end of the engine counts it as dropped.
 void deliver_traces(Engine& engine, pg::WaitSet& wait_set) {
     constexpr core::Instant kGrace = core::kMicrosPerSecond;
     const core::Instant until = pg::now() + kGrace;

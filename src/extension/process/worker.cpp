@@ -82,6 +82,7 @@ Worker::Fit Worker::check_extension() {
 
 void Worker::leave(const char* why) {
     pg::log_info(std::string("worker ends: ") + why);
+    engine_.drop_traces();
     proc_exit(0);
 }
 

@@ -41,7 +41,10 @@ net::Task<bool> record_end(RunServices& services, DatabaseJobs::Work work) {
 }
 
 net::Task<void> poll_research(RunServices& services, DueResearch due, bool& freed) {
-    SpanScope span = services.tracer.start_trace("research.poll", pg::now());
+    SpanScope span =
+        services.tracer.start_trace("research.poll", pg::now(), core::SpanKind::Client);
+    span.set("mission.id", due.mission_id);
+    span.set("user.id", due.user_id);
     const core::ResearchPoll poll =
         co_await ask_for_research(services, due.user_id, due.task_id, std::move(span));
     const bool completed = poll.status == core::ResearchStatus::Completed;
@@ -102,15 +105,21 @@ void ResearchPolls::start_due(core::Instant due_until) {
 
 void ResearchPolls::start(DueResearch due) {
     // A service that is slower than ticks are short must not be asked more and more often.
-    const auto [entry, is_new] = under_way_.emplace(due.user_id, due.mission_id);
+    const auto [entry, is_new] = under_way_.try_emplace({due.user_id, due.mission_id});
     if (!is_new)
         return;
-    services_.loop.spawn(poll_research(services_, std::move(due), freed_),
-                         [this, key = *entry](std::exception_ptr failure) {
-                             under_way_.erase(key);
-                             if (failure)
-                                 std::rethrow_exception(failure);
-                         });
+    entry->second = services_.loop.spawn(poll_research(services_, std::move(due), freed_),
+                                         [this, key = entry->first](std::exception_ptr failure) {
+                                             under_way_.erase(key);
+                                             if (failure)
+                                                 std::rethrow_exception(failure);
+                                         });
+}
+
+void ResearchPolls::cancel() {
+    for (const auto& [key, task] : under_way_)
+        services_.loop.cancel(task);
+    under_way_.clear();
 }
 
 }  // namespace mana_ai

@@ -48,8 +48,8 @@ std::string reason(const net::HttpResponse& response) {
 
 }  // namespace
 
-// One request under way, for as long as its coroutine's frame lives: the frame may be destroyed at
-// any time, when an operator cancels everything.
+// One request under way, for as long as its coroutine's frame lives: the frame is destroyed early
+// when the target changes, and with the loop's other tasks.
 class TraceExporter::Delivery {
  public:
     explicit Delivery(TraceExporter& exporter) : exporter_(&exporter) {
@@ -73,6 +73,7 @@ TraceExporter::TraceExporter(net::EventLoop& loop)
 
 TraceExporter::~TraceExporter() {
     loop_.cancel(task_);
+    drop(queue_.size());
 }
 
 void TraceExporter::set_target(const std::string& endpoint, const std::string& proxy) {

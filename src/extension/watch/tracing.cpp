@@ -85,11 +85,7 @@ void SpanScope::end() noexcept {
 void Tracer::load_settings() {
     const std::string endpoint = pg::settings::otlp_endpoint();
     if (endpoint.empty()) {
-        if (exporter_ != nullptr) {
-            exporter_->add_dropped(static_cast<int64_t>(exporter_->waiting()));
-            dropped_earlier_ += exporter_->dropped();
-        }
-        exporter_.reset();
+        drop_rest();
         return;
     }
     if (exporter_ == nullptr)
@@ -109,12 +105,12 @@ Bytes Tracer::random_bytes() {
     return bytes;
 }
 
-SpanScope Tracer::start_trace(std::string_view name, core::Instant start) {
+SpanScope Tracer::start_trace(std::string_view name, core::Instant start, core::SpanKind kind) {
     if (!is_on())
         return {};
     const TraceContext trace{
         this, core::trace_id_from(random_bytes<decltype(core::TraceId::bytes)>()), {}};
-    SpanScope scope(trace, name);
+    SpanScope scope(trace, name, kind);
     scope.active_->span.parent.reset();
     scope.active_->span.start = start;
     return scope;
@@ -132,10 +128,6 @@ void Tracer::finish(const core::Span& span) {
 void Tracer::begin_drain() {
     if (exporter_ != nullptr)
         exporter_->begin_drain();
-}
-
-int64_t Tracer::dropped_spans() const {
-    return dropped_earlier_ + (exporter_ != nullptr ? exporter_->dropped() : 0);
 }
 
 }  // namespace mana_ai

@@ -74,7 +74,8 @@ class Engine {
     // Lets the network, timers, coroutines and database steps go on; never blocks for long.
     void run_ready();
 
-    // Ends all runs and gives their leases back; they are due again at `not_before` or at once.
+    // Ends all runs and polls and gives leases back; missions are due again at `not_before` or at
+    // once. Spans go on to the collector.
     void abandon_runs(std::optional<core::Instant> not_before);
 
     int in_flight() const { return static_cast<int>(runs_.size()); }
@@ -93,8 +94,9 @@ class Engine {
     void begin_trace_drain() { tracer_.begin_drain(); }
     bool traces_drained() const { return tracer_.is_drained(); }
 
-    // Of this process, since its start: no collector has taken them.
-    int64_t dropped_spans() const { return tracer_.dropped_spans(); }
+    // Counts the spans that no collector has taken, those of open runs included. The last call
+    // before a process ends that does not destroy its engine; a destroyed engine does the same.
+    void drop_traces();
 
     // Whether a database step has failed since the last call.
     bool take_database_trouble() { return jobs_.take_trouble(); }
@@ -122,6 +124,7 @@ class Engine {
         RunResult result;
         core::Instant started_at = 0;
         SpanScope span;
+        net::EventLoop::TaskId task = 0;
     };
 
     void repair_snapshots(bool thorough);

@@ -2,14 +2,15 @@
 // a mission that waits costs a tick nothing (docs/architecture.md, "Deep research").
 #pragma once
 
+#include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/extension/research/research_jobs.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/net/event_loop.hpp"
 
 namespace mana_ai {
 
@@ -42,14 +43,15 @@ class ResearchPolls {
     // Whether a poll has made a mission due since the last call.
     bool take_freed() { return std::exchange(freed_, false); }
 
-    // The loop has dropped all tasks.
-    void forget() { under_way_.clear(); }
+    // Ends the polls that are under way; their jobs are asked for again at their next time.
+    void cancel();
 
  private:
     void start(DueResearch due);
 
     RunServices& services_;
-    std::set<std::pair<std::string, std::string>> under_way_;  // user_id, mission_id
+    // By user_id and mission_id.
+    std::map<std::pair<std::string, std::string>, net::EventLoop::TaskId> under_way_;
     bool freed_ = false;
     std::optional<core::Instant> next_at_;
 };

@@ -30,6 +30,7 @@ class TraceExporter {
 
     // The loop outlives the exporter. Throws std::runtime_error when libcurl cannot start.
     explicit TraceExporter(net::EventLoop& loop);
+    // Spans that wait or are under way count as dropped.
     ~TraceExporter();
     TraceExporter(const TraceExporter&) = delete;
     TraceExporter& operator=(const TraceExporter&) = delete;
@@ -49,11 +50,6 @@ class TraceExporter {
     // From now on spans go at once, and a failure drops them.
     void begin_drain();
     bool is_idle() const { return queue_.empty() && !delivering_; }
-
-    size_t waiting() const { return queue_.size(); }
-
-    // Spans that no collector has taken, since the exporter was made.
-    int64_t dropped() const { return dropped_; }
 
  private:
     class Delivery;
@@ -80,8 +76,8 @@ class TraceExporter {
     size_t queued_bytes_ = 0;
     bool delivering_ = false;
     bool draining_ = false;
-    int failures_ = 0;  // in a row
-    int64_t dropped_ = 0;
+    int failures_ = 0;         // in a row
+    int64_t dropped_ = 0;      // spans that no collector has taken
     bool in_trouble_ = false;  // has been logged
     int64_t dropped_before_trouble_ = 0;
 };

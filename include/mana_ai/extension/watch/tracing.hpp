@@ -93,14 +93,16 @@ class Tracer {
     bool is_on() const { return exporter_ != nullptr; }
 
     // The first span of a new trace; none when tracing is off.
-    SpanScope start_trace(std::string_view name, core::Instant start);
+    SpanScope start_trace(std::string_view name, core::Instant start,
+                          core::SpanKind kind = core::SpanKind::Internal);
 
     // Lets waiting spans go at once; what the collector does not take is dropped from now on.
     void begin_drain();
     bool is_drained() const { return exporter_ == nullptr || exporter_->is_idle(); }
 
-    // Spans of this process that no collector has taken.
-    int64_t dropped_spans() const;
+    // Ends tracing: what waits or is under way counts as dropped. A process that ends without
+    // destroying its tracer calls it.
+    void drop_rest() { exporter_.reset(); }
 
  private:
     friend class SpanScope;
@@ -110,7 +112,6 @@ class Tracer {
 
     net::EventLoop& loop_;
     std::unique_ptr<TraceExporter> exporter_;
-    int64_t dropped_earlier_ = 0;  // by exporters that are gone
     // Drawn many at a time: an id would else be a system call.
     std::vector<uint8_t> random_;
 };
