@@ -297,7 +297,7 @@ is(metric('provider_errors_total', provider => 'newcomer', kind => 'unknown'), 1
 
 SKIP:
 {
-    skip 'promtool is not installed (Debian package prometheus)', 3 unless -x $promtool;
+    skip 'promtool is not installed (Debian package prometheus)', 4 unless -x $promtool;
     my $exposition = $node->basedir . '/metrics.txt';
     append_to_file($exposition, $node->safe_psql('mana_sync', 'SELECT mana_ai.metrics()') . "\n");
     my ($out, $err) = ('', '');
@@ -305,7 +305,13 @@ SKIP:
     is("$out$err", '', 'promtool check metrics has nothing to say');
     ok($ok, 'and accepts them');
     $node->command_ok([ $promtool, 'check', 'rules', "$docs/prometheus/alerts.yml" ], 'promtool accepts the alerts');
+    $node->command_ok([ $promtool, 'test', 'rules', "$ENV{MANA_AI_TEST_DATA}/alerts_test.yml" ],
+        'each alert fires when it must, and only then');
 }
+my @alerts = slurp_file("$docs/prometheus/alerts.yml") =~ /- alert: (\w+)/g;
+my $alert_tests = slurp_file("$ENV{MANA_AI_TEST_DATA}/alerts_test.yml");
+cmp_ok(scalar @alerts, '>=', 10, 'there are alerts');
+is(join(' ', grep { $alert_tests !~ /alertname="$_"/ } @alerts), '', 'and a case for each in which it fires');
 
 # ---------------------------------------------------------------- alerts and dashboard
 
@@ -333,10 +339,13 @@ is(scalar(grep { ($_->{datasource}{uid} // '') !~ /^\$\{?datasource\}?$/ } grep 
     'every panel takes the datasource that the user chooses');
 ok((grep { $_->{type} eq 'datasource' && $_->{name} eq 'datasource' } @{ $dashboard->{templating}{list} }), 'which is a variable');
 my %seen;
-my @unknown = grep { !$known{$_} && !$seen{$_}++ } map { /\b(mana_ai_[a-z_]+)/g } @expressions, slurp_file("$docs/prometheus/alerts.yml") =~ /expr:.*\n?(?:\s+.*\n)?/g;
+my @unknown = grep { !$known{$_} && !$seen{$_}++ } map { /\b(mana_ai_[a-z_]+)/g } @expressions, slurp_file("$docs/prometheus/alerts.yml");
 is("@unknown", '', 'dashboard and alerts ask only for metrics that there are');
 my $page = slurp_file("$docs/observability.md");
 is(join(' ', grep { my $m = $_; $m =~ s/_(?:bucket|sum|count)$//; $page !~ /`\Q$m\E[`{]/ } sort keys %known), '', 'observability.md explains every metric');
+my $shown = join ' ', @expressions;
+is(join(' ', grep { my $m = $_; $m =~ s/_(?:bucket|sum|count)$//; !/_bucket$/ && $shown !~ /\b\Q$m\E(?:_bucket|_sum|_count)?\b/ } sort keys %known),
+    '', 'the dashboard shows every metric');
 
 SKIP:
 {
