@@ -17,6 +17,8 @@ mana_ai.tick_enabled = off
 mana_ai.max_concurrency = 500
 END
 
+sub dropped { return value($node, "SELECT value FROM mana_ai.metrics WHERE name = 'mana_ai_trace_spans_dropped_total'") }
+
 sub headers_of
 {
     my ($request) = @_;
@@ -197,18 +199,22 @@ for my $case ([ 'hangs', { hang => JSON::PP::true }, 2.5 ], [ 'answers 500', { s
     my ($what, $control, $seconds) = @$case;
     $collector->control($control);
     push_mission($node, "hand-$what");
+    my $dropped = dropped();
     my $tick;
     my $took = timed(sub { $tick = run_tick($node) });
     is_deeply([ @$tick{qw(plans_written_back errors)} ], [ 1, [] ], "a collector that $what does not disturb a tick");
     cmp_ok($took, '<', $seconds, 'and hardly delays it');
+    is(dropped() - $dropped, 4, 'its spans count as dropped');
 }
 $collector->control({ hang => JSON::PP::true });
 push_mission($node, 'cancel');
+my $dropped = dropped();
 my $session = background($node, 'SELECT plans_written_back, errors FROM mana_ai.run_tick()');
 wait_until('the collector is asked', 5, sub { $collector->in_flight == 1 });
 value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai tick' AND datname = 'mana_sync'");
 my ($status, $out) = $session->finish(5);
 is($out, "1|{}\n", 'a tick that is terminated while it only waits for the collector has succeeded');
+is(dropped() - $dropped, 4, 'and its spans count as dropped');
 forget();
 
 # ---------------------------------------------------------------- the worker
@@ -300,17 +306,35 @@ $collector->control({});
 plan_with_worker('whole', 1);
 wait_until('a success', 5, sub { log_since($node, $position) =~ /takes traces again; 6 spans were dropped/ });
 
-# An operator's cancel of all runs takes a request to the collector with it, and tracing goes on.
+# An operator's cancel of all runs does not touch the request to the collector.
 forget();
-$collector->control({ hang => JSON::PP::true });
+$collector->control({ latency_ms => 1500 });
 plan_with_worker('cancel', 1);
 wait_until('the collector is asked', 5, sub { $collector->in_flight == 1 });
 $position = log_position($node);
 value($node, 'SELECT pg_cancel_backend(worker_pid) FROM mana_ai.status()');
 wait_until('all is canceled', 5, sub { log_since($node, $position) =~ /runs canceled by request/ });
-$collector->control({});
-wait_until('the spans arrive all the same', 10, sub { $collector->stats->{spans} == 4 });
+is($collector->in_flight, 1, 'but the request to the collector goes on');
+wait_until('and is answered', 5, sub { $collector->in_flight == 0 });
+sleep 2.5;
+is_deeply([ $collector->count, $collector->stats->{spans} ], [ 1, 4 ], 'so that no span is sent twice');
 $collector->reset;
+
+# Polls for long research, beside the runs.
+my $research = start_research();
+settings($node, 'mana_ai.research_url' => $research->url, 'mana_ai.api_url' => $research->url,
+    'mana_ai.deep_research_enabled' => 'on', 'mana_ai.tick_interval' => '300ms');
+$research->control({ polls => 2 });
+push_mission($node, 'deep', objective => 'Bitte eine umfassende Recherche über Wärmepumpen');
+wait_for_iterations($node, 'deep', 1);
+wait_until('polls are traced', 10, sub { grep { !exists $_->{parentSpanId} } named('research.poll', $collector->spans) });
+my ($poll) = grep { !exists $_->{parentSpanId} } named('research.poll', $collector->spans);
+is($poll->{kind}, 3, 'a poll is of kind client');
+is_deeply($poll->{attributes}, { 'mission.id' => 'deep', 'user.id' => USER_ID, 'http.status_code' => 200 },
+    'and says for whom it is');
+settings($node, 'mana_ai.deep_research_enabled' => undef, 'mana_ai.tick_interval' => undef);
+$research->stop;
+forget();
 
 # Off again.
 settings($node, 'mana_ai.otlp_endpoint' => '');
@@ -341,5 +365,13 @@ settings($node, 'mana_ai.otlp_endpoint' => $collector->url);
 $collector->control({ hang => JSON::PP::true });
 plan_with_worker('end', 1);
 wait_until('the collector is asked', 5, sub { $collector->in_flight == 1 });
+$dropped = dropped();
+my $worker = worker_pid($node);
+value($node, "SELECT pg_terminate_backend($worker)");
+wait_until('the spans of a worker that ends count as dropped', 5, sub { dropped() - $dropped == 4 });
+wait_until('another worker begins', 15, sub { (worker_pid($node) || $worker) ne $worker });
+wait_for_worker($node);
+plan_with_worker('stop', 1);
+wait_until('the collector is asked again', 5, sub { $collector->in_flight == 1 });
 is_faster_than(3, 'the server stops beside a collector that hangs', sub { $node->stop });
 done_testing();
