@@ -52,13 +52,23 @@ spent AS (
     FROM mana_ai.token_usage u
    WHERE u.ts > clock_timestamp() - interval '24 hours' AND u.agent_id IS NOT NULL
    GROUP BY u.user_id, u.agent_id),
-agents AS (
-  SELECT a.user_id, a.agent_id, a.record, coalesce(s.tokens, 0) AS tokens,
-         CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
-              THEN (a.record ->> 'maxTokensPerDay')::numeric END AS budget
-    FROM mana_ai.agent_snapshots a LEFT JOIN spent s USING (user_id, agent_id)
+-- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
+spenders AS (SELECT * FROM spent ORDER BY tokens DESC LIMIT 100),
+newest AS (
+  SELECT a.user_id, a.agent_id, 0::bigint AS tokens FROM mana_ai.agent_snapshots a
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
-   ORDER BY coalesce(s.tokens, 0) DESC, a.updated_at DESC LIMIT 50),
+   ORDER BY a.updated_at DESC LIMIT 50),
+agents AS (
+  SELECT a.user_id, a.agent_id, a.record, c.tokens,
+         -- A number of JSON may have thousands of digits.
+         CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
+              THEN trim_scale(trunc(least(greatest((a.record ->> 'maxTokensPerDay')::numeric, -1e18), 1e18), 3))
+          END AS budget
+    FROM (SELECT user_id, agent_id, max(tokens) AS tokens
+            FROM (TABLE spenders UNION ALL TABLE newest) u GROUP BY user_id, agent_id) c
+    JOIN mana_ai.agent_snapshots a USING (user_id, agent_id)
+   WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
+   ORDER BY c.tokens DESC, a.updated_at DESC LIMIT 50),
 -- Reading every record for its problems takes seconds where there are many. A problem that stops a mission
 -- shows in its schedule, and only such missions are looked at here; the view has them all.
 suspects AS (
@@ -100,7 +110,7 @@ SELECT jsonb_build_object(
       'userId', d.user_id, 'missionId', d.mission_id,
       'title', mana_ai.readable_text(m.record, 'title'),
       'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', d.agent_id,
-      'at', d.wake_at, 'why', mana_ai.why(d.user_id, d.mission_id)) ORDER BY d.wake_at), '[]')
+      'at', d.wake_at, 'why', left(mana_ai.why(d.user_id, d.mission_id), 500)) ORDER BY d.wake_at), '[]')
       FROM due d LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = d.user_id AND a.agent_id = d.agent_id),
   'runs', (SELECT coalesce(jsonb_agg(jsonb_build_object(
@@ -115,13 +125,13 @@ SELECT jsonb_build_object(
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
   'agents', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', a.user_id, 'agentId', a.agent_id,
-      'name', mana_ai.readable_text(a.record, 'name'), 'state', a.record ->> 'state',
+      'name', mana_ai.readable_text(a.record, 'name'), 'state', mana_ai.readable_text(a.record, 'state'),
       'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
   'research', mana_ai.research_under_way(),
   'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', p.user_id, 'missionId', p.mission_id,
-      'title', mana_ai.readable_text(m.record, 'title'), 'problem', p.problem,
-      'since', p.since, 'why', mana_ai.why(p.user_id, p.mission_id)) ORDER BY p.since DESC), '[]')
+      'title', mana_ai.readable_text(m.record, 'title'), 'problem', left(p.problem, 500),
+      'since', p.since, 'why', left(mana_ai.why(p.user_id, p.mission_id), 500)) ORDER BY p.since DESC), '[]')
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 

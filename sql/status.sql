@@ -114,7 +114,9 @@ BEGIN
     RETURN 'no such mission';
   END IF;
   IF m.record ->> 'state' IS DISTINCT FROM 'active' THEN
-    RETURN format('mission is not active but %s', coalesce(m.record ->> 'state', 'without a state'));
+    RETURN format('mission is not active but %s',
+                  CASE WHEN m.record ->> 'state' IS NULL THEN 'without a state'
+                       ELSE coalesce(mana_ai.readable_text(m.record, 'state'), 'encrypted') END);
   END IF;
   SELECT * INTO s FROM mana_ai.mission_schedule x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -141,10 +143,11 @@ BEGIN
   SELECT * INTO j FROM mana_ai.mission_research_jobs x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
   gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting');
-  name := coalesce(a ->> 'name', s.agent_id);
+  -- A name that was encrypted on the user's device tells nobody anything.
+  name := left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200);
   CASE gate
     WHEN 'skipped-agent-missing' THEN
-      RETURN format('agent %s does not exist or is not synced yet', s.agent_id);
+      RETURN format('agent %s does not exist or is not synced yet', left(s.agent_id, 200));
     WHEN 'skipped-archived' THEN
       RETURN format('agent %s is archived', name);
     WHEN 'skipped-paused' THEN
@@ -153,7 +156,7 @@ BEGIN
       RETURN format('agent %s is running %s of its missions, as many as it may', name, running);
     WHEN 'skipped-budget' THEN
       RETURN format('agent %s has used %s of %s tokens in the last 24 hours', name, tokens,
-                    a ->> 'maxTokensPerDay');
+                    left(a ->> 'maxTokensPerDay', 40));
     WHEN 'skipped-encrypted' THEN
       RETURN 'title, objective or concept is encrypted and no grant opens it';
     WHEN 'skipped-unreviewed' THEN

@@ -1,5 +1,6 @@
 #include "mana_ai/extension/http/http_endpoint.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <utility>
 
@@ -29,6 +30,8 @@ constexpr char kTicketCookie[] = "mana_ai_ticket";
 constexpr core::Instant kTicketLife = 12 * core::kMicrosPerHour;
 constexpr int64_t kDefaultAuditRows = 200;
 constexpr int64_t kMaxAuditRows = 1000;
+// One user must not keep the others waiting.
+constexpr size_t kMaxAuditsOfUser = 4;
 
 HttpAnswer json_answer(const core::Json& json) {
     HttpAnswer answer;
@@ -108,9 +111,11 @@ std::optional<int64_t> audit_limit(std::string_view text) {
         return kDefaultAuditRows;
     int64_t limit = 0;
     const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), limit);
-    if (rest != text.data() + text.size() || error == std::errc::invalid_argument || limit < 1)
+    if (rest != text.data() + text.size() || error == std::errc::invalid_argument)
         return std::nullopt;
-    return error == std::errc::result_out_of_range ? kMaxAuditRows : std::min(limit, kMaxAuditRows);
+    if (error == std::errc::result_out_of_range && !text.starts_with('-'))
+        return kMaxAuditRows;
+    return limit < 1 ? std::nullopt : std::optional(std::min(limit, kMaxAuditRows));
 }
 
 void count_request(const net::HttpServed& served) {
@@ -149,8 +154,15 @@ void HttpEndpoint::listen() {
 
 void HttpEndpoint::poll() {
     queries_.poll();
+    status_queries_.poll();
     if (tick_ != nullptr && tick_->ended())
         finish_tick();
+}
+
+std::optional<core::Instant> HttpEndpoint::next_at() const {
+    const auto first = queries_.next_at();
+    const auto second = status_queries_.next_at();
+    return first && second ? std::min(first, second) : first ? first : second;
 }
 
 // A worker that runs has a database with a fitting extension in it, so nothing else is asked: this
@@ -173,17 +185,22 @@ void HttpEndpoint::health(HttpReply reply) {
 }
 
 void HttpEndpoint::metrics(HttpReply reply) {
-    metrics_wanted_.push_back(std::move(reply));
-    // Whoever scrapes while a query runs gets its answer: anybody may scrape, as often as they
-    // like.
-    if (metrics_wanted_.size() > 1)
+    ask_once(queries_, "metrics", metrics_wanted_, std::move(reply),
+             "text/plain; version=0.0.4; charset=utf-8", "metrics are not available");
+}
+
+void HttpEndpoint::ask_once(QueryProcess& queries, const char* question,
+                            std::vector<HttpReply>& wanted, HttpReply reply,
+                            const char* content_type, const char* problem) {
+    wanted.push_back(std::move(reply));
+    if (wanted.size() > 1)
         return;
-    queries_.ask({{"question", "metrics"}}, [this](QueryResult result) {
-        for (HttpReply& waiting : std::exchange(metrics_wanted_, {})) {
-            HttpAnswer answer = error_answer(503, "metrics are not available");
+    queries.ask({{"question", question}}, [&wanted, content_type, problem](QueryResult result) {
+        for (HttpReply& waiting : std::exchange(wanted, {})) {
+            HttpAnswer answer = error_answer(503, problem);
             if (result.answered) {
                 answer.status = 200;
-                answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                answer.content_type = content_type;
                 answer.body = result.text;
             }
             waiting.send(std::move(answer));
@@ -226,7 +243,9 @@ void HttpEndpoint::finish_tick() {
     try {
         answer = json_answer(tick_json(tick_->answer("POST /internal/tick")));
     } catch (const pg::PgError& error) {
-        pg::log_warning("the tick that a client asked for failed: " + error.message);
+        // The message could quote what a user has written.
+        pg::log_warning("the tick that a client asked for failed (SQLSTATE " +
+                        error.sqlstate_text() + ")");
         answer = error_answer(503, "the tick failed");
     }
     tick_.reset();
@@ -261,10 +280,17 @@ void HttpEndpoint::audit(const HttpServerRequest& request, HttpReply reply) {
 
 void HttpEndpoint::read_audit(const std::string& user_id, const std::string& mission_id,
                               int64_t limit, HttpReply reply) {
-    auto shared = std::make_shared<HttpReply>(std::move(reply));
     core::Json question = {
         {"question", "audit"}, {"user_id", user_id}, {"mission_id", mission_id}, {"limit", limit}};
-    queries_.ask(std::move(question), [shared](QueryResult result) {
+    auto shared = std::make_shared<HttpReply>(std::move(reply));
+    if (size_t& waiting = audits_waiting_[user_id]; waiting++ >= kMaxAuditsOfUser) {
+        waiting--;
+        shared->send(error_answer(429, "too many requests"));
+        return;
+    }
+    queries_.ask(std::move(question), [this, user_id, shared](QueryResult result) {
+        if (--audits_waiting_[user_id] == 0)
+            audits_waiting_.erase(user_id);
         HttpAnswer answer = error_answer(503, "the audit is not available");
         if (result.answered) {
             answer.status = 200;
@@ -279,15 +305,8 @@ void HttpEndpoint::status(const HttpServerRequest& request, HttpReply reply) {
         reply.send(refusal(access));
         return;
     }
-    auto shared = std::make_shared<HttpReply>(std::move(reply));
-    queries_.ask({{"question", "status"}}, [shared](QueryResult result) {
-        HttpAnswer answer = error_answer(503, "the database or the extension is not available");
-        if (result.answered) {
-            answer.status = 200;
-            answer.body = std::move(result.text);
-        }
-        shared->send(std::move(answer));
-    });
+    ask_once(status_queries_, "status", status_wanted_, std::move(reply),
+             "application/json; charset=utf-8", "the database or the extension is not available");
 }
 
 // The page asks for the key when it gets no data; it holds none itself.

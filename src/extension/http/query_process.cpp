@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <utility>
+#include <vector>
 
 #include "mana_ai/extension/process/databases.hpp"
 #include "mana_ai/extension/process/processes.hpp"
@@ -21,6 +22,7 @@ extern "C" {
 #include "storage/ipc.h"
 #include "storage/proc.h"
 #include "storage/shm_mq.h"
+#include "utils/timeout.h"
 }
 
 namespace mana_ai {
@@ -32,12 +34,16 @@ constexpr size_t kAnswerQueue = size_t{64} << 10;
 constexpr size_t kLongestQuestion = size_t{32} << 10;
 constexpr size_t kMaxWaiting = 64;
 constexpr core::Instant kQueryTimeout = 10 * core::kMicrosPerSecond;
+// The process ends a slow statement itself, so that it is there for the next question.
+constexpr int kStatementTimeoutMs = 9000;
 // DROP DATABASE waits five seconds for sessions to leave, and meanwhile lets no new one in. So a
 // process leaves soon when there is nothing to ask, and not much later when there always is.
 constexpr core::Instant kLinger = core::kMicrosPerSecond;
 constexpr core::Instant kLongestLife = 3 * core::kMicrosPerSecond;
 // After a process that could not answer: anybody may ask, and each try costs a process.
 constexpr core::Instant kReopenPause = core::kMicrosPerSecond;
+
+constexpr core::Instant kComplaintPause = core::kMicrosPerMinute;
 
 // At the start of the segment; the queues follow.
 struct Head {
@@ -85,12 +91,29 @@ std::string answer_to(const core::Json& question) {
         audit.execute({std::string_view(user_id), mission, question.at("limit").get<int64_t>()}));
 }
 
+// Ends what runs in its scope like statement_timeout, which counts in sessions of clients only.
+class StatementTimeout {
+ public:
+    StatementTimeout() {
+        pg::guarded([] { enable_timeout_after(STATEMENT_TIMEOUT, kStatementTimeoutMs); });
+    }
+    ~StatementTimeout() {
+        disable_timeout(STATEMENT_TIMEOUT, false);
+        // It may have come after the statement's end.
+        if (!termination_requested())
+            QueryCancelPending = false;
+    }
+    StatementTimeout(const StatementTimeout&) = delete;
+    StatementTimeout& operator=(const StatementTimeout&) = delete;
+};
+
 // The first byte says whether there is an answer.
 std::string reply_to(const std::string& text) {
     static bool said_so = false;
     std::string reply = "!";
     try {
         const auto question = core::parse_json(text);
+        const StatementTimeout timeout;
         pg::Transaction transaction("mana_ai: answering an HTTP request");
         XactReadOnly = true;
         reply = "=" + answer_to(question.value());
@@ -127,11 +150,30 @@ std::string reply_to(const std::string& text) {
 
 // ---------------------------------------------------------------- the asker's side
 
+namespace {
+
+// What runs for us. proc_exit() runs no destructor, and a process that is busy with a query does
+// not see that its queues end.
+std::vector<BackgroundWorkerHandle*>& running() {
+    static std::vector<BackgroundWorkerHandle*> handles;
+    return handles;
+}
+
+extern "C" {
+static void terminate_running(int, Datum) {
+    for (BackgroundWorkerHandle* handle : running())
+        TerminateBackgroundWorker(handle);
+}
+}
+
+}  // namespace
+
 struct QueryProcess::Pipe {
     ~Pipe() {
         // The process ends when its queues do; one that is busy with a query is told besides.
         if (handle != nullptr) {
             TerminateBackgroundWorker(handle);
+            std::erase(running(), handle);
             pfree(handle);
         }
         for (shm_mq_handle* queue : {questions, answers})
@@ -155,6 +197,10 @@ bool QueryProcess::open_pipe() {
     const Oid database = databases.empty() ? InvalidOid : find_database(databases.front());
     if (!OidIsValid(database))
         return false;
+    static const bool registered =
+        (pg::guarded([] { before_shmem_exit(terminate_running, 0); }), true);
+    (void)registered;
+    running().reserve(running().size() + 1);
     auto pipe = std::make_unique<Pipe>();
     pipe->segment = pg::guarded(
         [] { return dsm_create(MAXALIGN(sizeof(Head)) + kQuestionQueue + kAnswerQueue, 0); });
@@ -176,16 +222,19 @@ bool QueryProcess::open_pipe() {
         strlcpy(worker.bgw_type, "mana_ai http query", sizeof(worker.bgw_type));
         strlcpy(worker.bgw_name, "mana_ai http query", sizeof(worker.bgw_name));
         const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        const bool registered = RegisterDynamicBackgroundWorker(&worker, &p->handle);
-        if (registered) {
+        const bool started = RegisterDynamicBackgroundWorker(&worker, &p->handle);
+        if (started) {
+            running().push_back(p->handle);
             p->questions = shm_mq_attach(questions, p->segment, p->handle);
             p->answers = shm_mq_attach(answers, p->segment, p->handle);
         }
         MemoryContextSwitchTo(previous);
-        return registered;
+        return started;
     });
-    if (!started)
+    if (!started) {
+        complain("all slots for background workers are in use");
         return false;
+    }
     pipe_ = std::move(pipe);
     opened_at_ = pg::now();
     return true;
@@ -200,6 +249,15 @@ void QueryProcess::ask(core::Json question, Done done) {
     waiting_.push_back(std::move(waiting));
     if (!asked_)
         SetLatch(MyLatch);
+}
+
+// Anybody may ask, so one line a minute has to do.
+void QueryProcess::complain(const std::string& reason) {
+    const core::Instant now = pg::now();
+    if (complained_at_ && now - *complained_at_ < kComplaintPause)
+        return;
+    complained_at_ = now;
+    pg::log_warning("a query of the HTTP endpoint was not answered: " + reason);
 }
 
 void QueryProcess::finish(QueryResult result) {
@@ -223,6 +281,7 @@ void QueryProcess::start_next() {
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
+            complain("its process could not be started (SQLSTATE " + error.sqlstate_text() + ")");
         }
         if (!sent) {
             // A try during the pause does not prolong it.
@@ -243,8 +302,17 @@ void QueryProcess::poll() {
         if (result == SHM_MQ_SUCCESS) {
             const std::string reply(static_cast<const char*>(data), size);
             finish({reply.starts_with('='), reply.empty() ? std::string() : reply.substr(1)});
-        } else if (result == SHM_MQ_DETACHED || pg::now() >= deadline_) {
+        } else if (result == SHM_MQ_DETACHED) {
             reopen_at_ = pg::now() + kReopenPause;
+            pipe_.reset();
+            finish({});
+        } else if (pg::now() >= deadline_) {
+            // One that is merely slow is no reason to let the next question wait.
+            pid_t pid = 0;
+            const bool slow = GetBackgroundWorkerPid(pipe_->handle, &pid) == BGWH_STARTED;
+            complain(slow ? "no answer within the time limit" : "its process did not start");
+            if (!slow)
+                reopen_at_ = pg::now() + kReopenPause;
             pipe_.reset();
             finish({});
         }
@@ -280,6 +348,7 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
         });
         connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
                        "mana_ai http query");
+        plan_for_reports();
         // Without the extension there is nothing to ask; the asker sees the queues end.
         if (!act_as_extension_owner())
             proc_exit(0);

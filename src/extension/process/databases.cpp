@@ -1,5 +1,7 @@
 #include "mana_ai/extension/process/databases.hpp"
 
+#include <map>
+
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/transaction.hpp"
@@ -9,6 +11,7 @@ extern "C" {
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_database.h"
+#include "storage/lmgr.h"
 #include "utils/varlena.h"
 }
 
@@ -35,9 +38,16 @@ uint32_t find_database(const std::string& name) {
     pg::Transaction transaction("mana_ai: looking for databases");
     // As PostgreSQL's own launchers do: without a database only shared catalogs can be read, and
     // those without the help of an index.
+    // Whoever locks the catalog must not stop a process that others wait for.
+    static std::map<std::string, Oid> last_known;
+    const auto known = last_known.find(name);
+    bool looked = false;
     const Oid oid = pg::guarded([&] {
         Oid found = InvalidOid;
-        Relation catalog = table_open(DatabaseRelationId, AccessShareLock);
+        if (!ConditionalLockRelationOid(DatabaseRelationId, AccessShareLock))
+            return found;
+        looked = true;
+        Relation catalog = table_open(DatabaseRelationId, NoLock);
         TableScanDesc scan = table_beginscan_catalog(catalog, 0, nullptr);
         for (HeapTuple tuple = heap_getnext(scan, ForwardScanDirection); HeapTupleIsValid(tuple);
              tuple = heap_getnext(scan, ForwardScanDirection)) {
@@ -50,6 +60,9 @@ uint32_t find_database(const std::string& name) {
         return found;
     });
     transaction.commit();
+    if (!looked)
+        return known != last_known.end() ? known->second : InvalidOid;
+    last_known[name] = oid;
     return oid;
 }
 

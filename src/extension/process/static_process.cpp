@@ -27,6 +27,8 @@ void begin_static_process(const char* name) {
     pg::guarded([name] {
         pqsignal(SIGHUP, SignalHandlerForConfigReload);
         pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+        // There is no query to cancel; a cancel would end the process.
+        pqsignal(SIGINT, SIG_IGN);
         BackgroundWorkerUnblockSignals();
         BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
         pgstat_report_appname(name);

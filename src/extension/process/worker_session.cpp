@@ -89,6 +89,15 @@ void connect_worker(uint32_t database_oid, const char* application_name) {
     });
 }
 
+void plan_for_reports() {
+    pg::guarded([] {
+        set_for_session("enable_seqscan", "on");
+        set_for_session("enable_hashjoin", "on");
+        set_for_session("enable_mergejoin", "on");
+        set_for_session("plan_cache_mode", "auto");
+    });
+}
+
 bool act_as_extension_owner() {
     pg::Transaction transaction("mana_ai: looking for the extension");
     static pg::Statement select_owner(

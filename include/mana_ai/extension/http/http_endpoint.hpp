@@ -1,9 +1,11 @@
 // The HTTP endpoint (docs/contract/interface.md, HTTP endpoints): what each route answers.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "mana_ai/extension/http/query_process.hpp"
 #include "mana_ai/extension/http/user_tokens.hpp"
@@ -24,7 +26,7 @@ class HttpEndpoint {
 
     // Goes on with queries and ticks; called when the latch was set or next_at() has come.
     void poll();
-    std::optional<core::Instant> next_at() const { return queries_.next_at(); }
+    std::optional<core::Instant> next_at() const;
 
  private:
     void health(net::HttpReply reply);
@@ -38,11 +40,17 @@ class HttpEndpoint {
     void login(const net::HttpServerRequest& request, net::HttpReply reply);
     void logout(net::HttpReply reply);
     void finish_tick();
+    // Anybody may ask, as often as they like: whoever asks while a query runs gets its answer.
+    void ask_once(QueryProcess& queries, const char* question, std::vector<net::HttpReply>& wanted,
+                  net::HttpReply reply, const char* content_type, const char* problem);
 
     net::EventLoop& loop_;
-    QueryProcess queries_;
+    QueryProcess queries_;         // metrics and audits
+    QueryProcess status_queries_;  // the status reads more; the others do not wait for it
     UserTokens tokens_;
-    std::vector<net::HttpReply> metrics_wanted_;  // by the scrapes that one query answers
+    std::vector<net::HttpReply> metrics_wanted_;
+    std::vector<net::HttpReply> status_wanted_;
+    std::map<std::string, size_t> audits_waiting_;  // of each user
     std::unique_ptr<TickProcess> tick_;
     std::optional<net::HttpReply> tick_reply_;
     std::unique_ptr<net::HttpServer> server_;  // first to go: replies end with it

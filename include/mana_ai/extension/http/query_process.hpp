@@ -49,12 +49,14 @@ class QueryProcess {
     void start_next();
     void finish(QueryResult result);
     bool open_pipe();
+    void complain(const std::string& reason);
 
     std::unique_ptr<Pipe> pipe_;
     std::deque<Waiting> waiting_;
     std::optional<Waiting> asked_;
     core::Instant opened_at_ = 0;
     core::Instant reopen_at_ = 0;
+    std::optional<core::Instant> complained_at_;
     core::Instant deadline_ = 0;  // of what is asked, else of the idle process
 };
 

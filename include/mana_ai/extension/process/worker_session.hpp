@@ -16,6 +16,10 @@ dsm_segment* attach_segment_of_caller(uint32_t handle);
 // not there.
 void connect_worker(uint32_t database_oid, const char* application_name);
 
+// For a process that reads a lot at once instead of looking up by key: the planner has its whole
+// choice again, with plans for the values at hand.
+void plan_for_reports();
+
 // Becomes the owner of the extension. False when the extension is not installed.
 bool act_as_extension_owner();
 
