@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <functional>
 #include <new>
 #include <stdexcept>
 #include <system_error>
@@ -27,6 +28,29 @@ constexpr std::array<std::string_view, 7> kMethods = {"GET",    "HEAD",    "POST
                                                       "DELETE", "OPTIONS", "PATCH"};
 
 using Shared = std::shared_ptr<HttpExchange>;
+
+// RFC 9110, 5.6.2: what a header's name consists of. A blank before the colon is none of it.
+bool is_token(std::string_view name) {
+    constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
+    return !name.empty() && std::ranges::all_of(name, [&](char c) {
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               kOthers.find(c) != kOthers.npos;
+    });
+}
+
+// Whether a header goes on in a second line. libmicrohttpd joins the lines without saying so; but
+// the value of one line stands in the received bytes, right behind its name and blanks, and what it
+// has joined stands elsewhere. `name_end`: the zero byte in place of the colon.
+bool is_folded(const char* name_end, const char* value) {
+    if (std::less_equal<>()(value, name_end)) {
+        return true;
+    }
+    const char* start = name_end + 1;
+    while (start < value && (*start == ' ' || *start == '\t')) {
+        start++;
+    }
+    return start != value;
+}
 
 std::string lower_case(std::string_view text) {
     std::string result(text);
@@ -123,10 +147,10 @@ struct HttpListener::Callbacks {
         const auto* info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
         try {
             HttpPeer& peer = listener->peers_.emplace_back();
+            *context = &peer;  // whatever fails from here on, its end is noticed
             peer.fd = info != nullptr ? info->connect_fd : -1;
             peer.since_us = listener->loop_.now_us();
             peer.address = address_of(connection);
-            *context = &peer;
             if (!listener->sweep_timer_.armed()) {
                 listener->sweep_timer_.arm(kSweepUs);
             }
@@ -143,16 +167,22 @@ struct HttpListener::Callbacks {
     static MHD_Result on_value(void* target, MHD_ValueKind kind, const char* key, size_t key_size,
                                const char* value, size_t value_size) {
         try {
-            auto* request = static_cast<HttpServerRequest*>(target);
+            auto* exchange = static_cast<HttpExchange*>(target);
+            HttpServerRequest& request = exchange->request;
             const std::string_view name(key, key_size);
             std::string text(value != nullptr ? value : "", value != nullptr ? value_size : 0);
             if (kind == MHD_GET_ARGUMENT_KIND) {
-                request->arguments.emplace(name, std::move(text));
-            } else {
-                request->headers.emplace(lower_case(name), std::move(text));
+                request.arguments.emplace(name, std::move(text));
+                return MHD_YES;
             }
+            const auto [header, first] = request.headers.emplace(lower_case(name), std::move(text));
+            const bool framing =
+                header->first == "content-length" || header->first == "transfer-encoding";
+            exchange->ambiguous |= !is_token(name) || (framing && !first) ||
+                                   (value != nullptr && is_folded(key + key_size, value));
             return MHD_YES;
         } catch (...) {
+            static_cast<HttpExchange*>(target)->ambiguous = true;  // some of it was not read
             return MHD_NO;
         }
     }
@@ -199,7 +229,12 @@ HttpListener::HttpListener(EventLoop& loop, HttpServerOptions options)
     }
     (void)socket.release();  // MHD_stop_daemon closes it
     epoll_fd_ = info->epoll_fd;
-    loop_.add_fd(epoll_fd_, EPOLLIN, [this](uint32_t) { run(); });
+    try {
+        loop_.add_fd(epoll_fd_, EPOLLIN, [this](uint32_t) { run(); });
+    } catch (...) {
+        MHD_stop_daemon(daemon_);
+        throw;
+    }
 }
 
 HttpListener::~HttpListener() {
@@ -263,9 +298,14 @@ void HttpListener::make_room() {
     if (open <= options_.scarce_connections) {
         return;
     }
+    // The newest has done nothing yet: where others hold more, all of them waiting for answers,
+    // nobody goes.
+    const HttpPeer& newest = peers_.back();
+    const bool others_hold_more =
+        std::ranges::any_of(held, [&](const auto& of) { return of.second > held[newest.address]; });
     HttpPeer* victim = nullptr;
     for (HttpPeer& peer : peers_) {
-        if (peer.waiting != nullptr || peer.shut_down) {
+        if (peer.waiting != nullptr || peer.shut_down || (&peer == &newest && others_hold_more)) {
             continue;
         }
         if (victim == nullptr || held[peer.address] > held[victim->address] ||
@@ -277,6 +317,13 @@ void HttpListener::make_room() {
         victim->shut_down = true;
         ::shutdown(victim->fd, SHUT_RDWR);
     }
+}
+
+bool HttpListener::may_wait(const HttpPeer& peer) const {
+    const auto waiting = std::ranges::count_if(peers_, [&](const HttpPeer& other) {
+        return other.waiting != nullptr && other.address == peer.address;
+    });
+    return static_cast<size_t>(waiting) < options_.max_waiting_per_address;
 }
 
 MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, const char* data,
@@ -315,9 +362,18 @@ void HttpListener::read_head(HttpExchange& exchange, const char* method) {
         exchange.path_label = path->first;
     }
     MHD_get_connection_values_n(exchange.connection, MHD_HEADER_KIND, &Callbacks::on_value,
-                                &request);
+                                &exchange);
     MHD_get_connection_values_n(exchange.connection, MHD_GET_ARGUMENT_KIND, &Callbacks::on_value,
-                                &request);
+                                &exchange);
+    // Where a proxy in front of us could see the request end elsewhere than we do, what follows on
+    // the connection belongs to nobody.
+    if (exchange.ambiguous || (request.headers.contains("transfer-encoding") &&
+                               (request.headers.contains("content-length") ||
+                                lower_case(request.header("transfer-encoding")) != "chunked"))) {
+        exchange.answer = error_answer(400, "bad request");
+        exchange.answer->headers.emplace_back("Connection", "close");
+        return;
+    }
     const std::string_view length = request.header("content-length");
     uint64_t bytes = 0;
     std::from_chars(length.data(), length.data() + length.size(), bytes);
@@ -348,6 +404,10 @@ void HttpListener::dispatch(HttpExchange& exchange) {
         handler->second(request, HttpReply(exchange.shared_from_this()));
     } catch (const std::exception&) {
         exchange.send(error_answer(500, "internal error"));
+    }
+    // Asked only now, so that what is answered at once always is.
+    if (!exchange.answer && !may_wait(*exchange.peer)) {
+        exchange.answer = error_answer(503, "too many requests wait");
     }
     if (!exchange.answer) {
         exchange.peer->waiting = exchange.connection;

@@ -33,6 +33,7 @@ struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
     std::string method;
     std::string path_label = "other";
     bool head_seen = false;
+    bool ambiguous = false;  // two readers could see different requests in it
     std::optional<HttpAnswer> answer;
     int sent_status = 0;
     int64_t started_us = 0;
@@ -61,6 +62,7 @@ class HttpListener {
     void plan_next_run();
     void sweep();
     void make_room();
+    bool may_wait(const HttpPeer& peer) const;
     MHD_Result handle(HttpExchange& exchange, const char* method, const char* data, size_t* size);
     void read_head(HttpExchange& exchange, const char* method);
     void dispatch(HttpExchange& exchange);

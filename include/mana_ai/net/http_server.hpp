@@ -2,8 +2,9 @@
 // docs/contract/interface.md, HTTP endpoints.
 //
 // A client can cost no more than its connection: sizes, times and the number of connections are
-// bounded, and when they become scarce the client that holds the most loses first. Handlers answer
-// at once or later; while one waits, the others are served.
+// bounded, and when they become scarce the client that holds the most loses first. A request that
+// another reader could take for two gets 400 and the end of its connection. Handlers answer at once
+// or later; while one waits, the others are served.
 #pragma once
 
 #include <cstddef>
@@ -83,6 +84,8 @@ struct HttpServerOptions {
     // From here on a new connection costs the client with the most connections the one that has
     // waited longest.
     unsigned scarce_connections = 224;
+    // More requests of one client that wait for a handler's answer get 503.
+    size_t max_waiting_per_address = 64;
     size_t max_header_bytes = size_t{32} << 10;
     size_t max_body_bytes = size_t{64} << 10;
     unsigned idle_timeout_s = 10;

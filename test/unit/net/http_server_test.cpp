@@ -221,6 +221,62 @@ TEST(HttpServer, TakesABodyInOnePieceOrInChunks) {
                     .ends_with("\r\n\r\nhello"));
 }
 
+TEST(HttpServer, RefusesWhatAnotherReaderCouldTakeForTwoRequests) {
+    Fixture test;
+    const std::string smuggled = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (const std::string headers :
+         {"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+          "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+          "Content-Length: 5\r\nContent-Length: 6\r\n",
+          "Content-Length: 5\r\nContent-Length: 5\r\n", "Content-Length : 5\r\n",
+          "Transfer-Encoding : chunked\r\n", " Content-Length: 5\r\n",
+          "X-A: b\r\n Content-Length: 5\r\n", "X-A: b\r\n\tc\r\nContent-Length: 5\r\n",
+          "X-A:\r\n b\r\nContent-Length: 0\r\n", "Transfer-Encoding: identity\r\n",
+          "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "X\x80: b\r\n",
+          "X(a): b\r\n"}) {
+        const std::string answer =
+            test.ask("POST /echo HTTP/1.1\r\nHost: x\r\n" + headers + "\r\n" + smuggled);
+        EXPECT_EQ(answer.substr(0, 13), "HTTP/1.1 400 ") << headers;
+        EXPECT_EQ(answer.find("HTTP/1.1", 8), std::string::npos) << headers;
+    }
+    EXPECT_TRUE(test.ask("POST /echo HTTP/1.1\r\nHost:x\r\nX-Empty:\r\nX-Blanks: \t\r\nX-B:  b\r\n"
+                         "Connection: close\r\nContent-Length: \t 2\r\n\r\nok")
+                    .ends_with("\r\n\r\nok"));
+}
+
+TEST(HttpServer, LetsOnlySoManyRequestsOfOneClientWait) {
+    HttpServerOptions options;
+    options.max_waiting_per_address = 2;
+    Fixture test(options);
+    std::vector<std::unique_ptr<RawClient>> clients;
+    for (const char* address : {"127.0.0.1", "127.0.0.1", "127.0.0.2"}) {
+        clients.push_back(std::make_unique<RawClient>(test.server->port(), address));
+        clients.back()->send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.waiting.size() == 3; }));
+    EXPECT_EQ(status_line(test.get("/later")), "HTTP/1.1 503 Service Unavailable");
+    EXPECT_EQ(status_line(test.get("/health")), "HTTP/1.1 200 OK");
+    for (const auto& client : clients) {
+        EXPECT_EQ(client->received, "");
+    }
+}
+
+TEST(HttpServer, ANewClientIsNotDisplacedByOneWhoseRequestsAllWait) {
+    HttpServerOptions options;
+    options.max_connections = 20;
+    options.scarce_connections = 6;
+    Fixture test(options);
+    std::vector<std::unique_ptr<RawClient>> many;
+    for (int i = 0; i < 6; i++) {
+        many.push_back(std::make_unique<RawClient>(test.server->port()));
+        many.back()->send("GET /later HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    ASSERT_TRUE(run_until(test.loop, [&] { return test.waiting.size() == 6; }));
+    RawClient other(test.server->port(), "127.0.0.2");
+    other.send(kGet);
+    EXPECT_TRUE(run_until(test.loop, [&] { return other.contains("{\"ok\":true}"); }));
+}
+
 TEST(HttpServer, RefusesBodiesThatAreTooLarge) {
     Fixture test;
     EXPECT_EQ(status_line(test.ask("POST /echo HTTP/1.1\r\nHost: x\r\n"
