@@ -1,5 +1,6 @@
 #include "mana_ai/extension/http/user_tokens.hpp"
 
+#include <algorithm>
 #include <utility>
 
 #include "mana_ai/extension/process/databases.hpp"
@@ -14,12 +15,22 @@ namespace {
 
 constexpr char kAudience[] = "mana";
 constexpr core::Instant kFetchPause = 10 * core::kMicrosPerMinute;
-// After a failure users wait for the service to come back.
+// After a failure users wait for the service to come back; it doubles up to the longest.
 constexpr core::Instant kRetryPause = 5 * core::kMicrosPerSecond;
-// A key that was withdrawn loses its power after this time.
-constexpr core::Instant kLongestUse = core::kMicrosPerHour;
+constexpr core::Instant kLongestRetryPause = core::kMicrosPerMinute;
+// After this time the keys are fetched again, to notice that one was withdrawn.
+constexpr core::Instant kRefreshAfter = core::kMicrosPerHour;
+// While that fails, a withdrawn key is good for this long.
+constexpr core::Instant kLongestUse = core::kMicrosPerDay;
 constexpr int64_t kFetchTimeoutUs = 5'000'000;
 constexpr size_t kMaxWaiting = 200;
+
+core::Instant retry_pause(int failures) {
+    core::Instant pause = kRetryPause;
+    for (int i = 1; i < failures && pause < kLongestRetryPause; i++)
+        pause *= 2;
+    return std::min(pause, kLongestRetryPause);
+}
 
 }  // namespace
 
@@ -35,34 +46,39 @@ std::variant<crypto::JwtClaims, crypto::JwtRefusal> UserTokens::verify(
 
 bool UserTokens::may_fetch(core::Instant now) const {
     return (!fetched_at_ || now - *fetched_at_ >= kFetchPause) &&
-           (!failed_at_ || now - *failed_at_ >= kRetryPause);
+           (!tried_at_ || now - *tried_at_ >= retry_pause(failures_));
 }
 
-bool UserTokens::wants_keys(const std::variant<crypto::JwtClaims, crypto::JwtRefusal>& outcome,
-                            core::Instant now) const {
-    if (!fetched_at_ || now - *fetched_at_ >= kLongestUse)
-        return true;
-    const auto* refusal = std::get_if<crypto::JwtRefusal>(&outcome);
-    return refusal != nullptr && *refusal == crypto::JwtRefusal::kUnknownKey;
+void UserTokens::forget_keys() {
+    keys_ = {};
+    fetched_at_.reset();
 }
 
 void UserTokens::check(std::string token, Done done) {
     if (const std::string url = pg::settings::auth_url(); url != url_ && !fetching_) {
         url_ = url;
-        keys_ = {};
-        fetched_at_.reset();
-        failed_at_.reset();
+        forget_keys();
+        tried_at_.reset();
+        failures_ = 0;
+        said_so_ = false;
     }
     const core::Instant now = pg::now();
+    if (fetched_at_ && now - *fetched_at_ >= kLongestUse)
+        forget_keys();
     const auto outcome = verify(token);
-    if (wants_keys(outcome, now) && (fetching_ || may_fetch(now)) &&
-        waiting_.size() < kMaxWaiting) {
+    const auto* claims = std::get_if<crypto::JwtClaims>(&outcome);
+    // Only a token that newer keys may open is worth a fetch: anybody may send garbage.
+    const bool unknown_key = claims == nullptr && std::get<crypto::JwtRefusal>(outcome) ==
+                                                      crypto::JwtRefusal::kUnknownKey;
+    if (unknown_key && (fetching_ || may_fetch(now)) && waiting_.size() < kMaxWaiting) {
         waiting_.push_back({std::move(token), std::move(done)});
         if (!fetching_)
             start_fetch();
         return;
     }
-    const auto* claims = std::get_if<crypto::JwtClaims>(&outcome);
+    // Nobody waits for keys that are only to be confirmed.
+    if (claims != nullptr && now - *fetched_at_ >= kRefreshAfter && !fetching_ && may_fetch(now))
+        start_fetch();
     done(claims != nullptr ? std::optional(claims->subject) : std::nullopt);
 }
 
@@ -70,9 +86,21 @@ void UserTokens::start_fetch() {
     net::HttpClientOptions options;
     options.proxy = pg::settings::proxy();
     client_ = std::make_unique<net::HttpClient>(loop_, std::move(options));
-    fetching_ = true;
-    failed_at_ = pg::now();  // until it has succeeded
-    loop_.spawn(fetch(), [this](std::exception_ptr) { fetched(); });
+    tried_at_ = pg::now();
+    fetching_ = true;  // the task may end before spawn() returns
+    try {
+        loop_.spawn(fetch(), [this](std::exception_ptr) { fetched(); });
+    } catch (...) {
+        fetching_ = false;
+        throw;
+    }
+}
+
+// While the service is away there is one line, and one when it is back.
+void UserTokens::failed(const std::string& why) {
+    if (!said_so_)
+        pg::log_warning("the keys of users' tokens cannot be had from mana_ai.auth_url: " + why);
+    said_so_ = true;
 }
 
 net::Task<void> UserTokens::fetch() {
@@ -81,23 +109,25 @@ net::Task<void> UserTokens::fetch() {
     request.url = url_ + "/api/v1/auth/jwks";
     request.timeout_us = kFetchTimeoutUs;
     request.max_response_bytes = crypto::Jwks::kMaxDocument;
+    failures_++;  // until it has succeeded
     const net::HttpResponse response = co_await client_->send(std::move(request));
     if (response.error != net::TransportError::None || response.status != 200) {
-        pg::log_warning(
-            std::string("could not fetch the keys of users' tokens from mana_ai.auth_url: ") +
-            (response.error != net::TransportError::None
-                 ? net::to_string(response.error)
-                 : "status " + std::to_string(response.status)));
+        failed(response.error != net::TransportError::None
+                   ? std::string(net::to_string(response.error))
+                   : "status " + std::to_string(response.status));
         co_return;
     }
     auto keys = crypto::Jwks::parse(response.body);
     if (!keys) {
-        pg::log_warning("what mana_ai.auth_url answers is no JSON Web Key Set");
+        failed("the answer is no JSON Web Key Set");
         co_return;
     }
     keys_ = std::move(*keys);
     fetched_at_ = pg::now();
-    failed_at_.reset();
+    tried_at_.reset();
+    failures_ = 0;
+    if (std::exchange(said_so_, false))
+        pg::log_info("the keys of users' tokens can be had again");
 }
 
 void UserTokens::fetched() {

@@ -1,5 +1,6 @@
 // Who a user's token says that they are (docs/contract/interface.md, HTTP endpoints): keys from
-// mana_ai.auth_url, kept, and fetched anew for a key id that is not known.
+// mana_ai.auth_url, kept, and fetched anew for a key id that is not known and, while nobody waits,
+// every hour. Keys that could not be confirmed for a day are dropped.
 #pragma once
 
 #include <functional>
@@ -36,11 +37,11 @@ class UserTokens {
 
     std::variant<crypto::JwtClaims, crypto::JwtRefusal> verify(const std::string& token) const;
     bool may_fetch(core::Instant now) const;
-    bool wants_keys(const std::variant<crypto::JwtClaims, crypto::JwtRefusal>& outcome,
-                    core::Instant now) const;
     void start_fetch();
     net::Task<void> fetch();
     void fetched();
+    void failed(const std::string& why);
+    void forget_keys();
 
     net::EventLoop& loop_;
     std::unique_ptr<net::HttpClient> client_;
@@ -48,7 +49,9 @@ class UserTokens {
     crypto::Jwks keys_;
     bool fetching_ = false;
     std::optional<core::Instant> fetched_at_;  // the last success
-    std::optional<core::Instant> failed_at_;   // the last failure since
+    std::optional<core::Instant> tried_at_;    // the last attempt since
+    int failures_ = 0;                         // in a row
+    bool said_so_ = false;                     // in the log
     std::vector<Waiting> waiting_;
 };
 
