@@ -131,7 +131,8 @@ SELECT jsonb_build_object(
   'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', p.user_id, 'missionId', p.mission_id,
       'title', mana_ai.readable_text(m.record, 'title'), 'problem', left(p.problem, 500),
-      'since', p.since, 'why', left(mana_ai.why(p.user_id, p.mission_id), 500)) ORDER BY p.since DESC), '[]')
+      'since', p.since, 'why', left(mana_ai.why(p.user_id, p.mission_id), 500))
+      ORDER BY p.since DESC, p.mission_id, p.problem), '[]')
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 

@@ -232,11 +232,11 @@ like($rows->[0]{ts}, qr/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'with an inst
 like($answer->{head}, qr/^Cache-Control: no-store\r$/m, 'nobody stores them');
 is(scalar(grep { $_->{recordId} eq 'of another' } @{ json_of(audit($good, '?limit=1000'))->{rows} }), 0,
     'no rows of another user');
-is(scalar @{ json_of(audit($good, '?limit=5000'))->{rows} }, 1000, 'at most 1000');
+is(scalar @{ json_of(audit($good, "?limit=$_"))->{rows} }, 1000, "at most 1000 for $_") for 5000, '9' x 30;
 my @of_mission = map { $_->{missionId} } @{ json_of(audit($good, '?missionId=m1&limit=10'))->{rows} };
 is_deeply(\@of_mission, [ ('m1') x 10 ], 'of one mission');
 is_deeply(json_of(audit($good, '?missionId=%27%3B%20DROP'))->{rows}, [], 'an odd mission has none');
-is(audit($good, $_)->{status}, 400, "refused: $_") for '?limit=0', '?limit=x', '?limit=-1', '?missionId=%ff', '?missionId=a%00b';
+is(audit($good, $_)->{status}, 400, "refused: $_") for '?limit=0', '?limit=x', '?limit=-1', '?limit=-' . '9' x 30, '?missionId=%ff', '?missionId=a%00b';
 is_deeply(json_of(audit($issuer->token(claims => { sub => 'user-2' })))->{rows}[0]{reason}, 'wrap-rejected',
     'each user sees their own');
 is_deeply(json_of(audit($issuer->token(claims => { sub => 'nobody' }))), { rows => [] }, 'also who has none');
@@ -276,6 +276,16 @@ refused('a huge token', $issuer->token(claims => { x => 'x' x 14_000 }));
 }
 is($issuer->asked, 2, 'for all of these the keys were fetched once');
 
+settings($node, 'mana_ai.auth_url' => 'http://127.0.0.1:1');
+wait_until('while the keys cannot be had, everybody is refused', 5, sub { audit($good)->{status} == 401 });
+my $away = sub { scalar(() = log_since($node, 0) =~ /keys of users' tokens cannot be had/g) };
+is($away->(), 1, 'and the log says so');
+sleep 6;
+refused('a good token at the next attempt', $good);
+refused('garbage meanwhile', 'a.b.c');
+is($away->(), 1, 'once');
+settings($node, 'mana_ai.auth_url' => undef);
+
 # ---------------------------------------------------------------- the page
 
 my $page = ask('GET', '/');
@@ -309,14 +319,21 @@ like(ask('POST', '/logout')->{head}, qr/^Set-Cookie: mana_ai_ticket=; .*Max-Age=
 push_mission($node, 'odd', title => '<script>alert(1)</script> "ä" 𝄞', nextRunAt => iso(3600));
 push_mission($node, 'sealed', title => 'enc:1:AAAAAAAAAAAAAAAA.c2VjcmV0c2VjcmV0c2VjcmV0', nextRunAt => iso(3600));
 push_agent($node, 'broke', maxTokensPerDay => 'many');
+push_agent($node, 'rich', name => 'enc:1:AAAAAAAAAAAAAAAA.c2VjcmV0c2VjcmV0c2VjcmV0', state => 'paused', maxTokensPerDay => 1e30);
+push_mission($node, 'of-sealed-agent', agentId => 'rich');
+push_mission($node, 'of-long-agent', agentId => 'long' x 200);
 push_mission($node, 'unscheduled', nextRunAt => 'soon', iterations => 7);
 $status = ask('GET', '/api/v1/status', key());
 my %due = map { $_->{missionId} => $_ } @{ json_of($status)->{due} };
 is($due{odd}{title}, '<script>alert(1)</script> "ä" 𝄞', 'titles are as users wrote them');
 is($due{sealed}{title}, undef, 'but for those that are encrypted');
 unlike($status->{body}, qr/enc:1:/, 'no ciphertext goes out');
-is_deeply([ map { "$_->{problem} ($_->{why})" } grep { $_->{missionId} eq 'unscheduled' } @{ json_of($status)->{problems} } ],
-    [ map { $_->{problem} . ' (not scheduled: nextRunAt is not an instant)' }
+is($due{'of-sealed-agent'}{why}, 'agent rich is paused', 'an agent with an encrypted name is called by its id');
+is(length $due{'of-long-agent'}{why}, length('agent  does not exist or is not synced yet') + 200, 'long names are cut');
+my ($rich) = grep { $_->{agentId} eq 'rich' } @{ json_of($status)->{agents} };
+is_deeply([ @$rich{qw(name budget tokens)} ], [ undef, '1000000000000000000', 0 ], 'and so are budgets');
+is_deeply([ sort map { "$_->{problem} ($_->{why})" } grep { $_->{missionId} eq 'unscheduled' } @{ json_of($status)->{problems} } ],
+    [ sort map { $_->{problem} . ' (not scheduled: nextRunAt is not an instant)' }
           @{ rows($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'unscheduled'") } ],
     'problems that stop a mission are shown, with their why');
 
@@ -357,6 +374,11 @@ close $_ for grep { defined } @slow, @many;
 my $large = ask('POST', '/login', body => 'key=' . 'x' x 70_000);
 is($large->{status}, 413, 'a body that is too large is refused');
 isnt(status_of('GET', '/health', headers => [ 'X-Long: ' . 'x' x 100_000 ]), 200, 'so are headers');
+my $two = connection();
+print $two "POST /login HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+  . "0\r\n\r\nGET /health HTTP/1.1\r\nHost: test\r\n\r\n";
+is((read_answer($two) // {})->{status}, 400, 'a request with two lengths is refused');
+is(read_answer($two, 3), undef, 'and what follows is not answered');
 my $odd = connection();
 print $odd "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n";
 read_answer($odd, 3);
@@ -385,6 +407,33 @@ create_sync_database($node, 'mana_sync');
 wait_until('a new one is served without a restart', 40, sub { status_of('GET', '/health') == 200 && status_of('GET', '/api/v1/status', key()) == 200 });
 
 # ---------------------------------------------------------------- the process itself
+
+my $pids = q{SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE backend_type IN ('mana_ai http', 'mana_ai launcher')};
+my $before_cancel = value($node, $pids, 'postgres');
+value($node, "SELECT pg_cancel_backend(pid) FROM unnest('{$before_cancel}'::int[]) pid", 'postgres');
+is(status_of('GET', '/health'), 200, 'after a cancel /health is served');
+is(value($node, $pids, 'postgres'), $before_cancel, 'by the same process');
+
+my $lock = background($node, 'BEGIN; LOCK TABLE pg_database; SELECT pg_sleep(3); COMMIT;', database => 'postgres');
+sleep 1;
+is_faster_than(1, '/health is served although pg_database is locked', sub { is(status_of('GET', '/health'), 200, 'it is good') });
+my ($locked, undef, $lock_error) = $lock->finish(10);
+is($locked, 0, 'the lock was had') || diag($lock_error);
+
+# A question that takes too long: it ends, and neither holds up the others nor outlives the endpoint.
+value($node, 'CREATE FUNCTION public.slow() RETURNS text LANGUAGE sql AS $$SELECT pg_sleep(60)::text$$');
+value($node, 'ALTER FUNCTION mana_ai.http_status() RENAME TO http_status_of_mana_ai; '
+    . 'CREATE FUNCTION mana_ai.http_status() RETURNS jsonb LANGUAGE sql AS $$SELECT to_jsonb(public.slow())$$');
+my @slow_status = map { my $s = connection(); print $s "GET /api/v1/status HTTP/1.1\r\nHost: t\r\nX-Service-Key: the-key\r\n\r\n"; $s } 1 .. 20;
+is_faster_than(3, '/metrics does not wait for the status', sub { is(status_of('GET', '/metrics'), 200, 'it is there') });
+my @late = map { (read_answer($_, 20) // {})->{status} } @slow_status;
+is_deeply(\@late, [ (503) x 20 ], 'all who ask for a status that takes too long are told together');
+print { $slow_status[0] } "GET /api/v1/status HTTP/1.1\r\nHost: t\r\nX-Service-Key: the-key\r\n\r\n";
+wait_for($node, 'another one begins', 5, q{SELECT count(*) > 0 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 't', 'postgres');
+forget_keys();
+wait_for($node, 'and ends with the endpoint', 2, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 0, 'postgres');
+value($node, 'DROP FUNCTION mana_ai.http_status(); ALTER FUNCTION mana_ai.http_status_of_mana_ai() RENAME TO http_status; '
+    . 'DROP FUNCTION public.slow()');
 
 forget_keys();
 my @open = map { connection() } 1 .. 50;
