@@ -10,12 +10,12 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
-#include <functional>
 #include <new>
 #include <stdexcept>
 #include <system_error>
 #include <utility>
 
+#include "http_framing.hpp"
 #include "listening_socket.hpp"
 
 namespace mana_ai::net::detail {
@@ -28,29 +28,6 @@ constexpr std::array<std::string_view, 7> kMethods = {"GET",    "HEAD",    "POST
                                                       "DELETE", "OPTIONS", "PATCH"};
 
 using Shared = std::shared_ptr<HttpExchange>;
-
-// RFC 9110, 5.6.2: what a header's name consists of. A blank before the colon is none of it.
-bool is_token(std::string_view name) {
-    constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
-    return !name.empty() && std::ranges::all_of(name, [&](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               kOthers.find(c) != kOthers.npos;
-    });
-}
-
-// Whether a header goes on in a second line. libmicrohttpd joins the lines without saying so; but
-// the value of one line stands in the received bytes, right behind its name and blanks, and what it
-// has joined stands elsewhere. `name_end`: the zero byte in place of the colon.
-bool is_folded(const char* name_end, const char* value) {
-    if (std::less_equal<>()(value, name_end)) {
-        return true;
-    }
-    const char* start = name_end + 1;
-    while (start < value && (*start == ' ' || *start == '\t')) {
-        start++;
-    }
-    return start != value;
-}
 
 std::string lower_case(std::string_view text) {
     std::string result(text);
