@@ -19,8 +19,7 @@ ok($status->{worker_since}, 'status(): since when it runs');
 is($status->{library_version}, $status->{extension_version}, 'status(): versions agree');
 is(value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'mana_ai%'"), 2,
     'launcher and worker show in pg_stat_activity');
-is(value($node, "SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid"), 'Extension',
-    'the idle worker waits');
+wait_for($node, 'the idle worker waits', 5, "SELECT wait_event_type FROM pg_stat_activity WHERE pid = $pid", 'Extension');
 
 # ---------------------------------------------------------------- it wakes by itself
 
