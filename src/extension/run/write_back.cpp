@@ -223,7 +223,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     result.outcome = RunOutcome::Planned;
     result.iteration_id = claimed.iteration_id;
     finish_run(claimed, result, now);
-    remember_basis(claimed, plan.basis_digest);
+    if (plan.basis_digest != claimed.plan_basis_digest)
+        remember_basis(claimed, plan.basis_digest);
     release_lease(claimed);
     if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
         close_research(claimed.user_id, claimed.mission_id);
