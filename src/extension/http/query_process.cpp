@@ -222,14 +222,14 @@ bool QueryProcess::open_pipe() {
         strlcpy(worker.bgw_type, "mana_ai http query", sizeof(worker.bgw_type));
         strlcpy(worker.bgw_name, "mana_ai http query", sizeof(worker.bgw_name));
         const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        const bool started = RegisterDynamicBackgroundWorker(&worker, &p->handle);
-        if (started) {
+        const bool registered_worker = RegisterDynamicBackgroundWorker(&worker, &p->handle);
+        if (registered_worker) {
             running().push_back(p->handle);
             p->questions = shm_mq_attach(questions, p->segment, p->handle);
             p->answers = shm_mq_attach(answers, p->segment, p->handle);
         }
         MemoryContextSwitchTo(previous);
-        return started;
+        return registered_worker;
     });
     if (!started) {
         complain("all slots for background workers are in use");
