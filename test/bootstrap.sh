@@ -5,31 +5,63 @@
 set -euo pipefail
 
 pg_config=${PG_CONFIG:-pg_config}
-pg_major=${PG_MAJOR:-15}
 
-packages=(g++ make perl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev libipc-run-perl)
-
-pgxs=$("$pg_config" --pgxs 2>/dev/null || true)
-if [ -n "$pgxs" ] && [ -f "$pgxs" ] && [ -x "$("$pg_config" --bindir)/postgres" ]; then
-    # The server that was asked for is complete; add pg_cron when that is Debian's own.
-    bindir=$("$pg_config" --bindir)
-    if [[ $bindir =~ ^/usr/lib/postgresql/([0-9]+)/bin$ ]]; then
-        packages+=("postgresql-${BASH_REMATCH[1]}-cron")
-    fi
-elif [ "$pg_config" = pg_config ] || [[ $pg_config == /usr/bin/* ]]; then
-    packages+=("postgresql-$pg_major" "postgresql-server-dev-$pg_major" "postgresql-$pg_major-cron")
-else
-    echo >&2 "bootstrap: $pg_config has no PGXS or no server beside it"
-    exit 1
-fi
-
-if ! command -v dpkg-query >/dev/null; then
-    echo >&2 "bootstrap: not a Debian system; these must be there: ${packages[*]}"
-    exit 0
-fi
+packages=(g++ make perl openssl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev
+    libipc-run-perl)
 
 installed() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
+}
+
+# Debian has pgxs.mk in the client's package, so PGXS alone does not mean that there are headers.
+is_complete() {
+    [ -f "$("$pg_config" --pgxs 2>/dev/null)" ] && [ -f "$("$pg_config" --includedir-server)/postgres.h" ] &&
+        [ -x "$("$pg_config" --bindir)/postgres" ]
+}
+
+# The major version of Debian's PostgreSQL to use: the one that was named or that pg_config belongs to, else the
+# newest that is installed, else the one that this release has. Empty when the package lists must be fetched first.
+debian_major() {
+    local bindir server newest=
+    bindir=$("$pg_config" --bindir 2>/dev/null || true)
+    if [ -n "${PG_MAJOR:-}" ]; then
+        newest=$PG_MAJOR
+    elif [[ $bindir =~ ^/usr/lib/postgresql/([0-9]+)/bin$ ]]; then
+        newest=${BASH_REMATCH[1]}
+    else
+        for server in /usr/lib/postgresql/*/bin/postgres; do
+            [[ $server =~ /([0-9]+)/bin/postgres$ ]] && [ -x "$server" ] || continue
+            if [ "${BASH_REMATCH[1]}" -gt "${newest:-0}" ]; then newest=${BASH_REMATCH[1]}; fi
+        done
+        [ -n "$newest" ] ||
+            newest=$(apt-cache depends postgresql 2>/dev/null | sed -nE 's/^ *Depends: postgresql-([0-9]+)$/\1/p' | head -n 1)
+    fi
+    echo "$newest"
+}
+
+if ! command -v dpkg-query >/dev/null; then
+    is_complete || echo >&2 "bootstrap: not a Debian system; PostgreSQL's server and headers must be there"
+    echo >&2 "bootstrap: not a Debian system; what these packages hold must be there: ${packages[*]}"
+    exit 0
+fi
+
+# Adds Debian's PostgreSQL to the packages. Fails while the package lists are missing that it needs to choose.
+choose_postgres() {
+    local major=
+    if is_complete && [[ ! $("$pg_config" --bindir) =~ ^/usr/lib/postgresql/ ]]; then
+        return # a server that somebody built; pg_cron is its owner's choice
+    fi
+    if [ "$pg_config" != pg_config ] && [[ $pg_config != /usr/bin/* && $pg_config != /usr/lib/postgresql/* ]]; then
+        echo >&2 "bootstrap: $pg_config has no PGXS, no server headers or no server beside it"
+        exit 1
+    fi
+    major=$(debian_major)
+    [ -n "$major" ] || return 1
+    is_complete || packages+=("postgresql-$major" "postgresql-server-dev-$major")
+    # Not every release has it for every version; its tests are skipped then.
+    if installed "postgresql-$major-cron" || [ -n "$(apt-cache madison "postgresql-$major-cron" 2>/dev/null)" ]; then
+        packages+=("postgresql-$major-cron")
+    fi
 }
 
 # A real Prometheus scrapes our metrics, and its promtool judges them, the alerts and the dashboard. The package
@@ -42,7 +74,10 @@ fetch_prometheus() {
     folder=$(mktemp -d)
     # Downloads without a user of its own: it could not write into the folder.
     if (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus &&
-        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool ./usr/bin/prometheus) >"$folder/log" 2>&1; then
+        { apt-get -qq -o APT::Sandbox::User=root download promtool || true; } && # a package of its own from Debian 13 on
+        for package in prometheus_*.deb promtool_*.deb; do
+            [ ! -e "$package" ] || dpkg-deb --fsys-tarfile "$package" | tar -x --wildcards './usr/bin/prom*' || exit 1
+        done && [ -x usr/bin/promtool ]) >"$folder/log" 2>&1; then
         mkdir -p "$bin"
         cp "$folder/usr/bin/promtool" "$folder/usr/bin/prometheus" "$bin/"
         if [ "$(id -u)" -eq 0 ]; then chown -R --reference="$bin/../.." "$bin/.."; fi
@@ -52,11 +87,18 @@ fetch_prometheus() {
     rm -rf "$folder"
 }
 
-missing=()
-for package in "${packages[@]}"; do
-    installed "$package" || missing+=("$package")
-done
-if [ ${#missing[@]} -eq 0 ]; then
+find_missing() {
+    local package
+    missing=()
+    for package in "${packages[@]}"; do
+        installed "$package" || missing+=("$package")
+    done
+}
+
+lists_are_needed=
+choose_postgres || lists_are_needed=yes
+find_missing
+if [ ${#missing[@]} -eq 0 ] && [ -z "$lists_are_needed" ]; then
     fetch_prometheus
     exit 0
 fi
@@ -93,8 +135,15 @@ trap restore EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-echo "installing ${missing[*]}"
 apt_get update
+if [ -n "$lists_are_needed" ]; then
+    choose_postgres || {
+        echo >&2 "bootstrap: the package lists name no PostgreSQL"
+        exit 1
+    }
+    find_missing
+fi
+echo "installing ${missing[*]}"
 
 # Debian's server package makes and starts a cluster unless its configuration says not to. That is not
 # ours to do; the machine's configuration is put back afterwards.
