@@ -5,7 +5,7 @@
 # `make help` lists everything.
 
 EXTENSION = mana_ai
-EXTVERSION = 0.1.0
+EXTVERSION = 0.2.0
 
 # The install script is these files, in this order. A file in sql/ that is not listed fails `make test`.
 SQL_TOPICS = schema.sql research.sql tools.sql lww.sql functions.sql status.sql inputs.sql metrics.sql \
@@ -25,12 +25,19 @@ export PG_CONFIG
 # `make WERROR=` builds with a compiler that warns about more than ours.
 WERROR ?= -Werror
 
-ifneq ($(wildcard $(PGXS)),)
+# Debian has pgxs.mk in the client's package, so PGXS alone does not mean that there are headers.
+POSTGRES_HEADER := $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)
+
+ifneq ($(and $(wildcard $(PGXS)),$(POSTGRES_HEADER)),)
 # ---------------------------------------------------------------- the extension, by PGXS
 
 MODULE_big = $(EXTENSION)
 SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp src/$(layer)/*/*.cpp)))
-OBJDIR = build/pg$(MAJORVERSION)
+# `make FAILPOINTS=1` compiles the failpoints in (include/mana_ai/pg/failpoint.hpp): for tests only.
+ifneq ($(FAILPOINTS),)
+FAILPOINT_FLAGS = -DMANA_AI_FAILPOINTS
+endif
+OBJDIR = build/pg$(MAJORVERSION)$(if $(FAILPOINTS),_failpoints)
 # The page to look at is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
 PAGE_OBJ = $(OBJDIR)/page_html.o
@@ -61,7 +68,9 @@ ifneq ($(filter 12 13 14 15,$(MAJORVERSION)),)
 EXPORT_FLAGS = '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 endif
 
-OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 -Wall -Wextra $(WERROR) -fPIC \
+# PostgreSQL 16 and later bring -Wshadow=compatible-local themselves.
+OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 -Wall -Wextra -Wshadow=compatible-local \
+	$(WERROR) -fPIC $(FAILPOINT_FLAGS) \
 	-fvisibility=hidden -DMANA_AI_VERSION='"$(EXTVERSION)"' -Iinclude
 # System headers, so that our warning level does not apply to them; unknown to the layers below pg.
 POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
@@ -93,6 +102,17 @@ $(OBJDIR)/flags:
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(FLAGS_TEXT)' > $@
 
+# mana_ai.so stands in the top folder whatever it was built for. It is linked again when that has changed.
+LINKED_FOR = build/linked_for
+ifneq ($(OBJDIR) $(pkglibdir),$(shell cat $(LINKED_FOR) 2>/dev/null))
+.PHONY: $(LINKED_FOR)
+endif
+$(LINKED_FOR):
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(OBJDIR) $(pkglibdir)' > $@
+
+$(EXTENSION).so: $(LINKED_FOR)
+
 $(INSTALL_SCRIPT_SQL): $(SQL_TOPICS:%=sql/%) Makefile
 	@mkdir -p $(@D)
 	@{ printf '%s\n' '\echo Use "CREATE EXTENSION $(EXTENSION)" to load this file. \quit'; \
@@ -109,8 +129,8 @@ else
 # ---------------------------------------------------------------- no PostgreSQL development files
 
 all install installcheck prove_installcheck:
-	@echo >&2 "$(PG_CONFIG) with PGXS was not found. Install PostgreSQL's development files, on Debian 12:"
-	@echo >&2 "    apt-get install g++ make postgresql-server-dev-15 libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev"
+	@echo >&2 "PostgreSQL's development files (pg_config, PGXS and postgres.h) were not found. On Debian:"
+	@echo >&2 "    apt-get install g++ make postgresql-server-dev-all libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev"
 	@echo >&2 "or say where it is: make PG_CONFIG=/path/to/pg_config"
 	@echo >&2 "(make demo and make test install what they need by themselves.)"
 	@exit 1
