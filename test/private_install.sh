@@ -39,5 +39,7 @@ mkdir -p "$(dirname "$destination$includedir")"
 [ -e "$destination$includedir" ] || ln -s "$includedir" "$destination$includedir"
 
 make -s -C "$top" install DESTDIR="$destination" PG_CONFIG="$pg_config" >/dev/null
+# For the tests of upgrades: the install scripts of released versions.
+cp "$top"/test/data/mana_ai--*.sql "$destination$sharedir/extension/"
 
 echo "$destination$bindir/pg_config"
