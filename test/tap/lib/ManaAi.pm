@@ -10,6 +10,7 @@ use warnings;
 use utf8;
 
 use Exporter 'import';
+use Fcntl ();
 use HTTP::Tiny;
 use IPC::Run;
 use JSON::PP;
@@ -20,7 +21,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  new_cluster settings create_sync_database start_model start_research
+  new_cluster settings shift_clock create_sync_database start_model start_research
   push_change push_changes push_mission push_missions push_agent mission_change agent_change
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
   wait_until wait_for wait_for_iterations wait_for_worker worker_pid
@@ -41,6 +42,7 @@ my $json = JSON::PP->new->canonical->allow_nonref;
 #   preload    shared_preload_libraries has mana_ai
 #   conf       further lines of postgresql.conf
 #   streaming  standbys can follow
+#   clock      shift_clock() can set the server's wall clock
 #   model      llm_url is this server's
 #   database   name of a database to create with sync_changes and the extension; default mana_sync,
 #              undef = none
@@ -64,7 +66,13 @@ sub new_cluster
     push @lines, "mana_ai.llm_url = '" . $options{model}->url . "'" if $options{model};
     push @lines, $options{conf} if $options{conf};
     $node->append_conf('postgresql.conf', join("\n", @lines) . "\n");
-    $node->start;
+    shift_clock($node, 0) if $options{clock};
+    {
+        # The server and what it starts keep the clock; a later start() does not have it.
+        local $ENV{LD_PRELOAD}         = "$ENV{MANA_AI_BIN}/clock_shift.so" if $options{clock};
+        local $ENV{MANA_AI_CLOCK_FILE} = clock_file($node) if $options{clock};
+        $node->start;
+    }
     $node->safe_psql('postgres',
         'CREATE ROLE mana_sync_service LOGIN; CREATE ROLE nobody_special LOGIN');
     my $database = exists $options{database} ? $options{database} : 'mana_sync';
@@ -86,6 +94,20 @@ sub settings
           : "ALTER SYSTEM RESET $name;\n";
     }
     $node->safe_psql('postgres', "${sql}SELECT pg_reload_conf();");
+    return;
+}
+
+sub clock_file { return $_[0]->basedir . '/clock' }
+
+# Sets the wall clock of a server that was made with clock => 1 to the machine's plus that many
+# seconds. Its monotonic clock goes on as ever.
+sub shift_clock
+{
+    my ($node, $seconds) = @_;
+    my $file = clock_file($node);
+    sysopen(my $handle, $file, Fcntl::O_RDWR | Fcntl::O_CREAT) or die "$file: $!";
+    syswrite $handle, pack('q', $seconds * 1_000_000);
+    close $handle;
     return;
 }
 
