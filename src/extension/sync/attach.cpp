@@ -16,8 +16,6 @@ extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_am_d.h"
-#include "catalog/pg_class.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -35,19 +33,9 @@ struct Log {
     const char* name;  // quoted, in the caller's memory context
 };
 
-Log open_log(Oid oid) {
+Log open_with_snapshot(Oid oid) {
     return pg::guarded([oid] {
-        Relation relation = table_open(oid, AccessShareLock);
-        // Ties are decided by the physical order of rows, which only a heap has.
-        if (relation->rd_rel->relkind != RELKIND_RELATION ||
-            relation->rd_rel->relam != HEAP_TABLE_AM_OID ||
-            relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
-            ereport(ERROR,
-                    (errcode(ERRCODE_WRONG_OBJECT_TYPE),
-                     errmsg("\"%s\" is not an ordinary table", RelationGetRelationName(relation)),
-                     errhint("mana_ai.attach() expects the table that mana-sync appends "
-                             "its changes to.")));
-        check_shape(relation);
+        Relation relation = open_log(oid);
         CommandCounterIncrement();
         return Log{relation, RegisterSnapshot(GetLatestSnapshot()),
                    quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
@@ -97,14 +85,14 @@ void attach(Oid table) {
         throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                              "mana_ai is attached to another table", {},
                              "Call mana_ai.detach() first.");
-    Log log = open_log(table);
+    Log log = open_with_snapshot(table);
     // The long part first, while writers go on; the trigger, whose creation keeps them out, then;
     // and at last what they wrote in between.
     FoldCounts counts = fold_history(log.relation, log.snapshot);
     pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
     lock_out_writers(log.relation);
     create_trigger(log.name);
-    log.relation = pg::guarded([table] { return table_open(table, NoLock); });
+    log.relation = pg::guarded([table] { return open_log(table); });
     catch_up(log.relation, log.snapshot, counts);
     count_fold(counts);
     drop_snapshots_without_log(log.relation, counts);

@@ -362,7 +362,7 @@ FoldCounts refresh_snapshots() {
     };
     const Open open = pg::guarded([log_oid] {
         serialize_folds();
-        Relation log = table_open(log_oid, AccessShareLock);
+        Relation log = open_log(log_oid);
         CommandCounterIncrement();
         return Open{log, RegisterSnapshot(GetLatestSnapshot())};
     });

@@ -49,7 +49,7 @@ const char* repair(const std::string& user_id, const std::string& table_name,
             problem = "ids too long";
             return true;
         }
-        Relation log = table_open(log_oid, AccessShareLock);
+        Relation log = open_log(log_oid);
         SnapshotStore store;
         open_store(store, log);
         const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);

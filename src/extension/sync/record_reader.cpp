@@ -83,7 +83,7 @@ RecordQuery& record_query(const SyncTable& table) {
 
 ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
                                const RecordAddress& address) {
-    Relation log = table_open(table.oid, AccessShareLock);
+    Relation log = open_log(table.oid);
     const uint32_t generation = log_generation(log);
     table_close(log, NoLock);
     if (SPI_connect() != SPI_OK_CONNECT)

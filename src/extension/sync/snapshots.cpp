@@ -335,6 +335,7 @@ uint64_t name_hash(const RecordKey& key) {
 }
 
 void open_store(SnapshotStore& store, Relation log) {
+    check_log(log);
     store = SnapshotStore{};
     store.memory = CurrentMemoryContext;
     store.log = log;

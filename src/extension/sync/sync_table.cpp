@@ -178,6 +178,11 @@ SyncShape read_shape(Relation relation) {
     return shape;
 }
 
+bool is_ordinary_table(const FormData_pg_class* form) {
+    return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
+           form->relpersistence != RELPERSISTENCE_TEMP;
+}
+
 Oid trigger_function() {
     const Oid schema = get_namespace_oid("mana_ai", true);
     if (!OidIsValid(schema))
@@ -187,7 +192,7 @@ Oid trigger_function() {
                            PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
 }
 
-// The relation of a trigger, by the trigger's oid.
+// The relation of a trigger, by the trigger's oid; not of one that a partition has from its parent.
 Oid relation_of_trigger(Oid trigger) {
     Relation catalog = table_open(TriggerRelationId, AccessShareLock);
     ScanKeyData key;
@@ -195,9 +200,12 @@ Oid relation_of_trigger(Oid trigger) {
                 ObjectIdGetDatum(trigger));
     SysScanDesc scan = systable_beginscan(catalog, TriggerOidIndexId, true, nullptr, 1, &key);
     HeapTuple tuple = systable_getnext(scan);
-    const Oid relation = HeapTupleIsValid(tuple)
-                             ? reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple))->tgrelid
-                             : InvalidOid;
+    Oid relation = InvalidOid;
+    if (HeapTupleIsValid(tuple)) {
+        const auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
+        if (!OidIsValid(form->tgparentid))
+            relation = form->tgrelid;
+    }
     systable_endscan(scan);
     table_close(catalog, AccessShareLock);
     return relation;
@@ -272,8 +280,7 @@ SyncTable attached_sync_table() {
             ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                             errmsg("mana_ai is not attached to a table"),
                             errhint("Call mana_ai.attach() with mana-sync's table.")));
-        Relation relation = table_open(found.oid, AccessShareLock);
-        check_shape(relation);
+        Relation relation = open_log(found.oid);
         found.schema = quote_identifier(get_namespace_name(RelationGetNamespace(relation)));
         found.name = quote_identifier(pstrdup(RelationGetRelationName(relation)));
         found.owner = relation->rd_rel->relowner;
@@ -291,24 +298,47 @@ SyncTable attached_sync_table() {
             facts.shape.origin != 0};
 }
 
-void check_shape(Relation relation) {
+const char* log_problem(Relation relation) {
+    const FormData_pg_class* form = relation->rd_rel;
+    if (!is_ordinary_table(form))
+        return "the log is not an ordinary table";
+    if (form->relispartition)
+        return "the log is a partition";
+    if (shape_of(relation).missing_column != nullptr)
+        return "columns of the table are not as expected";
+    return nullptr;
+}
+
+void check_log(Relation relation) {
+    const char* hint = "mana_ai.attach() expects the table that mana-sync appends its changes to.";
+    const char* name = RelationGetRelationName(relation);
+    if (!is_ordinary_table(relation->rd_rel))
+        ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                        errmsg("\"%s\" is not an ordinary table", name), errhint("%s", hint)));
+    if (relation->rd_rel->relispartition)
+        ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is a partition", name),
+                        errdetail("The log cannot be read from one partition of it."),
+                        errhint("%s", hint)));
     const SyncShape& shape = shape_of(relation);
     if (shape.missing_column == nullptr)
         return;
-    const char* hint = "mana_ai.attach() expects the table that mana-sync appends its changes to.";
     if (shape.wrong_type)
         ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-                        errmsg("table \"%s\" does not look like mana-sync's sync_changes",
-                               RelationGetRelationName(relation)),
+                        errmsg("table \"%s\" does not look like mana-sync's sync_changes", name),
                         errdetail("Column \"%s\" is not of type %s.", shape.missing_column,
                                   shape.expected_type),
                         errhint("%s", hint)));
     ereport(ERROR, (errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-                    errmsg("table \"%s\" does not look like mana-sync's sync_changes",
-                           RelationGetRelationName(relation)),
+                    errmsg("table \"%s\" does not look like mana-sync's sync_changes", name),
                     errdetail("Column \"%s\" of type %s is missing.", shape.missing_column,
                               shape.expected_type),
                     errhint("%s", hint)));
+}
+
+Relation open_log(Oid log) {
+    Relation relation = table_open(log, AccessShareLock);
+    check_log(relation);
+    return relation;
 }
 
 uint64_t position_of(const ItemPointerData* tid) {

@@ -19,8 +19,8 @@ extern "C" {
 
 namespace mana_ai {
 
-// What a writer of rows needs to know. Throws pg::PgError when no table is attached (55000) or its
-// columns are not those of sync_changes (42P17).
+// What a writer of rows needs to know. Throws pg::PgError when no table is attached (55000) or it
+// is not one that check_log() lets through.
 struct SyncTable {
     Oid oid;
     Oid owner;
@@ -66,8 +66,17 @@ struct SyncShape {
 // The shape of a relation, cached until the relation changes. Valid until the next call.
 const SyncShape& shape_of(Relation relation);
 
-// Raises 42P17 with DETAIL and HINT unless the relation can be attached.
-void check_shape(Relation relation);
+// What keeps the relation from being the log, as a phrase for marks and messages; nullptr: nothing.
+// Only an ordinary table that is a heap has rows in a physical order, and only one with the columns
+// of sync_changes may be read by their numbers. A partition shows a part of the log only.
+const char* log_problem(Relation relation);
+
+// Raises what log_problem() finds, as 42809 or 42P17 with DETAIL and HINT.
+void check_log(Relation relation);
+
+// Opens the log for reading below SQL, with AccessShareLock, and checks it. Nothing else may bring
+// a table of somebody else to functions of table and index access methods.
+Relation open_log(Oid log);
 
 // Names the incarnation of the table's file: positions of different ones do not compare.
 uint32_t log_generation(Relation relation);
