@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "mana_ai/net/base_url.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -330,6 +331,9 @@ void define(bool preloading) {
     DefineCustomStringVariable(
         "mana_ai.otlp_endpoint", "Base URL of the collector that gets traces; empty means none.",
         nullptr, &otlp_endpoint_value, "", PGC_SUSET, 0, check_optional_url, nullptr, nullptr);
+#ifdef MANA_AI_FAILPOINTS
+    define_failpoint_setting();
+#endif
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved("mana_ai");
 #else

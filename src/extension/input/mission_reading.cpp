@@ -12,6 +12,7 @@
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -282,9 +283,13 @@ net::Task<void> Reading::put_on_record() {
         co_return;
     std::exception_ptr failure;
     if (!audit_.empty()) {
-        DatabaseJobs::Work write = [this] { record_decrypts(claimed_, audit_); };
+        DatabaseJobs::Work write = [this] {
+            record_decrypts(claimed_, audit_);
+            MANA_AI_FAILPOINT("audit.recorded");
+        };
         try {
             co_await write_until_done(services_, claimed_, std::move(write));
+            MANA_AI_FAILPOINT("audit.committed");
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
@@ -304,7 +309,10 @@ net::Task<void> Reading::put_on_record() {
     if (inputs_.empty())
         co_return;
     const core::Json used = references();
-    DatabaseJobs::Work write = [this, &used] { record_inputs(claimed_, used); };
+    DatabaseJobs::Work write = [this, &used] {
+        record_inputs(claimed_, used);
+        MANA_AI_FAILPOINT("inputs.recorded");
+    };
     co_await write_until_done(services_, claimed_, std::move(write));
 }
 
@@ -313,6 +321,7 @@ net::Task<void> Reading::run() {
     if (read_.unreadable.empty()) {
         refuse_what_is_not_granted();
         co_await fetch();
+        MANA_AI_FAILPOINT("run.fetched");
         for (Input& input : inputs_)
             open_and_render(input);
     } else {
@@ -320,6 +329,7 @@ net::Task<void> Reading::run() {
     }
     count_unusable_grant();
     secrets_.wipe();
+    MANA_AI_FAILPOINT("run.opened");
     co_await put_on_record();
     read_.anything_was_decrypted = secrets_.opened_any();
     for (Input& input : inputs_) {

@@ -12,6 +12,7 @@
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -193,7 +194,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                     std::string_view(by_), int64_t{counts_.due}, int64_t{counts_.produced},
                     int64_t{counts_.written_back}, int64_t{counts_.parse_failures},
                     int64_t{counts_.skipped}, &counts_.errors});
+    MANA_AI_FAILPOINT("tick.before_commit");
     transaction.commit();
+    MANA_AI_FAILPOINT("tick.after_commit");
     // A tick that has only begun is recorded too when it is a thorough one.
     if (counts_.due == 0 && !thorough_tick_)
         return;
@@ -210,7 +213,9 @@ void Engine::repair_snapshots(bool thorough) {
     if (thorough && history_is_missing())
         refresh_snapshots();
     const RepairCounts counts = repair_dirty_records(kRepairBatch);
+    MANA_AI_FAILPOINT("repair.before_commit");
     transaction.commit();
+    MANA_AI_FAILPOINT("repair.after_commit");
     if (counts.left == 0 && counts.repaired < kRepairBatch) {
         next_repair_at_.reset();
         repair_pause_ = kFirstRepairPause;
@@ -242,7 +247,9 @@ void Engine::keep_house(bool thorough) {
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());
     }
+    MANA_AI_FAILPOINT("house.before_commit");
     transaction.commit();
+    MANA_AI_FAILPOINT("house.after_commit");
     agents_seen_at_ = now;
     agents_with_room_.clear();
 }
@@ -264,7 +271,9 @@ void Engine::load_tools_if_stale() {
     {
         pg::Transaction transaction("mana_ai: loading tools");
         loaded = load_tools();
+        MANA_AI_FAILPOINT("tools.before_commit");
         transaction.commit();
+        MANA_AI_FAILPOINT("tools.after_commit");
     }
     tools_stale_ = false;
     if (loaded.tools == loaded_tools_)
@@ -306,7 +315,9 @@ void Engine::start_due_missions(core::Instant due_until) {
                 result = claim_due_missions(claim_request(due_until, limit));
             next_wake_at_ = mana_ai::next_wake_at();
             polls_.look();
+            MANA_AI_FAILPOINT("claim.before_commit");
             transaction.commit();
+            MANA_AI_FAILPOINT("claim.after_commit");
         }
         const bool more = limit > 0 && result.looked_at == limit;
         counts_.due += result.due;
@@ -347,7 +358,9 @@ void Engine::start_mission(const std::string& user_id, const std::string& missio
     keep_house(true);
     pg::Transaction transaction("mana_ai: claiming a mission");
     ClaimResult result = claim_mission(claim_request(pg::now(), 1), user_id, mission_id);
+    MANA_AI_FAILPOINT("claim_one.before_commit");
     transaction.commit();
+    MANA_AI_FAILPOINT("claim_one.after_commit");
     counts_.due += result.due;
     start_runs(std::move(result));
 }
@@ -417,6 +430,7 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
     last_result_ = result;
     if (failure)
         std::rethrow_exception(failure);
+    MANA_AI_FAILPOINT("run.ended");
 }
 
 void Engine::run_ready() {
@@ -447,7 +461,9 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     runs_.clear();
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
+    MANA_AI_FAILPOINT("abandon.before_commit");
     transaction.commit();
+    MANA_AI_FAILPOINT("abandon.after_commit");
 }
 
 }  // namespace mana_ai

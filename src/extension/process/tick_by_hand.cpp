@@ -12,6 +12,7 @@
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/process/tick_process.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -167,12 +168,14 @@ void serve(TickRequest& request) {
     const std::string mission_id(request.ids() + request.user_id_length, request.mission_id_length);
     TickAnswer& answer = request.answer;
     try {
+        MANA_AI_FAILPOINT("hand.started");
         if (!act_as_extension_owner())
             throw pg::make_error(ERRCODE_UNDEFINED_OBJECT, "extension mana_ai is not installed");
         if (request.one_mission)
             run_one_mission(user_id, mission_id, answer);
         else
             run_whole_tick(answer);
+        MANA_AI_FAILPOINT("hand.before_answer");
     } catch (const pg::PgError& error) {
         answer.sqlstate = error.sqlstate;
         put_text(answer.error_message, sizeof(answer.error_message), error.message);
@@ -181,6 +184,7 @@ void serve(TickRequest& request) {
         put_text(answer.error_message, sizeof(answer.error_message), "internal error in a tick");
     }
     answer.complete = true;
+    MANA_AI_FAILPOINT("hand.after_answer");
 }
 
 // ---------------------------------------------------------------- the caller's side

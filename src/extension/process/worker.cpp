@@ -7,6 +7,7 @@
 #include "mana_ai/extension/process/housekeeping.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -249,6 +250,7 @@ extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
             throw pg::make_error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
                                  "too many databases have a mana_ai worker");
         pg::log_info("worker started");
+        MANA_AI_FAILPOINT("worker.started");
         Worker worker;
         worker.run();
     });

@@ -7,6 +7,7 @@
 #include "mana_ai/extension/research/research_jobs.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -29,6 +30,7 @@ net::Task<void> give_up(RunServices& services, const ClaimedMission& claimed,
         give_up_research(claimed.user_id, claimed.mission_id, task_id, run_id);
     };
     co_await write_until_done(services, claimed, std::move(record));
+    MANA_AI_FAILPOINT("research.given_up");
     log_research(claimed, "given up");
 }
 
@@ -44,10 +46,12 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
     co_await write_until_done(services, claimed, std::move(intend));
     if (!intended)
         co_return false;
+    MANA_AI_FAILPOINT("research.intended");
     SpanScope span(claimed.trace, "research.submit", core::SpanKind::Client);
     span.add_header(request.headers);
     const net::HttpResponse response = co_await services.http->send(std::move(request));
     end_research_span(span, response);
+    MANA_AI_FAILPOINT("research.answered");
     std::optional<core::ResearchTask> task;
     if (response.error == net::TransportError::None)
         task = core::parse_submission(response.status, response.body);
@@ -62,6 +66,7 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
             store_submission(claimed.user_id, claimed.mission_id, claimed.run_id, *task, pg::now());
     };
     co_await write_until_done(services, claimed, std::move(store));
+    MANA_AI_FAILPOINT("research.stored");
     if (stored)
         log_research(claimed, "ordered");
     co_return stored;
@@ -79,6 +84,7 @@ net::Task<bool> offer(RunServices& services, const ClaimedMission& claimed) {
             note_completed_research(claimed.user_id, claimed.mission_id, pg::now());
     };
     co_await write_until_done(services, claimed, std::move(record));
+    MANA_AI_FAILPOINT("research.offered");
     co_return offered;
 }
 
@@ -117,6 +123,7 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
             poll =
                 co_await ask_for_research(services, claimed.user_id, job.task_id, std::move(span));
         }
+        MANA_AI_FAILPOINT("research.fetched");
         situation.poll = still_ours ? poll.status : core::ResearchStatus::Failed;
         step = core::next_research_step(situation);
         if (step == core::ResearchStep::UseAnswer) {
@@ -190,7 +197,9 @@ net::Task<void> end_run_waiting(RunServices& services, const ClaimedMission& cla
         release_lease_for_research(claimed, result.decision,
                                    pg::settings::deep_research_timeout_us(), now);
     };
+    MANA_AI_FAILPOINT("research.before_wait");
     co_await write_until_done(services, claimed, std::move(record));
+    MANA_AI_FAILPOINT("research.after_wait");
 }
 
 }  // namespace mana_ai

@@ -4,6 +4,7 @@
 
 #include "mana_ai/extension/research/deep_research.hpp"
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
@@ -47,6 +48,7 @@ net::Task<void> poll_research(RunServices& services, DueResearch due, bool& free
     span.set("user.id", due.user_id);
     const core::ResearchPoll poll =
         co_await ask_for_research(services, due.user_id, due.task_id, std::move(span));
+    MANA_AI_FAILPOINT("poll.answered");
     const bool completed = poll.status == core::ResearchStatus::Completed;
     const bool failed = poll.status == core::ResearchStatus::Failed;
     if (!completed && !failed && !has_waited_too_long(due.waiting_since, pg::now()))
@@ -57,6 +59,7 @@ net::Task<void> poll_research(RunServices& services, DueResearch due, bool& free
                          : give_up_research(due.user_id, due.mission_id, due.task_id);
     };
     const bool recorded = co_await record_end(services, std::move(record));
+    MANA_AI_FAILPOINT("poll.recorded");
     if (!recorded || !done)
         co_return;
     freed = true;
@@ -89,7 +92,9 @@ void ResearchPolls::start_due(core::Instant due_until) {
             pg::Transaction transaction("mana_ai: taking research that is to be asked for");
             taken = take_due_research(due_until, limit, now);
             look();
+            MANA_AI_FAILPOINT("poll.before_commit");
             transaction.commit();
+            MANA_AI_FAILPOINT("poll.after_commit");
         }
         const bool found_none = taken.empty();
         for (DueResearch& due : taken)

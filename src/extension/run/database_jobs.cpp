@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 namespace mana_ai {
@@ -32,6 +33,7 @@ void DatabaseJobs::Job::await_suspend(std::coroutine_handle<> handle) {
 void DatabaseJobs::Job::await_resume() {
     if (error_)
         std::rethrow_exception(error_);
+    MANA_AI_FAILPOINT("jobs.resumed");
 }
 
 void DatabaseJobs::finish(Job& job) {
@@ -44,7 +46,9 @@ void DatabaseJobs::run_alone(Job& job) {
     try {
         pg::Transaction transaction(kActivity);
         job.work_();
+        MANA_AI_FAILPOINT("jobs.alone_before_commit");
         transaction.commit();
+        MANA_AI_FAILPOINT("jobs.alone_after_commit");
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
@@ -74,11 +78,14 @@ void DatabaseJobs::flush() {
                 continue;
             batch.push_back(job);
             job->work_();
+            MANA_AI_FAILPOINT("jobs.step_done");
             if (batch.size() >= kMaxBatch ||
                 std::chrono::steady_clock::now() - started >= kMaxBatchTime)
                 break;
         }
+        MANA_AI_FAILPOINT("jobs.before_commit");
         transaction.commit();
+        MANA_AI_FAILPOINT("jobs.after_commit");
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -69,6 +70,7 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             (next_try >= give_up_at && !may_pass(failure)))
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
+        MANA_AI_FAILPOINT("jobs.retry");
     }
 }
 

@@ -17,6 +17,7 @@
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
 #include "mana_ai/pg/error.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -105,7 +106,9 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
         finish_run(claimed, result, now);
         release_lease_after_failure(claimed, result.error_kind, not_before, now);
     };
+    MANA_AI_FAILPOINT("run.before_failure");
     co_await write_until_done(services, claimed, std::move(record));
+    MANA_AI_FAILPOINT("run.after_failure");
 }
 
 // A provider's error may quote the prompt.
@@ -128,7 +131,9 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
             hold_back(claimed, result, now + std::max(pause, pg::settings::tick_interval_us()),
                       now);
     };
+    MANA_AI_FAILPOINT("run.before_unreadable");
     co_await write_until_done(services, claimed, std::move(end));
+    MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
 // Other runs of the agent have used up its budget since the claim.
@@ -141,7 +146,9 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
         if (hold_lease(claimed))
             hold_back(claimed, result, now + pg::settings::tick_interval_us(), now);
     };
+    MANA_AI_FAILPOINT("run.before_budget_end");
     co_await write_until_done(services, claimed, std::move(end));
+    MANA_AI_FAILPOINT("run.after_budget_end");
 }
 
 // What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
@@ -166,7 +173,9 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     const std::string digest = basis_digest(claimed, read);
     if (is_unchanged(claimed, mission, digest)) {
         DatabaseJobs::Work put_off = [&] { put_off_unchanged(claimed, result); };
+        MANA_AI_FAILPOINT("run.before_put_off");
         co_await write_until_done(services, claimed, std::move(put_off));
+        MANA_AI_FAILPOINT("run.after_put_off");
         co_return;
     }
     ResearchOutcome research = co_await deep_research(services, claimed, mission);
@@ -177,6 +186,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
         std::string query = core::research_query(mission);
         research.answer = co_await research_web(services, claimed, std::move(query));
+        MANA_AI_FAILPOINT("research.web");
     }
     if (research.answer) {
         const core::Json reference = {{"module", research.answer->module},
@@ -211,7 +221,9 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
                             result.events.out_of_budget ? std::string() : digest};
     SpanScope span(claimed.trace, "db.write_back");
     DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
+    MANA_AI_FAILPOINT("run.before_write_back");
     co_await write_until_done(services, claimed, std::move(write));
+    MANA_AI_FAILPOINT("run.after_write_back");
     span.set("outcome", name(result.outcome));
 }
 
@@ -221,8 +233,10 @@ net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed
                             RunResult& result) {
     std::exception_ptr failure;
     try {
+        MANA_AI_FAILPOINT("run.begin");
         ReadMission read;
         co_await read_mission(services, claimed, read);
+        MANA_AI_FAILPOINT("run.read");
         if (read.unreadable.empty())
             co_await run_readable(services, claimed, read, result);
         else

@@ -10,6 +10,7 @@
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -83,7 +84,9 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         request.body = body;
         request.timeout_us = pg::settings::llm_timeout_us();
         const auto sent = std::chrono::steady_clock::now();
+        MANA_AI_FAILPOINT("run.before_call");
         const net::HttpResponse response = co_await services.http->send(std::move(request));
+        MANA_AI_FAILPOINT("run.after_call");
         core::ModelResult result = read_response(response);
         end_call_span(span, model, response, result);
         count_model_request(model, sent, result);
@@ -95,6 +98,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         if (!decision.retry)
             co_return result;
         co_await services.loop.sleep_for(decision.delay);
+        MANA_AI_FAILPOINT("run.retry_call");
     }
 }
 
@@ -110,8 +114,10 @@ net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, cor
         const int64_t used = record_usage(claimed, usage, rounds);
         if (claimed.agent && claimed.agent->max_tokens_per_day)
             services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+        MANA_AI_FAILPOINT("usage.recorded");
     };
     co_await write_until_done(services, claimed, std::move(record));
+    MANA_AI_FAILPOINT("usage.committed");
 }
 
 std::string ids_of(const ClaimedMission& claimed) {
@@ -140,6 +146,7 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         pg::log_warning("compaction failed: " + ids_of(claimed) + " error=empty");
     }
     co_await charge(services, claimed, reply.usage, planner.rounds());
+    MANA_AI_FAILPOINT("run.after_compaction");
 }
 
 std::vector<core::Reminder> due_reminders(const RunServices& services,

@@ -9,6 +9,7 @@
 #include "mana_ai/core/time/cadence.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -205,6 +206,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     const auto newest = take_newest_record(claimed, now, result);
     if (!newest)
         return;
+    MANA_AI_FAILPOINT("write_back.locked");
     const std::string updated_at =
         core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
     const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
@@ -218,6 +220,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     const std::string data =
         changed_fields(claimed, iteration, next_run_after(*newest, now), updated_at);
     insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
+    MANA_AI_FAILPOINT("write_back.inserted");
     check_taken_over(claimed, *newest, updated_at);
 
     result.outcome = RunOutcome::Planned;
@@ -228,6 +231,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     release_lease(claimed);
     if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
         close_research(claimed.user_id, claimed.mission_id);
+    MANA_AI_FAILPOINT("write_back.finished");
 }
 
 void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {

@@ -5,6 +5,7 @@
 
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/script_notice.hpp"
@@ -92,6 +93,7 @@ void attach(Oid table) {
     pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
     lock_out_writers(log.relation);
     create_trigger(log.name);
+    MANA_AI_FAILPOINT("attach.trigger_created");
     log.relation = pg::guarded([table] { return open_log(table); });
     catch_up(log.relation, log.snapshot, counts);
     count_fold(counts);

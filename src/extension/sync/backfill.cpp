@@ -6,6 +6,7 @@
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
@@ -266,11 +267,13 @@ void serialize_folds() {
 }
 
 FoldCounts fold_history(Relation log, Snapshot snapshot) {
+    MANA_AI_FAILPOINT("fold.begin");
     FoldCounts counts;
     pg::guarded([=] { PushActiveSnapshot(snapshot); });
     fold_table(log, "aiMissions", counts);
     fold_table(log, "agents", counts);
     pg::guarded([] { PopActiveSnapshot(); });
+    MANA_AI_FAILPOINT("fold.folded");
     return counts;
 }
 
@@ -377,6 +380,7 @@ FoldCounts refresh_snapshots() {
     constexpr int kRepairBatch = 1000;
     while (repair_dirty_records(kRepairBatch).repaired > 0)
         pg::check_for_interrupts();
+    MANA_AI_FAILPOINT("fold.repaired");
     remember_folded(log_oid);
     pg::wake_worker_at_commit();
     return counts;

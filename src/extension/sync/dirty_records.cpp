@@ -2,6 +2,7 @@
 
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -53,6 +54,7 @@ const char* repair(const std::string& user_id, const std::string& table_name,
         SnapshotStore store;
         open_store(store, log);
         const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
+        MANA_AI_FAILPOINT("repair.record");
         count_kept(kept);
         problem = reason_of(kept);
         close_store(store);

@@ -8,6 +8,7 @@
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -89,7 +90,9 @@ void mark(const Change& change, const char* reason) {
     if (budget.marked_in == GetCurrentSubTransactionId() && budget.marked_name == name)
         return;
     auto body = [&] {
+        MANA_AI_FAILPOINT("trigger.mark");
         mark_dirty(change.name.key, reason);
+        MANA_AI_FAILPOINT("trigger.marked");
         return true;
     };
     std::optional<pg::PgError> error;
@@ -119,7 +122,9 @@ Kept keep(const Change& change) {
     SnapshotStore store;
     open_store(store, change.trigger->tg_relation);
     const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
+    MANA_AI_FAILPOINT("trigger.row");
     const Kept kept = keep_record(store, change.name, &row, ScanLimit::IndexOrSmallTable);
+    MANA_AI_FAILPOINT("trigger.folded");
     close_store(store);
     return kept;
 }
