@@ -33,18 +33,28 @@ ifneq ($(and $(wildcard $(PGXS)),$(POSTGRES_HEADER)),)
 
 MODULE_big = $(EXTENSION)
 SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp src/$(layer)/*/*.cpp)))
-# `make FAILPOINTS=1` compiles the failpoints in (include/mana_ai/pg/failpoint.hpp): for tests only.
+# For tests only: `make FAILPOINTS=1` compiles the failpoints in (include/mana_ai/pg/failpoint.hpp), `make SANITIZE=1`
+# checks addresses and undefined behaviour (test/sanitize). Both concern the two layers that run inside PostgreSQL;
+# the objects of the others, which the unit tests cover, are shared with the ordinary build.
 ifneq ($(FAILPOINTS),)
-FAILPOINT_FLAGS = -DMANA_AI_FAILPOINTS
+VARIANT_FLAGS += -DMANA_AI_FAILPOINTS
 endif
-OBJDIR = build/pg$(MAJORVERSION)$(if $(FAILPOINTS),_failpoints)
+ifneq ($(SANITIZE),)
+# Null pointers crash by themselves, and x86 reads from any address; looking for both doubles the time that compiling takes.
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize=vptr,null,object-size,alignment
+VARIANT_FLAGS += $(SANITIZERS) -fno-omit-frame-pointer -O1 -g1
+endif
+BASE_OBJDIR = build/pg$(MAJORVERSION)
+OBJDIR = $(BASE_OBJDIR)$(if $(FAILPOINTS),_failpoints)$(if $(SANITIZE),_sanitized)
 # The page to look at is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
-PAGE_OBJ = $(OBJDIR)/page_html.o
-OBJS = $(SOURCES:src/%.cpp=$(OBJDIR)/%.o) $(PAGE_OBJ)
+PAGE_OBJ = $(BASE_OBJDIR)/page_html.o
+INSIDE_OBJS = $(patsubst src/%.cpp,$(OBJDIR)/%.o,$(filter src/pg/% src/extension/%,$(SOURCES)))
+OUTSIDE_OBJS = $(patsubst src/%.cpp,$(BASE_OBJDIR)/%.o,$(filter-out src/pg/% src/extension/%,$(SOURCES)))
+OBJS = $(INSIDE_OBJS) $(OUTSIDE_OBJS) $(PAGE_OBJ)
 
 # PGXS links with the C compiler, hence -lstdc++.
-SHLIB_LINK = -lmicrohttpd -lcurl -lssl -lcrypto -lstdc++
+SHLIB_LINK = $(SANITIZERS) -lmicrohttpd -lcurl -lssl -lcrypto -lstdc++
 
 INSTALL_SCRIPT_SQL = build/sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(INSTALL_SCRIPT_SQL)
@@ -72,12 +82,12 @@ endif
 
 # PostgreSQL 16 and later bring -Wshadow=compatible-local themselves.
 OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 -Wall -Wextra -Wshadow=compatible-local \
-	$(WERROR) -fPIC $(FAILPOINT_FLAGS) \
+	$(WERROR) -fPIC \
 	-fvisibility=hidden -DMANA_AI_VERSION='"$(EXTVERSION)"' -Iinclude
 # System headers, so that our warning level does not apply to them; unknown to the layers below pg.
 POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
-COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(POSTGRES_FLAGS))
+COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(VARIANT_FLAGS) $(POSTGRES_FLAGS))
 
 $(PAGE_SOURCE): src/extension/http/page/index.html Makefile
 	@mkdir -p $(@D)
@@ -85,11 +95,15 @@ $(PAGE_SOURCE): src/extension/http/page/index.html Makefile
 	   cat $<; echo ')page"; }'; } > $@.tmp
 	@mv $@.tmp $@
 
-$(PAGE_OBJ): $(PAGE_SOURCE) $(OBJDIR)/flags
+$(PAGE_OBJ): $(PAGE_SOURCE) $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(COMPILE_OURS) -c -o $@ $<
 
-$(filter-out $(PAGE_OBJ),$(OBJS)): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
+$(INSIDE_OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
+	@mkdir -p $(@D)
+	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
+
+$(OUTSIDE_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
 
@@ -97,12 +111,21 @@ $(filter-out $(PAGE_OBJ),$(OBJS)): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
 
 # Changes when the compiler's command line does, and so rebuilds everything.
 FLAGS_TEXT := $(subst ',,$(CXX) $(OUR_CXXFLAGS) $(POSTGRES_FLAGS))
-ifneq ($(FLAGS_TEXT),$(shell cat $(OBJDIR)/flags 2>/dev/null))
+ifneq ($(FLAGS_TEXT),$(shell cat $(BASE_OBJDIR)/flags 2>/dev/null))
+.PHONY: $(BASE_OBJDIR)/flags
+endif
+$(BASE_OBJDIR)/flags:
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(FLAGS_TEXT)' > $@
+
+ifneq ($(OBJDIR),$(BASE_OBJDIR))
+ifneq ($(FLAGS_TEXT) $(VARIANT_FLAGS),$(shell cat $(OBJDIR)/flags 2>/dev/null))
 .PHONY: $(OBJDIR)/flags
 endif
 $(OBJDIR)/flags:
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(FLAGS_TEXT)' > $@
+	@printf '%s\n' '$(FLAGS_TEXT) $(VARIANT_FLAGS)' > $@
+endif
 
 # mana_ai.so stands in the top folder whatever it was built for. It is linked again when that has changed.
 LINKED_FOR = build/linked_for
