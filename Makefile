@@ -109,6 +109,10 @@ $(OUTSIDE_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 
 -include $(OBJS:.o=.d)
 
+# All that takes time, without touching mana_ai.so.
+objects: $(OBJS)
+.PHONY: objects
+
 # Changes when the compiler's command line does, and so rebuilds everything.
 FLAGS_TEXT := $(subst ',,$(CXX) $(OUR_CXXFLAGS) $(POSTGRES_FLAGS))
 ifneq ($(FLAGS_TEXT),$(shell cat $(BASE_OBJDIR)/flags 2>/dev/null))
