@@ -69,16 +69,14 @@ agents AS (
     JOIN mana_ai.agent_snapshots a USING (user_id, agent_id)
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY c.tokens DESC, a.updated_at DESC LIMIT 50),
--- Reading every record for its problems takes seconds where there are many. A problem that stops a mission
--- shows in its schedule, and only such missions are looked at here; the view has them all.
+-- Some of them where there are very many; the view has them all.
 suspects AS (
   (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
-    WHERE s.due_at IS NOT NULL AND (s.attempts > 0 OR s.decision IN (
-            'skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing'))
+    WHERE s.problem IS NOT NULL AND s.due_at IS NOT NULL
     ORDER BY s.decided_at DESC NULLS LAST LIMIT 100)
   UNION
-  (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
-    WHERE s.due_at IS NULL ORDER BY s.decided_at DESC NULLS LAST LIMIT 100)
+  (SELECT m.user_id, m.mission_id FROM mana_ai.mission_snapshots m
+    WHERE m.problems IS NOT NULL LIMIT 100)
   UNION
   (SELECT d.user_id, d.record_id FROM mana_ai.dirty_records d
     WHERE d.table_name = 'aiMissions' LIMIT 100)),

@@ -19,8 +19,13 @@ CREATE TABLE mana_ai.mission_snapshots (
   version         bigint      NOT NULL,
   last_applied_at timestamptz NOT NULL,
   updated_at      timestamptz NOT NULL,
+  problems        text[],
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
+-- What record_problems() says of the record, null = nothing. Not indexed by updated_at: that changes with
+-- every change of the mission, which would then cost an entry in every index.
+CREATE INDEX mission_snapshots_problems ON mana_ai.mission_snapshots (user_id, mission_id)
+ WHERE problems IS NOT NULL;
 
 CREATE TABLE mana_ai.agent_snapshots (
   user_id         text COLLATE "C" NOT NULL,
@@ -47,7 +52,8 @@ CREATE TABLE mana_ai.record_tombstones (
 -- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
 -- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.
 -- research_spent: long research was ordered and came to nothing; no more is ordered until there is a
--- new iteration.
+-- new iteration. problem: not null where mission_problems may have something to tell: 'failed', or the
+-- decision.
 CREATE TABLE mana_ai.mission_schedule (
   user_id         text COLLATE "C" NOT NULL,
   mission_id      text COLLATE "C" NOT NULL,
@@ -64,10 +70,12 @@ CREATE TABLE mana_ai.mission_schedule (
   agent_version   bigint,
   plan_basis_digest text,
   research_spent  boolean     NOT NULL DEFAULT false,
+  problem         text,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
 CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
+CREATE INDEX mission_schedule_problem ON mana_ai.mission_schedule (decided_at) WHERE problem IS NOT NULL;
 
 -- Records whose snapshot could not be kept by the trigger and waits for repair from the log.
 -- Append-only, so that marking a record never waits for anybody.

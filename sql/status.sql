@@ -60,24 +60,24 @@ $$;
 COMMENT ON FUNCTION mana_ai.status() IS
   'is the worker alive, what is it doing, how did the last tick end, what is next';
 
--- Missions that cannot run as they are, and why.
+-- Missions that cannot run as they are, and why. Problems are kept where they arise, so that this reads
+-- nothing of the missions that have none.
 CREATE VIEW mana_ai.mission_problems AS
 SELECT m.user_id, m.mission_id, p.problem, m.updated_at AS since
   FROM mana_ai.mission_snapshots m
- CROSS JOIN LATERAL unnest(mana_ai.record_problems(m.record)) AS p(problem)
- WHERE m.record ->> 'state' = 'active'
+ CROSS JOIN LATERAL unnest(m.problems) AS p(problem)
+ WHERE m.problems IS NOT NULL
 UNION ALL
 SELECT s.user_id, s.mission_id,
        format(CASE s.attempts WHEN 1 THEN 'failed: %2$s' ELSE 'failed %1$s times in a row, the last time: %2$s' END,
               s.attempts, coalesce(s.error_kind, 'crashed')),
        s.decided_at
   FROM mana_ai.mission_schedule s
- WHERE s.attempts > 0 AND s.due_at IS NOT NULL
+ WHERE s.problem IS NOT NULL AND s.attempts > 0 AND s.due_at IS NOT NULL
 UNION ALL
 SELECT s.user_id, s.mission_id, s.decision, s.decided_at
   FROM mana_ai.mission_schedule s
- WHERE s.decision IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing')
-   AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
+ WHERE s.problem IS NOT NULL AND s.problem = s.decision AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
 UNION ALL
 SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, min(d.ts)
   FROM mana_ai.dirty_records d

@@ -14,9 +14,7 @@
 
 extern "C" {
 #include "access/htup_details.h"
-#include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "utils/array.h"
 #include "utils/jsonb.h"
 }
 
@@ -68,31 +66,6 @@ PGDLLEXPORT Datum mana_ai_next_run(PG_FUNCTION_ARGS) {
     if (is_null)
         PG_RETURN_NULL();
     PG_RETURN_TIMESTAMPTZ(next);
-}
-
-// The reasons in a mission's record for which it cannot run as it is, as text[].
-PG_FUNCTION_INFO_V1(mana_ai_record_problems);
-PGDLLEXPORT Datum mana_ai_record_problems(PG_FUNCTION_ARGS) {
-    using namespace mana_ai;
-    return pg::entry_point([&] {
-        core::Json record = json_argument(fcinfo, 0);
-        const bool readable = record.is_object();
-        core::Mission mission = core::parse_mission(std::move(record));
-        if (!readable)
-            mission.problems.emplace_back("record cannot be read");
-        const pg::PostgresTimeZone zone(pg::settings::timezone());
-        core::NextRun next = core::next_run(mission.cadence, pg::now(), zone);
-        if (!next.problem.empty())
-            mission.problems.push_back(next.problem);
-        const std::vector<std::string>& problems = mission.problems;
-        return pg::guarded([&problems] {
-            auto* elements = static_cast<Datum*>(palloc(sizeof(Datum) * (problems.size() + 1)));
-            for (size_t i = 0; i < problems.size(); i++)
-                elements[i] = CStringGetTextDatum(problems[i].c_str());
-            return PointerGetDatum(construct_array(elements, static_cast<int>(problems.size()),
-                                                   TEXTOID, -1, false, TYPALIGN_INT));
-        });
-    });
 }
 
 PG_FUNCTION_INFO_V1(mana_ai_gate_decision);

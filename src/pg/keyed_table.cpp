@@ -84,6 +84,21 @@ Oid primary_key_of(Relation table) {
 #endif
 }
 
+// A predicate of the form "column IS [NOT] NULL", as our own partial indexes have it, is cheap to
+// answer; false: it is another one.
+bool is_null_test(List* predicate, TupleTableSlot* slot, bool* holds) {
+    if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
+        return false;
+    const auto* test = static_cast<NullTest*>(linitial(predicate));
+    if (test->argisrow || !IsA(test->arg, Var))
+        return false;
+    const auto* column = reinterpret_cast<const Var*>(test->arg);
+    if (column->varattno <= 0)
+        return false;
+    *holds = slot_attisnull(slot, column->varattno) == (test->nulltesttype == IS_NULL);
+    return true;
+}
+
 // Like CatalogIndexInsert, but also for indexes that an administrator has added.
 void insert_index_entries(KeyedTable& keyed, bool only_summarizing) {
     EState* estate = nullptr;
@@ -98,12 +113,16 @@ void insert_index_entries(KeyedTable& keyed, bool only_summarizing) {
 #else
             bool wanted = !only_summarizing;
 #endif
-            if (wanted && (info->ii_Expressions != NIL || info->ii_Predicate != NIL)) {
+            bool predicate_holds = true;
+            const bool answered = info->ii_Predicate == NIL ||
+                                  is_null_test(info->ii_Predicate, keyed.slot, &predicate_holds);
+            wanted = wanted && predicate_holds;
+            if (wanted && (info->ii_Expressions != NIL || !answered)) {
                 if (estate == nullptr) {
                     estate = CreateExecutorState();
                     GetPerTupleExprContext(estate)->ecxt_scantuple = keyed.slot;
                 }
-                if (info->ii_Predicate != NIL)
+                if (!answered)
                     wanted = ExecQual(ExecPrepareQual(info->ii_Predicate, estate),
                                       GetPerTupleExprContext(estate));
             }

@@ -22,7 +22,10 @@ SELECT test.mission('fine', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'),
        test.mission('cadence-cron', '{"cadence": {"kind": "cron", "expression": "x"}, "nextRunAt": null}'),
        test.mission('cadence-none', '{"cadence": null, "nextRunAt": null}'),
        test.mission('two-problems', '{"title": [], "nextRunAt": "soon"}'),
-       test.mission('paused', '{"state": "paused", "nextRunAt": "soon"}');
+       test.mission('paused', '{"state": "paused", "nextRunAt": "soon"}'),
+       test.mission('paused-poor', '{"state": "paused", "objective": null, "cadence": null}'),
+       test.mission('stateless', '{"state": null}'),
+       test.mission('cadence-never', '{"cadence": {"kind": "cron", "expression": "0 8 30 2 *"}, "nextRunAt": null}');
 SELECT mission_id, problem, since IS NOT NULL AS since FROM mana_ai.mission_problems ORDER BY mission_id COLLATE "C", problem COLLATE "C";
 
 -- None of them is due, whatever stands in nextRunAt.
@@ -33,6 +36,9 @@ SELECT mission_id, due_at IS NOT NULL AS due, wake_at IS NOT NULL AS wakes FROM 
 -- Put right, the problem is gone.
 SELECT test.change('next-run-text', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'), test.change('cadence-zero', '{"state": "done"}');
 SELECT mission_id FROM mana_ai.mission_problems WHERE mission_id IN ('next-run-text', 'cadence-zero');
+-- Kept beside each snapshot: what record_problems() says now is what was kept.
+SELECT count(*) > 10 AS some, count(*) FILTER (WHERE problems IS DISTINCT FROM nullif(mana_ai.record_problems(record), '{}')) AS differ
+  FROM mana_ai.mission_snapshots;
 
 -- Failures and gates.
 SELECT test.mission('fails', '{"nextRunAt": "2020-01-01T00:00:00Z"}'), test.mission('held', '{"agentId": "nobody", "nextRunAt": "2020-01-01T00:00:00Z"}');

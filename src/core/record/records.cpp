@@ -56,31 +56,10 @@ std::optional<std::int64_t> count_of(const Json& record, const char* key, std::i
     return std::nullopt;
 }
 
-// Moves an array out of the record; anything else becomes an empty array and, unless it is
-// missing or null, a problem.
-Json take_array(Json& record, const char* key, std::vector<std::string>& problems) {
+// Moves an array out of the record; anything else becomes an empty one.
+Json take_array(Json& record, const char* key) {
     const auto member = record.find(key);
-    if (member == record.end() || member->is_null()) {
-        return Json::array();
-    }
-    if (!member->is_array()) {
-        problems.push_back(std::string(key) + " is not an array");
-        return Json::array();
-    }
-    return std::move(*member);
-}
-
-std::string checked_text_of(const Json& record, const char* key,
-                            std::vector<std::string>& problems) {
-    const auto member = record.find(key);
-    if (member == record.end() || member->is_null()) {
-        return {};
-    }
-    if (!member->is_string()) {
-        problems.push_back(std::string(key) + " is not a string");
-        return {};
-    }
-    return member->get<std::string>();
+    return member != record.end() && member->is_array() ? std::move(*member) : Json::array();
 }
 
 }  // namespace
@@ -118,25 +97,17 @@ bool Mission::has_ciphertext() const noexcept {
 Mission parse_mission(Json record) {
     Mission mission;
     if (!record.is_object()) {
-        mission.problems.emplace_back("record is not an object");
         return mission;
     }
     mission.id = text_of(record, "id");
-    mission.title = checked_text_of(record, "title", mission.problems);
-    mission.objective = checked_text_of(record, "objective", mission.problems);
-    mission.concept_markdown = checked_text_of(record, "conceptMarkdown", mission.problems);
-    mission.state = checked_text_of(record, "state", mission.problems);
+    mission.title = text_of(record, "title");
+    mission.objective = text_of(record, "objective");
+    mission.concept_markdown = text_of(record, "conceptMarkdown");
+    mission.state = text_of(record, "state");
 
-    if (const auto next = record.find("nextRunAt"); next != record.end() && !next->is_null()) {
-        if (next->is_string()) {
-            mission.next_run_at = parse_instant(next->get_ref<const std::string&>());
-        }
-        if (!mission.next_run_at) {
-            mission.problems.emplace_back("nextRunAt is not an instant");
-        }
-    }
-    mission.inputs = take_array(record, "inputs", mission.problems);
-    mission.iterations = take_array(record, "iterations", mission.problems);
+    mission.next_run_at = parse_instant(string_or(record, "nextRunAt", ""));
+    mission.inputs = take_array(record, "inputs");
+    mission.iterations = take_array(record, "iterations");
     if (const auto cadence = record.find("cadence"); cadence != record.end()) {
         mission.cadence = std::move(*cadence);
     }
@@ -146,7 +117,6 @@ Mission parse_mission(Json record) {
     if (const auto agent = record.find("agentId"); agent != record.end() && !agent->is_null()) {
         if (!agent->is_string()) {
             mission.agent_id = dump_json(*agent);
-            mission.problems.emplace_back("agentId is not a string");
         } else if (!agent->get_ref<const std::string&>().empty()) {
             mission.agent_id = agent->get<std::string>();
         }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string_view>
+#include <utility>
 #include <variant>
 
 #include "mana_ai/core/time/cron.hpp"
@@ -14,27 +15,23 @@ namespace {
 constexpr std::uint32_t kAllMonths = 0x1FFE;            // bits 1-12
 constexpr std::uint32_t kAllDaysOfMonth = 0xFFFF'FFFE;  // bits 1-31
 constexpr std::uint32_t kAllDaysOfWeek = 0x7F;          // bits 0-6
+constexpr char kNeverMatches[] = "cadence never matches again";
 
 NextRun problem(std::string text) {
     return {std::nullopt, std::move(text)};
 }
 
-// A member that is a whole number, however it is written (60 or 60.0).
-std::optional<std::int64_t> whole_number(const Json& object, const char* key) {
-    const auto member = object.find(key);
-    if (member == object.end()) {
-        return std::nullopt;
-    }
-    if (member->is_number_unsigned()) {
-        const auto value = member->get<std::uint64_t>();
+std::optional<std::int64_t> whole_number(const Json& number) {
+    if (number.is_number_unsigned()) {
+        const auto value = number.get<std::uint64_t>();
         return value <= INT64_MAX ? std::optional(static_cast<std::int64_t>(value)) : std::nullopt;
     }
-    if (member->is_number_integer()) {
-        return member->get<std::int64_t>();
+    if (number.is_number_integer()) {
+        return number.get<std::int64_t>();
     }
-    if (member->is_number_float()) {
+    if (number.is_number_float()) {
         constexpr double kExactlyRepresentable = 9007199254740992.0;  // 2^53
-        const auto value = member->get<double>();
+        const auto value = number.get<double>();
         if (std::trunc(value) == value && std::abs(value) <= kExactlyRepresentable) {
             return static_cast<std::int64_t>(value);
         }
@@ -42,105 +39,154 @@ std::optional<std::int64_t> whole_number(const Json& object, const char* key) {
     return std::nullopt;
 }
 
-std::optional<int> whole_number_up_to(const Json& object, const char* key, int high) {
-    const std::optional<std::int64_t> value = whole_number(object, key);
-    if (!value || *value < 0 || *value > high) {
-        return std::nullopt;
-    }
-    return static_cast<int>(*value);
+std::optional<std::int64_t> whole_number(const Json& object, const char* key) {
+    const auto member = object.find(key);
+    return member == object.end() ? std::nullopt : whole_number(*member);
 }
 
-NextRun next_interval(const Json& cadence, Instant after) {
-    const std::optional<std::int64_t> minutes = whole_number(cadence, "everyMinutes");
-    if (!minutes || *minutes <= 0) {
-        return problem("\"everyMinutes\" of the cadence must be a positive whole number");
+Cadence read_cadence(const Json& json) {
+    Cadence cadence;
+    if (json.is_null()) {
+        return cadence;
     }
-    if (*minutes > (kEndOfIsoInstants - 1 - after) / kMicrosPerMinute) {
-        return problem("\"everyMinutes\" of the cadence is too large");
+    cadence.value = json.is_object() ? Cadence::Value::Object : Cadence::Value::Other;
+    if (!json.is_object()) {
+        return cadence;
     }
-    return {after + *minutes * kMicrosPerMinute, {}};
+    cadence.kind = string_or(json, "kind", "");
+    cadence.every_minutes = whole_number(json, "everyMinutes");
+    cadence.at_hour = whole_number(json, "atHour");
+    cadence.at_minute = whole_number(json, "atMinute");
+    cadence.day_of_week = whole_number(json, "dayOfWeek");
+    if (const auto text = json.find("expression"); text != json.end() && text->is_string()) {
+        cadence.expression = text->get_ref<const std::string&>();
+    }
+    return cadence;
+}
+
+bool is_within(const std::optional<std::int64_t>& value, std::int64_t low, std::int64_t high) {
+    return value && *value >= low && *value <= high;
+}
+
+// Times of day that come on every day of the mask. Only with numbers that have no problem.
+CronSchedule at_time_of_day(std::int64_t hour, std::int64_t minute, std::uint32_t days_of_week) {
+    return {.minutes = std::uint64_t{1} << minute,
+            .hours = 1U << hour,
+            .days_of_month = kAllDaysOfMonth,
+            .months = kAllMonths,
+            .days_of_week = days_of_week};
+}
+
+// Such as 30 February. Other days come sooner or later, also on a given day of the week.
+bool never_matches(const CronSchedule& schedule) {
+    if (schedule.either_day) {
+        return false;
+    }
+    constexpr int kLeapYear = 2000;
+    for (int month = 1; month <= 12; ++month) {
+        const std::uint32_t days = (std::uint32_t{2} << days_in_month(kLeapYear, month)) - 2;
+        if ((schedule.months >> month & 1) != 0 && (schedule.days_of_month & days) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+std::optional<std::string> cron_problem(const Cadence& cadence) {
+    if (!cadence.expression) {
+        return "\"expression\" of the cadence must be a string";
+    }
+    const auto parsed = parse_cron(*cadence.expression);
+    if (const auto* invalid = std::get_if<CronProblem>(&parsed)) {
+        return invalid->text;
+    }
+    if (never_matches(std::get<CronSchedule>(parsed))) {
+        return kNeverMatches;
+    }
+    return std::nullopt;
 }
 
 NextRun next_of_schedule(const CronSchedule& schedule, Instant after, const TimeZone& zone) {
     if (const std::optional<Instant> at = next_match(schedule, after, zone)) {
         return {at, {}};
     }
-    return problem("cadence never matches again");
-}
-
-NextRun next_daily(const Json& cadence, Instant after, const TimeZone& zone) {
-    const std::optional<int> hour = whole_number_up_to(cadence, "atHour", 23);
-    if (!hour) {
-        return problem("\"atHour\" of the cadence must be a whole number from 0 to 23");
-    }
-    const std::optional<int> minute = whole_number_up_to(cadence, "atMinute", 59);
-    if (!minute) {
-        return problem("\"atMinute\" of the cadence must be a whole number from 0 to 59");
-    }
-    return next_of_schedule({.minutes = std::uint64_t{1} << *minute,
-                             .hours = 1U << *hour,
-                             .days_of_month = kAllDaysOfMonth,
-                             .months = kAllMonths,
-                             .days_of_week = kAllDaysOfWeek},
-                            after, zone);
-}
-
-NextRun next_weekly(const Json& cadence, Instant after, const TimeZone& zone) {
-    const std::optional<int> day = whole_number_up_to(cadence, "dayOfWeek", 6);
-    if (!day) {
-        return problem("\"dayOfWeek\" of the cadence must be a whole number from 0 to 6");
-    }
-    const std::optional<int> hour = whole_number_up_to(cadence, "atHour", 23);
-    if (!hour) {
-        return problem("\"atHour\" of the cadence must be a whole number from 0 to 23");
-    }
-    return next_of_schedule({.minutes = 1,
-                             .hours = 1U << *hour,
-                             .days_of_month = kAllDaysOfMonth,
-                             .months = kAllMonths,
-                             .days_of_week = 1U << *day},
-                            after, zone);
-}
-
-NextRun next_cron(const Json& cadence, Instant after, const TimeZone& zone) {
-    const auto expression = cadence.find("expression");
-    if (expression == cadence.end() || !expression->is_string()) {
-        return problem("\"expression\" of the cadence must be a string");
-    }
-    const auto parsed = parse_cron(expression->get_ref<const std::string&>());
-    if (const auto* invalid = std::get_if<CronProblem>(&parsed)) {
-        return problem(invalid->text);
-    }
-    return next_of_schedule(std::get<CronSchedule>(parsed), after, zone);
+    return problem(kNeverMatches);
 }
 
 }  // namespace
 
-NextRun next_run(const Json& cadence, Instant after, const TimeZone& zone) {
-    if (!cadence.is_object()) {
-        return problem(cadence.is_null() ? "cadence is missing" : "cadence must be an object");
+std::optional<std::int64_t> whole_number(std::string_view json_number) noexcept {
+    const std::optional<Json> parsed = parse_json(json_number);
+    return parsed ? whole_number(*parsed) : std::nullopt;
+}
+
+std::optional<std::string> cadence_problem(const Cadence& cadence, Instant now) {
+    switch (cadence.value) {
+        case Cadence::Value::Missing:
+            return "cadence is missing";
+        case Cadence::Value::Other:
+            return "cadence must be an object";
+        case Cadence::Value::Object:
+            break;
     }
-    const std::string_view kind = string_or(cadence, "kind", "");
-    if (kind == "manual") {
-        return {};
+    if (cadence.kind == "manual") {
+        return std::nullopt;
     }
+    if (cadence.kind == "interval") {
+        if (!cadence.every_minutes || *cadence.every_minutes <= 0) {
+            return "\"everyMinutes\" of the cadence must be a positive whole number";
+        }
+        if (*cadence.every_minutes > (kEndOfIsoInstants - 1 - now) / kMicrosPerMinute) {
+            return "\"everyMinutes\" of the cadence is too large";
+        }
+        return std::nullopt;
+    }
+    if (cadence.kind == "cron") {
+        return cron_problem(cadence);
+    }
+    const bool daily = cadence.kind == "daily";
+    if (!daily && cadence.kind != "weekly") {
+        return "\"kind\" of the cadence is not known";
+    }
+    if (!daily && !is_within(cadence.day_of_week, 0, 6)) {
+        return "\"dayOfWeek\" of the cadence must be a whole number from 0 to 6";
+    }
+    if (!is_within(cadence.at_hour, 0, 23)) {
+        return "\"atHour\" of the cadence must be a whole number from 0 to 23";
+    }
+    if (daily && !is_within(cadence.at_minute, 0, 59)) {
+        return "\"atMinute\" of the cadence must be a whole number from 0 to 59";
+    }
+    return std::nullopt;
+}
+
+NextRun next_run(const Json& json, Instant after, const TimeZone& zone) {
+    const Cadence cadence = read_cadence(json);
+    const bool is_manual = cadence.kind == "manual";
     // Also keeps PostgreSQL's infinities away from the calendar.
-    if (after < kFirstIsoInstant || after >= kEndOfIsoInstants) {
+    if (cadence.value == Cadence::Value::Object && !is_manual &&
+        (after < kFirstIsoInstant || after >= kEndOfIsoInstants)) {
         return problem("time to find the next run for is out of range");
     }
-    if (kind == "interval") {
-        return next_interval(cadence, after);
+    if (auto text = cadence_problem(cadence, after)) {
+        return problem(std::move(*text));
     }
-    if (kind == "daily") {
-        return next_daily(cadence, after, zone);
+    if (is_manual) {
+        return {};
     }
-    if (kind == "weekly") {
-        return next_weekly(cadence, after, zone);
+    if (cadence.kind == "interval") {
+        return {after + *cadence.every_minutes * kMicrosPerMinute, {}};
     }
-    if (kind == "cron") {
-        return next_cron(cadence, after, zone);
+    if (cadence.kind == "cron") {
+        const auto schedule = parse_cron(*cadence.expression);
+        return next_of_schedule(std::get<CronSchedule>(schedule), after, zone);
     }
-    return problem("\"kind\" of the cadence is not known");
+    if (cadence.kind == "daily") {
+        return next_of_schedule(
+            at_time_of_day(*cadence.at_hour, *cadence.at_minute, kAllDaysOfWeek), after, zone);
+    }
+    return next_of_schedule(at_time_of_day(*cadence.at_hour, 0, 1U << *cadence.day_of_week), after,
+                            zone);
 }
 
 }  // namespace mana_ai::core

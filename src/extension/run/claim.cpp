@@ -6,6 +6,7 @@
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
+#include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -265,9 +266,11 @@ UPDATE mana_ai.mission_schedule s
             {pg::Timestamp{request_.due_until}, &writes_.park_user, &writes_.park_mission});
     }
     if (!writes_.skip_user.empty()) {
-        static pg::Statement hold_back(R"sql(
+        static pg::Statement hold_back(std::string(R"sql(
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = k.decision, decided_at = $1,
+       problem = )sql") + problem_of("k.decision") +
+                                       R"sql(,
        agent_version = k.agent_version::bigint, not_before = k.until,
        wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, k.until) END
   FROM (SELECT u.*, timestamptz 'epoch' + u.micros::bigint * interval '1 microsecond' AS until
@@ -290,7 +293,8 @@ SELECT f.user_id, f.mission_id, nullif(f.agent_id, ''), f.run_id::uuid, $1, $1, 
     if (!writes_.claim_user.empty()) {
         static pg::Statement lease(R"sql(
 UPDATE mana_ai.mission_schedule s
-   SET lease_owner = $2, run_id = c.run_id::uuid, wake_at = $3, decision = 'ran', decided_at = $1
+   SET lease_owner = $2, run_id = c.run_id::uuid, wake_at = $3, decision = 'ran', decided_at = $1,
+       problem = CASE WHEN s.attempts > 0 THEN 'failed' END
   FROM unnest($4, $5, $6) AS c(user_id, mission_id, run_id)
  WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id)sql");
         lease.execute({now, int64_t{request_.engine}, pg::Timestamp{request_.lease_expires_at},

@@ -24,6 +24,12 @@ std::optional<std::string> non_empty(const std::string& text) {
 
 }  // namespace
 
+std::string problem_of(const std::string& decision) {
+    return "CASE WHEN " + decision +
+           " IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing') THEN " +
+           decision + " WHEN s.attempts > 0 THEN 'failed' END";
+}
+
 int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds) {
     const std::optional<std::string> agent_id =
         claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
@@ -107,7 +113,7 @@ void release_lease(const ClaimedMission& claimed) {
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule
    SET lease_owner = NULL, run_id = NULL, attempts = 0, not_before = NULL, error_kind = NULL,
-       wake_at = due_at
+       wake_at = due_at, problem = NULL
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
     release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                      int64_t{claimed.engine}, std::string_view(claimed.run_id)});
@@ -118,7 +124,7 @@ void release_lease_after_failure(const ClaimedMission& claimed, const std::strin
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule
    SET lease_owner = NULL, run_id = NULL, attempts = attempts + 1, not_before = $5,
-       error_kind = $6, decided_at = $7,
+       error_kind = $6, decided_at = $7, problem = 'failed',
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
        agent_version = $8
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
@@ -139,10 +145,12 @@ void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Ins
     } else {
         finish_run(claimed, result, now);
     }
-    static pg::Statement release(R"sql(
-UPDATE mana_ai.mission_schedule
+    static pg::Statement release(std::string(R"sql(
+UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, error_kind = $7,
        not_before = $8, agent_version = $9,
+       problem = )sql") + problem_of("$5") +
+                                 R"sql(,
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $8) END
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
     const auto error_kind = non_empty(result.error_kind);
@@ -160,6 +168,7 @@ void release_lease_for_research(const ClaimedMission& claimed, const std::string
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, not_before = w.until,
+       problem = CASE WHEN s.attempts > 0 THEN 'failed' END,
        wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, w.until) END,
        agent_version = $8
   FROM (SELECT (SELECT j.waiting_since + $7 * interval '1 microsecond'
@@ -203,6 +212,7 @@ freed AS (
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL,
        attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,
+       problem = CASE WHEN $5 OR s.attempts > 0 THEN 'failed' END,
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
   FROM ended e
  WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)

@@ -57,7 +57,8 @@ SnapshotTable snapshot_table(Oid oid, const char* record_id) {
             column(oid, "clocks"),
             column(oid, "version"),
             column(oid, "last_applied_at"),
-            column(oid, "updated_at")};
+            column(oid, "updated_at"),
+            get_attnum(oid, "problems")};
 }
 
 }  // namespace

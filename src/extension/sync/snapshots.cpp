@@ -4,6 +4,7 @@
 
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
+#include "mana_ai/extension/sync/record_problems.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -116,7 +117,13 @@ RowBuffer snapshot_row(const Work& work, const RecordState& state, int64_t versi
     set(row, columns.version, Int64GetDatum(version));
     set(row, columns.last_applied_at,
         TimestampTzGetDatum(timestamptz_of(state.row_clock.row_time)));
-    set(row, columns.updated_at, TimestampTzGetDatum(GetCurrentTimestamp()));
+    const TimestampTz now = GetCurrentTimestamp();
+    set(row, columns.updated_at, TimestampTzGetDatum(now));
+    if (columns.problems != InvalidAttrNumber) {
+        Datum problems = 0;
+        const bool any = problems_of(state, pg::instant_from_timestamptz(now), &problems);
+        set(row, columns.problems, problems, any);
+    }
     return row;
 }
 

@@ -86,16 +86,12 @@ TEST(Mission, ReadsAWholeRecord) {
     EXPECT_EQ(mission.inputs.size(), 1U);
     EXPECT_EQ(mission.cadence["kind"], "manual");
     EXPECT_EQ(mission.iterations.size(), 2U);
-    EXPECT_TRUE(mission.problems.empty());
 }
 
-TEST(Mission, NamesANextRunThatIsNoInstant) {
+TEST(Mission, HasNoNextRunThatIsNoInstant) {
     for (const Json& bad : {Json("morgen"), Json(5), Json("2026-02-30T00:00:00Z")}) {
-        const Mission mission = parse_mission(Json{{"nextRunAt", bad}});
-        EXPECT_EQ(mission.next_run_at, std::nullopt);
-        EXPECT_EQ(mission.problems, std::vector<std::string>{"nextRunAt is not an instant"});
+        EXPECT_EQ(parse_mission(Json{{"nextRunAt", bad}}).next_run_at, std::nullopt);
     }
-    EXPECT_TRUE(parse_mission(Json{{"nextRunAt", nullptr}}).problems.empty());
 }
 
 TEST(Mission, IsEncryptedWhenAnyOfItsTextsIs) {

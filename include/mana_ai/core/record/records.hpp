@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "mana_ai/core/planner/policy.hpp"
 #include "mana_ai/core/text/json.hpp"
@@ -48,8 +47,6 @@ struct Mission {
     Json iterations = Json::array();  // always an array; its elements may be anything
     std::optional<std::string> agent_id;
     Json grant;  // as the client wrote it; null if there is none
-    // English, for mission_problems; quote nothing of the record.
-    std::vector<std::string> problems;
 
     // Whether title, objective or concept is ciphertext, which no model may see.
     bool has_ciphertext() const noexcept;

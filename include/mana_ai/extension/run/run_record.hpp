@@ -10,6 +10,10 @@
 
 namespace mana_ai {
 
+// What mission_schedule.problem of a row "s" becomes with a decision, as an SQL expression;
+// `decision` likewise. The only list of the decisions that somebody has to look at.
+std::string problem_of(const std::string& decision);
+
 // Records what one model reply cost, in token_usage and in the run's row. Returns the tokens of
 // the agent's last 24 hours, this reply included; 0 when the agent has no cap.
 int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds);

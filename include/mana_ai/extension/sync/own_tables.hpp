@@ -14,6 +14,7 @@ namespace mana_ai {
 struct SnapshotTable {
     Oid oid;
     AttrNumber user_id, record_id, space_id, record, clocks, version, last_applied_at, updated_at;
+    AttrNumber problems;  // 0: not kept of this kind of record
 };
 
 struct TombstoneTable {

@@ -1,0 +1,13 @@
+// What is wrong with a mission's record, kept beside its snapshot (mana_ai.mission_problems).
+//
+// The functions may ereport(ERROR): call them inside pg::guarded().
+#pragma once
+
+#include "mana_ai/extension/sync/lww_record.hpp"
+
+namespace mana_ai {
+
+// text[] in the current memory context; false: nothing is wrong.
+bool problems_of(const RecordState& state, core::Instant now, Datum* problems);
+
+}  // namespace mana_ai
