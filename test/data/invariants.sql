@@ -10,6 +10,7 @@ DECLARE
   r record;
   due timestamptz;
   next_run text;
+  actual text;  -- FOUND is taken
 BEGIN
   FOR r IN
     WITH log AS (
@@ -28,27 +29,26 @@ BEGIN
       FULL JOIN (SELECT x.*, 'aiMissions' AS table_name, x.mission_id AS record_id FROM mana_ai.mission_schedule x) s
                 USING (user_id, table_name, record_id)
   LOOP
-    user_id := r.user_id; table_name := r.table_name; record_id := r.record_id;
     IF NOT r.in_log THEN
       problem := 'not in the log'; expected := NULL;
-      found := concat_ws(', ', CASE WHEN r.record IS NOT NULL THEN 'snapshot' END, CASE WHEN r.is_dead THEN 'tombstone' END,
+      actual := concat_ws(', ', CASE WHEN r.record IS NOT NULL THEN 'snapshot' END, CASE WHEN r.is_dead THEN 'tombstone' END,
                          CASE WHEN r.is_scheduled THEN 'schedule' END);
-      RETURN NEXT;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
       CONTINUE;
     END IF;
     expected := mana_ai.replay(r.user_id, 'ai', r.table_name, r.record_id)::text;
     IF r.record::text IS DISTINCT FROM expected THEN
-      problem := 'snapshot'; found := r.record::text;
-      RETURN NEXT;
+      problem := 'snapshot'; actual := r.record::text;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
     IF r.is_dead <> (expected IS NULL) THEN
-      problem := 'tombstone'; found := r.is_dead::text; expected := (expected IS NULL)::text;
-      RETURN NEXT;
+      problem := 'tombstone'; actual := r.is_dead::text; expected := (expected IS NULL)::text;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
     CONTINUE WHEN r.table_name <> 'aiMissions';
     IF r.is_scheduled <> (r.record IS NOT NULL) THEN
-      problem := 'schedule'; found := r.is_scheduled::text; expected := (r.record IS NOT NULL)::text;
-      RETURN NEXT;
+      problem := 'schedule'; actual := r.is_scheduled::text; expected := (r.record IS NOT NULL)::text;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
     CONTINUE WHEN NOT r.is_scheduled OR r.record IS NULL;
     due := NULL;
@@ -67,21 +67,21 @@ BEGIN
       END;
     END IF;
     IF r.due_at IS DISTINCT FROM due THEN
-      problem := 'due_at'; expected := due::text; found := r.due_at::text;
-      RETURN NEXT;
+      problem := 'due_at'; expected := due::text; actual := r.due_at::text;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
     expected := CASE WHEN jsonb_typeof(r.record -> 'agentId') = 'string' THEN r.record ->> 'agentId' END;
     IF left(r.agent_id, 200) IS DISTINCT FROM left(expected, 200) THEN
-      problem := 'agent_id'; found := r.agent_id;
-      RETURN NEXT;
+      problem := 'agent_id'; actual := r.agent_id;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
     -- While a run holds the mission wake_at is the end of its lease. A mission that cannot be read is parked.
     expected := (CASE WHEN r.due_at IS NOT NULL THEN greatest(r.due_at, r.not_before) END)::text;
     IF (CASE WHEN r.lease_owner IS NOT NULL THEN r.wake_at IS NULL ELSE r.wake_at::text IS DISTINCT FROM expected END)
        AND NOT (r.wake_at IS NULL AND r.due_at <= clock_timestamp()
                 AND EXISTS (SELECT FROM mana_ai.mission_problems p WHERE p.user_id = r.user_id AND p.mission_id = r.record_id)) THEN
-      problem := 'wake_at'; found := r.wake_at::text;
-      RETURN NEXT;
+      problem := 'wake_at'; actual := r.wake_at::text;
+      RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
   END LOOP;
 END $body$;
