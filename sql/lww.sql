@@ -22,7 +22,16 @@ RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
 COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
-  'folds the history of sync_changes into snapshots and repairs dirty records';
+  'adds what the log says to the snapshots and repairs dirty records; takes nothing away';
+
+-- A function of its own, so that who may refresh may not also forget.
+CREATE FUNCTION mana_ai.refresh_snapshots(
+  rebuild boolean, OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
+RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
+COMMENT ON FUNCTION mana_ai.refresh_snapshots(boolean) IS
+  'with true: makes all snapshots anew from the log, and forgets what the log does not say any more';
 
 -- SECURITY DEFINER here and in detach() and refresh_snapshots(): a fold has to see every row, whatever
 -- policies say of the caller. Nobody but superusers may call them, unless they are granted.

@@ -3,6 +3,20 @@
 -- The result is what a fresh installation of 0.2.0 has; test/tap/023_upgrade.pl compares the two.
 
 -- ---------------------------------------------------------------- the log: attach, fold, refresh
+ALTER TABLE mana_ai.folded_log ADD COLUMN generation oid;
+
+COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
+  'adds what the log says to the snapshots and repairs dirty records; takes nothing away';
+
+-- A function of its own, so that who may refresh may not also forget.
+CREATE FUNCTION mana_ai.refresh_snapshots(
+  rebuild boolean, OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
+RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
+COMMENT ON FUNCTION mana_ai.refresh_snapshots(boolean) IS
+  'with true: makes all snapshots anew from the log, and forgets what the log does not say any more';
+REVOKE ALL ON FUNCTION mana_ai.refresh_snapshots(boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------- the trigger, marks and our tables
 

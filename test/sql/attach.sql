@@ -112,9 +112,11 @@ SELECT mana_ai.attach('public.sync_changes');
 SELECT record FROM mana_ai.mission_snapshots WHERE mission_id = 'm2';
 SELECT count(*) FROM mana_ai.record_tombstones;
 
--- Rows that leave the log take their snapshots along at the next refresh.
+-- Rows that leave the log leave their snapshots behind. Only a rebuild forgets.
 DELETE FROM public.sync_changes WHERE record_id = 'm1';
 SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots();
+SELECT user_id, mission_id FROM mana_ai.mission_snapshots ORDER BY 1, 2;
+SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots(rebuild => true);
 SELECT user_id, mission_id FROM mana_ai.mission_snapshots ORDER BY 1, 2;
 SELECT user_id, mission_id FROM mana_ai.mission_schedule ORDER BY 1, 2;
 

@@ -7,11 +7,11 @@ namespace mana_ai::core {
 namespace {
 
 constexpr uint8_t kVersion = 1;
-constexpr uint8_t kHasClearedDeletion = 1;
 constexpr size_t kHeaderSize = 16;
 constexpr size_t kClockSize = 24;
 constexpr int kRankShift = 62;
-constexpr uint64_t kPositionMask = (uint64_t{1} << kRankShift) - 1;
+constexpr uint64_t kTied = uint64_t{1} << 61;
+constexpr uint64_t kPositionMask = kTied - 1;
 
 // Rows are compared with this many clocks before a new entry is made: keeps encoding linear.
 constexpr uint32_t kDictionaryWindow = 32;
@@ -31,14 +31,15 @@ void store(char* to, T value) noexcept {
 void store_clock(char* to, const FieldClock& clock) noexcept {
     store(to, clock.time);
     store(to + 8, clock.row_time);
-    store(to + 16,
-          static_cast<uint64_t>(clock.rank) << kRankShift | (clock.position & kPositionMask));
+    store(to + 16, static_cast<uint64_t>(clock.rank) << kRankShift | (clock.tied ? kTied : 0) |
+                       (clock.position & kPositionMask));
 }
 
 FieldClock load_clock(const char* from) noexcept {
     const auto packed = load<uint64_t>(from + 16);
     return {load<int64_t>(from), load<int64_t>(from + 8),
-            static_cast<WriteRank>(packed >> kRankShift), packed & kPositionMask};
+            static_cast<WriteRank>(packed >> kRankShift), packed & kPositionMask,
+            (packed & kTied) != 0};
 }
 
 uint8_t width_for(uint32_t distinct) noexcept {
@@ -54,7 +55,8 @@ ClockTableReader::ClockTableReader(std::string_view bytes, uint32_t generation) 
     if (bytes.size() < kHeaderSize || static_cast<uint8_t>(bytes[0]) != kVersion)
         return;
     index_width_ = static_cast<uint8_t>(bytes[1]);
-    has_cleared_deletion_ = (static_cast<uint8_t>(bytes[2]) & kHasClearedDeletion) != 0;
+    has_cleared_deletion_ =
+        (static_cast<uint8_t>(bytes[kClockFlagsByte]) & kHasClearedDeletion) != 0;
     same_generation_ = load<uint32_t>(&bytes[4]) == generation;
     count_ = load<uint32_t>(&bytes[8]);
     distinct_ = load<uint32_t>(&bytes[12]);
@@ -94,7 +96,10 @@ size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cle
     char* const dictionary = out + kHeaderSize;
     char* const wide_indexes = dictionary + size_t{count} * kClockSize;
     uint32_t distinct = 0;
+    uint8_t flags = has_cleared_deletion ? kHasClearedDeletion : uint8_t{0};
     for (uint32_t i = 0; i < count; i++) {
+        if (clocks[i].tied)
+            flags |= kHasTie;
         char packed[kClockSize];
         store_clock(packed, clocks[i]);
         uint32_t index = 0;
@@ -124,7 +129,7 @@ size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cle
 
     store(out, kVersion);
     store(out + 1, width);
-    store(out + 2, has_cleared_deletion ? kHasClearedDeletion : uint8_t{0});
+    store(out + kClockFlagsByte, flags);
     store(out + 3, uint8_t{0});
     store(out + 4, generation);
     store(out + 8, count);

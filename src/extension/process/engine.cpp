@@ -210,8 +210,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 // after a pause that grows.
 void Engine::repair_snapshots(bool thorough) {
     pg::Transaction transaction("mana_ai: repairing snapshots");
-    if (thorough && history_is_missing())
-        refresh_snapshots();
+    if (thorough)
+        keep_up_with_log();
     const RepairCounts counts = repair_dirty_records(kRepairBatch);
     MANA_AI_FAILPOINT("repair.before_commit");
     transaction.commit();

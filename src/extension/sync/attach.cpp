@@ -89,7 +89,7 @@ void attach(Oid table) {
     Log log = open_with_snapshot(table);
     // The long part first, while writers go on; the trigger, whose creation keeps them out, then;
     // and at last what they wrote in between.
-    FoldCounts counts = fold_history(log.relation, log.snapshot);
+    FoldCounts counts = fold_history(log.relation, log.snapshot, Basis::Held);
     pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
     lock_out_writers(log.relation);
     create_trigger(log.name);
@@ -97,7 +97,6 @@ void attach(Oid table) {
     log.relation = pg::guarded([table] { return open_log(table); });
     catch_up(log.relation, log.snapshot, counts);
     count_fold(counts);
-    drop_snapshots_without_log(log.relation, counts);
     pg::guarded([&log] {
         UnregisterSnapshot(log.snapshot);
         table_close(log.relation, NoLock);

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <string>
 
+#include "mana_ai/core/record/clock_table.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
-#include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/extension/sync/sorted_log.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -16,15 +17,13 @@
 
 extern "C" {
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/visibilitymap.h"
 #include "access/xact.h"
-#include "executor/spi.h"
 #include "funcapi.h"
 #include "storage/bufmgr.h"
-#include "utils/guc.h"
-#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
 
@@ -32,29 +31,14 @@ namespace mana_ai {
 
 namespace {
 
-constexpr int kFetch = 2000;
 constexpr int64_t kRowsPerNotice = 500'000;
 // How long a fold as a whole waits for records that others work on, and at most at a time.
 constexpr int kMaxWaitMs = 2000;
 constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
 
-enum Column { kRecordId = 1, kUserId, kChangeRow };
-
-std::string cursor_query(Relation log, const SyncShape& shape, const char* table_name) {
-    struct Names {
-        const char* schema;
-        const char* table;
-    };
-    const Names names = pg::guarded([log] {
-        return Names{quote_identifier(get_namespace_name(RelationGetNamespace(log))),
-                     quote_identifier(pstrdup(RelationGetRelationName(log)))};
-    });
-    return "SELECT record_id, user_id, " +
-           change_row_columns(shape.has_field_meta, shape.space_id != 0) + " FROM ONLY " +
-           names.schema + "." + names.table + " WHERE app_id = 'ai' AND table_name = '" +
-           table_name +
-           "' AND record_id IS NOT NULL AND user_id IS NOT NULL ORDER BY record_id, user_id";
+Datum text_datum(const std::string& value) {
+    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
 }
 
 void note_progress(const FoldCounts& counts) {
@@ -66,39 +50,38 @@ void note_progress(const FoldCounts& counts) {
 // Folds one group of rows after the other. All methods may ereport(ERROR).
 class HistoryFold {
  public:
-    HistoryFold(Relation log, FoldCounts& counts) : log_(log), counts_(counts) {}
+    HistoryFold(Relation log, Basis basis, FoldCounts& counts)
+        : log_(log), basis_(basis), counts_(counts) {}
 
-    void begin(const char* table_name) {
+    void begin() {
         open_store(store_, log_);
         record_context_ =
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold", ALLOCSET_DEFAULT_SIZES);
         key_context_ =
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key", ALLOCSET_SMALL_SIZES);
         begin_fold(fold_, log_generation(log_));
-        name_.key.table_name = CStringGetTextDatum(table_name);
-        kind_of_table(table_name, &name_.kind);
+        mission_table_ = CStringGetTextDatum("aiMissions");
+        agent_table_ = CStringGetTextDatum("agents");
         in_group_ = false;
     }
 
-    void add(HeapTuple tuple, TupleDesc descriptor) {
-        bool is_null = false;
-        const Datum record_id = heap_getattr(tuple, kRecordId, descriptor, &is_null);
-        const Datum user_id = heap_getattr(tuple, kUserId, descriptor, &is_null);
-        if (!in_group_ || !same_text(record_id, name_.key.record_id) ||
-            !same_text(user_id, name_.key.user_id)) {
+    void add(const SortedRow& row) {
+        if (!in_group_ || row.kind != name_.kind ||
+            !same_text(row.record_id, name_.key.record_id) ||
+            !same_text(row.user_id, name_.key.user_id)) {
             store_group();
             MemoryContextReset(key_context_);
             MemoryContext outer = MemoryContextSwitchTo(key_context_);
-            name_.key.record_id = PointerGetDatum(DatumGetTextPCopy(record_id));
-            name_.key.user_id = PointerGetDatum(DatumGetTextPCopy(user_id));
+            name_.kind = row.kind;
+            name_.key = {PointerGetDatum(DatumGetTextPCopy(row.user_id)),
+                         row.kind == RecordKind::Mission ? mission_table_ : agent_table_,
+                         PointerGetDatum(DatumGetTextPCopy(row.record_id))};
             MemoryContextSwitchTo(outer);
             in_group_ = true;
         }
-        const ChangeRowValues values =
-            change_row_values(kChangeRow, [tuple, descriptor](int column, bool* column_is_null) {
-                return heap_getattr(tuple, column, descriptor, column_is_null);
-            });
-        fold_row(fold_, values);
+        if (!row.is_row)
+            return;
+        fold_row(fold_, row.values);
         if (++counts_.rows_applied % kRowsPerNotice == 0)
             note_progress(counts_);
     }
@@ -126,12 +109,12 @@ class HistoryFold {
         if (!ids_fit(name_.key)) {
             mark_dirty(name_.key, "ids too long");
         } else {
-            Kept kept = keep_folded_record(store_, name_, fold_.state);
+            Kept kept = keep_folded_record(store_, name_, fold_.state, basis_);
             for (int pause_ms = 1; kept == Kept::Busy && waited_ms_ < kMaxWaitMs;
                  pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
                 pg::sleep_and_check_interrupts(pause_ms);
                 waited_ms_ += pause_ms;
-                kept = keep_record(store_, name_, nullptr, ScanLimit::None);
+                kept = keep_record(store_, name_, nullptr, ScanLimit::None, basis_);
             }
             if (kept == Kept::Created)
                 counts_.new_snapshots++;
@@ -149,10 +132,13 @@ class HistoryFold {
     }
 
     Relation log_;
+    Basis basis_;
     FoldCounts& counts_;
     SnapshotStore store_{};
     MemoryContext record_context_ = nullptr;
     MemoryContext key_context_ = nullptr;
+    Datum mission_table_ = 0;
+    Datum agent_table_ = 0;
     Fold fold_{};
     RecordName name_{};
     bool in_group_ = false;
@@ -160,39 +146,6 @@ class HistoryFold {
 };
 
 static_assert(std::is_trivially_destructible_v<HistoryFold>);
-
-void fold_table(Relation log, const char* table_name, FoldCounts& counts) {
-    const SyncShape* shape = pg::guarded([log] { return &shape_of(log); });
-    const std::string query = cursor_query(log, *shape, table_name);
-    HistoryFold fold(log, counts);
-    pg::guarded([&] {
-        if (SPI_connect() != SPI_OK_CONNECT)
-            elog(ERROR, "SPI_connect failed");
-        // The rows are sorted where no index brings them in order: maintenance, not a query.
-        const int settings = NewGUCNestLevel();
-        set_config_option("work_mem", psprintf("%dkB", std::max(work_mem, maintenance_work_mem)),
-                          PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-        SPIPlanPtr plan = SPI_prepare_cursor(query.c_str(), 0, nullptr, CURSOR_OPT_NO_SCROLL);
-        if (plan == nullptr)
-            elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
-        // Read-only: the cursor reads with the active snapshot, which is the caller's.
-        Portal cursor = SPI_cursor_open(nullptr, plan, nullptr, nullptr, true);
-        fold.begin(table_name);
-        for (;;) {
-            CHECK_FOR_INTERRUPTS();
-            SPI_cursor_fetch(cursor, true, kFetch);
-            if (SPI_processed == 0)
-                break;
-            for (uint64 i = 0; i < SPI_processed; i++)
-                fold.add(SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
-            SPI_freetuptable(SPI_tuptable);
-        }
-        fold.end();
-        SPI_cursor_close(cursor);
-        AtEOXact_GUC(true, settings);
-        SPI_finish();
-    });
-}
 
 // A row that the snapshot did not see, though it is there now.
 bool is_newer_than(TupleTableSlot* slot, Snapshot snapshot) {
@@ -266,13 +219,28 @@ void serialize_folds() {
     pg::lock_name_and_wait(kRefreshLock);
 }
 
-FoldCounts fold_history(Relation log, Snapshot snapshot) {
+FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis) {
     MANA_AI_FAILPOINT("fold.begin");
     FoldCounts counts;
-    pg::guarded([=] { PushActiveSnapshot(snapshot); });
-    fold_table(log, "aiMissions", counts);
-    fold_table(log, "agents", counts);
-    pg::guarded([] { PopActiveSnapshot(); });
+    HistoryFold fold(log, basis, counts);
+    pg::guarded([&] {
+        PushActiveSnapshot(snapshot);  // values out of line are read long after the scan
+        SortedLog sorted;
+        sorted.begin();
+        sorted.add_rows(log, snapshot);
+        if (basis == Basis::Nothing)
+            sorted.add_held_records(snapshot);
+        sorted.sort();
+        fold.begin();
+        SortedRow row;
+        while (sorted.next(row)) {
+            CHECK_FOR_INTERRUPTS();
+            fold.add(row);
+        }
+        fold.end();
+        sorted.end();
+        PopActiveSnapshot();
+    });
     MANA_AI_FAILPOINT("fold.folded");
     return counts;
 }
@@ -320,28 +288,6 @@ void count_fold(const FoldCounts& counts) {
     count_at_commit(core::Metric::SnapshotRowsApplied, {}, counts.rows_applied);
 }
 
-void drop_snapshots_without_log(Relation log, FoldCounts& counts) {
-    const std::string relation = pg::guarded([log] {
-        return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(log)),
-                                          RelationGetRelationName(log));
-    });
-    // Marked and not deleted here: the repair takes the record's lock and looks again. "default" is
-    // the collation of the log's indexes.
-    pg::Statement mark_lost(R"sql(
-INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
-SELECT k.user_id, k.table_name, k.record_id, 'no rows in the log'
-  FROM (SELECT user_id, 'aiMissions', mission_id FROM mana_ai.mission_snapshots
-        UNION ALL SELECT user_id, 'agents', agent_id FROM mana_ai.agent_snapshots
-        UNION ALL SELECT user_id, table_name, record_id FROM mana_ai.record_tombstones
-       ) AS k(user_id, table_name, record_id)
- WHERE NOT EXISTS (SELECT FROM ONLY )sql" +
-                            relation + R"sql( c
-                    WHERE c.table_name = k.table_name COLLATE "default"
-                      AND c.record_id = k.record_id COLLATE "default"
-                      AND c.user_id = k.user_id COLLATE "default" AND c.app_id = 'ai'))sql");
-    counts.updated_snapshots += static_cast<int64_t>(mark_lost.execute().processed);
-}
-
 void remember_folded(Oid log) {
     static pg::Statement remember(R"sql(
 INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
@@ -349,15 +295,61 @@ INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
     remember.execute({int64_t{log}});
 }
 
-bool history_is_missing() {
-    const Oid attached = pg::guarded([] { return attached_relation(); });
-    if (!OidIsValid(attached))
-        return false;
-    static pg::Statement select_folded("SELECT log FROM mana_ai.folded_log WHERE log = $1::oid");
-    return select_folded.execute({int64_t{attached}}).rows.empty();
+namespace {
+
+// Snapshots of which a field may have another value now that rows have changed places; also those
+// whose clocks are damaged.
+void mark_ties() {
+    static pg::Statement select_tied(R"sql(
+SELECT user_id, table_name, record_id
+  FROM (SELECT user_id, 'aiMissions', mission_id, clocks FROM mana_ai.mission_snapshots
+        UNION ALL SELECT user_id, 'agents', agent_id, clocks FROM mana_ai.agent_snapshots
+       ) AS s(user_id, table_name, record_id, clocks)
+ WHERE CASE WHEN octet_length(clocks) > $1 THEN get_byte(clocks, $1::int) & $2::int <> 0
+            ELSE true END)sql");
+    for (const pg::Row& row :
+         select_tied.execute({int64_t{core::kClockFlagsByte}, int64_t{core::kHasTie}}).rows) {
+        const std::string& user_id = row.text(0);
+        const std::string& table_name = row.text(1);
+        const std::string& record_id = row.text(2);
+        pg::guarded([&] {
+            mark_dirty({text_datum(user_id), text_datum(table_name), text_datum(record_id)},
+                       "the log was rewritten");
+        });
+    }
 }
 
-FoldCounts refresh_snapshots() {
+}  // namespace
+
+void keep_up_with_log() {
+    // A log that cannot be read is a problem that status() tells; it must not stop the rest.
+    Relation log = pg::guarded([]() -> Relation {
+        const Oid attached = attached_relation();
+        if (!OidIsValid(attached))
+            return nullptr;
+        Relation relation = try_relation_open(attached, AccessShareLock);
+        if (relation == nullptr || log_problem(relation) == nullptr)
+            return relation;
+        relation_close(relation, AccessShareLock);
+        return nullptr;
+    });
+    if (log == nullptr)
+        return;
+    static pg::Statement select_folded(R"sql(
+SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log = $1::oid)sql");
+    const auto folded =
+        select_folded.execute({int64_t{RelationGetRelid(log)}, int64_t{log_generation(log)}}).rows;
+    if (folded.empty()) {
+        refresh_snapshots(Basis::Held);
+    } else if (folded.front().number(0) == 0) {
+        static pg::Statement remember("UPDATE mana_ai.folded_log SET generation = $1::oid");
+        mark_ties();
+        remember.execute({int64_t{log_generation(log)}});
+    }
+    pg::guarded([log] { table_close(log, NoLock); });
+}
+
+FoldCounts refresh_snapshots(Basis basis) {
     const Oid log_oid = attached_sync_table().oid;
     struct Open {
         Relation log;
@@ -369,9 +361,8 @@ FoldCounts refresh_snapshots() {
         CommandCounterIncrement();
         return Open{log, RegisterSnapshot(GetLatestSnapshot())};
     });
-    FoldCounts counts = fold_history(open.log, open.snapshot);
+    FoldCounts counts = fold_history(open.log, open.snapshot, basis);
     count_fold(counts);
-    drop_snapshots_without_log(open.log, counts);
     pg::guarded([&open] {
         UnregisterSnapshot(open.snapshot);
         table_close(open.log, NoLock);
@@ -394,7 +385,8 @@ PG_FUNCTION_INFO_V1(mana_ai_refresh_snapshots);
 PGDLLEXPORT Datum mana_ai_refresh_snapshots(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        const FoldCounts counts = refresh_snapshots();
+        const bool rebuild = PG_NARGS() > 0 && PG_GETARG_BOOL(0);
+        const FoldCounts counts = refresh_snapshots(rebuild ? Basis::Nothing : Basis::Held);
         return pg::guarded([&] {
             TupleDesc descriptor = nullptr;
             if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)

@@ -159,26 +159,79 @@ void add_fresh_fields(RecordState& state, const Writes& writes, const bool* is_f
     }
 }
 
-}  // namespace
+bool same_value(const RecordField& x, const RecordField& y) {
+    if (x.present != y.present)
+        return false;
+    return !x.present ||
+           (x.field.value.type == y.field.value.type && x.field.value.size == y.field.value.size &&
+            (x.field.value.size == 0 ||
+             std::memcmp(x.field.value.bytes, y.field.value.bytes, x.field.value.size) == 0));
+}
 
-Applied apply_row(RecordState& state, const ChangeRow& row) {
-    const Writes writes =
-        row.op == core::RowOp::Delete ? writes_of_delete(row) : writes_of_fields(row);
-    bool changed = false;
+// Whether the winner of two writes is tied.
+bool is_tied_after(const core::FieldClock& write, const core::FieldClock& held,
+                   core::Precedence order, bool same) {
+    if (!core::is_tie(write, held))
+        return order == core::Precedence::Older ? held.tied : write.tied;
+    const bool two_rows = order == core::Precedence::Newer || order == core::Precedence::Older;
+    return write.tied || held.tied || (two_rows && !same);
+}
 
-    const core::FieldClock row_clock = row_clock_of(row);
-    const auto row_order =
-        state.exists ? core::precedence(row_clock, state.row_clock) : core::Precedence::Newer;
-    if (row_order == core::Precedence::Unknown)
+// The field after a write to it.
+Applied apply_write(RecordField& held, const RecordField& write, PlaceLost rule) {
+    const core::Precedence order = core::precedence(write.clock, held.clock);
+    if (order == core::Precedence::Unknown && rule == PlaceLost::AskLog)
         return Applied::AskLog;
-    if (row_order == core::Precedence::Newer) {
-        state.row_clock = row_clock;
+    const bool tied = is_tied_after(write.clock, held.clock, order, same_value(write, held));
+    const bool is_clearing_again =
+        order == core::Precedence::Same && write.clock.rank == core::WriteRank::Clearing;
+    if (order == core::Precedence::Older || is_clearing_again) {
+        const bool changed = tied != held.clock.tied;
+        held.clock.tied = tied;
+        return changed ? Applied::Changed : Applied::Nothing;
+    }
+    // If it is the same write, the row is right and not a snapshot that was tampered with.
+    held = write;
+    held.clock.tied = tied;
+    return order == core::Precedence::Same ? Applied::Nothing : Applied::Changed;
+}
+
+struct RowMark {
+    core::FieldClock clock;
+    bool has_space;
+    std::string_view space;
+};
+
+// The last row in replay order decides about the space.
+Applied apply_row_mark(RecordState& state, const RowMark& row, PlaceLost rule) {
+    if (!state.exists) {
+        state.exists = true;
+        state.row_clock = row.clock;
         state.has_space = row.has_space;
         state.space = row.space;
-        changed = true;
+        return Applied::Changed;
     }
-    state.exists = true;
+    const core::Precedence order = core::precedence(row.clock, state.row_clock);
+    if (order == core::Precedence::Unknown && rule == PlaceLost::AskLog)
+        return Applied::AskLog;
+    const bool same_space =
+        state.has_space == row.has_space && (!row.has_space || state.space == row.space);
+    const bool tied = is_tied_after(row.clock, state.row_clock, order, same_space);
+    if (order == core::Precedence::Older) {
+        const bool changed = tied != state.row_clock.tied;
+        state.row_clock.tied = tied;
+        return changed ? Applied::Changed : Applied::Nothing;
+    }
+    state.row_clock = row.clock;
+    state.row_clock.tied = tied;
+    state.has_space = row.has_space;
+    state.space = row.space;
+    return order == core::Precedence::Same ? Applied::Nothing : Applied::Changed;
+}
 
+// Adds writes in jsonb's order.
+Applied apply_writes(RecordState& state, const Writes& writes, PlaceLost rule) {
+    bool changed = false;
     auto* is_fresh = static_cast<bool*>(palloc0(writes.count + 1));
     uint32_t fresh = 0;
     uint32_t at = 0;
@@ -193,21 +246,76 @@ Applied apply_row(RecordState& state, const ChangeRow& row) {
             fresh++;
             continue;
         }
-        switch (core::precedence(write.clock, state.fields[at].clock)) {
-            case core::Precedence::Newer:
-                state.fields[at] = write;
-                changed = true;
-                break;
-            case core::Precedence::Unknown:
-                return Applied::AskLog;
-            case core::Precedence::Older:
-            case core::Precedence::Same:
-                break;
-        }
+        const Applied applied = apply_write(state.fields[at], write, rule);
+        if (applied == Applied::AskLog)
+            return Applied::AskLog;
+        changed |= applied == Applied::Changed;
     }
     if (fresh > 0)
         add_fresh_fields(state, writes, is_fresh, fresh);
     return changed || fresh > 0 ? Applied::Changed : Applied::Nothing;
+}
+
+}  // namespace
+
+Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule) {
+    const Writes writes =
+        row.op == core::RowOp::Delete ? writes_of_delete(row) : writes_of_fields(row);
+    const Applied mark = apply_row_mark(state, {row_clock_of(row), row.has_space, row.space}, rule);
+    if (mark == Applied::AskLog)
+        return Applied::AskLog;
+    const Applied fields = apply_writes(state, writes, rule);
+    return fields == Applied::Nothing ? mark : fields;
+}
+
+void add_state(RecordState& state, const RecordState& rows) {
+    if (!rows.exists)
+        return;
+    apply_row_mark(state, {rows.row_clock, rows.has_space, rows.space}, PlaceLost::RowWins);
+    apply_writes(state, {rows.fields, rows.count}, PlaceLost::RowWins);
+}
+
+RecordState copy_of(const RecordState& state) {
+    RecordState copy = state;
+    copy.fields = nullptr;
+    copy.count = 0;
+    copy.capacity = 0;
+    reserve(copy, state.count);
+    if (state.count > 0)
+        std::memcpy(static_cast<void*>(copy.fields), state.fields,
+                    sizeof(RecordField) * state.count);
+    copy.count = state.count;
+    return copy;
+}
+
+RecordState deleted_state(core::Instant deleted_at) {
+    RecordState state;
+    reserve(state, 1);
+    RecordField& field = state.fields[state.count++];
+    field = RecordField{};
+    field.field.key = kDeletedAt.data();
+    field.field.key_size = kDeletedAt.size();
+    field.field.value.type = JENTRY_ISBOOL_TRUE;
+    field.clock = core::clearing_clock(deleted_at);
+    state.exists = true;
+    return state;
+}
+
+RecordState state_without_clocks(const Jsonb* record, bool has_space, std::string_view space) {
+    const pg::JsonbFields record_fields = pg::read_object(record);
+    RecordState state;
+    reserve(state, record_fields.count);
+    for (uint32_t i = 0; i < record_fields.count; i++) {
+        if (record_fields.fields[i].name() == "id")
+            continue;
+        RecordField& field = state.fields[state.count++];
+        field = RecordField{};
+        field.field = record_fields.fields[i];
+    }
+    state.exists = true;
+    state.has_space = has_space;
+    state.space = space;
+    return state;
 }
 
 const pg::JsonbValueRef* find_value(const RecordState& state, std::string_view name) {
@@ -348,7 +456,7 @@ bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, ui
 
 bool same_content(const RecordState& a, const RecordState& b) {
     auto same_clock = [](const core::FieldClock& x, const core::FieldClock& y) {
-        return x.time == y.time && x.row_time == y.row_time && x.rank == y.rank;
+        return x.time == y.time && x.row_time == y.row_time && x.rank == y.rank && x.tied == y.tied;
     };
     if (a.exists != b.exists || a.count != b.count || a.has_space != b.has_space ||
         (a.has_space && a.space != b.space) || !same_clock(a.row_clock, b.row_clock))
@@ -356,13 +464,7 @@ bool same_content(const RecordState& a, const RecordState& b) {
     for (uint32_t i = 0; i < a.count; i++) {
         const RecordField& x = a.fields[i];
         const RecordField& y = b.fields[i];
-        if (x.present != y.present || x.field.name() != y.field.name() ||
-            !same_clock(x.clock, y.clock))
-            return false;
-        if (x.present &&
-            (x.field.value.type != y.field.value.type || x.field.value.size != y.field.value.size ||
-             (x.field.value.size > 0 &&
-              std::memcmp(x.field.value.bytes, y.field.value.bytes, x.field.value.size) != 0)))
+        if (x.field.name() != y.field.name() || !same_clock(x.clock, y.clock) || !same_value(x, y))
             return false;
     }
     return true;

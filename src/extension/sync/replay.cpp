@@ -41,8 +41,7 @@ void settle(Fold& fold) {
 }
 
 void apply(Fold& fold, const ChangeRow& row) {
-    if (apply_row(fold.state, row) == Applied::AskLog)
-        elog(ERROR, "rows of one record have the same place in the log");
+    apply_row(fold.state, row, PlaceLost::RowWins);
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
     if (size > kSettleAbove && size > 4 * fold.settled_size && fits_into_jsonb(fold.state))

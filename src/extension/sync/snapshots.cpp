@@ -66,16 +66,35 @@ TimestampTz timestamptz_of(core::Instant instant) {
     return instant == PG_INT64_MAX ? DT_NOEND : pg::timestamptz_from_instant(instant);
 }
 
-// The state that the snapshot in the slot holds; false when it cannot be read.
-bool read_snapshot(Work& work, RecordState& state) {
+struct Held {
+    RecordState state;
+    bool is_whole;  // its clocks fit the record
+};
+
+// What the snapshot in the slot holds.
+Held read_snapshot(Work& work) {
     TupleTableSlot* slot = work.snapshots.slot;
     bool is_null = false;
     const auto* record = reinterpret_cast<const Jsonb*>(
         PG_DETOAST_DATUM_COPY(slot_getattr(slot, work.columns.record, &is_null)));
     const bytea* clocks = DatumGetByteaPCopy(slot_getattr(slot, work.columns.clocks, &is_null));
-    const Datum space = slot_getattr(slot, work.columns.space_id, &is_null);
-    return read_state(state, record, clocks, work.generation, !is_null,
-                      is_null ? std::string_view() : view_of(datumCopy(space, false, -1)));
+    const Datum space_id = slot_getattr(slot, work.columns.space_id, &is_null);
+    const bool has_space = !is_null;
+    const std::string_view space =
+        has_space ? view_of(datumCopy(space_id, false, -1)) : std::string_view();
+    Held held{};
+    held.is_whole = read_state(held.state, record, clocks, work.generation, has_space, space);
+    if (!held.is_whole)
+        held.state = state_without_clocks(record, has_space, space);
+    return held;
+}
+
+// What the tombstone in the slot holds.
+RecordState read_tombstone(Work& work) {
+    bool is_null = false;
+    const Datum deleted_at =
+        slot_getattr(work.store.tombstones.slot, own_tables().tombstones.deleted_at, &is_null);
+    return deleted_state(saturating_instant(DatumGetTimestampTz(deleted_at)));
 }
 
 int64_t next_version(Work& work) {
@@ -188,14 +207,18 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     return Kept::Changed;
 }
 
-// Folds all rows of the record that are there now.
-bool replay_newest(Work& work, const ChangeRow* row, ScanLimit limit, Fold& fold) {
+// Adds all rows of the record that are there now to the state. False: gave up, nothing was added.
+bool add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& state) {
     // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
     // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
+    Fold fold;
     begin_fold(fold, work.generation);
     fold.known = row;
-    return replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit,
-                         fold);
+    fold.state = state;
+    if (!replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold))
+        return false;
+    state = fold.state;
+    return true;
 }
 
 // How often the current transaction has changed records, by hash of the name.
@@ -234,28 +257,27 @@ bool replay_is_due(uint64_t name_hash) {
     return false;
 }
 
-Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit) {
-    RecordState held;
-    const bool readable = read_snapshot(work, held);
-    Fold fold;
-    if (row != nullptr && readable) {
-        RecordState state = held;
-        switch (apply_row(state, *row)) {
+Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, Basis basis) {
+    Held held = read_snapshot(work);
+    if (row != nullptr && held.is_whole) {
+        RecordState state = held.state;
+        switch (apply_row(state, *row, PlaceLost::AskLog)) {
             case Applied::Nothing:
                 return Kept::Unchanged;
             case Applied::Changed:
-                if (replay_is_due(work.name_hash) && replay_newest(work, row, limit, fold))
-                    return replace_snapshot(work, fold.state, true);
+                if (replay_is_due(work.name_hash))
+                    add_log(work, row, limit, state);
                 return replace_snapshot(work, state, true);
             case Applied::AskLog:
                 // apply_row() has changed fields in place, which both states share.
-                read_snapshot(work, held);
+                held = read_snapshot(work);
                 break;
         }
     }
-    if (!replay_newest(work, row, limit, fold))
+    RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
+    if (!add_log(work, row, limit, state))
         return Kept::NoIndex;
-    return replace_snapshot(work, fold.state, !readable || !same_content(held, fold.state));
+    return replace_snapshot(work, state, !held.is_whole || !same_content(held.state, state));
 }
 
 // With the name locked and nothing in the snapshot table: the record comes to life, or stays dead.
@@ -285,7 +307,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
 
 // `folded` is what place_record() is to use, or nullptr to replay the record.
 Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* folded,
-                           ScanLimit limit) {
+                           ScanLimit limit, Basis basis) {
     // Tombstones are never updated, so a lookup cannot miss one.
     if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.oid))
         return Kept::Busy;
@@ -300,17 +322,18 @@ Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* 
         return Kept::Unchanged;
     if (folded != nullptr && !has_tombstone)
         return place_record(work, false, *folded);
-    Fold fold;
-    if (!replay_newest(work, row, limit, fold))
+    RecordState state =
+        has_tombstone && basis == Basis::Held ? read_tombstone(work) : RecordState{};
+    if (!add_log(work, row, limit, state))
         return Kept::NoIndex;
-    return place_record(work, has_tombstone, fold.state);
+    return place_record(work, has_tombstone, state);
 }
 
 Kept keep_with_name_locked(Work& work, const ChangeRow* row, const RecordState* folded,
-                           ScanLimit limit) {
+                           ScanLimit limit, Basis basis) {
     if (!pg::try_lock_name(work.name_hash))
         return Kept::Busy;
-    const Kept kept = keep_without_snapshot(work, row, folded, limit);
+    const Kept kept = keep_without_snapshot(work, row, folded, limit, basis);
     pg::unlock_name(work.name_hash);
     return kept;
 }
@@ -364,7 +387,7 @@ void count_kept(Kept kept) {
 }
 
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
-                 ScanLimit limit) {
+                 ScanLimit limit, Basis basis) {
     // Rows that our own command wrote are to be seen and may be changed.
     CommandCounterIncrement();
     Work work = begin_work(store, name);
@@ -374,38 +397,46 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
         case pg::Lookup::Busy:
             return Kept::Busy;
         case pg::Lookup::Found:
-            return keep_existing_snapshot(work, row, limit);
+            return keep_existing_snapshot(work, row, limit, basis);
         case pg::Lookup::Missing:
             break;
     }
-    return keep_with_name_locked(work, row, nullptr, limit);
+    return keep_with_name_locked(work, row, nullptr, limit, basis);
 }
 
-Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded) {
+Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
+                        Basis basis) {
     Work work = begin_work(store, name);
     if (!open_once(work.store, work.snapshots, work.columns.oid))
         return Kept::Busy;
+    auto result_of = [&](const RecordState& held) {
+        RecordState state = basis == Basis::Held ? copy_of(held) : RecordState{};
+        add_state(state, folded);
+        return state;
+    };
     switch (pg::peek_row(work.snapshots, work.snapshot_key)) {
         case pg::Lookup::Busy:
             return Kept::Busy;
         case pg::Lookup::Missing:
             // A record that had come back since would have no tombstone any more.
-            if (is_deleted(folded) &&
-                open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) &&
-                pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found)
+            if (open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) &&
+                pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found &&
+                is_deleted(result_of(read_tombstone(work))))
                 return Kept::Unchanged;
-            return keep_with_name_locked(work, nullptr, &folded, ScanLimit::None);
+            return keep_with_name_locked(work, nullptr, folded.exists ? &folded : nullptr,
+                                         ScanLimit::None, basis);
         case pg::Lookup::Found:
             break;
     }
-    RecordState held;
-    if (read_snapshot(work, held) && same_content(held, folded)) {
+    const Held held = read_snapshot(work);
+    const RecordState state = result_of(held.state);
+    if (held.is_whole && same_content(held.state, state)) {
         ScheduleChange schedule;
-        if (prepare_schedule_of(work, &held, schedule) &&
+        if (prepare_schedule_of(work, &held.state, schedule) &&
             schedule.action == ScheduleChange::Action::None)
             return Kept::Unchanged;
     }
-    return keep_record(store, name, nullptr, ScanLimit::None);
+    return keep_record(store, name, nullptr, ScanLimit::None, basis);
 }
 
 }  // namespace mana_ai

@@ -211,13 +211,6 @@ Oid relation_of_trigger(Oid trigger) {
     return relation;
 }
 
-core::Instant saturating_instant(TimestampTz time) {
-    if (time > PG_INT64_MAX - pg::kPostgresEpochOffsetUs)
-        return PG_INT64_MAX;  // 'infinity' and the last centuries before it
-    return TIMESTAMP_IS_NOBEGIN(time) ? core::kOlderThanEverything
-                                      : pg::instant_from_timestamptz(time);
-}
-
 std::string_view text_view(const text* value) {
     return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
 }
@@ -341,6 +334,13 @@ Relation open_log(Oid log) {
     return relation;
 }
 
+core::Instant saturating_instant(TimestampTz time) {
+    if (time > PG_INT64_MAX - pg::kPostgresEpochOffsetUs)
+        return PG_INT64_MAX;  // 'infinity' and the last centuries before it
+    return TIMESTAMP_IS_NOBEGIN(time) ? core::kOlderThanEverything
+                                      : pg::instant_from_timestamptz(time);
+}
+
 uint64_t position_of(const ItemPointerData* tid) {
     return uint64_t{ItemPointerGetBlockNumberNoCheck(tid)} << 16 |
            ItemPointerGetOffsetNumberNoCheck(tid);
@@ -375,7 +375,7 @@ std::string change_row_columns(bool has_field_meta, bool has_space_id) {
            ", created_at, " + (has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid";
 }
 
-ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy) {
+ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape) {
     ChangeRowValues values{};
     bool op_is_null = false;
     values.op = slot_getattr(slot, shape.op, &op_is_null);
@@ -388,7 +388,11 @@ ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool cop
     if (shape.space_id != 0)
         values.space = slot_getattr(slot, shape.space_id, &values.space_is_null);
     values.position = PointerGetDatum(&slot->tts_tid);
-    return make_change_row(values, copy);
+    return values;
+}
+
+ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy) {
+    return make_change_row(change_row_values(slot, shape), copy);
 }
 
 }  // namespace mana_ai

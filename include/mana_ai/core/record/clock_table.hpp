@@ -7,7 +7,10 @@
 //
 //   u8 version, u8 index width (1, 2 or 4), u8 flags, u8 zero, u32 generation of the log,
 //   u32 number of indexes, u32 number of distinct clocks,
-//   the clocks: i64 time, i64 row time, u64 rank << 62 | position; then the indexes.
+//   the clocks: i64 time, i64 row time, u64 rank << 62 | tied << 61 | position; then the indexes.
+//
+// Flags: 1 there is a cleared deletedAt, 2 one of the clocks is tied. Byte and flag of the latter
+// are known to SQL of ours (extension/sync/backfill.cpp).
 //
 // Numbers are in the machine's byte order, as in all of PostgreSQL's files.
 #pragma once
@@ -19,6 +22,10 @@
 #include "mana_ai/core/record/lww.hpp"
 
 namespace mana_ai::core {
+
+inline constexpr size_t kClockFlagsByte = 2;
+inline constexpr uint8_t kHasClearedDeletion = 1;
+inline constexpr uint8_t kHasTie = 2;
 
 // Reads a stored form. Clocks whose position belongs to another generation of the log (the table
 // was rewritten: VACUUM FULL, CLUSTER, restore) come back with an unknown position.

@@ -36,6 +36,9 @@ struct FieldClock {
     WriteRank rank = WriteRank::Clearing;
     // Physical place of the row in the log; 0 = unknown, because the log was rewritten since.
     uint64_t position = 0;
+    // Another row has the same time, row_time and rank for this field, and another value: when the
+    // log is rewritten, rows change places and the other one may be the later.
+    bool tied = false;
 
     bool operator==(const FieldClock&) const = default;
 };
@@ -50,7 +53,7 @@ enum class Precedence : uint8_t {
     Older,    // the new write loses
     Same,     // it is the very write that the field holds
     Newer,    // it wins
-    Unknown,  // physical order decides, and it is no longer known: ask the log
+    Unknown,  // physical order decides, and it is no longer known
 };
 
 inline Precedence precedence(const FieldClock& incoming, const FieldClock& held) noexcept {
@@ -66,6 +69,12 @@ inline Precedence precedence(const FieldClock& incoming, const FieldClock& held)
     if (incoming.position == 0 || held.position == 0)
         return Precedence::Unknown;
     return incoming.position > held.position ? Precedence::Newer : Precedence::Older;
+}
+
+// Whether nothing but the physical order of their rows tells two writes apart.
+inline bool is_tie(const FieldClock& a, const FieldClock& b) noexcept {
+    return a.time == b.time && a.row_time == b.row_time && a.rank == b.rank &&
+           a.rank != WriteRank::Clearing;
 }
 
 // The time of a field that carries no usable stamp in its row.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
@@ -23,28 +24,27 @@ struct FoldCounts {
 void serialize_folds();
 
 // Folds all rows of missions and agents that the snapshot sees, in bounded memory, and stores what
-// is not there yet. Tells the client about its progress. Throws PgError.
-FoldCounts fold_history(Relation log, Snapshot snapshot);
+// is not there yet; with Basis::Nothing also for records that have no row any more, which then go.
+// Tells the client about its progress. Throws PgError.
+FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis);
 
 // Brings those records up to date that have rows which the snapshot did not see: what came in
 // between the fold and the trigger. The caller holds a lock that keeps writers out.
 void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts);
 
-// Adds what was folded to the metrics, if the transaction commits; before
-// drop_snapshots_without_log(), whose work the repair counts.
+// Adds what was folded to the metrics, if the transaction commits.
 void count_fold(const FoldCounts& counts);
 
-// Removes snapshots and tombstones of records that have no row in the log any more. Throws PgError.
-void drop_snapshots_without_log(Relation log, FoldCounts& counts);
+// What a thorough pass does about the log as a whole. If it is another table than that whose
+// history was folded, it is folded: after a restore of a dump the trigger is there, the snapshots
+// are not. If it was rewritten, records in which the places of rows had decided are marked. Throws
+// PgError.
+void keep_up_with_log();
 
-// Whether the attached table is another one than that whose history was folded: after a restore of
-// a dump the trigger is there, the snapshots are not.
-bool history_is_missing();
+// mana_ai.refresh_snapshots(), in the current transaction. Throws PgError.
+FoldCounts refresh_snapshots(Basis basis);
 
-// refresh_snapshots() as the engine calls it, in the current transaction.
-FoldCounts refresh_snapshots();
-
-// Remembers that the history of the relation is folded; InvalidOid forgets it.
+// Remembers that the history of the relation is folded.
 void remember_folded(Oid log);
 
 }  // namespace mana_ai

@@ -46,10 +46,29 @@ struct RecordState {
 enum class Applied : uint8_t {
     Nothing,  // the state already knew all of the row
     Changed,
-    AskLog,  // equal times whose physical order is unknown: the state is spoilt, replay the log
+    AskLog,  // equal times whose physical order is unknown: the state is spoilt, ask the log
 };
 
-Applied apply_row(RecordState& state, const ChangeRow& row);
+// What decides between the write that the state holds and an equal one in the row, when the place
+// of the former is not known any more. A replay comes across all rows that there still are, in
+// places that are known: the held write gives way to the first of them, and they decide among
+// themselves.
+enum class PlaceLost : uint8_t { AskLog, RowWins };
+
+Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule);
+
+// Adds what `rows` was made of to the state, as if its rows were applied under PlaceLost::RowWins.
+void add_state(RecordState& state, const RecordState& rows);
+
+// apply_row() changes a state in place.
+RecordState copy_of(const RecordState& state);
+
+// What a tombstone still says of a record: nothing but when it was deleted. Of equal times every
+// real write wins, so that the rows of the log decide where it has them.
+RecordState deleted_state(core::Instant deleted_at);
+
+// What a snapshot still says whose clocks are damaged: its fields, older than everything.
+RecordState state_without_clocks(const Jsonb* record, bool has_space, std::string_view space);
 
 bool is_deleted(const RecordState& state);
 
@@ -70,7 +89,7 @@ bytea* clocks_of(const RecordState& state, uint32_t generation);
 bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, uint32_t generation,
                 bool has_space, std::string_view space);
 
-// Same fields, values, times and space; positions do not count.
+// Same fields, values, times, ties and space; positions do not count.
 bool same_content(const RecordState& a, const RecordState& b);
 
 }  // namespace mana_ai

@@ -15,7 +15,8 @@ extern "C" {
 namespace mana_ai {
 
 // Accumulates the rows of one record, in bounded memory: from time to time the state is written out
-// and the rows behind it are forgotten.
+// and the rows behind it are forgotten. A state that is put in before the first row is what the
+// rows are added to.
 struct Fold {
     MemoryContext memory;  // holds the state and the rows that it borrows from
     uint32_t generation;

@@ -1,5 +1,6 @@
 // Keeping mission_snapshots, agent_snapshots, record_tombstones and mission_schedule equal to the
-// replay of the log, one record at a time (docs/architecture.md, "Snapshots").
+// replay of the log, one record at a time (docs/architecture.md, "Snapshots"). A log may lose rows:
+// what they said is kept.
 //
 // A record that we have seen has a row in exactly one place: its snapshot table if it is alive, the
 // tombstones if it is deleted. Whoever changes a record locks that row first, until its transaction
@@ -58,14 +59,19 @@ enum class Kept : uint8_t {
 // Counts what became of a snapshot, if the transaction commits.
 void count_kept(Kept kept);
 
+// What the rows of the log are added to: what we hold of the record, or nothing, which forgets all
+// that the log does not say any more.
+enum class Basis : uint8_t { Held, Nothing };
+
 // Brings the record up to date after a row was inserted that our transaction sees. `row` is applied
 // to what is there; nullptr replays the record from the log and compares.
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
-                 ScanLimit limit);
+                 ScanLimit limit, Basis basis = Basis::Held);
 
 // Stores what was folded from all rows that an older snapshot saw, unless there already is the
-// same. Only valid for a record for which the trigger would have made a row, had there been newer
-// rows.
-Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded);
+// same. `folded` does not exist when there was no row. Only valid for a record for which the
+// trigger would have made a row, had there been newer rows.
+Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
+                        Basis basis);
 
 }  // namespace mana_ai

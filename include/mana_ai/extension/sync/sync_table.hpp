@@ -81,6 +81,9 @@ Relation open_log(Oid log);
 // Names the incarnation of the table's file: positions of different ones do not compare.
 uint32_t log_generation(Relation relation);
 
+// -infinity and infinity, and what is near them, as the first and the last instant.
+core::Instant saturating_instant(TimestampTz time);
+
 // Where a row is, as a number that grows with physical order.
 uint64_t position_of(const ItemPointerData* tid);
 
@@ -88,11 +91,12 @@ uint64_t position_of(const ItemPointerData* tid);
 // may borrow from the slot.
 ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy);
 
-// The same from values that a query returned.
+// The same in two steps, or from values that a query returned.
 struct ChangeRowValues {
     Datum op, data, stamps, created_at, space, position;
     bool data_is_null, stamps_is_null, created_at_is_null, space_is_null;
 };
+ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape);
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy);
 
 // The columns of such a query, and their values: `get(number, &is_null)` returns a column, the

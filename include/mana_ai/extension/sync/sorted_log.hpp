@@ -1,0 +1,50 @@
+// The rows of all missions and agents in the log, sorted by record, for folds of the whole history.
+//
+// The table belongs to somebody else, so it is scanned and sorted below SQL: planning a query would
+// evaluate expressions of its indexes, which are its owner's code, with our rights. Values that are
+// stored out of line are sorted as they stand, as references: whoever reads them needs the snapshot
+// of the scan.
+//
+// The functions may ereport(ERROR): call them inside pg::guarded().
+#pragma once
+
+#include <type_traits>
+
+#include "mana_ai/extension/sync/snapshots.hpp"
+
+extern "C" {
+#include "utils/tuplesort.h"
+}
+
+namespace mana_ai {
+
+struct SortedRow {
+    RecordKind kind;
+    Datum user_id, record_id;
+    bool is_row;             // false: only the name of a record was added
+    ChangeRowValues values;  // valid until the next row
+};
+
+class SortedLog {
+ public:
+    void begin();
+    void add_rows(Relation log, Snapshot snapshot);
+    // Names of records that are to come up whether they have rows or not: those that we hold.
+    void add_held_records(Snapshot snapshot);
+    void sort();
+    bool next(SortedRow& row);
+    void end();
+
+ private:
+    void put(Datum user_id, Datum record_id, RecordKind kind, const ChangeRowValues* values);
+    void add_names(Oid table, AttrNumber user_id, AttrNumber record_id, AttrNumber table_name,
+                   RecordKind kind, Snapshot snapshot);
+
+    Tuplesortstate* sort_;
+    TupleTableSlot* input_;
+    TupleTableSlot* output_;
+};
+
+static_assert(std::is_trivially_destructible_v<SortedLog>);
+
+}  // namespace mana_ai

@@ -1,0 +1,192 @@
+#include "mana_ai/extension/sync/sorted_log.hpp"
+
+#include <algorithm>
+
+#include "mana_ai/extension/sync/own_tables.hpp"
+
+extern "C" {
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_collation_d.h"
+#include "catalog/pg_operator_d.h"
+#include "catalog/pg_type_d.h"
+#include "miscadmin.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+enum Column : AttrNumber {
+    kRecordId = 1,
+    kUserId,
+    kKind,
+    kOp,
+    kData,
+    kStamps,
+    kCreatedAt,
+    kSpace,
+    kPosition,
+    kColumns = kPosition,
+};
+
+TupleDesc row_descriptor() {
+    TupleDesc descriptor = CreateTemplateTupleDesc(kColumns);
+    auto column = [descriptor](Column number, const char* name, Oid type) {
+        TupleDescInitEntry(descriptor, number, name, type, -1, 0);
+    };
+    column(kRecordId, "record_id", TEXTOID);
+    column(kUserId, "user_id", TEXTOID);
+    column(kKind, "kind", INT4OID);
+    column(kOp, "op", TEXTOID);
+    column(kData, "data", JSONBOID);
+    column(kStamps, "stamps", JSONBOID);
+    column(kCreatedAt, "created_at", TIMESTAMPTZOID);
+    column(kSpace, "space_id", TEXTOID);
+    column(kPosition, "position", TIDOID);
+    return descriptor;
+}
+
+bool equals(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, column, &is_null);
+    if (is_null)
+        return false;
+    const text* packed = DatumGetTextPP(value);
+    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
+}
+
+bool kind_of_row(TupleTableSlot* slot, AttrNumber table_name, RecordKind* kind) {
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, table_name, &is_null);
+    if (is_null)
+        return false;
+    const text* packed = DatumGetTextPP(value);
+    return kind_of_table({VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))},
+                         kind);
+}
+
+}  // namespace
+
+void SortedLog::begin() {
+    TupleDesc descriptor = row_descriptor();
+    // Only what belongs together has to stand together: any order of texts will do, and bytewise is
+    // the fastest.
+    AttrNumber columns[] = {kRecordId, kUserId, kKind};
+    Oid operators[] = {TextLessOperator, TextLessOperator, Int4LessOperator};
+    Oid collations[] = {C_COLLATION_OID, C_COLLATION_OID, InvalidOid};
+    bool nulls_first[] = {false, false, false};
+    // The last argument, a bool before PostgreSQL 15 and flags since: read once, forwards.
+    sort_ = tuplesort_begin_heap(descriptor, 3, columns, operators, collations, nulls_first,
+                                 std::max(work_mem, maintenance_work_mem), nullptr, 0);
+    input_ = MakeSingleTupleTableSlot(descriptor, &TTSOpsVirtual);
+    output_ = MakeSingleTupleTableSlot(descriptor, &TTSOpsMinimalTuple);
+}
+
+void SortedLog::put(Datum user_id, Datum record_id, RecordKind kind,
+                    const ChangeRowValues* values) {
+    ExecClearTuple(input_);
+    auto set = [this](Column column, Datum value, bool is_null) {
+        input_->tts_values[column - 1] = value;
+        input_->tts_isnull[column - 1] = is_null;
+    };
+    const ChangeRowValues none{};
+    const ChangeRowValues& row = values != nullptr ? *values : none;
+    const bool no_row = values == nullptr;
+    set(kRecordId, record_id, false);
+    set(kUserId, user_id, false);
+    set(kKind, Int32GetDatum(static_cast<int32>(kind)), false);
+    set(kOp, row.op, no_row);
+    set(kData, row.data, no_row || row.data_is_null);
+    set(kStamps, row.stamps, no_row || row.stamps_is_null);
+    set(kCreatedAt, row.created_at, no_row || row.created_at_is_null);
+    set(kSpace, row.space, no_row || row.space_is_null);
+    set(kPosition, row.position, no_row);
+    ExecStoreVirtualTuple(input_);
+    tuplesort_puttupleslot(sort_, input_);
+}
+
+void SortedLog::add_rows(Relation log, Snapshot snapshot) {
+    const SyncShape& shape = shape_of(log);
+    TupleTableSlot* slot = table_slot_create(log, nullptr);
+    TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
+    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        CHECK_FOR_INTERRUPTS();
+        RecordKind kind{};
+        if (!equals(slot, shape.app_id, "ai") || !kind_of_row(slot, shape.table_name, &kind))
+            continue;
+        bool no_record = false;
+        bool no_user = false;
+        const Datum record_id = slot_getattr(slot, shape.record_id, &no_record);
+        const Datum user_id = slot_getattr(slot, shape.user_id, &no_user);
+        if (no_record || no_user)
+            continue;
+        const ChangeRowValues values = change_row_values(slot, shape);
+        put(user_id, record_id, kind, &values);
+    }
+    table_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+}
+
+void SortedLog::add_names(Oid table, AttrNumber user_id, AttrNumber record_id,
+                          AttrNumber table_name, RecordKind kind, Snapshot snapshot) {
+    Relation relation = table_open(table, AccessShareLock);
+    TupleTableSlot* slot = table_slot_create(relation, nullptr);
+    TableScanDesc scan = table_beginscan(relation, snapshot, 0, nullptr);
+    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        CHECK_FOR_INTERRUPTS();
+        if (table_name != InvalidAttrNumber && !kind_of_row(slot, table_name, &kind))
+            continue;
+        bool is_null = false;
+        put(slot_getattr(slot, user_id, &is_null), slot_getattr(slot, record_id, &is_null), kind,
+            nullptr);
+    }
+    table_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    table_close(relation, AccessShareLock);
+}
+
+void SortedLog::add_held_records(Snapshot snapshot) {
+    const OwnTables tables = own_tables();
+    auto add_snapshots = [&](const SnapshotTable& columns, RecordKind kind) {
+        add_names(columns.oid, columns.user_id, columns.record_id, InvalidAttrNumber, kind,
+                  snapshot);
+    };
+    add_snapshots(tables.missions, RecordKind::Mission);
+    add_snapshots(tables.agents, RecordKind::Agent);
+    add_names(tables.tombstones.oid, tables.tombstones.user_id, tables.tombstones.record_id,
+              tables.tombstones.table_name, RecordKind::Mission, snapshot);
+}
+
+void SortedLog::sort() {
+    tuplesort_performsort(sort_);
+}
+
+bool SortedLog::next(SortedRow& row) {
+    if (!tuplesort_gettupleslot(sort_, true, false, output_, nullptr))
+        return false;
+    bool is_null = false;
+    auto get = [this](Column column, bool* column_is_null) {
+        return slot_getattr(output_, column, column_is_null);
+    };
+    row.record_id = get(kRecordId, &is_null);
+    row.user_id = get(kUserId, &is_null);
+    row.kind = static_cast<RecordKind>(DatumGetInt32(get(kKind, &is_null)));
+    ChangeRowValues& values = row.values;
+    values.op = get(kOp, &is_null);
+    values.data = get(kData, &values.data_is_null);
+    values.stamps = get(kStamps, &values.stamps_is_null);
+    values.created_at = get(kCreatedAt, &values.created_at_is_null);
+    values.space = get(kSpace, &values.space_is_null);
+    values.position = get(kPosition, &is_null);
+    row.is_row = !is_null;
+    return true;
+}
+
+void SortedLog::end() {
+    ExecDropSingleTupleTableSlot(input_);
+    ExecDropSingleTupleTableSlot(output_);
+    tuplesort_end(sort_);
+}
+
+}  // namespace mana_ai
