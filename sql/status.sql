@@ -28,6 +28,10 @@ BEGIN
                   w.library_version);
   ELSIF NOT current_setting('mana_ai.tick_enabled')::boolean THEN
     RETURN 'worker is paused: mana_ai.tick_enabled is off';
+  ELSIF EXISTS (SELECT FROM pg_stat_activity a
+                 WHERE a.pid = w.worker_pid AND a.wait_event = 'SyncRep'
+                   AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
+    RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
   END IF;
   RETURN NULL;
 END $$;

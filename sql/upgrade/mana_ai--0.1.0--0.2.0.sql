@@ -156,5 +156,34 @@ SELECT jsonb_build_object(
 $$;
 
 -- ---------------------------------------------------------------- processes and crashes
+CREATE OR REPLACE FUNCTION mana_ai.worker_problem()
+RETURNS text LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  w record;
+BEGIN
+  IF pg_is_in_recovery() THEN
+    RETURN 'this server is a standby; the worker starts when it is promoted';
+  END IF;
+  SELECT * INTO w FROM mana_ai.worker_status();
+  IF NOT w.preloaded THEN
+    RETURN 'worker is not running: mana_ai is not in shared_preload_libraries';
+  ELSIF w.worker_pid IS NULL AND NOT current_database() = ANY (
+      SELECT btrim(d, ' "') FROM unnest(string_to_array(current_setting('mana_ai.database'), ',')) d) THEN
+    RETURN format('worker is not running: mana_ai.database does not name %s', current_database());
+  ELSIF w.worker_pid IS NULL THEN
+    RETURN 'worker is not running';
+  ELSIF w.worker_state = 'wrong version' THEN
+    RETURN format('worker waits: the server has loaded version %s of the library and must be restarted',
+                  w.library_version);
+  ELSIF NOT current_setting('mana_ai.tick_enabled')::boolean THEN
+    RETURN 'worker is paused: mana_ai.tick_enabled is off';
+  ELSIF EXISTS (SELECT FROM pg_stat_activity a
+                 WHERE a.pid = w.worker_pid AND a.wait_event = 'SyncRep'
+                   AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
+    RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
+  END IF;
+  RETURN NULL;
+END $$;
 
 -- ---------------------------------------------------------------- inputs, resolvers, endpoint

@@ -37,6 +37,10 @@ HttpClient::Send HttpClient::send(HttpRequest request) {
                                                        std::move(request)));
 }
 
+void HttpClient::hold(bool on) noexcept {
+    dispatcher_->hold(on);
+}
+
 size_t HttpClient::in_flight() const noexcept {
     return dispatcher_->in_flight();
 }

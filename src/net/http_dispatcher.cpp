@@ -89,6 +89,11 @@ void HttpDispatcher::submit(HttpTransfer& transfer) {
     start_waiting();
 }
 
+void HttpDispatcher::hold(bool on) noexcept {
+    held_ = on;
+    start_waiting();
+}
+
 void HttpDispatcher::withdraw(HttpTransfer& transfer) noexcept {
     leave(transfer);
     start_waiting();
@@ -131,7 +136,7 @@ void HttpDispatcher::queue_host(Host& host) noexcept {
 }
 
 void HttpDispatcher::start_waiting() noexcept {
-    if (starting_) {
+    if (starting_ || held_) {
         return;  // a request that fails at once comes back here; the loop below goes on
     }
     starting_ = true;

@@ -36,6 +36,7 @@ class HttpDispatcher {
     HttpDispatcher& operator=(const HttpDispatcher&) = delete;
 
     EventLoop& loop() noexcept { return loop_; }
+    void hold(bool on) noexcept;
     size_t in_flight() const noexcept { return in_flight_; }
     size_t waiting() const noexcept { return waiting_; }
 
@@ -77,6 +78,7 @@ class HttpDispatcher {
     size_t in_flight_ = 0;
     size_t waiting_ = 0;
     bool some_poll_failed_ = false;
+    bool held_ = false;
     bool starting_ = false;
 
     CurlShare share_;  // TLS sessions, for resumption; destroyed last

@@ -32,6 +32,7 @@ struct Slot {
 
 struct State {
     Slot slots[kSlots];
+    volatile WorkerProgress progress[kMaxWatches];
     int launcher_pid;
     int launcher_proc_number;
     pg_atomic_uint32 launcher_called;
@@ -216,6 +217,16 @@ void wake_worker(uint32_t database_oid) {
     LWLockRelease(lock);
     if (target >= 0)
         set_latch_of(target);
+}
+
+void note_worker_progress(int watch, WorkerProgress progress) {
+    if (available() && watch >= 0 && watch < kMaxWatches)
+        state->progress[watch] = progress;
+}
+
+WorkerProgress worker_progress(int watch) {
+    return available() && watch >= 0 && watch < kMaxWatches ? state->progress[watch]
+                                                            : WorkerProgress::Started;
 }
 
 void register_launcher() {

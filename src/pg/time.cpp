@@ -4,10 +4,17 @@
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
+#include "portability/instr_time.h"
 #include "utils/datetime.h"
 }
 
 namespace mana_ai::pg {
+
+core::Instant monotonic_now() {
+    instr_time now;
+    INSTR_TIME_SET_CURRENT(now);
+    return static_cast<core::Instant>(INSTR_TIME_GET_MICROSEC(now));
+}
 
 PostgresTimeZone::PostgresTimeZone(const std::string& name)
     : zone_(guarded([&name] { return pg_tzset(name.c_str()); })) {

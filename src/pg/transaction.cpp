@@ -2,29 +2,22 @@
 
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/termination.hpp"
+#include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "access/xact.h"
 #include "pgstat.h"
-#include "portability/instr_time.h"
 #include "storage/ipc.h"
 #include "utils/snapmgr.h"
 }
 
 namespace mana_ai::pg {
 
-namespace {
-
-int64_t monotonic_us() {
-    instr_time now;
-    INSTR_TIME_SET_CURRENT(now);
-    return static_cast<int64_t>(INSTR_TIME_GET_MICROSEC(now));
-}
-
-}  // namespace
-
 Transaction::Transaction(const char* activity)
-    : outer_(CurrentMemoryContext), started_us_(monotonic_us()) {
+    : outer_(CurrentMemoryContext), started_us_(monotonic_now()) {
+    if (termination_requested())
+        throw make_error(ERRCODE_ADMIN_SHUTDOWN, "termination was requested");
     guarded([activity] {
         SetCurrentStatementStartTimestamp();
         StartTransactionCommand();
@@ -46,10 +39,11 @@ Transaction::~Transaction() {
     }
     MemoryContextSwitchTo(outer_);
     metrics::raise_gauge(core::Metric::LongestTransaction,
-                         static_cast<double>(monotonic_us() - started_us_) / 1e6);
+                         static_cast<double>(monotonic_now() - started_us_) / 1e6);
 }
 
 void Transaction::commit() {
+    commit_without_standby_if_terminating();
     guarded([] {
         PopActiveSnapshot();
         CommitTransactionCommand();

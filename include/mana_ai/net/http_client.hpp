@@ -89,6 +89,9 @@ class HttpClient {
     // std::bad_alloc. Destroying the awaitable cancels the request.
     [[nodiscard]] Send send(HttpRequest request);
 
+    // While on, requests wait that have not been handed to libcurl; those in flight go on.
+    void hold(bool on) noexcept;
+
     size_t in_flight() const noexcept;  // handed to libcurl
     size_t waiting() const noexcept;    // waiting for a free connection
 

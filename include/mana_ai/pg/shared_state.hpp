@@ -41,6 +41,13 @@ std::vector<WorkerView> workers();  // of all databases
 // worker is started. Never raises.
 void wake_worker(uint32_t database_oid);
 
+// How far a worker has come that the launcher started; `watch` is the launcher's number for the
+// database. It tells why a worker that has ended did so.
+enum class WorkerProgress : uint8_t { Started, FoundNoExtension, Registered };
+inline constexpr int kMaxWatches = 64;
+void note_worker_progress(int watch, WorkerProgress progress);
+WorkerProgress worker_progress(int watch);
+
 void register_launcher();
 int launcher_pid();
 

@@ -12,7 +12,7 @@ namespace mana_ai::pg {
 class Transaction {
  public:
     // `activity` shows in pg_stat_activity while the transaction runs; a string literal without
-    // any value in it.
+    // any value in it. Throws when the process is to end (termination.hpp).
     explicit Transaction(const char* activity);
     ~Transaction();
     Transaction(const Transaction&) = delete;

@@ -54,7 +54,7 @@ class HttpProcess {
 
 // Somebody else may have the port, perhaps a server that is just ending: one line, then patience.
 void HttpProcess::try_to_listen() {
-    listen_at_ = pg::now() + kListenPause;
+    listen_at_ = pg::monotonic_now() + kListenPause;
     const std::string address = pg::settings::http_listen();
     try {
         endpoint_.listen();
@@ -69,7 +69,7 @@ void HttpProcess::try_to_listen() {
 }
 
 int64_t HttpProcess::pause() const {
-    const core::Instant now = pg::now();
+    const core::Instant now = pg::monotonic_now();
     core::Instant until = now + kLongestWait;
     if (!endpoint_.listens())
         until = std::min(until, listen_at_);
@@ -85,7 +85,7 @@ void HttpProcess::run() {
     for (;;) {
         MemoryContextSwitchTo(turn_context_);
         MemoryContextReset(turn_context_);
-        if (!endpoint_.listens() && pg::now() >= listen_at_)
+        if (!endpoint_.listens() && pg::monotonic_now() >= listen_at_)
             try_to_listen();
         wait_set_.wait(pause());
         // Not 0: to be started again, unless the server shuts down. Connections end with us.

@@ -11,6 +11,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
@@ -100,7 +101,7 @@ class StatementTimeout {
     ~StatementTimeout() {
         disable_timeout(STATEMENT_TIMEOUT, false);
         // It may have come after the statement's end.
-        if (!termination_requested())
+        if (!pg::termination_requested())
             QueryCancelPending = false;
     }
     StatementTimeout(const StatementTimeout&) = delete;
@@ -119,7 +120,7 @@ std::string reply_to(const std::string& text) {
         reply = "=" + answer_to(question.value());
         transaction.commit();
     } catch (const pg::PgError& error) {
-        if (termination_requested())
+        if (pg::termination_requested())
             throw;
         // The message could quote what a user has sent. Once in this process's short life is often
         // enough: anybody may ask.
@@ -236,7 +237,7 @@ bool QueryProcess::open_pipe() {
         return false;
     }
     pipe_ = std::move(pipe);
-    opened_at_ = pg::now();
+    opened_at_ = pg::monotonic_now();
     return true;
 }
 
@@ -253,7 +254,7 @@ void QueryProcess::ask(core::Json question, Done done) {
 
 // Anybody may ask, so one line a minute has to do.
 void QueryProcess::complain(const std::string& reason) {
-    const core::Instant now = pg::now();
+    const core::Instant now = pg::monotonic_now();
     if (complained_at_ && now - *complained_at_ < kComplaintPause)
         return;
     complained_at_ = now;
@@ -263,8 +264,8 @@ void QueryProcess::complain(const std::string& reason) {
 void QueryProcess::finish(QueryResult result) {
     const Waiting asked = std::move(*asked_);
     asked_.reset();
-    deadline_ = std::min(pg::now() + kLinger, opened_at_ + kLongestLife);
-    if (pg::now() >= deadline_)
+    deadline_ = std::min(pg::monotonic_now() + kLinger, opened_at_ + kLongestLife);
+    if (pg::monotonic_now() >= deadline_)
         pipe_.reset();
     asked.done(std::move(result));
 }
@@ -273,10 +274,10 @@ void QueryProcess::start_next() {
     while (!asked_ && !waiting_.empty()) {
         asked_ = std::move(waiting_.front());
         waiting_.pop_front();
-        deadline_ = pg::now() + kQueryTimeout;
+        deadline_ = pg::monotonic_now() + kQueryTimeout;
         bool sent = false;
         try {
-            sent = (pipe_ != nullptr || (pg::now() >= reopen_at_ && open_pipe())) &&
+            sent = (pipe_ != nullptr || (pg::monotonic_now() >= reopen_at_ && open_pipe())) &&
                    send(pipe_->questions, asked_->question, true);
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
@@ -285,8 +286,8 @@ void QueryProcess::start_next() {
         }
         if (!sent) {
             // A try during the pause does not prolong it.
-            if (pg::now() >= reopen_at_)
-                reopen_at_ = pg::now() + kReopenPause;
+            if (pg::monotonic_now() >= reopen_at_)
+                reopen_at_ = pg::monotonic_now() + kReopenPause;
             pipe_.reset();
             finish({});
         }
@@ -303,22 +304,22 @@ void QueryProcess::poll() {
             const std::string reply(static_cast<const char*>(data), size);
             finish({reply.starts_with('='), reply.empty() ? std::string() : reply.substr(1)});
         } else if (result == SHM_MQ_DETACHED) {
-            reopen_at_ = pg::now() + kReopenPause;
+            reopen_at_ = pg::monotonic_now() + kReopenPause;
             pipe_.reset();
             finish({});
-        } else if (pg::now() >= deadline_) {
+        } else if (pg::monotonic_now() >= deadline_) {
             // One that is merely slow is no reason to let the next question wait.
             pid_t pid = 0;
             const bool slow = GetBackgroundWorkerPid(pipe_->handle, &pid) == BGWH_STARTED;
             complain(slow ? "no answer within the time limit" : "its process did not start");
             if (!slow)
-                reopen_at_ = pg::now() + kReopenPause;
+                reopen_at_ = pg::monotonic_now() + kReopenPause;
             pipe_.reset();
             finish({});
         }
     }
     start_next();
-    if (!asked_ && pipe_ != nullptr && pg::now() >= deadline_)
+    if (!asked_ && pipe_ != nullptr && pg::monotonic_now() >= deadline_)
         pipe_.reset();
 }
 
@@ -355,7 +356,7 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
         try {
             serve(from, to);
         } catch (const pg::PgError&) {
-            if (!termination_requested())
+            if (!pg::termination_requested())
                 throw;
             proc_exit(0);
         }

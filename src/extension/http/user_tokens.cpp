@@ -62,7 +62,7 @@ void UserTokens::check(std::string token, Done done) {
         failures_ = 0;
         said_so_ = false;
     }
-    const core::Instant now = pg::now();
+    const core::Instant now = pg::monotonic_now();
     if (fetched_at_ && now - *fetched_at_ >= kLongestUse)
         forget_keys();
     const auto outcome = verify(token);
@@ -86,7 +86,7 @@ void UserTokens::start_fetch() {
     net::HttpClientOptions options;
     options.proxy = pg::settings::proxy();
     client_ = std::make_unique<net::HttpClient>(loop_, std::move(options));
-    tried_at_ = pg::now();
+    tried_at_ = pg::monotonic_now();
     fetching_ = true;  // the task may end before spawn() returns
     try {
         loop_.spawn(fetch(), [this](std::exception_ptr) { fetched(); });
@@ -123,7 +123,7 @@ net::Task<void> UserTokens::fetch() {
         co_return;
     }
     keys_ = std::move(*keys);
-    fetched_at_ = pg::now();
+    fetched_at_ = pg::monotonic_now();
     tried_at_.reset();
     failures_ = 0;
     if (std::exchange(said_so_, false))

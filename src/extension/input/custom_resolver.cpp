@@ -8,6 +8,7 @@
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
@@ -82,7 +83,7 @@ class CallWatch {
     ~CallWatch() {
         disable_timeout(timer_, false);
         // Whoever looks at the counts serves what the function has not.
-        if ((times_up > 0 || cancels > 0) && !termination_requested())
+        if ((times_up > 0 || cancels > 0) && !pg::termination_requested())
             QueryCancelPending = false;
         pqsignal(SIGINT, StatementCancelHandler);
     }
@@ -224,7 +225,7 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
             error = interrupt;
         }
     }
-    if (cancels > 0 || termination_requested())
+    if (cancels > 0 || pg::termination_requested())
         throw pg::make_error(ERRCODE_QUERY_CANCELED, "canceling a resolver due to user request");
     if (times_up > 0)
         return ResolverFailure{kResolverTimeout};

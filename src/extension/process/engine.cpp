@@ -35,6 +35,7 @@ constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
 constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
+constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
@@ -69,7 +70,7 @@ void log_run(const std::string& by, const ClaimedMission& claimed, const RunResu
                  (result.error_kind.empty() ? "" : " error=" + result.error_kind) + " rounds=" +
                  std::to_string(result.rounds) + " steps=" + std::to_string(result.steps) +
                  " tokens=" + std::to_string(result.total_tokens) +
-                 " ms=" + std::to_string((pg::now() - started_at) / 1000));
+                 " ms=" + std::to_string((pg::monotonic_now() - started_at) / 1000));
 }
 
 }  // namespace
@@ -138,6 +139,7 @@ bool Engine::begin_tick() {
     in_tick_ = true;
     counts_ = TickCounts{};
     counts_.scanned_at = pg::now();
+    tick_started_at_ = pg::monotonic_now();
     started_by_agent_.clear();
     return true;
 }
@@ -163,6 +165,7 @@ void Engine::roll_tick() {
     record_tick();
     counts_ = TickCounts{};
     counts_.scanned_at = pg::now();
+    tick_started_at_ = pg::monotonic_now();
 }
 
 void Engine::forget_due_missions() {
@@ -202,7 +205,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         return;
     pg::metrics::count(core::Metric::Ticks);
     pg::metrics::observe(core::Metric::TickDuration,
-                         static_cast<double>(pg::now() - counts_.scanned_at) /
+                         static_cast<double>(pg::monotonic_now() - tick_started_at_) /
                              static_cast<double>(core::kMicrosPerSecond));
 }
 
@@ -224,7 +227,7 @@ void Engine::repair_snapshots(bool thorough) {
     repair_pause_ = counts.repaired > 0
                         ? kFirstRepairPause
                         : std::clamp(repair_pause_ * 2, kFirstRepairPause, kLongestRepairPause);
-    next_repair_at_ = pg::now() + repair_pause_;
+    next_repair_at_ = pg::monotonic_now() + repair_pause_;
 }
 
 void Engine::keep_house(bool thorough) {
@@ -234,7 +237,10 @@ void Engine::keep_house(bool thorough) {
     pg::Transaction transaction("mana_ai: preparing a tick");
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();
-    free_missions_of_changed_agents(agents_seen_at_, now);
+    // The clock was set back while nobody looked.
+    if (agents_seen_at_ > now + kClockTolerance)
+        pull_backoffs_back(agents_seen_at_ - now, now);
+    free_missions_of_changed_agents(std::min(agents_seen_at_, now), now);
     for (const AgentKey& key : agents_with_room_)
         free_missions_waiting_for_agent(key.first, key.second);
     if (thorough) {
@@ -252,6 +258,14 @@ void Engine::keep_house(bool thorough) {
     MANA_AI_FAILPOINT("house.after_commit");
     agents_seen_at_ = now;
     agents_with_room_.clear();
+}
+
+void Engine::on_clock_jump(core::Instant jump) {
+    if (jump >= 0)
+        return;
+    // keep_house() sees that it lies in the future, and pulls backoffs back.
+    agents_seen_at_ = std::max(agents_seen_at_, pg::now() - jump);
+    locked_until_ = 0;
 }
 
 // Runs of ours that have no task any more: their rows were locked when they were canceled.
@@ -299,6 +313,7 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     request.lease_expires_at = request.now + longest_run();
     // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
     request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
+    request.still_running = [this](const std::string& run_id) { return runs_.contains(run_id); };
     request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
     return request;
 }
@@ -319,6 +334,8 @@ void Engine::start_due_missions(core::Instant due_until) {
             transaction.commit();
             MANA_AI_FAILPOINT("claim.after_commit");
         }
+        for (const std::string& run_id : result.prolonged)
+            runs_.at(run_id)->claimed.lease_expires_at = result.lease_expires_at;
         const bool more = limit > 0 && result.looked_at == limit;
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
@@ -348,9 +365,10 @@ void Engine::start_due_polls(core::Instant due_until) {
 void Engine::pause_for_locked_rows(core::Instant due_until) {
     if (!next_wake_at_ || *next_wake_at_ > due_until) {
         locked_pause_ = kFirstLockedPause;
+        locked_until_ = 0;
         return;
     }
-    next_wake_at_ = pg::now() + locked_pause_;
+    locked_until_ = pg::monotonic_now() + locked_pause_;
     locked_pause_ = std::min(locked_pause_ * 2, kLongestLockedPause);
 }
 
@@ -375,8 +393,8 @@ void Engine::start_runs(ClaimResult claimed) {
         const std::string run_id = mission.run_id;
         auto run = std::make_unique<ActiveRun>();
         run->claimed = std::move(mission);
-        run->started_at = pg::now();
-        run->span = start_run_span(tracer_, run->claimed, run->started_at);
+        run->started_at = pg::monotonic_now();
+        run->span = start_run_span(tracer_, run->claimed, pg::now());
         run->claimed.trace = run->span.context();
         ActiveRun& active = *run;
         runs_.emplace(run_id, std::move(run));
@@ -449,7 +467,23 @@ std::optional<int64_t> Engine::timeout_us() const {
     return loop_.next_timeout_us();
 }
 
+// What replies have cost goes to the ledger first, also of those that have just arrived. Requests
+// that would follow are not sent.
+void Engine::settle() {
+    if (runs_.empty())
+        return;
+    if (http_ != nullptr)
+        http_->hold(true);
+    try {
+        loop_.run_ready();
+        jobs_.keep();
+    } catch (const std::exception&) {
+        pg::log_warning("what the last replies cost could not be recorded");
+    }
+}
+
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {
+    settle();
     for (const auto& [run_id, run] : runs_)
         loop_.cancel(run->task);
     polls_.cancel();
@@ -459,6 +493,8 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     for (const auto& [run_id, run] : runs_)
         end_run_span(run->span, run->result);
     runs_.clear();
+    if (http_ != nullptr)
+        http_->hold(false);
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
     MANA_AI_FAILPOINT("abandon.before_commit");

@@ -100,6 +100,18 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
                                std::string_view(agent.text(1)), agent.number(2)});
 }
 
+void pull_backoffs_back(core::Instant by, core::Instant now) {
+    static pg::Statement pull_back(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = w.until, wake_at = greatest(s.due_at, w.until)
+  FROM (SELECT user_id, mission_id,
+               greatest(not_before - $2 * interval '1 microsecond', $1::timestamptz) AS until
+          FROM mana_ai.mission_schedule
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND due_at IS NOT NULL
+           FOR UPDATE SKIP LOCKED) w
+ WHERE s.user_id = w.user_id AND s.mission_id = w.mission_id)sql");
+    pull_back.execute({pg::Timestamp{now}, by});
+}
+
 core::Instant last_tick_at() {
     static pg::Statement select_last("SELECT last_tick_at FROM mana_ai.engine_state");
     const auto rows = select_last.execute({}, true).rows;

@@ -3,6 +3,7 @@
 // DROP DATABASE, and a database that is missing is no error but a wait.
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <string>
 #include <vector>
@@ -35,18 +36,19 @@ namespace mana_ai {
 namespace {
 
 // How soon a worker that ended is started again, and how often we look for a database or an
-// extension that is not there yet. CREATE EXTENSION wakes us at once.
+// extension that is not there yet. CREATE EXTENSION wakes us at once. All on the monotonic clock.
 constexpr core::Instant kRestartPause = 2 * core::kMicrosPerSecond;
 constexpr core::Instant kPoll = 30 * core::kMicrosPerSecond;
 constexpr core::Instant kShortestPause = core::kMicrosPerSecond / 5;
 
 struct Watched {
+    int number = 0;
     BackgroundWorkerHandle* handle = nullptr;
-    core::Instant started_at = 0;
     core::Instant retry_at = 0;
+    core::Instant pause = kRestartPause;
 };
 
-BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid) {
+BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid, int number) {
     return pg::guarded([&]() -> BackgroundWorkerHandle* {
         BackgroundWorker worker{};
         worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
@@ -54,6 +56,7 @@ BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid) {
         worker.bgw_restart_time = BGW_NEVER_RESTART;  // the launcher does that
         worker.bgw_notify_pid = MyProcPid;
         worker.bgw_main_arg = ObjectIdGetDatum(oid);
+        memcpy(worker.bgw_extra, &number, sizeof(number));
         strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
         strlcpy(worker.bgw_function_name, kWorkerMain, sizeof(worker.bgw_function_name));
         strlcpy(worker.bgw_type, "mana_ai worker", sizeof(worker.bgw_type));
@@ -80,16 +83,30 @@ class Launcher {
 };
 
 void Launcher::look_after(const std::string& name, bool called) {
-    Watched& watched = watched_[name];
-    const core::Instant now = pg::now();
+    const auto [entry, is_new] = watched_.try_emplace(name);
+    Watched& watched = entry->second;
+    if (is_new)
+        watched.number = static_cast<int>(watched_.size()) - 1;
+    const core::Instant now = pg::monotonic_now();
     if (watched.handle != nullptr) {
         pid_t pid = 0;
         if (GetBackgroundWorkerPid(watched.handle, &pid) != BGWH_STOPPED)
             return;
         pfree(watched.handle);
         watched.handle = nullptr;
-        // One that ended right away found no extension; one that ran did its work until now.
-        watched.retry_at = now + (now - watched.started_at < kRestartPause ? kPoll : kRestartPause);
+        switch (pg::shared_state::worker_progress(watched.number)) {
+            case pg::shared_state::WorkerProgress::Registered:
+                watched.pause = kRestartPause;
+                break;
+            case pg::shared_state::WorkerProgress::FoundNoExtension:
+                watched.pause = kPoll;
+                break;
+            case pg::shared_state::WorkerProgress::Started:
+                // It could not even connect, or was ended before.
+                watched.pause = std::min(watched.pause * 2, kPoll);
+                break;
+        }
+        watched.retry_at = now + watched.pause;
     }
     if (now < watched.retry_at && !called)
         return;
@@ -102,8 +119,9 @@ void Launcher::look_after(const std::string& name, bool called) {
         watched.retry_at = now + kRestartPause;
         return;
     }
-    watched.handle = start_worker(name, oid);
-    watched.started_at = now;
+    pg::shared_state::note_worker_progress(watched.number,
+                                           pg::shared_state::WorkerProgress::Started);
+    watched.handle = start_worker(name, oid, watched.number);
     if (watched.handle == nullptr && !slots_exhausted_)
         pg::guarded([] {
             ereport(WARNING, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
@@ -115,11 +133,11 @@ void Launcher::look_after(const std::string& name, bool called) {
 }
 
 void Launcher::wait() {
-    core::Instant until = pg::now() + kPoll;
+    core::Instant until = pg::monotonic_now() + kPoll;
     for (const auto& [name, watched] : watched_)
         if (watched.handle == nullptr)
             until = std::min(until, watched.retry_at);
-    const core::Instant pause = std::max(until - pg::now(), kShortestPause);
+    const core::Instant pause = std::max(until - pg::monotonic_now(), kShortestPause);
     pg::guarded([pause] {
         (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
                         static_cast<long>(pause / 1000), PG_WAIT_EXTENSION);

@@ -15,6 +15,7 @@
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wait.hpp"
 #include "mana_ai/pg/wake.hpp"
@@ -78,11 +79,11 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
 // the end of the engine counts it as dropped.
 void deliver_traces(Engine& engine, pg::WaitSet& wait_set) {
     constexpr core::Instant kGrace = core::kMicrosPerSecond;
-    const core::Instant until = pg::now() + kGrace;
+    const core::Instant until = pg::monotonic_now() + kGrace;
     engine.begin_trace_drain();
     try {
         for (core::Instant left = kGrace; left > 0 && !engine.traces_drained();
-             left = until - pg::now()) {
+             left = until - pg::monotonic_now()) {
             wait_set.wait(std::min(engine.timeout_us().value_or(left), left));
             pg::check_for_interrupts();
             engine.run_ready();
@@ -102,8 +103,8 @@ void give_back_on_failure(Engine& engine, Work&& work) {
     } catch (...) {
         failure = std::current_exception();
     }
-    const bool terminated = termination_requested();
-    take_termination();
+    const bool terminated = pg::termination_requested();
+    pg::take_termination();
     try {
         engine.abandon_runs(std::nullopt);
     } catch (const std::exception&) {

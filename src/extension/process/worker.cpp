@@ -1,7 +1,8 @@
 // The background worker of one database (docs/contract/tick.md, "Three ways to run it").
 
 #include <algorithm>
-#include <chrono>
+#include <cstdlib>
+#include <cstring>
 
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
@@ -13,11 +14,13 @@
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
 #include "mana_ai/pg/wait.hpp"
 
 extern "C" {
+#include "postmaster/bgworker.h"
 #include "storage/ipc.h"
 }
 
@@ -31,6 +34,10 @@ constexpr core::Instant kShortestPause = 4'000;
 constexpr core::Instant kOverlapPause = 250'000;
 // After a cancel by the operator, before the canceled missions are tried again.
 constexpr core::Instant kCancelPause = core::kMicrosPerMinute;
+// Without work we look at the clocks this often.
+constexpr core::Instant kLongestPause = 5 * core::kMicrosPerSecond;
+// What the wall clock may differ from the monotonic one between two looks. NTP slews by less.
+constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 // In a row, about eight minutes; then the process leaves, to begin anew with a fresh one.
 constexpr int kMaxFailedPasses = 10;
 
@@ -50,8 +57,9 @@ class Worker {
     void turn();
     void pass();
     void try_pass();
-    void keep_house(bool thorough, core::Instant now);
+    void keep_house(bool thorough);
     void report();
+    void notice_clock_jump();
     core::Instant next_pass_at() const;
     core::Instant pause() const;
     Fit check_extension();
@@ -61,11 +69,14 @@ class Worker {
     MemoryContext turn_context_;
     Engine engine_;
     pg::WaitSet wait_set_;
+    // On the monotonic clock, as all pauses are.
     core::Instant next_thorough_ = 0;
     core::Instant last_pass_ = 0;
-    bool pass_wanted_ = true;
     core::Instant overlap_until_ = 0;
     core::Instant retry_pass_at_ = 0;
+    // The wall clock minus the monotonic one.
+    core::Instant wall_offset_ = pg::now() - pg::monotonic_now();
+    bool pass_wanted_ = true;
     int failed_passes_ = 0;
     std::string problem_;
     const char* reported_state_ = nullptr;
@@ -89,8 +100,7 @@ void Worker::leave(const char* why) {
 
 // One pass over the schedule. Cheap when nothing is due, whatever the history.
 void Worker::pass() {
-    const core::Instant now = pg::now();
-    last_pass_ = now;
+    last_pass_ = pg::monotonic_now();
     pass_wanted_ = false;
     overlap_until_ = 0;
     switch (check_extension()) {
@@ -105,34 +115,34 @@ void Worker::pass() {
                 engine_.abandon_runs(std::nullopt);
             engine_.forget_due_missions();
             problem_ = "version";
-            next_thorough_ = now + pg::settings::tick_interval_us();
+            next_thorough_ = last_pass_ + pg::settings::tick_interval_us();
             return;
     }
     problem_.clear();
-    const bool thorough = now >= next_thorough_;
+    const bool thorough = last_pass_ >= next_thorough_;
     if (!pg::settings::tick_enabled()) {
         engine_.forget_due_missions();
-        keep_house(thorough, now);
+        keep_house(thorough);
         return;
     }
     if (!engine_.begin_tick()) {
-        overlap_until_ = now + kOverlapPause;
+        overlap_until_ = last_pass_ + kOverlapPause;
         pass_wanted_ = true;
         return;
     }
     if (thorough)
         engine_.roll_tick();
-    keep_house(thorough, now);
-    engine_.start_due_missions(now);
+    keep_house(thorough);
+    engine_.start_due_missions(pg::now());
     if (!engine_.is_busy())
         engine_.end_tick();
 }
 
 // What housekeeping cannot do now, because of a lock or of one broken record, it does later;
 // missions are planned all the same.
-void Worker::keep_house(bool thorough, core::Instant now) {
+void Worker::keep_house(bool thorough) {
     if (thorough)
-        next_thorough_ = now + pg::settings::tick_interval_us();
+        next_thorough_ = last_pass_ + pg::settings::tick_interval_us();
     try {
         engine_.keep_house(thorough);
     } catch (const pg::PgError& error) {
@@ -150,14 +160,15 @@ core::Instant Worker::next_pass_at() const {
         at = 0;
     else if (problem_.empty() && pg::settings::tick_enabled() && engine_.has_room() &&
              engine_.next_wake_at())
-        at = std::min(at, *engine_.next_wake_at());
+        at = std::min(at, std::max(*engine_.next_wake_at() - wall_offset_, engine_.locked_until()));
     if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_poll_at())
-        at = std::min(at, *engine_.next_poll_at());
+        at = std::min(at, *engine_.next_poll_at() - wall_offset_);
     return std::max({at, last_pass_ + kShortestPause, retry_pass_at_, overlap_until_});
 }
 
 core::Instant Worker::pause() const {
-    core::Instant pause = std::max<core::Instant>(next_pass_at() - pg::now(), 0);
+    core::Instant pause =
+        std::clamp<core::Instant>(next_pass_at() - pg::monotonic_now(), 0, kLongestPause);
     if (const auto engine_timeout = engine_.timeout_us())
         pause = std::min(pause, *engine_timeout);
     return pause;
@@ -177,6 +188,20 @@ void Worker::report() {
     reported_in_flight_ = engine_.in_flight();
 }
 
+// Somebody has set the clock, or the machine was asleep. What the schedule says is to be seen anew.
+void Worker::notice_clock_jump() {
+    const core::Instant jump = pg::now() - pg::monotonic_now() - wall_offset_;
+    wall_offset_ += jump;
+    if (std::abs(jump) <= kClockTolerance)
+        return;
+    pg::log_warning("the clock was set " + std::string(jump > 0 ? "forward" : "back") + " by " +
+                    std::to_string(std::abs(jump) / 1000) +
+                    " ms; the schedule is gone through anew");
+    engine_.on_clock_jump(jump);
+    next_thorough_ = 0;
+    retry_pass_at_ = 0;
+}
+
 void Worker::turn() {
     MemoryContextSwitchTo(turn_context_);
     MemoryContextReset(turn_context_);
@@ -188,12 +213,13 @@ void Worker::turn() {
         next_thorough_ = 0;
     }
     pg::check_for_interrupts();
+    notice_clock_jump();
     engine_.run_ready();
     if (engine_.in_tick() && !engine_.is_busy() && !engine_.work_left())
         engine_.end_tick();
     if (engine_.take_database_trouble())
         pass_wanted_ = true;
-    if (pg::now() >= next_pass_at())
+    if (pg::monotonic_now() >= next_pass_at())
         try_pass();
 }
 
@@ -209,22 +235,30 @@ void Worker::try_pass() {
         failed_passes_ = std::min(failed_passes_ + 1, kMaxFailedPasses + 1);
         if (failed_passes_ > kMaxFailedPasses && engine_.in_flight() == 0)
             throw;
-        retry_pass_at_ = pg::now() + (core::kMicrosPerSecond / 4 << std::min(failed_passes_, 8));
+        retry_pass_at_ =
+            pg::monotonic_now() + (core::kMicrosPerSecond / 4 << std::min(failed_passes_, 8));
         pg::log_warning("a pass over the schedule failed and is tried again: " + error.message);
     }
 }
 
 void Worker::run() {
     for (;;) {
-        if (termination_requested()) {
-            take_termination();
-            engine_.abandon_runs(std::nullopt);
+        if (pg::termination_requested()) {
+            pg::take_termination();
+            try {
+                engine_.abandon_runs(std::nullopt);
+            } catch (const pg::PgError& error) {
+                pg::log_warning(
+                    "leases could not be given back, which is left to the next worker "
+                    "(SQLSTATE " +
+                    error.sqlstate_text() + ")");
+            }
             leave("termination was requested");
         }
         try {
             turn();
         } catch (const pg::PgError& error) {
-            if (termination_requested())
+            if (pg::termination_requested())
                 continue;
             if (!error.is_interrupt())
                 throw;
@@ -241,9 +275,15 @@ void Worker::run() {
 extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
     using namespace mana_ai;
     pg::entry_point([database_oid] {
+        int watch = 0;
+        memcpy(&watch, MyBgworkerEntry->bgw_extra, sizeof(watch));
         connect_worker(DatumGetObjectId(database_oid), "mana_ai worker");
-        if (!act_as_extension_owner())
+        if (!act_as_extension_owner()) {
+            pg::shared_state::note_worker_progress(
+                watch, pg::shared_state::WorkerProgress::FoundNoExtension);
             proc_exit(0);
+        }
+        pg::shared_state::note_worker_progress(watch, pg::shared_state::WorkerProgress::Registered);
         if (const auto other = pg::shared_state::worker_of(MyDatabaseId); other && other->pid != 0)
             proc_exit(0);
         if (!pg::shared_state::register_worker(MyDatabaseId))

@@ -2,6 +2,7 @@
 
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
@@ -23,22 +24,6 @@ extern "C" {
 namespace mana_ai {
 
 namespace {
-
-volatile sig_atomic_t termination_pending = false;
-
-extern "C" {
-// PostgreSQL's own handler would end the process inside whatever statement runs, with the leases
-// still held. This one ends the statement as a cancel does, which the guard can catch.
-static void on_sigterm(SIGNAL_ARGS) {
-    const int saved_errno = errno;
-    termination_pending = true;
-    InterruptPending = true;
-    QueryCancelPending = true;
-    SetLatch(MyLatch);
-    errno = saved_errno;
-    (void)postgres_signal_arg;
-}
-}
 
 void set_for_session(const char* name, const char* value) {
     SetConfigOption(name, value, PGC_SUSET, PGC_S_OVERRIDE);
@@ -63,7 +48,7 @@ dsm_segment* attach_segment_of_caller(uint32_t handle) {
 void connect_worker(uint32_t database_oid, const char* application_name) {
     pg::guarded([=] {
         pqsignal(SIGHUP, SignalHandlerForConfigReload);
-        pqsignal(SIGTERM, on_sigterm);
+        pg::install_termination_handler();
         BackgroundWorkerUnblockSignals();
         BackgroundWorkerInitializeConnectionByOid(database_oid, InvalidOid, 0);
 
@@ -125,17 +110,6 @@ void reload_settings() {
         table_close(settings, AccessShareLock);
     });
     transaction.commit();
-}
-
-bool termination_requested() {
-    return termination_pending;
-}
-
-void take_termination() {
-    termination_pending = false;
-    QueryCancelPending = false;
-    // A commit that waits for a standby could outlast the shutdown.
-    pg::guarded([] { set_for_session("synchronous_commit", "local"); });
 }
 
 }  // namespace mana_ai

@@ -65,7 +65,7 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
         stored =
             store_submission(claimed.user_id, claimed.mission_id, claimed.run_id, *task, pg::now());
     };
-    co_await write_until_done(services, claimed, std::move(store));
+    co_await write_until_done(services, claimed, std::move(store), DatabaseJobs::Sharing::Kept);
     MANA_AI_FAILPOINT("research.stored");
     if (stored)
         log_research(claimed, "ordered");

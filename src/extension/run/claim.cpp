@@ -74,6 +74,7 @@ enum Column : size_t {
 
 // What the rows of one pass become; written with one statement each.
 struct Writes {
+    std::vector<std::string> prolong_user, prolong_mission;
     std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
     std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent;
     std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
@@ -186,6 +187,13 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
 
 void Pass::judge(pg::Row& row, bool due_or_not) {
     // A lease in a row that is up for attention has run out (docs/contract/tick.md, leases).
+    if (row.number(kLeaseOwner) == int64_t{request_.engine} && !row.is_null(kRunId) &&
+        request_.still_running && request_.still_running(row.text(kRunId))) {
+        result.prolonged.push_back(row.text(kRunId));
+        writes_.prolong_user.push_back(row.text(kUserId));
+        writes_.prolong_mission.push_back(row.text(kMissionId));
+        return;
+    }
     if (!row.is_null(kLeaseOwner) && !row.is_null(kRunId)) {
         writes_.lost_user.push_back(row.text(kUserId));
         writes_.lost_run.push_back(row.text(kRunId));
@@ -247,6 +255,15 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
 
 void Pass::write() {
     const pg::Timestamp now{request_.now};
+    if (!writes_.prolong_user.empty()) {
+        static pg::Statement prolong(R"sql(
+UPDATE mana_ai.mission_schedule s SET wake_at = $1
+  FROM unnest($2, $3) AS p(user_id, mission_id)
+ WHERE s.user_id = p.user_id AND s.mission_id = p.mission_id)sql");
+        prolong.execute({pg::Timestamp{request_.lease_expires_at}, &writes_.prolong_user,
+                         &writes_.prolong_mission});
+        result.lease_expires_at = request_.lease_expires_at;
+    }
     if (!writes_.lost_run.empty()) {
         static pg::Statement mark_crashed(R"sql(
 UPDATE mana_ai.runs r SET outcome = 'crashed', finished_at = $1, error_kind = 'lease-expired', lease_owner = NULL

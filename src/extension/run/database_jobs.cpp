@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <vector>
 
 #include "mana_ai/pg/error.hpp"
@@ -15,6 +16,8 @@ namespace {
 constexpr size_t kMaxBatch = 64;
 // A transaction of ours ends well below 50 ms, however slow its single steps are.
 constexpr std::chrono::milliseconds kMaxBatchTime{15};
+// A process that is told to end has two seconds for everything.
+constexpr std::chrono::milliseconds kMaxKeepTime{500};
 constexpr char kActivity[] = "mana_ai: writing results of mission runs";
 
 }  // namespace
@@ -98,6 +101,43 @@ void DatabaseJobs::flush() {
             run_alone(*job);
         else
             finish(*job);
+    }
+}
+
+void DatabaseJobs::keep() {
+    std::vector<Job*> kept;
+    std::copy_if(queue_.begin(), queue_.end(), std::back_inserter(kept),
+                 [](const Job* job) { return job->sharing_ == Sharing::Kept; });
+    if (kept.empty())
+        return;
+    const auto started = std::chrono::steady_clock::now();
+    const auto in_time = [&] { return std::chrono::steady_clock::now() - started < kMaxKeepTime; };
+    const auto write = [&](auto begin, auto end) {
+        pg::Transaction transaction(kActivity);
+        auto job = begin;
+        for (; job != end && in_time(); ++job)
+            (*job)->work_();
+        transaction.commit();
+        // Not a second time, whatever becomes of the coroutines.
+        for (auto done = begin; done != job; ++done) {
+            queue_.erase((*done)->position_);
+            (*done)->queued_ = false;
+        }
+    };
+    try {
+        write(kept.begin(), kept.end());
+        return;
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+    }
+    for (auto job = kept.begin(); job != kept.end() && in_time(); ++job) {
+        try {
+            write(job, job + 1);
+        } catch (const pg::PgError& error) {
+            if (error.is_interrupt())
+                throw;
+        }
     }
 }
 

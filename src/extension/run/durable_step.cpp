@@ -52,7 +52,7 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
-    const core::Instant give_up_at = pg::now() + 30 * core::kMicrosPerSecond;
+    const core::Instant give_up_at = pg::monotonic_now() + 30 * core::kMicrosPerSecond;
     for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
         std::exception_ptr failure;
         try {
@@ -65,9 +65,8 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             co_return;
         if (pause == kFirstPause)
             log_database_trouble(claimed, failure);
-        const core::Instant next_try = pg::now() + pause;
-        if (next_try + kMargin >= claimed.lease_expires_at ||
-            (next_try >= give_up_at && !may_pass(failure)))
+        if (pg::now() + pause + kMargin >= claimed.lease_expires_at ||
+            (pg::monotonic_now() + pause >= give_up_at && !may_pass(failure)))
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
         MANA_AI_FAILPOINT("jobs.retry");

@@ -116,7 +116,7 @@ net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, cor
             services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
         MANA_AI_FAILPOINT("usage.recorded");
     };
-    co_await write_until_done(services, claimed, std::move(record));
+    co_await write_until_done(services, claimed, std::move(record), DatabaseJobs::Sharing::Kept);
     MANA_AI_FAILPOINT("usage.committed");
 }
 

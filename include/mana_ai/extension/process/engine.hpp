@@ -78,6 +78,9 @@ class Engine {
     // once. Spans go on to the collector.
     void abandon_runs(std::optional<core::Instant> not_before);
 
+    // The wall clock was set, by so much. Takes care of what was noted by the old one.
+    void on_clock_jump(core::Instant jump);
+
     int in_flight() const { return static_cast<int>(runs_.size()); }
 
     // Whether runs or polls of research are under way: a tick does not end before.
@@ -104,13 +107,16 @@ class Engine {
     // Microseconds until run_ready() has something to do; nullopt = only the network will tell.
     std::optional<int64_t> timeout_us() const;
 
-    // When the schedule next asks for attention; as of the last pass.
+    // When the schedule next asks for attention, by the wall clock; as of the last pass.
     std::optional<core::Instant> next_wake_at() const { return next_wake_at_; }
 
-    // When research is next to be asked for.
+    // Due rows that open transactions hold are not looked at before, on the monotonic clock.
+    core::Instant locked_until() const { return locked_until_; }
+
+    // When research is next to be asked for, by the wall clock.
     std::optional<core::Instant> next_poll_at() const { return polls_.next_at(); }
 
-    // When keep_house() has snapshots to repair; nullopt = none are marked.
+    // When keep_house() has snapshots to repair, on the monotonic clock; nullopt = none are marked.
     std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
 
     TickCounts& counts() { return counts_; }
@@ -122,11 +128,12 @@ class Engine {
     struct ActiveRun {
         ClaimedMission claimed;
         RunResult result;
-        core::Instant started_at = 0;
+        core::Instant started_at = 0;  // on the monotonic clock
         SpanScope span;
         net::EventLoop::TaskId task = 0;
     };
 
+    void settle();
     void repair_snapshots(bool thorough);
     void renew_http_client();
     void release_tick();
@@ -158,6 +165,8 @@ class Engine {
     std::vector<AgentKey> agents_with_room_;  // a mission of theirs has ended
     bool counts_started_ = false;
     core::Instant locked_pause_;
+    core::Instant locked_until_ = 0;
+    core::Instant tick_started_at_ = 0;  // on the monotonic clock
     bool in_tick_ = false;
     bool thorough_tick_ = false;
     bool work_left_ = false;

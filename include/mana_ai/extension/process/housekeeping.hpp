@@ -27,6 +27,9 @@ core::Instant last_tick_at();
 // Frees missions that a provider refused, when the settings are others than at the last tick.
 void free_missions_after_new_settings(core::Instant now);
 
+// After the clock was set back by so much: what was to wait until a time waits no longer for that.
+void pull_backoffs_back(core::Instant by, core::Instant now);
+
 // Says in status() whether this process has a key for grants. With another key than the last
 // process had, missions whose texts did not open are looked at again.
 void record_grant_key(const std::string& state, const std::string& digest, core::Instant now);

@@ -12,8 +12,8 @@ namespace mana_ai {
 // Raises when the starter is gone.
 dsm_segment* attach_segment_of_caller(uint32_t handle);
 
-// Installs stock signal handlers and connects to the database. Raises (FATAL) when the database is
-// not there.
+// Installs signal handlers (pg/termination.hpp) and connects to the database. Raises (FATAL) when
+// the database is not there.
 void connect_worker(uint32_t database_oid, const char* application_name);
 
 // For a process that reads a lot at once instead of looking up by key: the planner has its whole
@@ -26,10 +26,5 @@ bool act_as_extension_owner();
 // SIGHUP: reads the configuration files and ALTER DATABASE's settings again.
 bool reload_requested();
 void reload_settings();
-
-// SIGTERM has come; a statement that ran was ended like by a cancel. take_termination() forgets it,
-// so that a last transaction can run.
-bool termination_requested();
-void take_termination();
 
 }  // namespace mana_ai

@@ -2,6 +2,7 @@
 // anything is spent (docs/contract/tick.md, Gates).
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -20,6 +21,9 @@ struct ClaimRequest {
     int limit = 0;                // at most so many rows are looked at
     uint32_t engine = 0;          // becomes the lease's owner
     core::Instant lease_expires_at = 0;
+    // Whether a run of this engine's goes on. Its lease is prolonged when it has run out: the clock
+    // was set forward, or the process stood still.
+    std::function<bool(const std::string& run_id)> still_running;
     core::Instant look_again_at = 0;  // for missions that a gate holds back; not for research
     // Missions of an agent that this tick has started; null = only those that run now count.
     std::map<AgentKey, int>* started_by_agent = nullptr;
@@ -37,6 +41,8 @@ struct ClaimResult {
     int due = 0;
     std::vector<ClaimedMission> claimed;
     std::vector<SkippedMission> skipped;
+    std::vector<std::string> prolonged;  // runs, until:
+    core::Instant lease_expires_at = 0;
 };
 
 // Claims what is due. Rows that another process holds are left to it. Runs in the current

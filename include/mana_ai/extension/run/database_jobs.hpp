@@ -22,9 +22,10 @@ class DatabaseJobs {
     // assigns results and does not accumulate them.
     using Work = std::function<void()>;
 
+    // Kept: what has been paid for. keep() writes it even when its run is about to be canceled.
     // Alone: a step that takes long. Its transaction does not keep the locks of others' steps, and
     // it waits until no other step is ready.
-    enum class Sharing { Shared, Alone };
+    enum class Sharing { Shared, Kept, Alone };
 
     class [[nodiscard]] Job {
      public:
@@ -59,6 +60,11 @@ class DatabaseJobs {
     // Runs a bounded number of queued jobs; call again while pending(). A cancel request or another
     // interrupt leaves the jobs queued and is thrown to the caller.
     void flush();
+
+    // Before runs are canceled: does the queued steps that are Kept, without going on with their
+    // coroutines. Those that cannot be done in a moment are left out. Throws only for an
+    // interrupt.
+    void keep();
 
  private:
     void run_alone(Job& job);
