@@ -146,8 +146,13 @@ void define_failpoint_setting() {
 
 void reach_failpoint(const char* name) {
     static std::map<std::string, int> times;
+    static std::string counted_for;
     if (failpoints == nullptr || *failpoints == '\0')
         return;
+    if (counted_for != failpoints) {
+        counted_for = failpoints;
+        times.clear();
+    }
     std::optional<Failpoint> reached;
     for_each(failpoints, [&](const Failpoint& point) {
         if (point.name == name)

@@ -36,7 +36,6 @@ void DatabaseJobs::Job::await_suspend(std::coroutine_handle<> handle) {
 void DatabaseJobs::Job::await_resume() {
     if (error_)
         std::rethrow_exception(error_);
-    MANA_AI_FAILPOINT("jobs.resumed");
 }
 
 void DatabaseJobs::finish(Job& job) {
@@ -46,18 +45,20 @@ void DatabaseJobs::finish(Job& job) {
 }
 
 void DatabaseJobs::run_alone(Job& job) {
+    bool committed = false;  // what fails then must not carry the step out a second time
     try {
         pg::Transaction transaction(kActivity);
         job.work_();
         MANA_AI_FAILPOINT("jobs.alone_before_commit");
         transaction.commit();
+        committed = true;
         MANA_AI_FAILPOINT("jobs.alone_after_commit");
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
-        job.error_ = std::current_exception();
+        job.error_ = committed ? nullptr : std::current_exception();
     } catch (...) {
-        job.error_ = std::current_exception();
+        job.error_ = committed ? nullptr : std::current_exception();
     }
     trouble_ |= job.error_ != nullptr;
     finish(job);
@@ -74,6 +75,7 @@ void DatabaseJobs::flush() {
     const auto started = std::chrono::steady_clock::now();
     std::vector<Job*> batch;
     bool failed = false;
+    bool committed = false;
     try {
         pg::Transaction transaction(kActivity);
         for (Job* job : queue_) {
@@ -88,13 +90,14 @@ void DatabaseJobs::flush() {
         }
         MANA_AI_FAILPOINT("jobs.before_commit");
         transaction.commit();
+        committed = true;
         MANA_AI_FAILPOINT("jobs.after_commit");
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
-        failed = true;
+        failed = !committed;
     } catch (const std::exception&) {
-        failed = true;
+        failed = !committed;
     }
     for (Job* job : batch) {
         if (failed)

@@ -61,8 +61,10 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
         } catch (...) {
             failure = std::current_exception();
         }
-        if (!failure)
+        if (!failure) {
+            MANA_AI_FAILPOINT("jobs.resumed");
             co_return;
+        }
         if (pause == kFirstPause)
             log_database_trouble(claimed, failure);
         if (pg::now() + pause + kMargin >= claimed.lease_expires_at ||
