@@ -125,11 +125,13 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     result.error_kind = read.unreadable;
     const core::Instant now = pg::now();
     const bool tried = services.grant_key.get() != nullptr;
-    const core::Instant pause = tried ? kUnreadablePause : 0;
+    const core::Instant pause =
+        std::max(tried ? kUnreadablePause : 0, pg::settings::tick_interval_us());
     DatabaseJobs::Work end = [&] {
+        // What has changed since the run read it may open now.
+        const core::Instant not_before = mission_has_changed(claimed) ? now : now + pause;
         if (hold_lease(claimed))
-            hold_back(claimed, result, now + std::max(pause, pg::settings::tick_interval_us()),
-                      now);
+            hold_back(claimed, result, not_before, now);
     };
     MANA_AI_FAILPOINT("run.before_unreadable");
     co_await write_until_done(services, claimed, std::move(end));
@@ -143,8 +145,11 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
     result.decision = core::name(core::GateDecision::SkippedBudget);
     const core::Instant now = pg::now();
     DatabaseJobs::Work end = [&] {
+        // The change may have given the mission to another agent.
+        const core::Instant not_before =
+            mission_has_changed(claimed) ? now : now + pg::settings::tick_interval_us();
         if (hold_lease(claimed))
-            hold_back(claimed, result, now + pg::settings::tick_interval_us(), now);
+            hold_back(claimed, result, not_before, now);
     };
     MANA_AI_FAILPOINT("run.before_budget_end");
     co_await write_until_done(services, claimed, std::move(end));
