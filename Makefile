@@ -185,6 +185,8 @@ help:
 	@echo "make demo             plan one mission in a throwaway cluster and show what came back"
 	@echo "make demo-up          the same, left running, with a page to look at; make demo-down ends it"
 	@echo "make test             all tests; RINGS='unit regress' runs only these"
+	@echo "make crash-matrix     kill, fail and delay the server at every failpoint"
+	@echo "make sanitize         the tests in a server under AddressSanitizer; RINGS='regress isolation tap'"
 	@echo "make bench            the figures of docs/performance.md"
 	@echo
 	@echo "make unit             unit tests of core, crypto and net, without PostgreSQL"
@@ -195,6 +197,12 @@ help:
 
 test:
 	@test/bootstrap.sh && test/run_all.sh $(RINGS)
+
+crash-matrix:
+	@test/bootstrap.sh && MANA_AI_MATRIX="$(or $(CASES),kill error sleep)" FILTER=037 TAP_TIMEOUT=3600 test/run_all.sh tap
+
+sanitize:
+	@test/bootstrap.sh && test/sanitize/run.sh $(RINGS)
 
 demo:
 	@test/bootstrap.sh && test/demo/run.sh
@@ -220,5 +228,5 @@ format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \
 	else clang-format --style=file $(if $(filter format,$@),-i,--dry-run --Werror) $(FORMATTED); fi
 
-.PHONY: help test demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
+.PHONY: help test crash-matrix sanitize demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
 .DEFAULT_GOAL = all

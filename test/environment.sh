@@ -9,6 +9,7 @@
 #   $pg_bin, $private_pg_config   of the private installation
 #   as_tester       runs a command as the user who runs PostgreSQL
 #   as_builder      runs a command as the checkout's owner
+#   build_variant   the extension as a test needs it, beside the ordinary one
 #   start_cluster, stop_cluster, start_server   see below; all is ended when the script ends
 #
 # Nothing is written outside $work, except build/ and mana_ai.so in the checkout.
@@ -87,17 +88,42 @@ enter() {
     echo "building (the first time takes a few minutes)"
     build all
     build programs
-    private_pg_config=$(as_builder "$top/test/private_install.sh" "$work/install")
+    # Everything runs in a variant if MANA_AI_VARIANT names one.
+    if [ -n "${MANA_AI_VARIANT:-}" ]; then
+        build_variant "$MANA_AI_VARIANT" || return 1
+        private_pg_config=$variant_pg_config
+    else
+        private_pg_config=$(as_builder "$top/test/private_install.sh" "$work/install")
+    fi
     pg_bin=$(dirname "$private_pg_config")
 
     # The tester may not be able to read the checkout, which can be in root's home.
     cp -R "$top/build/bin" "$work/bin"
     mkdir "$work/tree"
-    cp -RP "$top/test" "$top/docs" "$top/expected" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
+    cp -RP "$top/test" "$top/docs" "$top/expected" "$top/include" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
     if [ "$(id -u)" -eq 0 ]; then
         chown -R "$tester" "$work/tree"
     fi
     cd "$work/run"
+}
+
+# build_variant VARIABLE: the extension built with `make VARIABLE=1`, in a private installation of its own, whose
+# pg_config is then $variant_pg_config. Afterwards mana_ai.so is the ordinary one again. With SANITIZE reports of
+# faults go to $reports.
+build_variant() {
+    local folder=$work/install_$1
+    mkdir -p "$folder"
+    if [ "$(id -u)" -eq 0 ]; then
+        chown "$(stat -c %u:%g "$top")" "$folder"
+    fi
+    build "$1=1" all || return 1
+    variant_pg_config=$(as_builder env "$1=1" "$top/test/private_install.sh" "$folder")
+    if [ "$1" = SANITIZE ]; then
+        reports=$work/run/reports
+        as_tester mkdir -p "$reports"
+        as_builder "$top/test/sanitize/wrap_postgres.sh" "$variant_pg_config" "$reports"
+    fi
+    build all
 }
 
 # start_cluster NAME [LINE]...: a throwaway cluster with these lines in its configuration, listening only on a

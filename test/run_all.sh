@@ -121,8 +121,21 @@ ring_installcheck() {
     count "$ring" "$ok" "$bad" 0
 }
 
+# The installation that a TAP file is to run in: one with failpoints for files that say "needs: FAILPOINTS=1".
+pg_config_of() { # FILE
+    if [ -z "${MANA_AI_VARIANT:-}" ] && grep -q '^# needs: FAILPOINTS=1$' "$1"; then
+        if [ -z "${failpoints_pg_config:-}" ]; then
+            build_variant FAILPOINTS || return 1
+            failpoints_pg_config=$variant_pg_config
+        fi
+        file_pg_config=$failpoints_pg_config
+    else
+        file_pg_config=$private_pg_config
+    fi
+}
+
 ring_tap() {
-    local file name status at
+    local file name status at file_pg_config
     local -A running=()
     local files=()
     ring_passed=0 ring_failed=0 ring_skipped=0
@@ -132,9 +145,10 @@ ring_tap() {
     done
     # Two at a time: they mostly wait.
     for name in "${files[@]}"; do
+        pg_config_of "$work/tree/test/tap/$name.pl" || exit 1
         while [ "$(jobs -rp | wc -l)" -ge "${TAP_JOBS:-2}" ]; do sleep 0.1; done
-        "${tester_prefix[@]}" env PG_CONFIG="$private_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
-            TESTDIR="$work/run/tap/$name" timeout -k 10 "${TAP_TIMEOUT:-300}" \
+        "${tester_prefix[@]}" env PG_CONFIG="$file_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
+            TESTDIR="$work/run/tap/$name" timeout -k 10 "${TAP_TIMEOUT:-900}" \
             "$work/tree/test/run_tap.sh" perl "test/tap/$name.pl" >"$logs/tap_$name.log" 2>&1 </dev/null &
         running[$name]=$!
     done
@@ -148,6 +162,55 @@ ring_tap() {
         fi
     done
     count tap "$ring_passed" "$ring_failed" "$ring_skipped"
+}
+
+# reports_in FOLDER: what the sanitizers have said: the address sanitizer in files of its own, the other in the
+# servers' logs.
+reports_in() {
+    local file
+    for file in "$reports"/*; do
+        [ ! -e "$file" ] || head -n 60 "$file"
+    done
+    grep -rhE -A 12 'runtime error:' "$1" --include='*.log' || true
+}
+
+# One fault of each kind, which must be reported (test/sanitize).
+ring_control() {
+    local fault found=0 module=$work/install/control.so folder=$work/run/control
+    local -A faults=([heap-buffer-overflow]='read_past_the_end(4)' ['signed integer overflow']='overflow(2147483647)')
+    if ! as_builder g++ -fsanitize=address,undefined -fno-sanitize=vptr,object-size -O1 -g -fPIC -shared \
+        -isystem "$("$PG_CONFIG" --includedir-server)" -o "$module" "$top/test/sanitize/control.cpp" ||
+        ! start_cluster control "restart_after_crash = on" ||
+        ! "$pg_bin/psql" -XAtq -c "CREATE FUNCTION read_past_the_end(int) RETURNS int LANGUAGE c STRICT AS '$module';
+            CREATE FUNCTION overflow(int) RETURNS int LANGUAGE c STRICT AS '$module'"; then
+        count control 0 1 0
+        return
+    fi
+    for fault in "${!faults[@]}"; do
+        until "$pg_bin/psql" -XAtqc 'SELECT 1' >/dev/null 2>&1; do sleep 0.2; done
+        "$pg_bin/psql" -XAtq -c "SELECT ${faults[$fault]}" >/dev/null 2>&1 || true
+        if reports_in "$folder" | grep -q "$fault"; then
+            found=$((found + 1))
+        else
+            echo "control: ${faults[$fault]} is not reported"
+        fi
+    done
+    stop_cluster control || true
+    # So that they are not taken for findings.
+    rm -rf "$folder" "$reports"/*
+    count control "$found" "$((2 - found))" 0
+}
+
+# What the sanitizers have reported while the rings before ran.
+ring_reports() {
+    if [ -z "${reports:-}" ]; then
+        echo "reports: the server has no sanitizers"
+        count reports 0 1 0
+        return
+    fi
+    reports_in "$work/run" >"$logs/reports.log"
+    head -n 400 "$logs/reports.log"
+    if [ -s "$logs/reports.log" ]; then count reports 0 1 0; else count reports 1 0 0; fi
 }
 
 enter
@@ -164,6 +227,8 @@ for ring in "${rings[@]}"; do
         regress) ring_installcheck regress regression.diffs ISOLATION= ;;
         isolation) ring_installcheck isolation output_iso/regression.diffs REGRESS= ;;
         tap) ring_tap ;;
+        control) ring_control ;;
+        reports) ring_reports ;;
         *)
             echo >&2 "there is no ring named $ring"
             exit 2
