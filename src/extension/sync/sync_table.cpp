@@ -93,13 +93,19 @@ AttrNumber optional_column(TupleDesc descriptor, const char* name, bool must_be_
     return must_be_text && !is_text(type) ? InvalidAttrNumber : number;
 }
 
+// Asks the catalog's row and not RelationGetIndexPredicate(): that one evaluates constant parts of
+// the expression, which is code of the table's owner, with our rights.
+bool is_partial(Relation index) {
+    return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
+}
+
 // How many leading columns of the index are fixed for one record, with what it takes to search
 // them.
 int usable_keys(const SyncShape& shape, Relation index, LogIndexKey* keys, bool* finds_record) {
     *finds_record = false;
     const Form_pg_index form = index->rd_index;
     if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || !form->indislive ||
-        RelationGetIndexPredicate(index) != NIL)
+        is_partial(index))
         return 0;
     int count = 0;
     const int columns = IndexRelationGetNumberOfKeyAttributes(index);
