@@ -41,6 +41,8 @@ void settle(Fold& fold) {
 }
 
 void apply(Fold& fold, const ChangeRow& row) {
+    if (row.created_at > fold.until)
+        return;
     apply_row(fold.state, row, PlaceLost::RowWins);
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
@@ -123,6 +125,7 @@ void begin_fold(Fold& fold, uint32_t generation) {
     fold.rows = 0;
     fold.known = nullptr;
     fold.settled_size = 0;
+    fold.until = PG_INT64_MAX;
 }
 
 void fold_row(Fold& fold, const ChangeRowValues& values) {

@@ -24,6 +24,7 @@ struct Fold {
     int64_t rows;
     const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
     size_t settled_size;     // of `memory` when the state was last written out
+    core::Instant until;     // rows with a later created_at are left out
 };
 void begin_fold(Fold& fold, uint32_t generation);  // in a child of the current context
 void fold_row(Fold& fold, const ChangeRowValues& values);
