@@ -1,6 +1,9 @@
 -- Last-writer-wins over mana-sync's table (docs/contract/data.md).
+
+-- Neither SECURITY DEFINER nor SET: its body works below SQL, so the caller's rights and settings do
+-- not matter to it, and both would be paid for with every row of every app.
 CREATE FUNCTION mana_ai.fold_sync_change()
-RETURNS trigger LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURNS trigger LANGUAGE c
 AS 'MODULE_PATHNAME', 'mana_ai_fold_sync_change';
 COMMENT ON FUNCTION mana_ai.fold_sync_change() IS
   'folds a new row of sync_changes into its snapshot; never makes the insert fail';
@@ -45,6 +48,12 @@ CREATE FUNCTION mana_ai.detach()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_detach';
 COMMENT ON FUNCTION mana_ai.detach() IS 'takes the trigger off again; snapshots stay as they are';
+
+-- Changes that wait for a new fold of the log, since they could not even be marked as dirty; null where
+-- the library is not preloaded.
+CREATE FUNCTION mana_ai.unmarked_changes()
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_unmarked_changes';
 
 CREATE FUNCTION mana_ai.attached_table()
 RETURNS regclass LANGUAGE c STABLE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

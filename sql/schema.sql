@@ -77,15 +77,26 @@ CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
 CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
 CREATE INDEX mission_schedule_problem ON mana_ai.mission_schedule (decided_at) WHERE problem IS NOT NULL;
 
--- Records whose snapshot could not be kept by the trigger and waits for repair from the log.
--- Append-only, so that marking a record never waits for anybody.
+-- Records whose snapshot could not be kept by the trigger and waits for repair from the log; with
+-- empty table_name, all records of a user. One row per record, but by no constraint: marking a record
+-- must not wait for a transaction that marks it too.
 CREATE TABLE mana_ai.dirty_records (
-  id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,
   record_id  text COLLATE "C" NOT NULL,
   reason     text        NOT NULL,
-  ts         timestamptz NOT NULL DEFAULT clock_timestamp()
+  ts         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  id         uuid        PRIMARY KEY DEFAULT gen_random_uuid()
+) USING heap;
+CREATE INDEX dirty_records_of_user ON mana_ai.dirty_records (user_id, table_name, record_id);
+
+-- Records that are too large for a snapshot: replayed again when a newer row has come.
+CREATE TABLE mana_ai.oversized_records (
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  ts         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (user_id, table_name, record_id)
 ) USING heap;
 
 -- One row per attempt at a mission; outcome 'running' is committed before the first model call.
@@ -127,7 +138,8 @@ CREATE TABLE mana_ai.token_usage (
   agent_id    text COLLATE "C",
   mission_id  text COLLATE "C" NOT NULL,
   tokens_used int         NOT NULL,
-  ts          timestamptz NOT NULL DEFAULT clock_timestamp()
+  ts          timestamptz NOT NULL DEFAULT clock_timestamp(),
+  id          uuid        PRIMARY KEY DEFAULT gen_random_uuid()
 );
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
 CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
@@ -168,3 +180,26 @@ CREATE TABLE mana_ai.engine_state (
 -- cost and how its runs went is nowhere else.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.token_usage', '');
+
+-- What follows from the log, and what the engine says of itself, is made on each server anew. If it
+-- arrives by logical replication all the same (a publication FOR ALL TABLES), it is dropped: it would
+-- collide with what this server has made of the replicated log.
+CREATE FUNCTION mana_ai.drop_replicated_row()
+RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION mana_ai.drop_replicated_row() IS
+  'keeps rows that arrive by logical replication out of tables that each server makes for itself';
+
+DO $$
+DECLARE
+  made_here text;
+BEGIN
+  FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
+                                   'dirty_records', 'oversized_records', 'folded_log', 'engine_state'] LOOP
+    EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
+                   ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
+    EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);
+  END LOOP;
+END $$;

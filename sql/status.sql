@@ -43,7 +43,7 @@ CREATE FUNCTION mana_ai.status(
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
-  OUT research_jobs int)
+  OUT research_jobs int, OUT unmarked_changes bigint)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -53,16 +53,28 @@ SET search_path = pg_catalog, pg_temp AS $$
          e.last_tick_at, e.last_tick_finished, e.last_tick_by, e.due_mission_count,
          e.plans_produced, e.plans_written_back, e.parse_failures, e.skipped, e.errors,
          (SELECT min(s.wake_at) FROM mana_ai.mission_schedule s),
-         (SELECT count(DISTINCT (d.user_id, d.table_name, d.record_id))
-            FROM mana_ai.dirty_records d),
+         (SELECT count(*) FROM (SELECT FROM mana_ai.dirty_records LIMIT 10000) d),
          w.trigger_errors,
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
-         (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting')
+         (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
+         mana_ai.unmarked_changes()
     FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
   'is the worker alive, what is it doing, how did the last tick end, what is next';
+
+-- Whether the mission's snapshot is not what the log says: it has a mark, or its user has one for all
+-- records, or it is too large.
+CREATE FUNCTION mana_ai.waits_for_repair(user_id text, mission_id text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM mana_ai.dirty_records d
+                  WHERE d.user_id = $1 AND d.table_name = 'aiMissions' AND d.record_id = $2)
+      OR EXISTS (SELECT FROM mana_ai.dirty_records d WHERE d.user_id = $1 AND d.table_name = '')
+      OR EXISTS (SELECT FROM mana_ai.oversized_records o
+                  WHERE o.user_id = $1 AND o.table_name = 'aiMissions' AND o.record_id = $2)
+$$;
 
 -- Missions that cannot run as they are, and why. Problems are kept where they arise, so that this reads
 -- nothing of the missions that have none.
@@ -83,10 +95,17 @@ SELECT s.user_id, s.mission_id, s.decision, s.decided_at
   FROM mana_ai.mission_schedule s
  WHERE s.problem IS NOT NULL AND s.problem = s.decision AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
 UNION ALL
-SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, min(d.ts)
+SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, d.ts
   FROM mana_ai.dirty_records d
  WHERE d.table_name = 'aiMissions'
- GROUP BY d.user_id, d.record_id, d.reason;
+UNION ALL
+SELECT d.user_id, NULL, 'all snapshots of the user wait for repair', d.ts
+  FROM mana_ai.dirty_records d
+ WHERE d.table_name = '' AND d.record_id = ''
+UNION ALL
+SELECT o.user_id, o.record_id, 'record too large for a snapshot', o.ts
+  FROM mana_ai.oversized_records o
+ WHERE o.table_name = 'aiMissions';
 COMMENT ON VIEW mana_ai.mission_problems IS 'missions that cannot run as they are, and why';
 
 -- The one reason why a mission is not running now.
@@ -110,9 +129,11 @@ BEGIN
                 WHERE t.user_id = why.user_id AND t.table_name = 'aiMissions'
                   AND t.record_id = why.mission_id) THEN
       RETURN 'mission was deleted';
-    ELSIF EXISTS (SELECT FROM mana_ai.dirty_records d
-                   WHERE d.user_id = why.user_id AND d.table_name = 'aiMissions'
-                     AND d.record_id = why.mission_id) THEN
+    ELSIF EXISTS (SELECT FROM mana_ai.oversized_records o
+                   WHERE o.user_id = why.user_id AND o.table_name = 'aiMissions'
+                     AND o.record_id = why.mission_id) THEN
+      RETURN 'the mission''s record is too large for a snapshot';
+    ELSIF mana_ai.waits_for_repair(why.user_id, why.mission_id) THEN
       RETURN 'the mission''s snapshot waits for repair';
     END IF;
     RETURN 'no such mission';

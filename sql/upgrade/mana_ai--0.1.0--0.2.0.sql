@@ -20,6 +20,80 @@ REVOKE ALL ON FUNCTION mana_ai.refresh_snapshots(boolean) FROM PUBLIC;
 
 -- ---------------------------------------------------------------- the trigger, marks and our tables
 
+-- Marks have a key that needs no sequence, and an index to find them by. What no repair can change is no mark.
+DELETE FROM mana_ai.dirty_records WHERE reason = 'ids too long';
+ALTER TABLE mana_ai.dirty_records DROP COLUMN id;
+ALTER TABLE mana_ai.dirty_records ADD COLUMN id uuid PRIMARY KEY DEFAULT gen_random_uuid();
+CREATE INDEX dirty_records_of_user ON mana_ai.dirty_records (user_id, table_name, record_id);
+CREATE TABLE mana_ai.oversized_records (
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  ts         timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (user_id, table_name, record_id)
+) USING heap;
+
+REVOKE ALL ON mana_ai.oversized_records FROM PUBLIC;
+ALTER TABLE mana_ai.token_usage ADD COLUMN id uuid PRIMARY KEY DEFAULT gen_random_uuid();
+
+-- The trigger function needs neither its owner's rights nor a search_path, and the trigger no WHEN clause.
+CREATE OR REPLACE FUNCTION mana_ai.fold_sync_change()
+RETURNS trigger LANGUAGE c
+AS 'MODULE_PATHNAME', 'mana_ai_fold_sync_change';
+DO $$
+DECLARE
+  t record;
+BEGIN
+  FOR t IN SELECT g.tgname, g.tgrelid::regclass AS log, g.tgenabled FROM pg_catalog.pg_trigger g
+            WHERE g.tgfoid = 'mana_ai.fold_sync_change()'::regprocedure AND g.tgparentid = 0 LOOP
+    EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER INSERT ON %s FOR EACH ROW'
+                   ' EXECUTE FUNCTION mana_ai.fold_sync_change()', t.tgname, t.log);
+    EXECUTE format('ALTER TABLE %s %s TRIGGER %I', t.log,
+                   CASE t.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA'
+                                    WHEN 'O' THEN 'ENABLE' ELSE 'ENABLE ALWAYS' END, t.tgname);
+    EXECUTE format('ALTER TRIGGER %I ON %s DEPENDS ON EXTENSION mana_ai', t.tgname, t.log);
+  END LOOP;
+END $$;
+
+CREATE FUNCTION mana_ai.drop_replicated_row()
+RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN NULL;
+END $$;
+COMMENT ON FUNCTION mana_ai.drop_replicated_row() IS
+  'keeps rows that arrive by logical replication out of tables that each server makes for itself';
+
+DO $$
+DECLARE
+  made_here text;
+BEGIN
+  FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
+                                   'dirty_records', 'oversized_records', 'folded_log', 'engine_state'] LOOP
+    EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
+                   ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
+    EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);
+  END LOOP;
+END $$;
+REVOKE ALL ON FUNCTION mana_ai.drop_replicated_row() FROM PUBLIC;
+
+CREATE FUNCTION mana_ai.unmarked_changes()
+RETURNS bigint LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_unmarked_changes';
+
+REVOKE ALL ON FUNCTION mana_ai.unmarked_changes() FROM PUBLIC;
+
+CREATE FUNCTION mana_ai.waits_for_repair(user_id text, mission_id text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM mana_ai.dirty_records d
+                  WHERE d.user_id = $1 AND d.table_name = 'aiMissions' AND d.record_id = $2)
+      OR EXISTS (SELECT FROM mana_ai.dirty_records d WHERE d.user_id = $1 AND d.table_name = '')
+      OR EXISTS (SELECT FROM mana_ai.oversized_records o
+                  WHERE o.user_id = $1 AND o.table_name = 'aiMissions' AND o.record_id = $2)
+$$;
+
+REVOKE ALL ON FUNCTION mana_ai.waits_for_repair(text, text) FROM PUBLIC;
+
 -- ---------------------------------------------------------------- runs, status and problems
 ALTER TABLE mana_ai.mission_snapshots ADD COLUMN problems text[];
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN problem text;
@@ -50,10 +124,17 @@ SELECT s.user_id, s.mission_id, s.decision, s.decided_at
   FROM mana_ai.mission_schedule s
  WHERE s.problem IS NOT NULL AND s.problem = s.decision AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
 UNION ALL
-SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, min(d.ts)
+SELECT d.user_id, d.record_id, 'the snapshot waits for repair: ' || d.reason, d.ts
   FROM mana_ai.dirty_records d
  WHERE d.table_name = 'aiMissions'
- GROUP BY d.user_id, d.record_id, d.reason;
+UNION ALL
+SELECT d.user_id, NULL, 'all snapshots of the user wait for repair', d.ts
+  FROM mana_ai.dirty_records d
+ WHERE d.table_name = '' AND d.record_id = ''
+UNION ALL
+SELECT o.user_id, o.record_id, 'record too large for a snapshot', o.ts
+  FROM mana_ai.oversized_records o
+ WHERE o.table_name = 'aiMissions';
 
 CREATE OR REPLACE FUNCTION mana_ai.http_status()
 RETURNS jsonb LANGUAGE sql STABLE
@@ -154,6 +235,133 @@ SELECT jsonb_build_object(
       ORDER BY p.since DESC, p.mission_id, p.problem), '[]')
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
+
+DROP FUNCTION mana_ai.status();
+CREATE FUNCTION mana_ai.status(
+  OUT library_version text, OUT extension_version text, OUT preloaded boolean, OUT worker_pid int,
+  OUT worker_state text, OUT worker_since timestamptz, OUT worker_problem text, OUT in_flight int,
+  OUT last_tick_at timestamptz, OUT last_tick_finished timestamptz, OUT last_tick_by text,
+  OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
+  OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
+  OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
+  OUT research_jobs int, OUT unmarked_changes bigint)
+RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT w.library_version,
+         (SELECT extversion FROM pg_extension WHERE extname = 'mana_ai'),
+         w.preloaded, w.worker_pid, w.worker_state, w.worker_since, mana_ai.worker_problem(),
+         (SELECT count(*)::int FROM mana_ai.runs WHERE outcome = 'running'),
+         e.last_tick_at, e.last_tick_finished, e.last_tick_by, e.due_mission_count,
+         e.plans_produced, e.plans_written_back, e.parse_failures, e.skipped, e.errors,
+         (SELECT min(s.wake_at) FROM mana_ai.mission_schedule s),
+         (SELECT count(*) FROM (SELECT FROM mana_ai.dirty_records LIMIT 10000) d),
+         w.trigger_errors,
+         mana_ai.attached_table()::text,
+         coalesce(e.grant_key, 'not configured'),
+         (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
+         mana_ai.unmarked_changes()
+    FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
+$$;
+COMMENT ON FUNCTION mana_ai.status() IS
+  'is the worker alive, what is it doing, how did the last tick end, what is next';
+REVOKE ALL ON FUNCTION mana_ai.status() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION mana_ai.status() TO pg_monitor;
+
+CREATE OR REPLACE FUNCTION mana_ai.why(user_id text, mission_id text)
+RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  m       mana_ai.mission_snapshots%ROWTYPE;
+  s       mana_ai.mission_schedule%ROWTYPE;
+  a       jsonb;
+  j       mana_ai.mission_research_jobs%ROWTYPE;
+  running int;
+  tokens  bigint;
+  gate    text;
+  name    text;
+BEGIN
+  SELECT * INTO m FROM mana_ai.mission_snapshots x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM mana_ai.record_tombstones t
+                WHERE t.user_id = why.user_id AND t.table_name = 'aiMissions'
+                  AND t.record_id = why.mission_id) THEN
+      RETURN 'mission was deleted';
+    ELSIF EXISTS (SELECT FROM mana_ai.oversized_records o
+                   WHERE o.user_id = why.user_id AND o.table_name = 'aiMissions'
+                     AND o.record_id = why.mission_id) THEN
+      RETURN 'the mission''s record is too large for a snapshot';
+    ELSIF mana_ai.waits_for_repair(why.user_id, why.mission_id) THEN
+      RETURN 'the mission''s snapshot waits for repair';
+    END IF;
+    RETURN 'no such mission';
+  END IF;
+  IF m.record ->> 'state' IS DISTINCT FROM 'active' THEN
+    RETURN format('mission is not active but %s',
+                  CASE WHEN m.record ->> 'state' IS NULL THEN 'without a state'
+                       ELSE coalesce(mana_ai.readable_text(m.record, 'state'), 'encrypted') END);
+  END IF;
+  SELECT * INTO s FROM mana_ai.mission_schedule x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  IF s.lease_owner IS NOT NULL AND s.wake_at > clock_timestamp() THEN
+    RETURN (SELECT format('running since %s', r.started_at)
+              FROM mana_ai.runs r WHERE r.user_id = why.user_id AND r.run_id = s.run_id);
+  END IF;
+  IF s.due_at IS NULL THEN
+    RETURN CASE
+      WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
+        'not scheduled: nextRunAt is not set'
+      ELSE 'not scheduled: nextRunAt is not an instant' END;
+  ELSIF s.due_at > clock_timestamp() THEN
+    RETURN format('not due until %s', s.due_at);
+  END IF;
+
+  SELECT x.record INTO a FROM mana_ai.agent_snapshots x
+   WHERE x.user_id = why.user_id AND x.agent_id = s.agent_id;
+  SELECT count(*) INTO running FROM mana_ai.runs r
+   WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
+  SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
+   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id
+     AND u.ts > clock_timestamp() - interval '24 hours';
+  SELECT * INTO j FROM mana_ai.mission_research_jobs x
+   WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
+  gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting');
+  -- A name that was encrypted on the user's device tells nobody anything.
+  name := left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200);
+  CASE gate
+    WHEN 'skipped-agent-missing' THEN
+      RETURN format('agent %s does not exist or is not synced yet', left(s.agent_id, 200));
+    WHEN 'skipped-archived' THEN
+      RETURN format('agent %s is archived', name);
+    WHEN 'skipped-paused' THEN
+      RETURN format('agent %s is paused', name);
+    WHEN 'skipped-concurrency' THEN
+      RETURN format('agent %s is running %s of its missions, as many as it may', name, running);
+    WHEN 'skipped-budget' THEN
+      RETURN format('agent %s has used %s of %s tokens in the last 24 hours', name, tokens,
+                    left(a ->> 'maxTokensPerDay', 40));
+    WHEN 'skipped-encrypted' THEN
+      RETURN 'title, objective or concept is encrypted and no grant opens it';
+    WHEN 'skipped-unreviewed' THEN
+      RETURN format('%s or more iterations wait for the user''s review',
+                    current_setting('mana_ai.max_unreviewed'));
+    WHEN 'skipped-research' THEN
+      RETURN format('waiting for research since %s, %s', coalesce(j.submitted_at, j.requested_at),
+                    coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
+    ELSE NULL;
+  END CASE;
+  IF s.attempts > 0 AND s.not_before > clock_timestamp() THEN
+    RETURN format('backing off until %s after %s %s: %s', s.not_before, s.attempts,
+                  CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
+                  coalesce(s.error_kind, 'crashed'));
+  ELSIF s.not_before > clock_timestamp() AND s.decision = 'skipped-encrypted' THEN
+    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s',
+                  coalesce(s.error_kind, 'unknown'));
+  ELSIF s.not_before > clock_timestamp() THEN
+    RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
+  END IF;
+  RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
+END $$;
 
 -- ---------------------------------------------------------------- processes and crashes
 CREATE OR REPLACE FUNCTION mana_ai.worker_problem()

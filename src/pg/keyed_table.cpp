@@ -8,23 +8,37 @@ extern "C" {
 #include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
 #include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
+#include "miscadmin.h"
 #include "nodes/execnodes.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodes.h"
+#include "nodes/primnodes.h"
+#include "optimizer/optimizer.h"
+#include "parser/parse_relation.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 }
 
 namespace mana_ai::pg {
 
 namespace {
 
-IndexScanDesc begin_key_scan(KeyedTable& keyed, Snapshot snapshot, const Datum* key,
+IndexScanDesc begin_key_scan(KeyedTable& keyed, Snapshot snapshot, const Datum* key, int columns,
                              ScanKeyData* scan_keys) {
-    const int columns = IndexRelationGetNumberOfKeyAttributes(keyed.key_index);
-    if (columns > kMaxKeyColumns)
-        elog(ERROR, "index \"%s\" has too many columns", RelationGetRelationName(keyed.key_index));
     for (int i = 0; i < columns; i++)
         ScanKeyEntryInitialize(&scan_keys[i], 0, static_cast<AttrNumber>(i + 1),
                                BTEqualStrategyNumber, InvalidOid,
@@ -39,11 +53,11 @@ IndexScanDesc begin_key_scan(KeyedTable& keyed, Snapshot snapshot, const Datum* 
     return scan;
 }
 
-TM_Result lock_version(KeyedTable& keyed, uint8 flags) {
+TM_Result lock_version(KeyedTable& keyed, uint8 flags, LockTupleMode mode = LockTupleExclusive) {
     ItemPointerData tid = keyed.slot->tts_tid;
     TM_FailureData failure;
     return table_tuple_lock(keyed.table, &tid, SnapshotAny, keyed.slot, GetCurrentCommandId(false),
-                            LockTupleExclusive, LockWaitSkip, flags, &failure);
+                            mode, LockWaitSkip, flags, &failure);
 }
 
 // What an index scan returns as live under SnapshotDirty.
@@ -51,7 +65,7 @@ Lookup look_up_live(KeyedTable& keyed, const Datum* key, bool lock) {
     SnapshotData dirty;
     InitDirtySnapshot(dirty);
     ScanKeyData scan_keys[kMaxKeyColumns];
-    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, scan_keys);
+    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, keyed.key_columns, scan_keys);
     Lookup result = Lookup::Missing;
     while (result == Lookup::Missing &&
            index_getnext_slot(scan, ForwardScanDirection, keyed.slot)) {
@@ -68,96 +82,343 @@ Lookup look_up_live(KeyedTable& keyed, const Datum* key, bool lock) {
 }
 
 // Whether a version that cannot be locked because it is invisible is nobody's: a transaction that
-// rolled back has made it, or our own has replaced it.
+// rolled back has made it, or our own has replaced or deleted it.
 bool is_void(TupleTableSlot* slot) {
-    const TransactionId maker =
-        HeapTupleHeaderGetXmin(reinterpret_cast<HeapTupleTableSlot*>(slot)->tuple->t_data);
-    return TransactionIdIsCurrentTransactionId(maker) ||
-           (!TransactionIdIsInProgress(maker) && !TransactionIdDidCommit(maker));
+    HeapTupleHeader row = reinterpret_cast<HeapTupleTableSlot*>(slot)->tuple->t_data;
+    const TransactionId maker = HeapTupleHeaderGetXmin(row);
+    if (TransactionIdIsCurrentTransactionId(maker) ||
+        (!TransactionIdIsInProgress(maker) && !TransactionIdDidCommit(maker)))
+        return true;
+    return (row->t_infomask & HEAP_XMAX_INVALID) == 0 &&
+           !HEAP_XMAX_IS_LOCKED_ONLY(row->t_infomask) &&
+           TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(row));
 }
 
-Oid primary_key_of(Relation table) {
-#if PG_VERSION_NUM >= 180000
-    return RelationGetPrimaryKeyIndex(table, false);
-#else
-    return RelationGetPrimaryKeyIndex(table);
-#endif
+// Say so without evaluating anything, as RelationGetIndexExpressions() would.
+bool has_predicate(Relation index) {
+    return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
+}
+bool has_expressions(Relation index) {
+    return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, nullptr);
 }
 
-// A predicate of the form "column IS [NOT] NULL", as our own partial indexes have it, is cheap to
-// answer; false: it is another one.
-bool is_null_test(List* predicate, TupleTableSlot* slot, bool* holds) {
-    if (list_length(predicate) != 1 || !IsA(linitial(predicate), NullTest))
-        return false;
-    const auto* test = static_cast<NullTest*>(linitial(predicate));
-    if (test->argisrow || !IsA(test->arg, Var))
-        return false;
+// A predicate of the form "column IS [NOT] NULL", as our own partial indexes have it, is answered
+// without an executor. Remembered until an index changes.
+struct NullTestIndex {
+    Oid index = InvalidOid;
+    AttrNumber column = InvalidAttrNumber;  // none: it is another predicate
+    bool wants_null = false;
+};
+constexpr int kRememberedIndexes = 8;
+NullTestIndex remembered_indexes[kRememberedIndexes];
+int next_index_to_forget = 0;
+
+NullTestIndex read_null_test(Relation index) {
+    NullTestIndex found{RelationGetRelid(index), InvalidAttrNumber, false};
+    bool is_null = false;
+    const Datum stored =
+        SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &is_null);
+    if (is_null)
+        return found;
+    const Node* node = static_cast<Node*>(stringToNode(TextDatumGetCString(stored)));
+    if (IsA(node, List) && list_length(reinterpret_cast<const List*>(node)) == 1)
+        node = static_cast<Node*>(linitial(reinterpret_cast<const List*>(node)));
+    const auto* test = reinterpret_cast<const NullTest*>(node);
+    if (!IsA(node, NullTest) || test->argisrow || !IsA(test->arg, Var))
+        return found;
     const auto* column = reinterpret_cast<const Var*>(test->arg);
-    if (column->varattno <= 0)
+    if (column->varattno > 0) {
+        found.column = column->varattno;
+        found.wants_null = test->nulltesttype == IS_NULL;
+    }
+    return found;
+}
+
+NullTestIndex null_test_of(Relation index) {
+    for (const NullTestIndex& known : remembered_indexes)
+        if (known.index == RelationGetRelid(index))
+            return known;
+    const NullTestIndex found = read_null_test(index);
+    remembered_indexes[next_index_to_forget++ % kRememberedIndexes] = found;
+    return found;
+}
+
+// Whether code that an administrator has chosen decides what goes into the index.
+bool needs_evaluation(Relation index) {
+    return has_expressions(index) ||
+           (has_predicate(index) && null_test_of(index).column == InvalidAttrNumber);
+}
+
+// Whether looking up `key` in the index finds rows by equality of text.
+bool serves_key(Relation index, const TableKey& key) {
+    const Form_pg_index form = index->rd_index;
+    if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || !form->indislive ||
+        IndexRelationGetNumberOfKeyAttributes(index) < key.count || has_predicate(index) ||
+        has_expressions(index))
         return false;
-    *holds = slot_attisnull(slot, column->varattno) == (test->nulltesttype == IS_NULL);
+    for (int i = 0; i < key.count; i++)
+        if (form->indkey.values[i] != key.columns[i] || index->rd_opcintype[i] != TEXTOID)
+            return false;
     return true;
 }
 
-// Like CatalogIndexInsert, but also for indexes that an administrator has added.
-void insert_index_entries(KeyedTable& keyed, bool only_summarizing) {
+// What we know of a table until it changes.
+struct TableFacts {
+    Oid table = InvalidOid;
+    Oid key_index = InvalidOid;
+    bool has_additions = false;
+};
+constexpr int kRememberedTables = 8;
+TableFacts remembered[kRememberedTables];
+int next_to_forget = 0;
+uint64_t generation = 0;  // grows whenever any table has changed
+
+extern "C" {
+static void forget_table(Datum, Oid relation) {
+    generation++;
+    for (TableFacts& facts : remembered)
+        if (!OidIsValid(relation) || facts.table == relation)
+            facts = TableFacts{};
+    for (NullTestIndex& known : remembered_indexes)
+        if (!OidIsValid(relation) || known.index == relation)
+            known = NullTestIndex{};
+}
+}
+
+bool may_be_null(const FormData_pg_attribute* column, uint64_t never_null) {
+    const int place = column->attnum - 1;
+    return place >= 64 || (never_null >> place & 1) == 0;
+}
+
+TableFacts read_facts(Relation table, const TableKey& key) {
+    TableFacts facts;
+    facts.table = RelationGetRelid(table);
+    const TupleConstr* rules = RelationGetDescr(table)->constr;
+    facts.has_additions = rules != nullptr && (rules->num_check > 0 || rules->has_generated_stored);
+    for (int i = 0; i < RelationGetNumberOfAttributes(table); i++) {
+        const FormData_pg_attribute* column = TupleDescAttr(RelationGetDescr(table), i);
+        if (column->attnotnull && !column->attisdropped && may_be_null(column, key.never_null))
+            facts.has_additions = true;
+    }
+    List* indexes = RelationGetIndexList(table);
+    ListCell* cell;
+    foreach (cell, indexes) {
+        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
+        if (!OidIsValid(facts.key_index) && serves_key(index, key))
+            facts.key_index = RelationGetRelid(index);
+        const Form_pg_index form = index->rd_index;
+        if (form->indisexclusion || (form->indisunique && !form->indisprimary) ||
+            needs_evaluation(index))
+            facts.has_additions = true;
+        index_close(index, AccessShareLock);
+    }
+    list_free(indexes);
+    return facts;
+}
+
+const TableFacts& facts_of(Relation table, const TableKey& key) {
+    static bool registered = false;
+    for (const TableFacts& facts : remembered)
+        if (facts.table == RelationGetRelid(table))
+            return facts;
+    if (!registered) {
+        CacheRegisterRelcacheCallback(forget_table, Datum{0});
+        registered = true;
+    }
+    static TableFacts unstable;
+    const uint64_t before = generation;
+    unstable = read_facts(table, key);
+    if (before != generation)
+        return unstable;
+    TableFacts& place = remembered[next_to_forget++ % kRememberedTables];
+    place = unstable;
+    return place;
+}
+// Runs f, which evaluates expressions of the table, with its owner's rights and nothing of the
+// session's search_path. Whoever catches an error of f rolls back a subtransaction at least, and
+// that puts role and settings back as well.
+template <class F>
+void as_owner(Relation table, F&& f) {
+    Oid role = InvalidOid;
+    int context = 0;
+    GetUserIdAndSecContext(&role, &context);
+    SetUserIdAndSecContext(table->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
+    const int settings = NewGUCNestLevel();
+    set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+                      GUC_ACTION_SAVE, true, 0, false);
+    f();
+    AtEOXact_GUC(false, settings);
+    SetUserIdAndSecContext(role, context);
+}
+
+void fill_defaults(Relation table, const RowValues& row) {
+    const TupleDesc descriptor = RelationGetDescr(table);
     EState* estate = nullptr;
+    for (int i = 0; i < descriptor->natts; i++) {
+        const FormData_pg_attribute* column = TupleDescAttr(descriptor, i);
+        if (row.given[i] || column->attisdropped || column->attgenerated != '\0' ||
+            (!column->atthasdef && column->attidentity == '\0'))
+            continue;
+        if (estate == nullptr)
+            estate = CreateExecutorState();
+        as_owner(table, [&] {
+            Node* expression = build_column_default(table, i + 1);
+            if (expression == nullptr)
+                return;
+            ExprState* state =
+                ExecInitExpr(expression_planner(reinterpret_cast<Expr*>(expression)), nullptr);
+            const Datum value = ExecEvalExpr(state, GetPerTupleExprContext(estate), &row.nulls[i]);
+            if (!row.nulls[i])
+                row.values[i] = datumCopy(value, column->attbyval, column->attlen);
+        });
+    }
+    if (estate != nullptr)
+        FreeExecutorState(estate);
+}
+
+bool has_missing_value(KeyedTable& keyed) {
+    const TupleDesc descriptor = RelationGetDescr(keyed.table);
+    for (int i = 0; i < descriptor->natts; i++)
+        if (TupleDescAttr(descriptor, i)->attnotnull && slot_attisnull(keyed.slot, i + 1))
+            return true;
+    return false;
+}
+
+// The executor's own checks of the row in the slot, which they may change (generated columns). They
+// want a range table to look the table up in.
+void check_with_executor(KeyedTable& keyed) {
+    EState* estate = CreateExecutorState();
+    RangeTblEntry* entry = makeNode(RangeTblEntry);
+    entry->rtekind = RTE_RELATION;
+    entry->relid = RelationGetRelid(keyed.table);
+    entry->relkind = keyed.table->rd_rel->relkind;
+    entry->rellockmode = RowExclusiveLock;
+    List* table = list_make1(entry);
+#if PG_VERSION_NUM >= 160000
+    List* permissions = NIL;
+    addRTEPermissionInfo(&permissions, entry);
+#endif
+#if PG_VERSION_NUM >= 180000
+    ExecInitRangeTable(estate, table, permissions, bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+    ExecInitRangeTable(estate, table, permissions);
+#else
+    ExecInitRangeTable(estate, table);
+#endif
+    ResultRelInfo* result = makeNode(ResultRelInfo);
+    InitResultRelInfo(result, keyed.table, 1, nullptr, 0);
+    as_owner(keyed.table, [&] {
+        // As for an insert, which computes them all.
+        if (RelationGetDescr(keyed.table)->constr->has_generated_stored)
+            ExecComputeStoredGenerated(result, estate, keyed.slot, CMD_INSERT);
+        ExecConstraints(result, keyed.slot, estate);
+    });
+    FreeExecutorState(estate);
+}
+
+void check_row(KeyedTable& keyed) {
+    const TupleConstr* rules = RelationGetDescr(keyed.table)->constr;
+    if (rules != nullptr &&
+        (rules->num_check > 0 || rules->has_generated_stored || has_missing_value(keyed)))
+        check_with_executor(keyed);
+}
+
+// Whether an update leaves the columns of the index as they were; `given` is null for a new row.
+bool is_unchanged(const IndexInfo* info, const bool* given) {
+    if (given == nullptr || info->ii_Expressions != NIL)
+        return false;
+    for (int i = 0; i < info->ii_NumIndexKeyAttrs; i++)
+        if (given[info->ii_IndexAttrNumbers[i] - 1])
+            return false;
+    return true;
+}
+
+// `estate` is null where nothing needs an executor.
+void insert_index_entry(KeyedTable& keyed, Relation index, EState* estate, const bool* given,
+                        bool only_summarizing) {
+    IndexInfo* info = BuildIndexInfo(index);
+#if PG_VERSION_NUM >= 160000
+    if (only_summarizing && !info->ii_Summarizing)
+        return;
+#else
+    (void)only_summarizing;
+#endif
+    if (estate != nullptr && info->ii_Predicate != NIL &&
+        !ExecQual(ExecPrepareQual(info->ii_Predicate, estate), GetPerTupleExprContext(estate)))
+        return;
+    Datum values[INDEX_MAX_KEYS];
+    bool nulls[INDEX_MAX_KEYS];
+    FormIndexDatum(info, keyed.slot, estate, values, nulls);
+    // UNIQUE_CHECK_PARTIAL does not wait for a transaction that may or may not leave the same value
+    // there. Of two that insert the same at a time, the later one sees the other's.
+    const bool unique = index->rd_index->indisunique;
+    const bool inserted = index_insert(index, values, nulls, &keyed.slot->tts_tid, keyed.table,
+                                       unique ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
+                                       is_unchanged(info, given), info);
+    if (unique && !inserted)
+        ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
+                        errmsg("duplicate key value violates unique constraint \"%s\"",
+                               RelationGetRelationName(index))));
+#if PG_VERSION_NUM >= 170000
+    index_insert_cleanup(index, info);
+#endif
+}
+
+bool is_wanted_by(Relation index, TupleTableSlot* slot) {
+    if (!has_predicate(index))
+        return true;
+    const NullTestIndex test = null_test_of(index);
+    return slot_attisnull(slot, test.column) == test.wants_null;
+}
+
+// Also for indexes that an administrator has added.
+void insert_index_entries(KeyedTable& keyed, const bool* given, bool only_summarizing) {
     ListCell* cell;
     List* indexes = RelationGetIndexList(keyed.table);
     foreach (cell, indexes) {
         Relation index = index_open(lfirst_oid(cell), RowExclusiveLock);
-        if (index->rd_index->indisready) {
-            IndexInfo* info = BuildIndexInfo(index);
-#if PG_VERSION_NUM >= 160000
-            bool wanted = !only_summarizing || info->ii_Summarizing;
-#else
-            bool wanted = !only_summarizing;
-#endif
-            bool predicate_holds = true;
-            const bool answered = info->ii_Predicate == NIL ||
-                                  is_null_test(info->ii_Predicate, keyed.slot, &predicate_holds);
-            wanted = wanted && predicate_holds;
-            if (wanted && (info->ii_Expressions != NIL || !answered)) {
-                if (estate == nullptr) {
-                    estate = CreateExecutorState();
-                    GetPerTupleExprContext(estate)->ecxt_scantuple = keyed.slot;
-                }
-                if (!answered)
-                    wanted = ExecQual(ExecPrepareQual(info->ii_Predicate, estate),
-                                      GetPerTupleExprContext(estate));
-            }
-            if (wanted) {
-                Datum values[INDEX_MAX_KEYS];
-                bool nulls[INDEX_MAX_KEYS];
-                FormIndexDatum(info, keyed.slot, estate, values, nulls);
-                index_insert(index, values, nulls, &keyed.slot->tts_tid, keyed.table,
-                             index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
-                             false, info);
-            }
-#if PG_VERSION_NUM >= 170000
-            index_insert_cleanup(index, info);
-#endif
+        if (index->rd_index->indisexclusion)
+            ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                            errmsg("table \"%s\" has an exclusion constraint",
+                                   RelationGetRelationName(keyed.table))));
+        if (index->rd_index->indisready && needs_evaluation(index)) {
+            EState* estate = CreateExecutorState();
+            GetPerTupleExprContext(estate)->ecxt_scantuple = keyed.slot;
+            as_owner(keyed.table,
+                     [&] { insert_index_entry(keyed, index, estate, given, only_summarizing); });
+            FreeExecutorState(estate);
+        } else if (index->rd_index->indisready && is_wanted_by(index, keyed.slot)) {
+            insert_index_entry(keyed, index, nullptr, given, only_summarizing);
         }
         index_close(index, NoLock);
     }
-    if (estate != nullptr)
-        FreeExecutorState(estate);
     list_free(indexes);
 }
 
 }  // namespace
 
-bool open_keyed_table(KeyedTable& keyed, Oid table, LOCKMODE lock) {
-    if (!ConditionalLockRelationOid(table, lock))
-        return false;
-    keyed.table = try_relation_open(table, NoLock);
+bool try_lock_table(Oid table) {
+    return ConditionalLockRelationOid(table, RowExclusiveLock);
+}
+
+bool open_keyed_table(KeyedTable& keyed, const TableKey& key) {
+    keyed.table = try_relation_open(key.table, NoLock);
     if (keyed.table == nullptr)
         return false;
-    const Oid key_index = primary_key_of(keyed.table);
-    if (!OidIsValid(key_index))
-        elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(keyed.table));
+    if (keyed.table->rd_rel->relkind != RELKIND_RELATION ||
+        keyed.table->rd_rel->relam != HEAP_TABLE_AM_OID)
+        ereport(ERROR,
+                (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                 errmsg("\"%s\" is not an ordinary table", RelationGetRelationName(keyed.table))));
+    const TableFacts& facts = facts_of(keyed.table, key);
+    if (!OidIsValid(facts.key_index))
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("table \"%s\" has no index on its key",
+                               RelationGetRelationName(keyed.table))));
+    keyed.key_columns = key.count;
+    keyed.has_additions = facts.has_additions;
     // Whoever would lock the index against us locks the table first.
-    keyed.key_index = index_open(key_index, lock);
+    keyed.key_index = index_open(facts.key_index, RowExclusiveLock);
     keyed.slot = table_slot_create(keyed.table, nullptr);
     return true;
 }
@@ -179,7 +440,7 @@ Lookup lock_row(KeyedTable& keyed, const Datum* key) {
 // in between. Here no version is passed over: each is followed to where it went.
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key) {
     ScanKeyData scan_keys[kMaxKeyColumns];
-    IndexScanDesc scan = begin_key_scan(keyed, SnapshotAny, key, scan_keys);
+    IndexScanDesc scan = begin_key_scan(keyed, SnapshotAny, key, keyed.key_columns, scan_keys);
     Lookup result = Lookup::Missing;
     while (result == Lookup::Missing &&
            index_getnext_slot(scan, ForwardScanDirection, keyed.slot)) {
@@ -206,25 +467,66 @@ Lookup peek_row(KeyedTable& keyed, const Datum* key) {
     return look_up_live(keyed, key, false);
 }
 
-void insert_row(KeyedTable& keyed, const Datum* values, const bool* nulls) {
-    HeapTuple tuple = heap_form_tuple(RelationGetDescr(keyed.table), const_cast<Datum*>(values),
-                                      const_cast<bool*>(nulls));
+bool hold_any_row(KeyedTable& keyed, const Datum* key) {
+    SnapshotData dirty;
+    InitDirtySnapshot(dirty);
+    ScanKeyData scan_keys[kMaxKeyColumns];
+    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, keyed.key_columns, scan_keys);
+    bool held = false;
+    while (!held && index_getnext_slot(scan, ForwardScanDirection, keyed.slot))
+        held = !TransactionIdIsValid(dirty.xmin) && !TransactionIdIsValid(dirty.xmax) &&
+               lock_version(keyed, 0, LockTupleKeyShare) == TM_Ok;
+    index_endscan(scan);
+    return held;
+}
+
+int count_rows(KeyedTable& keyed, const Datum* key, int columns, int limit) {
+    SnapshotData dirty;
+    InitDirtySnapshot(dirty);
+    ScanKeyData scan_keys[kMaxKeyColumns];
+    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, columns, scan_keys);
+    int count = 0;
+    while (count < limit && index_getnext_slot(scan, ForwardScanDirection, keyed.slot))
+        count++;
+    index_endscan(scan);
+    return count;
+}
+
+RowValues row_values(Relation table) {
+    const int count = RelationGetDescr(table)->natts;
+    RowValues row{static_cast<Datum*>(palloc0(sizeof(Datum) * count)),
+                  static_cast<bool*>(palloc(count)), static_cast<bool*>(palloc0(count))};
+    memset(row.nulls, 1, count);
+    return row;
+}
+
+void give(RowValues& row, AttrNumber column, Datum value, bool present) {
+    row.values[column - 1] = value;
+    row.nulls[column - 1] = !present;
+    row.given[column - 1] = true;
+}
+
+void insert_row(KeyedTable& keyed, const RowValues& row) {
+    fill_defaults(keyed.table, row);
+    HeapTuple tuple = heap_form_tuple(RelationGetDescr(keyed.table), row.values, row.nulls);
     ExecForceStoreHeapTuple(tuple, keyed.slot, true);
+    check_row(keyed);
     table_tuple_insert(keyed.table, keyed.slot, GetCurrentCommandId(true), 0, nullptr);
-    insert_index_entries(keyed, false);
+    insert_index_entries(keyed, nullptr, false);
     CommandCounterIncrement();
 }
 
-void update_row(KeyedTable& keyed, const Datum* values, const bool* nulls, const bool* replace) {
+void update_row(KeyedTable& keyed, const RowValues& row) {
+    CheckCmdReplicaIdentity(keyed.table, CMD_UPDATE);
     ItemPointerData tid = keyed.slot->tts_tid;
     bool should_free = false;
     HeapTuple old_tuple = ExecFetchSlotHeapTuple(keyed.slot, false, &should_free);
-    HeapTuple tuple =
-        heap_modify_tuple(old_tuple, RelationGetDescr(keyed.table), const_cast<Datum*>(values),
-                          const_cast<bool*>(nulls), const_cast<bool*>(replace));
+    HeapTuple tuple = heap_modify_tuple(old_tuple, RelationGetDescr(keyed.table), row.values,
+                                        row.nulls, row.given);
     if (should_free)
         heap_freetuple(old_tuple);
     ExecForceStoreHeapTuple(tuple, keyed.slot, true);
+    check_row(keyed);
 
     TM_FailureData failure;
     LockTupleMode lock_mode;
@@ -241,15 +543,16 @@ void update_row(KeyedTable& keyed, const Datum* values, const bool* nulls, const
              RelationGetRelationName(keyed.table), static_cast<int>(result));
 #if PG_VERSION_NUM >= 160000
     if (index_updates != TU_None)
-        insert_index_entries(keyed, index_updates == TU_Summarizing);
+        insert_index_entries(keyed, row.given, index_updates == TU_Summarizing);
 #else
     if (index_updates)
-        insert_index_entries(keyed, false);
+        insert_index_entries(keyed, row.given, false);
 #endif
     CommandCounterIncrement();
 }
 
 void delete_row(KeyedTable& keyed) {
+    CheckCmdReplicaIdentity(keyed.table, CMD_DELETE);
     TM_FailureData failure;
     const TM_Result result =
         table_tuple_delete(keyed.table, &keyed.slot->tts_tid, GetCurrentCommandId(true),

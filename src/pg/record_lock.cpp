@@ -3,7 +3,10 @@
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
+#include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/wait_event.h"
 }
@@ -40,10 +43,25 @@ void lock_name_and_wait(uint64_t hash) {
 }
 
 void sleep_and_check_interrupts(int milliseconds) {
-    pgstat_report_wait_start(PG_WAIT_EXTENSION);
-    pg_usleep(1000L * milliseconds);
-    pgstat_report_wait_end();
-    CHECK_FOR_INTERRUPTS();
+    instr_time start;
+    INSTR_TIME_SET_CURRENT(start);
+    bool latch_was_set = false;
+    for (int left = milliseconds; left > 0;) {
+        const int events = WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, left,
+                                     PG_WAIT_EXTENSION);
+        if (events & WL_LATCH_SET) {
+            ResetLatch(MyLatch);
+            latch_was_set = true;
+        }
+        CHECK_FOR_INTERRUPTS();
+        instr_time passed;
+        INSTR_TIME_SET_CURRENT(passed);
+        INSTR_TIME_SUBTRACT(passed, start);
+        left = milliseconds - static_cast<int>(INSTR_TIME_GET_MILLISEC(passed));
+    }
+    // Whoever set it meant somebody who waits for it outside of here.
+    if (latch_was_set)
+        SetLatch(MyLatch);
 }
 
 }  // namespace mana_ai::pg

@@ -30,9 +30,17 @@ struct Slot {
     char state[16];
 };
 
+// Changes of one database that could be neither folded nor marked.
+struct Unmarked {
+    Oid database;  // InvalidOid = free
+    uint64 seen;
+    uint64 folded;  // of these, before a fold of the log that has made good for them
+};
+
 struct State {
     Slot slots[kSlots];
     volatile WorkerProgress progress[kMaxWatches];
+    Unmarked unmarked[kSlots];
     int launcher_pid;
     int launcher_proc_number;
     pg_atomic_uint32 launcher_called;
@@ -245,6 +253,49 @@ bool take_launcher_call() {
 
 int launcher_pid() {
     return available() ? state->launcher_pid : 0;
+}
+
+void count_unmarked_changes(uint32_t database_oid, uint64_t changes) {
+    metrics::count(core::Metric::ChangesUnmarked, {}, changes);
+    if (!available())
+        return;
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    // Entries are never given back, so the first free one comes after all others.
+    Unmarked* place = nullptr;
+    for (Unmarked& entry : state->unmarked) {
+        if (entry.database == database_oid || entry.database == InvalidOid) {
+            place = &entry;
+            break;
+        }
+    }
+    // More databases than there are workers for: their logs are not folded again by anybody.
+    if (place != nullptr) {
+        place->database = database_oid;
+        place->seen += changes;
+    }
+    LWLockRelease(lock);
+}
+
+std::optional<UnmarkedChanges> unmarked_changes(uint32_t database_oid) {
+    if (!available())
+        return std::nullopt;
+    UnmarkedChanges found;
+    LWLockAcquire(lock, LW_SHARED);
+    for (const Unmarked& entry : state->unmarked)
+        if (entry.database == database_oid)
+            found = {entry.seen, entry.seen - entry.folded};
+    LWLockRelease(lock);
+    return found;
+}
+
+void settle_unmarked_changes(uint32_t database_oid, uint64_t seen) {
+    if (!available())
+        return;
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    for (Unmarked& entry : state->unmarked)
+        if (entry.database == database_oid && entry.folded < seen)
+            entry.folded = seen;
+    LWLockRelease(lock);
 }
 
 void count_trigger_error() {

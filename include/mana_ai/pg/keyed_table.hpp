@@ -1,10 +1,17 @@
-// Rows of our own tables by primary key, below SQL: an index lookup, a lock that never waits, and
-// insert, update and delete as the system catalogs are written.
+// Rows of our own tables by key, below SQL: an index lookup, a lock that never waits, and insert,
+// update and delete as logical replication applies them: column defaults, generated columns, NOT
+// NULL and CHECK constraints, every kind of index that does not need to wait, and the table's
+// replica identity count. Row triggers, rules and policies do not: they would run in the session of
+// whoever inserted into the log. Expressions that an administrator has added are evaluated as the
+// table's owner, as maintenance commands do.
 //
 // The trigger works this way because it then depends on nothing of the inserting session: neither
-// on its rights, row-level security, isolation level and search_path, nor on a planner. Only for
-// tables of ours, which have no triggers, constraints beyond NOT NULL and CHECKs that the caller
-// keeps.
+// on its rights, row-level security, isolation level and search_path, nor on a planner.
+//
+// What keeps a row from being written raises: a constraint, a unique index in which another
+// transaction has the value (nobody waits for it), an exclusion constraint, which cannot be checked
+// without waiting. A table that is not a plain heap, or lacks the key index, raises when it is
+// opened.
 //
 // The functions may ereport(ERROR): call them inside guarded().
 #pragma once
@@ -14,6 +21,7 @@
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
+#include "access/attnum.h"
 #include "access/genam.h"
 #include "executor/tuptable.h"
 #include "storage/itemptr.h"
@@ -30,6 +38,10 @@ struct KeyedTable {
     Relation table = nullptr;
     Relation key_index = nullptr;
     TupleTableSlot* slot = nullptr;  // the row that the last lookup found
+    int key_columns = 0;
+    // A write may raise because of what an administrator has added: constraints, unique indexes,
+    // expressions.
+    bool has_additions = false;
 };
 
 enum class Lookup : uint8_t {
@@ -38,9 +50,19 @@ enum class Lookup : uint8_t {
     Busy,  // an open transaction is writing or holding the row, or has just written it
 };
 
-// Takes the lock without waiting; false when it is not to be had now or the table is gone. The
-// table must be a heap with a primary key of text columns.
-bool open_keyed_table(KeyedTable& keyed, Oid table, LOCKMODE lock);
+// Which table, and the text columns that its rows are looked up by: an index must begin with them.
+struct TableKey {
+    Oid table = InvalidOid;
+    AttrNumber columns[kMaxKeyColumns] = {};
+    int count = 0;
+    uint64_t never_null = 0;  // bit n: column n + 1 has a value in every row that we insert
+};
+
+// Locks the table for writing rows, until the transaction ends; false when it would have to wait.
+bool try_lock_table(Oid table);
+
+// Opens the table, which the caller has locked; false when it is gone.
+bool open_keyed_table(KeyedTable& keyed, const TableKey& key);
 void close_keyed_table(KeyedTable& keyed);
 
 // Looks for the newest version of a row, whatever the transaction's snapshot says, and locks it
@@ -56,10 +78,26 @@ Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key);
 // The same as lock_row() without locking: the row may change as soon as this returns.
 Lookup peek_row(KeyedTable& keyed, const Datum* key);
 
-void insert_row(KeyedTable& keyed, const Datum* values, const bool* nulls);
+// For tables that may have several rows of one key, which are never updated. Whether there is a row
+// that is committed or our own, and stays there until our transaction ends: it is share-locked.
+bool hold_any_row(KeyedTable& keyed, const Datum* key);
+
+// How many rows there are, also of open transactions, with these first columns of the key.
+int count_rows(KeyedTable& keyed, const Datum* key, int columns, int limit);
+
+// A row of values to write. What is not `given` keeps its value, or takes the column's default.
+struct RowValues {
+    Datum* values;
+    bool* nulls;
+    bool* given;
+};
+RowValues row_values(Relation table);  // none given; in the current memory context
+void give(RowValues& row, AttrNumber column, Datum value, bool present = true);
+
+void insert_row(KeyedTable& keyed, const RowValues& row);
 
 // Changes or deletes the row in the slot, which lock_row() has locked.
-void update_row(KeyedTable& keyed, const Datum* values, const bool* nulls, const bool* replace);
+void update_row(KeyedTable& keyed, const RowValues& row);
 void delete_row(KeyedTable& keyed);
 
 }  // namespace mana_ai::pg

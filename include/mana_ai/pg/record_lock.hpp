@@ -15,7 +15,8 @@ void unlock_name(uint64_t hash);
 // Waits, with deadlock detection; held until the end of the transaction.
 void lock_name_and_wait(uint64_t hash);
 
-// Sleeps without touching the latch, then serves a pending cancel or termination.
+// Sleeps, and serves a cancel or a termination as soon as it comes. A latch that was set is set
+// afterwards as well.
 void sleep_and_check_interrupts(int milliseconds);
 
 }  // namespace mana_ai::pg

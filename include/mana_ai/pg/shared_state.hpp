@@ -54,6 +54,18 @@ int launcher_pid();
 // Whether a database without a worker asked for one since the last call.
 bool take_launcher_call();
 
+// Changes that were committed though the trigger could neither fold nor mark them: the log has to
+// be folded again. Kept until the server restarts; without preload nobody knows of them.
+struct UnmarkedChanges {
+    uint64_t seen = 0;     // since the server's start
+    uint64_t waiting = 0;  // for a fold
+};
+void count_unmarked_changes(uint32_t database_oid, uint64_t changes);
+std::optional<UnmarkedChanges> unmarked_changes(uint32_t database_oid);
+
+// The log was folded by a transaction that began when so many were seen.
+void settle_unmarked_changes(uint32_t database_oid, uint64_t seen);
+
 // Errors that the trigger caught, of all backends since the server's start; without preload those
 // of this process.
 void count_trigger_error();

@@ -49,6 +49,10 @@ constexpr MetricInfo histogram(Metric metric, std::string_view name, std::string
 constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
     counter(Metric::AgentDecisions, "mana_ai_agent_decisions_total",
             "Decisions of the gates on missions that have an agent.", {fixed("decision")}),
+    counter(Metric::ChangesUnkeepable, "mana_ai_changes_unkeepable_total",
+            "Changes of records whose ids are too long for a snapshot."),
+    counter(Metric::ChangesUnmarked, "mana_ai_changes_unmarked_total",
+            "Changes that could neither be folded nor marked; the log is folded again for them."),
     histogram(Metric::CompactedTurns, "mana_ai_compacted_turns",
               "Messages that one compaction replaced by a summary.", {1, 2, 4, 8, 16, 32, 64, 128}),
     counter(Metric::CompactionsTriggered, "mana_ai_compactions_triggered_total",

@@ -213,13 +213,15 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 // after a pause that grows.
 void Engine::repair_snapshots(bool thorough) {
     pg::Transaction transaction("mana_ai: repairing snapshots");
-    if (thorough)
+    if (thorough) {
         keep_up_with_log();
+        retry_oversized_records(SetAside::Changed);
+    }
     const RepairCounts counts = repair_dirty_records(kRepairBatch);
     MANA_AI_FAILPOINT("repair.before_commit");
     transaction.commit();
     MANA_AI_FAILPOINT("repair.after_commit");
-    if (counts.left == 0 && counts.repaired < kRepairBatch) {
+    if (counts.left == 0 && !counts.more) {
         next_repair_at_.reset();
         repair_pause_ = kFirstRepairPause;
         return;

@@ -193,9 +193,7 @@ RETURNING j.user_id, j.mission_id, j.task_id, j.waiting_since,
           EXISTS (SELECT FROM mana_ai.mission_snapshots m
                    WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id
                      AND m.record ->> 'state' IN ('active', 'paused'))
-          OR EXISTS (SELECT FROM mana_ai.dirty_records x
-                      WHERE x.user_id = j.user_id AND x.table_name = 'aiMissions'
-                        AND x.record_id = j.mission_id))sql");
+          OR mana_ai.waits_for_repair(j.user_id, j.mission_id))sql");
     std::vector<DueResearch> taken;
     std::vector<std::string> orphan_user, orphan_mission;
     for (pg::Row& row : take.execute({pg::Timestamp{due_until}, int64_t{limit},
@@ -226,9 +224,7 @@ DELETE FROM mana_ai.mission_research_jobs WHERE ctid = ANY (ARRAY(
      AND NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
                       WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id
                         AND m.record ->> 'state' IN ('active', 'paused'))
-     AND NOT EXISTS (SELECT FROM mana_ai.dirty_records x
-                      WHERE x.user_id = j.user_id AND x.table_name = 'aiMissions'
-                        AND x.record_id = j.mission_id)
+     AND NOT mana_ai.waits_for_repair(j.user_id, j.mission_id)
    LIMIT $2 FOR UPDATE OF j SKIP LOCKED)))sql");
     delete_jobs.execute({pg::Timestamp{now}, kDeleteBatch});
 }

@@ -193,8 +193,7 @@ void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
 // not the newest record.
 void refuse_if_dirty(const ClaimedMission& claimed) {
     static pg::Statement find_mark(R"sql(
-SELECT 1 FROM mana_ai.dirty_records
- WHERE user_id = $1 AND table_name = 'aiMissions' AND record_id = $2 LIMIT 1)sql");
+SELECT 1 WHERE mana_ai.waits_for_repair($1, $2))sql");
     if (!find_mark
              .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
              .rows.empty())

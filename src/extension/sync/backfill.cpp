@@ -9,10 +9,13 @@
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/script_notice.hpp"
+#include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
@@ -23,6 +26,7 @@ extern "C" {
 #include "access/visibilitymap.h"
 #include "access/xact.h"
 #include "funcapi.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/snapmgr.h"
 }
@@ -319,6 +323,19 @@ SELECT user_id, table_name, record_id
     }
 }
 
+// Somebody else may be folding; and what keeps the log from being folded must not stop the rest.
+void try_to_refresh() {
+    static bool logged = false;
+    const auto error = pg::in_subtransaction([] {
+        refresh_snapshots(Basis::Held);
+        return true;
+    });
+    if (error && !logged)
+        pg::log_warning("the log could not be folded (SQLSTATE " + error->sqlstate_text() +
+                        "); tried again at each thorough pass");
+    logged = error.has_value();
+}
+
 }  // namespace
 
 void keep_up_with_log() {
@@ -339,8 +356,9 @@ void keep_up_with_log() {
 SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log = $1::oid)sql");
     const auto folded =
         select_folded.execute({int64_t{RelationGetRelid(log)}, int64_t{log_generation(log)}}).rows;
-    if (folded.empty()) {
-        refresh_snapshots(Basis::Held);
+    const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
+    if (folded.empty() || (unmarked && unmarked->waiting > 0)) {
+        try_to_refresh();
     } else if (folded.front().number(0) == 0) {
         static pg::Statement remember("UPDATE mana_ai.folded_log SET generation = $1::oid");
         mark_ties();
@@ -350,6 +368,9 @@ SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log
 }
 
 FoldCounts refresh_snapshots(Basis basis) {
+    // Whatever is missing now is there for the fold to see.
+    const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
+    retry_oversized_records(SetAside::All);
     const Oid log_oid = attached_sync_table().oid;
     struct Open {
         Relation log;
@@ -368,11 +389,11 @@ FoldCounts refresh_snapshots(Basis basis) {
         table_close(open.log, NoLock);
         CommandCounterIncrement();
     });
-    constexpr int kRepairBatch = 1000;
-    while (repair_dirty_records(kRepairBatch).repaired > 0)
-        pg::check_for_interrupts();
+    repair_all_dirty_records();
     MANA_AI_FAILPOINT("fold.repaired");
     remember_folded(log_oid);
+    if (unmarked)
+        settle_unmarked_at_commit(unmarked->seen);
     pg::wake_worker_at_commit();
     return counts;
 }

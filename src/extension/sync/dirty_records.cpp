@@ -1,23 +1,44 @@
 #include "mana_ai/extension/sync/dirty_records.hpp"
 
+#include <algorithm>
+#include <set>
+#include <string>
+
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/extension/sync/user_records.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 
 extern "C" {
-#include "access/htup_details.h"
 #include "access/table.h"
-#include "catalog/indexing.h"
-#include "commands/sequence.h"
-#include "storage/lmgr.h"
+#include "access/xact.h"
+#include "common/hashfn.h"
+#include "fmgr.h"
+#include "miscadmin.h"
 }
 
 namespace mana_ai {
 
 namespace {
+
+// Beyond these a user has one mark for all records, so that nobody's marks fill the disk, or keep
+// others from being looked at.
+constexpr int kMaxMarksOfUser = 1000;
+// How many of one user are looked at before it is the next one's turn.
+constexpr int kMarksPerTurn = 10;
+// How many records of a user who has one mark for all are replayed in a turn.
+constexpr int kRecordsPerTurn = 200;
+constexpr int kMaxOversizedOfUser = 100;
+constexpr char kTooLarge[] = "record too large";
+
+Datum text_datum(const std::string& value) {
+    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
+}
 
 const char* reason_of(Kept kept) {
     switch (kept) {
@@ -26,31 +47,72 @@ const char* reason_of(Kept kept) {
         case Kept::NoIndex:
             return "the log has no index that finds a record";
         case Kept::TooLarge:
-            return "record too large";
+            return kTooLarge;
         default:
             return nullptr;
     }
 }
 
-Datum text_datum(const std::string& value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
+// A mark of all records of a user has neither table nor record. While they are repaired,
+// `record_id` is the name of the last one that was done (user_records.hpp); somebody who marks the
+// user anew does not find that mark and makes another one.
+struct Mark {
+    std::string user_id;
+    std::string table_name;
+    std::string record_id;
+    std::string id;
+    std::string reason;
+    bool is_of_user() const { return table_name.empty(); }
+};
+
+void insert_mark(const std::string& user_id, const std::string& table_name,
+                 const std::string& record_id, std::string_view reason) {
+    static pg::Statement insert(R"sql(
+INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
+VALUES ($1, $2, $3, $4))sql");
+    insert.execute({std::string_view(user_id), std::string_view(table_name),
+                    std::string_view(record_id), reason});
+}
+
+void remove_mark(const Mark& mark) {
+    static pg::Statement remove("DELETE FROM mana_ai.dirty_records WHERE id = $1::uuid");
+    remove.execute({std::string_view(mark.id)});
+}
+
+void set_aside(const Mark& mark) {
+    static pg::Statement insert(R"sql(
+INSERT INTO mana_ai.oversized_records AS o (user_id, table_name, record_id)
+SELECT $1, $2, $3
+ WHERE (SELECT count(*) FROM (SELECT FROM mana_ai.oversized_records x WHERE x.user_id = $1 LIMIT $4) c) < $4
+    ON CONFLICT (user_id, table_name, record_id) DO UPDATE SET ts = clock_timestamp())sql");
+    insert.execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
+                    std::string_view(mark.record_id), int64_t{kMaxOversizedOfUser}});
+}
+
+void remove_oversized(const Mark& mark) {
+    static pg::Statement remove(R"sql(
+DELETE FROM mana_ai.oversized_records WHERE user_id = $1 AND table_name = $2 AND record_id = $3)sql");
+    remove.execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
+                    std::string_view(mark.record_id)});
 }
 
 // Null when the record is right now; else why it is not.
-const char* repair(const std::string& user_id, const std::string& table_name,
-                   const std::string& record_id) {
+const char* replay(const Mark& mark) {
     const char* problem = nullptr;
     const auto error = pg::in_subtransaction([&] {
         RecordName name{};
-        name.key = {text_datum(user_id), text_datum(table_name), text_datum(record_id)};
+        name.key = {text_datum(mark.user_id), text_datum(mark.table_name),
+                    text_datum(mark.record_id)};
         const Oid log_oid = attached_relation();
-        if (!kind_of_table(table_name, &name.kind) || !OidIsValid(log_oid))
+        if (!kind_of_table(mark.table_name, &name.kind) || !OidIsValid(log_oid) ||
+            !ids_fit(name.key))
             return true;
-        if (!ids_fit(name.key)) {
-            problem = "ids too long";
-            return true;
+        Relation log = table_open(log_oid, AccessShareLock);
+        problem = log_problem(log);
+        if (problem != nullptr) {
+            table_close(log, NoLock);
+            return false;
         }
-        Relation log = open_log(log_oid);
         SnapshotStore store;
         open_store(store, log);
         const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
@@ -64,12 +126,168 @@ const char* repair(const std::string& user_id, const std::string& table_name,
     return error ? "error during repair" : problem;
 }
 
-// DROP EXTENSION holds this table while it waits for writers of the log to end: who of them waited
-// for the table would be a deadlock's victim.
-void lock_for_mark(Oid table) {
+bool repair_record(const Mark& mark) {
+    const char* problem = replay(mark);
+    if (problem == kTooLarge) {
+        set_aside(mark);
+        remove_mark(mark);
+        return true;
+    }
+    if (problem == nullptr) {
+        remove_mark(mark);
+        remove_oversized(mark);
+        return true;
+    }
+    if (mark.reason != problem) {
+        static pg::Statement say_why(
+            "UPDATE mana_ai.dirty_records SET reason = $2 WHERE id = $1::uuid");
+        say_why.execute({std::string_view(mark.id), std::string_view(problem)});
+    }
+    return false;
+}
+
+// Replays the next records of a user who has one mark for all. Those that cannot be repaired now
+// get a mark of their own.
+bool repair_user(const Mark& mark) {
+    std::set<std::string> names;
+    try {
+        names = next_records_of_user(mark.user_id, mark.record_id, kRecordsPerTurn);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        return false;
+    }
+    for (const std::string& name : names) {
+        Mark record = mark;
+        split_record_name(name, record.table_name, record.record_id);
+        const char* problem = replay(record);
+        if (problem == kTooLarge)
+            set_aside(record);
+        else if (problem != nullptr)
+            insert_mark(record.user_id, record.table_name, record.record_id, problem);
+    }
+    if (names.size() == static_cast<size_t>(kRecordsPerTurn))
+        insert_mark(mark.user_id, "", *names.rbegin(), mark.reason);
+    remove_mark(mark);
+    return true;
+}
+
+struct Turn {
+    int repaired = 0;
+    int left = 0;
+    int looked_at = 0;
+    bool is_last = false;  // there is no user after these
+};
+
+// Locks what it looks at: only a mark that was there before the replay is removed, and not while
+// somebody who relies on it has not committed yet.
+Turn repair_after(std::string& last_user, int users, int marks_of_each) {
+    static pg::Statement select_users(R"sql(
+WITH RECURSIVE u(user_id) AS (
+  (SELECT d.user_id FROM mana_ai.dirty_records d WHERE d.user_id > $1 ORDER BY d.user_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT d.user_id FROM mana_ai.dirty_records d WHERE d.user_id > u.user_id
+           ORDER BY d.user_id LIMIT 1)
+    FROM u WHERE u.user_id IS NOT NULL)
+SELECT user_id FROM u WHERE user_id IS NOT NULL LIMIT $2)sql");
+    static pg::Statement select_marks(R"sql(
+SELECT table_name, record_id, id::text, reason FROM mana_ai.dirty_records
+ WHERE user_id = $1 ORDER BY random() LIMIT $2 FOR UPDATE SKIP LOCKED)sql");
+    Turn turn;
+    const pg::StatementResult found =
+        select_users.execute({std::string_view(last_user), int64_t{users}});
+    for (const pg::Row& user : found.rows) {
+        for (pg::Row& row :
+             select_marks.execute({std::string_view(user.text(0)), int64_t{marks_of_each}}).rows) {
+            const Mark mark{user.text(0), row.take_text(0), row.take_text(1), row.take_text(2),
+                            row.take_text(3)};
+            turn.looked_at++;
+            const bool done = mark.is_of_user() ? repair_user(mark) : repair_record(mark);
+            (done ? turn.repaired : turn.left)++;
+        }
+        last_user = user.text(0);
+    }
+    turn.is_last = found.rows.size() < static_cast<size_t>(users);
+    if (turn.is_last)
+        last_user.clear();
+    return turn;
+}
+
+// What settle_unmarked_at_commit() was last told; none if 0.
+uint64_t settle_at_commit = 0;
+
+extern "C" {
+static void settle_at_end(XactEvent event, void*) {
+    if (event == XACT_EVENT_COMMIT && settle_at_commit > 0)
+        pg::shared_state::settle_unmarked_changes(MyDatabaseId, settle_at_commit);
+    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+        settle_at_commit = 0;
+}
+
+static void forget_to_settle(SubXactEvent event, SubTransactionId, SubTransactionId, void*) {
+    if (event == SUBXACT_EVENT_ABORT_SUB)
+        settle_at_commit = 0;
+}
+}
+
+bool has_marks() {
+    static pg::Statement find("SELECT 1 FROM mana_ai.dirty_records LIMIT 1");
+    return !find.execute().rows.empty();
+}
+
+}  // namespace
+
+uint64_t user_hash(const RecordKey& key) {
+    const text* packed = DatumGetTextPP(key.user_id);
+    return hash_bytes_extended(reinterpret_cast<const unsigned char*>(VARDATA_ANY(packed)),
+                               static_cast<int>(VARSIZE_ANY_EXHDR(packed)), 0);
+}
+
+Marked try_mark_dirty(const RecordKey& key, const char* reason, UserMarks& counted) {
+    if (!ids_fit(key)) {
+        pg::metrics::count_at_commit(core::Metric::ChangesUnkeepable);
+        return Marked::Record;
+    }
+    const Oid oid = dirty_table().key.table;
+    if (!pg::try_lock_table(oid))
+        return Marked::TableIsLocked;
+    const DirtyTable& columns = dirty_table();  // as it is now that nobody can change it
+    pg::KeyedTable table;
+    if (columns.key.table != oid || !pg::open_keyed_table(table, columns.key))
+        return Marked::TableIsLocked;
+    CommandCounterIncrement();
+    const Datum nothing = PointerGetDatum(cstring_to_text(""));
+    const Datum of_user[] = {key.user_id, nothing, nothing};
+    const Datum of_record[] = {key.user_id, key.table_name, key.record_id};
+    Marked marked = Marked::Record;
+    if (const uint64_t hash = user_hash(key); counted.user_hash != hash)
+        counted = {hash, -1};
+    if (pg::hold_any_row(table, of_user)) {
+        marked = Marked::User;
+    } else if (!pg::hold_any_row(table, of_record)) {
+        if (counted.count < 0)
+            counted.count = pg::count_rows(table, of_record, 1, kMaxMarksOfUser);
+        if (counted.count >= kMaxMarksOfUser)
+            marked = Marked::User;
+        const Datum* name = marked == Marked::User ? of_user : of_record;
+        pg::RowValues row = pg::row_values(table.table);
+        give(row, columns.user_id, name[0]);
+        give(row, columns.table_name, name[1]);
+        give(row, columns.record_id, name[2]);
+        give(row, columns.reason, CStringGetTextDatum(reason));
+        pg::insert_row(table, row);
+        counted.count++;
+    }
+    pg::close_keyed_table(table);
+    return marked;
+}
+
+void mark_dirty(const RecordKey& key, const char* reason) {
     constexpr int kMaxWaitMs = 1000;
     constexpr int kPauseMs = 8;
-    for (int waited = 0; !ConditionalLockRelationOid(table, RowExclusiveLock); waited += kPauseMs) {
+    UserMarks marks;
+    for (int waited = 0; try_mark_dirty(key, reason, marks) == Marked::TableIsLocked;
+         waited += kPauseMs) {
         if (waited >= kMaxWaitMs)
             ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
                             errmsg("table \"mana_ai.dirty_records\" is locked")));
@@ -77,63 +295,99 @@ void lock_for_mark(Oid table) {
     }
 }
 
-}  // namespace
-
-void mark_dirty(const RecordKey& key, const char* reason) {
-    const DirtyTable& columns = dirty_table();
-    lock_for_mark(columns.oid);
-    Relation table = table_open(columns.oid, NoLock);
-    const int count = RelationGetDescr(table)->natts;
-    auto* values = static_cast<Datum*>(palloc0(sizeof(Datum) * count));
-    auto* nulls = static_cast<bool*>(palloc(count));
-    for (int i = 0; i < count; i++)
-        nulls[i] = true;
-    auto set = [&](AttrNumber column, Datum value) {
-        values[column - 1] = value;
-        nulls[column - 1] = false;
-    };
-    set(columns.id, Int64GetDatum(nextval_internal(columns.id_sequence, false)));
-    set(columns.user_id, key.user_id);
-    set(columns.table_name, key.table_name);
-    set(columns.record_id, key.record_id);
-    set(columns.reason, CStringGetTextDatum(reason));
-    set(columns.ts, TimestampTzGetDatum(GetCurrentTimestamp()));
-    CatalogTupleInsert(table, heap_form_tuple(RelationGetDescr(table), values, nulls));
-    table_close(table, NoLock);
-}
-
 RepairCounts repair_dirty_records(int limit) {
-    // Only marks that were seen are removed: a younger one may stand for a row that the replay has
-    // not seen.
-    static pg::Statement select_marks(R"sql(
-SELECT user_id, table_name, record_id, array_agg(id)::text
-  FROM (SELECT * FROM mana_ai.dirty_records ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED) d
- GROUP BY user_id, table_name, record_id)sql");
-    static pg::Statement remove_marks(
-        "DELETE FROM mana_ai.dirty_records WHERE id = ANY ($1::bigint[])");
-    static pg::Statement queue_again(R"sql(
-INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
-VALUES ($1, $2, $3, $4))sql");
+    static std::string last_user;
     RepairCounts counts;
-    for (const pg::Row& row : select_marks.execute({int64_t{limit}}).rows) {
-        const char* problem = repair(row.text(0), row.text(1), row.text(2));
-        if (problem != nullptr) {
-            queue_again.execute({std::string_view(row.text(0)), std::string_view(row.text(1)),
-                                 std::string_view(row.text(2)), std::string_view(problem)});
-            counts.left++;
-        } else {
-            counts.repaired++;
-        }
-        remove_marks.execute({std::string_view(row.text(3))});
+    if (!has_marks())
+        return counts;
+    // Round after round over the users, as long as one has brought something.
+    bool is_whole_round = last_user.empty();
+    for (int looked_at = 0, in_round = 0; looked_at < limit;) {
+        const Turn turn = repair_after(last_user, 1, std::min(kMarksPerTurn, limit - looked_at));
+        looked_at += turn.looked_at;
+        in_round += turn.repaired;
+        counts.repaired += turn.repaired;
+        counts.left += turn.left;
+        if (!turn.is_last)
+            continue;
+        if (is_whole_round && in_round == 0)
+            break;
+        is_whole_round = true;
+        in_round = 0;
     }
+    counts.more = has_marks();
     return counts;
 }
 
+int repair_all_dirty_records() {
+    int repaired = 0;
+    std::string last_user;
+    for (int in_round = 0;;) {
+        const Turn turn = repair_after(last_user, 100, kMaxMarksOfUser);
+        in_round += turn.repaired;
+        repaired += turn.repaired;
+        pg::check_for_interrupts();
+        if (!turn.is_last)
+            continue;
+        if (in_round == 0)
+            return repaired;
+        in_round = 0;
+    }
+}
+
+void retry_oversized_records(SetAside which) {
+    if (which == SetAside::All) {
+        static pg::Statement remove_all("DELETE FROM mana_ai.oversized_records");
+        remove_all.execute();
+        return;
+    }
+    static pg::Statement mark(R"sql(
+INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
+SELECT o.user_id, o.table_name, o.record_id, 'record too large'
+  FROM mana_ai.oversized_records o
+ WHERE (EXISTS (SELECT FROM mana_ai.mission_snapshots m
+                 WHERE o.table_name = 'aiMissions' AND m.user_id = o.user_id
+                   AND m.mission_id = o.record_id AND m.updated_at > o.ts)
+     OR EXISTS (SELECT FROM mana_ai.agent_snapshots a
+                 WHERE o.table_name = 'agents' AND a.user_id = o.user_id
+                   AND a.agent_id = o.record_id AND a.updated_at > o.ts)
+     OR EXISTS (SELECT FROM mana_ai.record_tombstones t
+                 WHERE t.user_id = o.user_id AND t.table_name = o.table_name
+                   AND t.record_id = o.record_id))
+   AND NOT EXISTS (SELECT FROM mana_ai.dirty_records d
+                    WHERE d.user_id = o.user_id AND d.table_name = o.table_name
+                      AND d.record_id = o.record_id))sql");
+    mark.execute();
+}
+
+void settle_unmarked_at_commit(uint64_t seen) {
+    static bool registered = false;
+    if (!registered) {
+        RegisterXactCallback(settle_at_end, nullptr);
+        RegisterSubXactCallback(forget_to_settle, nullptr);
+        registered = true;
+    }
+    settle_at_commit = seen;
+}
+
 int64_t count_dirty_records() {
-    static pg::Statement count_records(R"sql(
-SELECT count(*) FROM (SELECT DISTINCT user_id, table_name, record_id
-                        FROM mana_ai.dirty_records) d)sql");
-    return count_records.execute({}, true).rows.front().number(0);
+    static pg::Statement count_marks(
+        "SELECT count(*) FROM (SELECT FROM mana_ai.dirty_records LIMIT $1) d");
+    return count_marks.execute({kMaxCountedMarks}, true).rows.front().number(0);
 }
 
 }  // namespace mana_ai
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_unmarked_changes);
+PGDLLEXPORT Datum mana_ai_unmarked_changes(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    const auto unmarked =
+        pg::entry_point([] { return pg::shared_state::unmarked_changes(MyDatabaseId); });
+    if (!unmarked)
+        PG_RETURN_NULL();
+    PG_RETURN_INT64(static_cast<int64>(unmarked->waiting));
+}
+
+}  // extern "C"

@@ -104,36 +104,26 @@ void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
         return;
     }
     const ScheduleTable& columns = own_tables().schedule;
-    const int count = RelationGetDescr(schedule.table)->natts;
-    auto* values = static_cast<Datum*>(palloc0(sizeof(Datum) * count));
-    auto* nulls = static_cast<bool*>(palloc(count));
-    auto* replace = static_cast<bool*>(palloc0(count));
-    for (int i = 0; i < count; i++)
-        nulls[i] = true;
-    auto set = [&](AttrNumber column, bool present, Datum value) {
-        values[column - 1] = value;
-        nulls[column - 1] = !present;
-        replace[column - 1] = true;
-    };
+    pg::RowValues row = pg::row_values(schedule.table);
     const Datum agent = change.has_agent
                             ? PointerGetDatum(cstring_to_text_with_len(
                                   change.agent_id.data(), static_cast<int>(change.agent_id.size())))
                             : Datum{0};
-    set(columns.agent_id, change.has_agent, agent);
-    set(columns.due_at, change.is_due, TimestampTzGetDatum(change.due_at));
+    give(row, columns.agent_id, agent, change.has_agent);
+    give(row, columns.due_at, TimestampTzGetDatum(change.due_at), change.is_due);
     if (change.action == Action::Insert || change.reset_wait) {
-        set(columns.wake_at, change.is_due, TimestampTzGetDatum(change.due_at));
-        set(columns.not_before, false, 0);
+        give(row, columns.wake_at, TimestampTzGetDatum(change.due_at), change.is_due);
+        give(row, columns.not_before, 0, false);
     }
     if (change.action == Action::Update) {
-        pg::update_row(schedule, values, nulls, replace);
+        pg::update_row(schedule, row);
         return;
     }
-    set(columns.user_id, true, user_id);
-    set(columns.mission_id, true, mission_id);
-    set(columns.attempts, true, Int32GetDatum(0));
-    set(columns.research_spent, true, BoolGetDatum(false));
-    pg::insert_row(schedule, values, nulls);
+    give(row, columns.user_id, user_id);
+    give(row, columns.mission_id, mission_id);
+    give(row, columns.attempts, Int32GetDatum(0));
+    give(row, columns.research_spent, BoolGetDatum(false));
+    pg::insert_row(schedule, row);
 }
 
 }  // namespace mana_ai

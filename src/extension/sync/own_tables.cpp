@@ -1,7 +1,11 @@
 #include "mana_ai/extension/sync/own_tables.hpp"
 
+#include <initializer_list>
+
 extern "C" {
 #include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "utils/builtins.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 }
@@ -15,12 +19,17 @@ bool valid = false;
 DirtyTable dirty;
 bool dirty_valid = false;
 bool callback_registered = false;
+uint64_t generation = 1;  // grows with every change of a table, also while we look one up
+bool any_additions = false;
+uint64_t additions_known_at = 0;  // that generation
 
 void forget_changed_relation(Datum, Oid relation) {
-    if (!OidIsValid(relation) || relation == tables.missions.oid || relation == tables.agents.oid ||
-        relation == tables.tombstones.oid || relation == tables.schedule.oid)
+    generation++;
+    if (!OidIsValid(relation) || relation == tables.missions.key.table ||
+        relation == tables.agents.key.table || relation == tables.tombstones.key.table ||
+        relation == tables.schedule.key.table)
         valid = false;
-    if (!OidIsValid(relation) || relation == dirty.oid)
+    if (!OidIsValid(relation) || relation == dirty.key.table)
         dirty_valid = false;
 }
 
@@ -39,72 +48,150 @@ Oid table_oid(Oid schema, const char* name) {
     return oid;
 }
 
-AttrNumber column(Oid table, const char* name) {
+AttrNumber column(Oid table, const char* name, Oid type) {
     const AttrNumber number = get_attnum(table, name);
     if (number == InvalidAttrNumber)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
                         errmsg("column \"%s\" of table \"mana_ai.%s\" does not exist", name,
                                get_rel_name(table))));
+    if (get_atttype(table, number) != type)
+        ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+                        errmsg("column \"%s\" of table \"mana_ai.%s\" is not of type %s", name,
+                               get_rel_name(table), format_type_be(type))));
     return number;
 }
 
+uint64_t bits_of(std::initializer_list<AttrNumber> columns) {
+    uint64_t bits = 0;
+    for (const AttrNumber number : columns)
+        if (number <= 64)
+            bits |= uint64_t{1} << (number - 1);
+    return bits;
+}
+
 SnapshotTable snapshot_table(Oid oid, const char* record_id) {
-    return {oid,
-            column(oid, "user_id"),
-            column(oid, record_id),
-            column(oid, "space_id"),
-            column(oid, "record"),
-            column(oid, "clocks"),
-            column(oid, "version"),
-            column(oid, "last_applied_at"),
-            column(oid, "updated_at"),
-            get_attnum(oid, "problems")};
+    SnapshotTable table{{},
+                        column(oid, "user_id", TEXTOID),
+                        column(oid, record_id, TEXTOID),
+                        column(oid, "space_id", TEXTOID),
+                        column(oid, "record", JSONBOID),
+                        column(oid, "clocks", BYTEAOID),
+                        column(oid, "version", INT8OID),
+                        column(oid, "last_applied_at", TIMESTAMPTZOID),
+                        column(oid, "updated_at", TIMESTAMPTZOID),
+                        InvalidAttrNumber};
+    if (get_attnum(oid, "problems") != InvalidAttrNumber)
+        table.problems = column(oid, "problems", TEXTARRAYOID);
+    table.key = {oid,
+                 {table.user_id, table.record_id},
+                 2,
+                 bits_of({table.user_id, table.record_id, table.record, table.clocks, table.version,
+                          table.last_applied_at, table.updated_at})};
+    return table;
+}
+
+TombstoneTable tombstone_table(Oid oid) {
+    TombstoneTable table{{},
+                         column(oid, "user_id", TEXTOID),
+                         column(oid, "table_name", TEXTOID),
+                         column(oid, "record_id", TEXTOID),
+                         column(oid, "deleted_at", TIMESTAMPTZOID)};
+    table.key = {oid,
+                 {table.user_id, table.table_name, table.record_id},
+                 3,
+                 bits_of({table.user_id, table.table_name, table.record_id, table.deleted_at})};
+    return table;
+}
+
+ScheduleTable schedule_table(Oid oid) {
+    ScheduleTable table{{},
+                        column(oid, "user_id", TEXTOID),
+                        column(oid, "mission_id", TEXTOID),
+                        column(oid, "wake_at", TIMESTAMPTZOID),
+                        column(oid, "due_at", TIMESTAMPTZOID),
+                        column(oid, "not_before", TIMESTAMPTZOID),
+                        column(oid, "agent_id", TEXTOID),
+                        column(oid, "lease_owner", INT8OID),
+                        column(oid, "attempts", INT4OID),
+                        column(oid, "research_spent", BOOLOID)};
+    table.key = {oid,
+                 {table.user_id, table.mission_id},
+                 2,
+                 bits_of({table.user_id, table.mission_id, table.attempts, table.research_spent})};
+    return table;
+}
+
+OwnTables find_tables() {
+    const Oid schema = get_namespace_oid("mana_ai", false);
+    return {snapshot_table(table_oid(schema, "mission_snapshots"), "mission_id"),
+            snapshot_table(table_oid(schema, "agent_snapshots"), "agent_id"),
+            tombstone_table(table_oid(schema, "record_tombstones")),
+            schedule_table(table_oid(schema, "mission_schedule"))};
+}
+
+DirtyTable find_dirty_table() {
+    const Oid oid = table_oid(get_namespace_oid("mana_ai", false), "dirty_records");
+    DirtyTable table{{},
+                     column(oid, "id", UUIDOID),
+                     column(oid, "user_id", TEXTOID),
+                     column(oid, "table_name", TEXTOID),
+                     column(oid, "record_id", TEXTOID),
+                     column(oid, "reason", TEXTOID),
+                     column(oid, "ts", TIMESTAMPTZOID)};
+    table.key = {oid,
+                 {table.user_id, table.table_name, table.record_id},
+                 3,
+                 bits_of({table.id, table.user_id, table.table_name, table.record_id, table.reason,
+                          table.ts})};
+    return table;
 }
 
 }  // namespace
 
+// What changes during the lookups makes them count for this call only.
 const OwnTables& own_tables() {
     if (valid)
         return tables;
     register_callback();
-    const Oid schema = get_namespace_oid("mana_ai", false);
-    OwnTables found{};
-    found.missions = snapshot_table(table_oid(schema, "mission_snapshots"), "mission_id");
-    found.agents = snapshot_table(table_oid(schema, "agent_snapshots"), "agent_id");
-    const Oid tombstones = table_oid(schema, "record_tombstones");
-    found.tombstones = {tombstones, column(tombstones, "user_id"), column(tombstones, "table_name"),
-                        column(tombstones, "record_id"), column(tombstones, "deleted_at")};
-    const Oid schedule = table_oid(schema, "mission_schedule");
-    found.schedule = {schedule,
-                      column(schedule, "user_id"),
-                      column(schedule, "mission_id"),
-                      column(schedule, "wake_at"),
-                      column(schedule, "due_at"),
-                      column(schedule, "not_before"),
-                      column(schedule, "agent_id"),
-                      column(schedule, "lease_owner"),
-                      column(schedule, "attempts"),
-                      column(schedule, "research_spent")};
-    tables = found;
-    valid = true;
+    const uint64_t before = generation;
+    tables = find_tables();
+    valid = before == generation;
     return tables;
+}
+
+bool known_additions(bool& has_additions) {
+    if (!valid || additions_known_at != generation)
+        return false;
+    has_additions = any_additions;
+    return true;
+}
+
+bool find_additions() {
+    const uint64_t before = generation;
+    bool found = false;
+    own_tables();
+    for (const pg::TableKey* key :
+         {&tables.missions.key, &tables.agents.key, &tables.tombstones.key, &tables.schedule.key}) {
+        pg::KeyedTable table;
+        if (!pg::try_lock_table(key->table) || !pg::open_keyed_table(table, *key))
+            return true;
+        found = found || table.has_additions;
+        pg::close_keyed_table(table);
+    }
+    if (before == generation) {
+        any_additions = found;
+        additions_known_at = generation;
+    }
+    return found;
 }
 
 const DirtyTable& dirty_table() {
     if (dirty_valid)
         return dirty;
     register_callback();
-    const Oid schema = get_namespace_oid("mana_ai", false);
-    const Oid oid = table_oid(schema, "dirty_records");
-    dirty = {oid,
-             column(oid, "id"),
-             column(oid, "user_id"),
-             column(oid, "table_name"),
-             column(oid, "record_id"),
-             column(oid, "reason"),
-             column(oid, "ts"),
-             table_oid(schema, "dirty_records_id_seq")};
-    dirty_valid = true;
+    const uint64_t before = generation;
+    dirty = find_dirty_table();
+    dirty_valid = before == generation;
     return dirty;
 }
 

@@ -51,11 +51,17 @@ Work begin_work(SnapshotStore& store, const RecordName& name) {
             log_generation(store.log)};
 }
 
-bool open_once(SnapshotStore& store, pg::KeyedTable& table, Oid oid) {
+bool open_once(SnapshotStore& store, pg::KeyedTable& table, const pg::TableKey& key) {
     if (table.table != nullptr)
         return true;
+    const Oid oid = key.table;
+    if (!pg::try_lock_table(oid))
+        return false;
+    own_tables();  // `key` is part of it: the table may have changed before we had the lock
+    if (key.table != oid)
+        return false;
     MemoryContext outer = MemoryContextSwitchTo(store.memory);
-    const bool opened = pg::open_keyed_table(table, oid, RowExclusiveLock);
+    const bool opened = pg::open_keyed_table(table, key);
     MemoryContextSwitchTo(outer);
     return opened;
 }
@@ -74,16 +80,23 @@ struct Held {
 // What the snapshot in the slot holds.
 Held read_snapshot(Work& work) {
     TupleTableSlot* slot = work.snapshots.slot;
+    bool no_record = false;
+    bool no_clocks = false;
     bool is_null = false;
-    const auto* record = reinterpret_cast<const Jsonb*>(
-        PG_DETOAST_DATUM_COPY(slot_getattr(slot, work.columns.record, &is_null)));
-    const bytea* clocks = DatumGetByteaPCopy(slot_getattr(slot, work.columns.clocks, &is_null));
+    const Datum held_record = slot_getattr(slot, work.columns.record, &no_record);
+    const Datum held_clocks = slot_getattr(slot, work.columns.clocks, &no_clocks);
     const Datum space_id = slot_getattr(slot, work.columns.space_id, &is_null);
+    // An administrator may have dropped the constraint.
+    if (no_record)
+        return {};
+    const auto* record = reinterpret_cast<const Jsonb*>(PG_DETOAST_DATUM_COPY(held_record));
+    const bytea* clocks = no_clocks ? nullptr : DatumGetByteaPCopy(held_clocks);
     const bool has_space = !is_null;
     const std::string_view space =
         has_space ? view_of(datumCopy(space_id, false, -1)) : std::string_view();
     Held held{};
-    held.is_whole = read_state(held.state, record, clocks, work.generation, has_space, space);
+    held.is_whole = clocks != nullptr &&
+                    read_state(held.state, record, clocks, work.generation, has_space, space);
     if (!held.is_whole)
         held.state = state_without_clocks(record, has_space, space);
     return held;
@@ -99,76 +112,56 @@ RecordState read_tombstone(Work& work) {
 
 int64_t next_version(Work& work) {
     bool is_null = false;
-    return DatumGetInt64(slot_getattr(work.snapshots.slot, work.columns.version, &is_null)) + 1;
+    const Datum held = slot_getattr(work.snapshots.slot, work.columns.version, &is_null);
+    return is_null ? GetCurrentTimestamp() : DatumGetInt64(held) + 1;
 }
 
-struct RowBuffer {
-    Datum* values;
-    bool* nulls;
-    bool* replace;
-};
-
-RowBuffer row_buffer(Relation table) {
-    const int count = RelationGetDescr(table)->natts;
-    RowBuffer row{static_cast<Datum*>(palloc0(sizeof(Datum) * count)),
-                  static_cast<bool*>(palloc(count)), static_cast<bool*>(palloc0(count))};
-    for (int i = 0; i < count; i++)
-        row.nulls[i] = true;
-    return row;
-}
-
-void set(RowBuffer& row, AttrNumber column, Datum value, bool present = true) {
-    row.values[column - 1] = value;
-    row.nulls[column - 1] = !present;
-    row.replace[column - 1] = true;
-}
-
-RowBuffer snapshot_row(const Work& work, const RecordState& state, int64_t version) {
+pg::RowValues snapshot_row(const Work& work, const RecordState& state, int64_t version) {
     const SnapshotTable& columns = work.columns;
-    RowBuffer row = row_buffer(work.snapshots.table);
-    set(row, columns.space_id,
-        state.has_space ? PointerGetDatum(cstring_to_text_with_len(
-                              state.space.data(), static_cast<int>(state.space.size())))
-                        : Datum{0},
-        state.has_space);
-    set(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
-    set(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
-    set(row, columns.version, Int64GetDatum(version));
-    set(row, columns.last_applied_at,
-        TimestampTzGetDatum(timestamptz_of(state.row_clock.row_time)));
+    pg::RowValues row = pg::row_values(work.snapshots.table);
+    give(row, columns.space_id,
+         state.has_space ? PointerGetDatum(cstring_to_text_with_len(
+                               state.space.data(), static_cast<int>(state.space.size())))
+                         : Datum{0},
+         state.has_space);
+    give(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
+    give(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
+    give(row, columns.version, Int64GetDatum(version));
+    give(row, columns.last_applied_at,
+         TimestampTzGetDatum(timestamptz_of(state.row_clock.row_time)));
     const TimestampTz now = GetCurrentTimestamp();
-    set(row, columns.updated_at, TimestampTzGetDatum(now));
+    give(row, columns.updated_at, TimestampTzGetDatum(now));
     if (columns.problems != InvalidAttrNumber) {
         Datum problems = 0;
         const bool any = problems_of(state, pg::instant_from_timestamptz(now), &problems);
-        set(row, columns.problems, problems, any);
+        give(row, columns.problems, problems, any);
     }
     return row;
 }
 
 void insert_snapshot(Work& work, const RecordState& state) {
     // Starts at the clock, so that a record which comes back never repeats a version.
-    RowBuffer row = snapshot_row(work, state, GetCurrentTimestamp());
-    set(row, work.columns.user_id, work.name.key.user_id);
-    set(row, work.columns.record_id, work.name.key.record_id);
-    pg::insert_row(work.snapshots, row.values, row.nulls);
+    pg::RowValues row = snapshot_row(work, state, GetCurrentTimestamp());
+    give(row, work.columns.user_id, work.name.key.user_id);
+    give(row, work.columns.record_id, work.name.key.record_id);
+    pg::insert_row(work.snapshots, row);
 }
 
 void insert_tombstone(Work& work, const RecordState& state) {
     const TombstoneTable& columns = own_tables().tombstones;
-    RowBuffer row = row_buffer(work.store.tombstones.table);
-    set(row, columns.user_id, work.name.key.user_id);
-    set(row, columns.table_name, work.name.key.table_name);
-    set(row, columns.record_id, work.name.key.record_id);
-    set(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
-    pg::insert_row(work.store.tombstones, row.values, row.nulls);
+    pg::RowValues row = pg::row_values(work.store.tombstones.table);
+    give(row, columns.user_id, work.name.key.user_id);
+    give(row, columns.table_name, work.name.key.table_name);
+    give(row, columns.record_id, work.name.key.record_id);
+    give(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
+    pg::insert_row(work.store.tombstones, row);
 }
 
 // Locks what there is to lock of the schedule; false when somebody else holds it.
 bool prepare_schedule_of(Work& work, const RecordState* state, ScheduleChange& change) {
     if (work.name.kind != RecordKind::Mission)
         return true;
-    return open_once(work.store, work.store.schedule, own_tables().schedule.oid) &&
+    return open_once(work.store, work.store.schedule, own_tables().schedule.key) &&
            prepare_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id,
                             state, change);
 }
@@ -190,11 +183,11 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
         return Kept::Unchanged;
     if (live) {
         if (content_changed) {
-            RowBuffer row = snapshot_row(work, state, next_version(work));
-            pg::update_row(work.snapshots, row.values, row.nulls, row.replace);
+            pg::RowValues row = snapshot_row(work, state, next_version(work));
+            pg::update_row(work.snapshots, row);
         }
     } else {
-        if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) ||
+        if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.key) ||
             !pg::try_lock_name(work.name_hash))
             return Kept::Busy;
         if (state.exists)
@@ -309,7 +302,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
 Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* folded,
                            ScanLimit limit, Basis basis) {
     // Tombstones are never updated, so a lookup cannot miss one.
-    if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.oid))
+    if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.key))
         return Kept::Busy;
     // Once more, now that nobody can move the record.
     if (pg::lock_row_for_sure(work.snapshots, work.snapshot_key) != pg::Lookup::Missing)
@@ -391,7 +384,7 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
     // Rows that our own command wrote are to be seen and may be changed.
     CommandCounterIncrement();
     Work work = begin_work(store, name);
-    if (!open_once(work.store, work.snapshots, work.columns.oid))
+    if (!open_once(work.store, work.snapshots, work.columns.key))
         return Kept::Busy;
     switch (pg::lock_row(work.snapshots, work.snapshot_key)) {
         case pg::Lookup::Busy:
@@ -407,7 +400,7 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
                         Basis basis) {
     Work work = begin_work(store, name);
-    if (!open_once(work.store, work.snapshots, work.columns.oid))
+    if (!open_once(work.store, work.snapshots, work.columns.key))
         return Kept::Busy;
     auto result_of = [&](const RecordState& held) {
         RecordState state = basis == Basis::Held ? copy_of(held) : RecordState{};
@@ -419,7 +412,7 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
             return Kept::Busy;
         case pg::Lookup::Missing:
             // A record that had come back since would have no tombstone any more.
-            if (open_once(work.store, work.store.tombstones, own_tables().tombstones.oid) &&
+            if (open_once(work.store, work.store.tombstones, own_tables().tombstones.key) &&
                 pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found &&
                 is_deleted(result_of(read_tombstone(work))))
                 return Kept::Unchanged;

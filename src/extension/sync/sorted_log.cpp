@@ -149,12 +149,12 @@ void SortedLog::add_names(Oid table, AttrNumber user_id, AttrNumber record_id,
 void SortedLog::add_held_records(Snapshot snapshot) {
     const OwnTables tables = own_tables();
     auto add_snapshots = [&](const SnapshotTable& columns, RecordKind kind) {
-        add_names(columns.oid, columns.user_id, columns.record_id, InvalidAttrNumber, kind,
+        add_names(columns.key.table, columns.user_id, columns.record_id, InvalidAttrNumber, kind,
                   snapshot);
     };
     add_snapshots(tables.missions, RecordKind::Mission);
     add_snapshots(tables.agents, RecordKind::Agent);
-    add_names(tables.tombstones.oid, tables.tombstones.user_id, tables.tombstones.record_id,
+    add_names(tables.tombstones.key.table, tables.tombstones.user_id, tables.tombstones.record_id,
               tables.tombstones.table_name, RecordKind::Mission, snapshot);
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -20,6 +21,8 @@
 extern "C" {
 #include "access/xact.h"
 #include "commands/trigger.h"
+#include "miscadmin.h"
+#include "portability/instr_time.h"
 }
 
 namespace mana_ai {
@@ -44,40 +47,83 @@ struct TransactionBudget {
     // The last mark, good as long as the subtransaction that made it is the current one: a thousand
     // rows of a record that somebody else holds need one mark.
     SubTransactionId marked_in = InvalidSubTransactionId;
+    Marked marked = Marked::Record;
     uint64_t marked_name = 0;
+    UserMarks user_marks;
+    // The table of marks could not be had: not tried again for the rest of the transaction.
+    bool marks_are_locked = false;
+    uint64_t unmarked = 0;
 } budget;
 
 bool callback_registered = false;
-bool error_logged = false;
 
 extern "C" {
-static void reset_budget(XactEvent event, void*) {
-    if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PRE_PREPARE)
-        budget = TransactionBudget{};
+static void end_transaction(XactEvent event, void*) {
+    if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+        event == XACT_EVENT_PARALLEL_PRE_COMMIT)
+        return;
+    // A prepared transaction may still be rolled back: the fold is then for nothing.
+    if (budget.unmarked > 0 && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE))
+        pg::shared_state::count_unmarked_changes(MyDatabaseId, budget.unmarked);
+    budget = TransactionBudget{};
 }
+}
+
+enum class Fault : uint8_t { NotFolded, NotMarked, IdsTooLong, NotRead, Count };
+bool was_logged[static_cast<size_t>(Fault::Count)];
+
+void log_once(Fault fault, const std::string& what) {
+    bool& logged = was_logged[static_cast<size_t>(fault)];
+    if (logged)
+        return;
+    logged = true;
+    pg::log_info(what + "; further ones of this session are only counted");
 }
 
 // What ereport says of an error must not quote the row; its SQLSTATE is enough to look for.
-void log_once(const char* what, const pg::PgError& error) {
+void report(Fault fault, const char* what, const pg::PgError& error) {
     pg::shared_state::count_trigger_error();
     budget.has_failed = true;
-    if (error_logged)
-        return;
-    error_logged = true;
-    pg::log_info(std::string(what) + " (SQLSTATE " + unpack_sql_state(error.sqlstate) +
-                 "); further errors of this session are only counted");
+    log_once(fault, std::string(what) + " (SQLSTATE " + unpack_sql_state(error.sqlstate) + ")");
 }
 
 void begin_row() {
     if (!callback_registered) {
-        RegisterXactCallback(reset_budget, nullptr);
+        RegisterXactCallback(end_transaction, nullptr);
         callback_registered = true;
     }
     budget.rows++;
 }
 
+// Whether what an administrator has added to our tables may fail for a row, of whatever number.
+bool own_tables_have_additions() {
+    bool found = true;
+    if (pg::guarded([&] { return known_additions(found); }))
+        return found;
+    const auto error = pg::in_subtransaction([&] {
+        found = find_additions();
+        return true;
+    });
+    return error || found;
+}
+
 bool is_protected() {
-    return budget.rows <= kProtectedRows || budget.has_failed;
+    return budget.rows <= kProtectedRows || budget.has_failed || own_tables_have_additions();
+}
+
+int time_left_ms() {
+    return kMaxWaitMs - budget.waited_ms;
+}
+
+// Waits a moment, at the transaction's expense.
+void pause(int milliseconds) {
+    instr_time start;
+    INSTR_TIME_SET_CURRENT(start);
+    pg::guarded([milliseconds] { pg::sleep_and_check_interrupts(milliseconds); });
+    instr_time passed;
+    INSTR_TIME_SET_CURRENT(passed);
+    INSTR_TIME_SUBTRACT(passed, start);
+    budget.waited_ms += std::max(1, static_cast<int>(INSTR_TIME_GET_MILLISEC(passed)));
 }
 
 struct Change {
@@ -85,37 +131,63 @@ struct Change {
     RecordName name;
 };
 
-void mark(const Change& change, const char* reason) {
-    const uint64_t name = pg::guarded([&] { return name_hash(change.name.key); });
-    if (budget.marked_in == GetCurrentSubTransactionId() && budget.marked_name == name)
-        return;
-    auto body = [&] {
-        MANA_AI_FAILPOINT("trigger.mark");
-        mark_dirty(change.name.key, reason);
-        MANA_AI_FAILPOINT("trigger.marked");
-        return true;
-    };
-    std::optional<pg::PgError> error;
-    if (is_protected()) {
-        error = pg::in_subtransaction(body);
-    } else {
-        try {
-            pg::guarded(body);
-        } catch (const pg::PgError& failure) {
-            // Nothing was done yet that would have to be undone.
-            if (failure.sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
-                throw;
-            error = failure;
-        }
-    }
-    budget.marked_in = error ? InvalidSubTransactionId : GetCurrentSubTransactionId();
-    budget.marked_name = name;
-    if (error)
-        log_once(
-            "a changed record could not even be marked as dirty; call "
-            "mana_ai.refresh_snapshots() when the cause is gone",
-            *error);
+// A change that is not even on record. Whoever commits it asks for a new fold of the log.
+void leave_unmarked(const char* why) {
+    budget.unmarked++;
     pg::wake_worker_at_commit();
+    log_once(Fault::NotMarked,
+             std::string("a changed record could not even be marked as dirty (") + why +
+                 "); the log is folded again when the cause is gone, by the worker or by "
+                 "mana_ai.refresh_snapshots()");
+}
+
+bool is_marked(uint64_t user, uint64_t name) {
+    if (budget.marked_in != GetCurrentSubTransactionId())
+        return false;
+    return budget.marked == Marked::User ? budget.user_marks.user_hash == user
+                                         : budget.marked_name == name;
+}
+
+void mark(const Change& change, const char* reason) {
+    if (budget.marks_are_locked) {
+        leave_unmarked("the table of marks is locked");
+        return;
+    }
+    struct Hashes {
+        uint64_t user, name;
+    };
+    const Hashes hashes = pg::guarded([&] {
+        return Hashes{user_hash(change.name.key), name_hash(change.name.key)};
+    });
+    if (is_marked(hashes.user, hashes.name))
+        return;
+    for (;;) {
+        Marked marked = Marked::TableIsLocked;
+        const auto error = pg::in_subtransaction([&] {
+            MANA_AI_FAILPOINT("trigger.mark");
+            marked = try_mark_dirty(change.name.key, reason, budget.user_marks);
+            MANA_AI_FAILPOINT("trigger.marked");
+            return marked != Marked::TableIsLocked;
+        });
+        if (error) {
+            report(Fault::NotMarked, "a changed record could not even be marked as dirty", *error);
+            leave_unmarked("error");
+            return;
+        }
+        if (marked != Marked::TableIsLocked) {
+            budget.marked_in = GetCurrentSubTransactionId();
+            budget.marked = marked;
+            budget.marked_name = hashes.name;
+            pg::wake_worker_at_commit();
+            return;
+        }
+        if (time_left_ms() <= 0) {
+            budget.marks_are_locked = true;
+            leave_unmarked("the table of marks is locked");
+            return;
+        }
+        pause(std::min(kMaxPauseMs, time_left_ms()));
+    }
 }
 
 Kept keep(const Change& change) {
@@ -151,8 +223,8 @@ void fold(const Change& change) {
     for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
         const Attempt result = attempt(change);
         if (result.error) {
-            log_once("a change of a mission or agent could not be folded and waits for repair",
-                     *result.error);
+            report(Fault::NotFolded, "a change of a mission or agent could not be folded",
+                   *result.error);
             mark(change, "error in the trigger");
             return;
         }
@@ -172,40 +244,91 @@ void fold(const Change& change) {
             case Kept::Busy:
                 break;
         }
-        if (budget.waited_ms >= kMaxWaitMs) {
+        if (time_left_ms() <= 0) {
             mark(change, "busy");
             return;
         }
-        const int pause = std::min(pause_ms, kMaxWaitMs - budget.waited_ms);
-        budget.waited_ms += pause;
-        pg::guarded([pause] { pg::sleep_and_check_interrupts(pause); });
+        pause(std::min(pause_ms, time_left_ms()));
     }
 }
 
-// The record that the row belongs to. A table that somebody has changed beyond recognition still
-// names its records, unless it has lost even these columns.
-bool read_name(TriggerData* trigger, RecordName& name, bool& shape_is_known) {
-    return pg::guarded([&] {
-        const SyncShape& shape = shape_of(trigger->tg_relation);
-        shape_is_known = shape.missing_column == nullptr;
-        if (shape.user_id == 0 || shape.table_name == 0 || shape.record_id == 0)
-            return false;
-        TupleTableSlot* slot = trigger->tg_trigslot;
-        bool null_user = false;
-        bool null_table = false;
-        bool null_record = false;
-        const Datum user = slot_getattr(slot, shape.user_id, &null_user);
-        const Datum table = slot_getattr(slot, shape.table_name, &null_table);
-        const Datum record = slot_getattr(slot, shape.record_id, &null_record);
-        if (null_user || null_table || null_record)
-            return false;
-        name.key = {PointerGetDatum(DatumGetTextPP(user)), PointerGetDatum(DatumGetTextPP(table)),
-                    PointerGetDatum(DatumGetTextPP(record))};
-        const text* name_of_table = DatumGetTextPP(table);
-        return kind_of_table(
-            {VARDATA_ANY(name_of_table), static_cast<size_t>(VARSIZE_ANY_EXHDR(name_of_table))},
-            &name.kind);
-    });
+enum class Subject : uint8_t {
+    NotOurs,
+    Record,
+    Unknown,  // columns that name a record are missing
+};
+
+bool equals(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, column, &is_null);
+    if (is_null)
+        return false;
+    const text* packed = DatumGetTextPP(value);
+    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
+}
+
+// What the row is about. Most rows are of other apps: they are told apart before anything else. A
+// table that somebody has changed beyond recognition still names its records, unless it has lost
+// even these columns. May ereport(ERROR).
+Subject read_subject(TriggerData* trigger, RecordName& name) {
+    const SyncShape& shape = shape_of(trigger->tg_relation);
+    TupleTableSlot* slot = trigger->tg_trigslot;
+    if (shape.app_id != 0 && !equals(slot, shape.app_id, "ai"))
+        return Subject::NotOurs;
+    if (shape.table_name != 0) {
+        bool is_null = false;
+        const Datum table = slot_getattr(slot, shape.table_name, &is_null);
+        if (is_null)
+            return Subject::NotOurs;
+        const text* packed = DatumGetTextPP(table);
+        if (!kind_of_table(std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)),
+                           &name.kind))
+            return Subject::NotOurs;
+        name.key.table_name = PointerGetDatum(packed);
+    }
+    if (shape.user_id == 0 || shape.table_name == 0 || shape.record_id == 0)
+        return Subject::Unknown;
+    bool no_user = false;
+    bool no_record = false;
+    const Datum user = slot_getattr(slot, shape.user_id, &no_user);
+    const Datum record = slot_getattr(slot, shape.record_id, &no_record);
+    if (no_user || no_record)
+        return Subject::NotOurs;
+    name.key.user_id = PointerGetDatum(DatumGetTextPP(user));
+    name.key.record_id = PointerGetDatum(DatumGetTextPP(record));
+    return Subject::Record;
+}
+
+void keep_long_ids_out() {
+    pg::metrics::count_at_commit(core::Metric::ChangesUnkeepable);
+    log_once(Fault::IdsTooLong, "a changed record has ids that are too long for a snapshot");
+}
+
+void take_row(TriggerData* trigger) {
+    Change change{trigger, {}};
+    Subject subject = Subject::Unknown;
+    try {
+        subject = pg::guarded([&] { return read_subject(trigger, change.name); });
+        if (subject == Subject::NotOurs)
+            return;
+        begin_row();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        begin_row();
+        report(Fault::NotRead, "a new row could not be read", error);
+    }
+    if (subject == Subject::Unknown) {
+        leave_unmarked("its row does not name it");
+        return;
+    }
+    const char* problem = pg::guarded([&] { return log_problem(trigger->tg_relation); });
+    if (pg::guarded([&] { return !ids_fit(change.name.key); }))
+        keep_long_ids_out();
+    else if (problem != nullptr)
+        mark(change, problem);
+    else
+        fold(change);
 }
 
 }  // namespace
@@ -230,26 +353,7 @@ PGDLLEXPORT Datum mana_ai_fold_sync_change(PG_FUNCTION_ARGS) {
                                  "mana_ai.fold_sync_change() must be fired AFTER INSERT FOR EACH "
                                  "ROW",
                                  {}, "Use mana_ai.attach() to put it on a table.");
-        begin_row();
-        Change change{trigger, {}};
-        bool named = false;
-        bool shape_is_known = true;
-        try {
-            named = read_name(trigger, change.name, shape_is_known);
-        } catch (const pg::PgError& error) {
-            if (error.is_interrupt())
-                throw;
-            log_once("a new row could not be read", error);
-        }
-        if (named && !shape_is_known)
-            mark(change, "columns of the table are not as expected");
-        else if (named && !ids_fit(change.name.key))
-            mark(change, "ids too long");
-        else if (named)
-            fold(change);
-        else if (!shape_is_known)
-            log_once("a new row does not name its record",
-                     pg::make_error(ERRCODE_UNDEFINED_COLUMN, "columns are missing"));
+        take_row(trigger);
         return PointerGetDatum(nullptr);
     });
 }

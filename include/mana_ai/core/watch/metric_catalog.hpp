@@ -13,6 +13,8 @@ namespace mana_ai::core {
 // In the order of their names, which is the order of the exposition.
 enum class Metric : std::uint8_t {
     AgentDecisions,
+    ChangesUnkeepable,
+    ChangesUnmarked,
     CompactedTurns,
     CompactionsTriggered,
     Decrypts,

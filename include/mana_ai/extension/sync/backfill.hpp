@@ -37,8 +37,8 @@ void count_fold(const FoldCounts& counts);
 
 // What a thorough pass does about the log as a whole. If it is another table than that whose
 // history was folded, it is folded: after a restore of a dump the trigger is there, the snapshots
-// are not. If it was rewritten, records in which the places of rows had decided are marked. Throws
-// PgError.
+// are not. So it is when changes could not even be marked. If it was rewritten, records in which
+// the places of rows had decided are marked. Throws PgError.
 void keep_up_with_log();
 
 // mana_ai.refresh_snapshots(), in the current transaction. Throws PgError.

@@ -1,37 +1,33 @@
-// Where our own tables are, for code that works below SQL. Cached until one of them changes.
+// Where our own tables are, for code that works below SQL. Cached until one of them changes. A
+// table or column that is not there, or has another type, raises.
 //
 // May ereport(ERROR): call it inside pg::guarded().
 #pragma once
 
-#include "mana_ai/pg/postgres.hpp"
-
-extern "C" {
-#include "access/attnum.h"
-}
+#include "mana_ai/pg/keyed_table.hpp"
 
 namespace mana_ai {
 
 struct SnapshotTable {
-    Oid oid;
+    pg::TableKey key;
     AttrNumber user_id, record_id, space_id, record, clocks, version, last_applied_at, updated_at;
     AttrNumber problems;  // 0: not kept of this kind of record
 };
 
 struct TombstoneTable {
-    Oid oid;
+    pg::TableKey key;
     AttrNumber user_id, table_name, record_id, deleted_at;
 };
 
 struct ScheduleTable {
-    Oid oid;
+    pg::TableKey key;
     AttrNumber user_id, mission_id, wake_at, due_at, not_before, agent_id, lease_owner, attempts,
         research_spent;
 };
 
 struct DirtyTable {
-    Oid oid;
+    pg::TableKey key;
     AttrNumber id, user_id, table_name, record_id, reason, ts;
-    Oid id_sequence;
 };
 
 struct OwnTables {
@@ -42,6 +38,12 @@ struct OwnTables {
 };
 
 const OwnTables& own_tables();
+
+// Whether a write to one of them may fail for what an administrator has added
+// (KeyedTable::has_additions). known_additions() looks at nothing and says false when it does not
+// know; find_additions() locks the tables, says true for one that cannot be had, and remembers.
+bool known_additions(bool& has_additions);
+bool find_additions();
 
 // Apart from the others: a record must be markable while one of them is not as it should be.
 const DirtyTable& dirty_table();

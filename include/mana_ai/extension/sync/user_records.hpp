@@ -1,0 +1,18 @@
+// The names of a user's records in the log.
+#pragma once
+
+#include <set>
+#include <string>
+
+namespace mana_ai {
+
+// The first `limit` names of missions and agents of the user that come after `after` ("" before
+// all), in bytewise order. Reads all of the user's rows, or the whole log where no index begins
+// with user_id, and keeps no more than the names. Throws PgError.
+std::set<std::string> next_records_of_user(const std::string& user_id, const std::string& after,
+                                           int limit);
+
+// A name is "<table>/<record>".
+void split_record_name(const std::string& name, std::string& table_name, std::string& record_id);
+
+}  // namespace mana_ai

@@ -1,0 +1,150 @@
+#include "mana_ai/extension/sync/user_records.hpp"
+
+#include <string_view>
+
+#include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/guard.hpp"
+
+extern "C" {
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_am_d.h"
+#include "catalog/pg_index.h"
+#include "catalog/pg_type_d.h"
+#include "utils/fmgroids.h"
+#include "utils/snapmgr.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+struct Scan {
+    Relation log;
+    Relation index;  // or nullptr
+    IndexScanDesc by_index;
+    TableScanDesc by_table;
+    TupleTableSlot* slot;
+    SyncShape shape;
+    Datum user_id;
+};
+
+Relation index_on_user(Relation log, const SyncShape& shape) {
+    List* indexes = RelationGetIndexList(log);
+    ListCell* cell;
+    foreach (cell, indexes) {
+        Relation index = index_open(lfirst_oid(cell), AccessShareLock);
+        const Form_pg_index form = index->rd_index;
+        if (index->rd_rel->relam == BTREE_AM_OID && form->indisvalid && form->indislive &&
+            form->indkey.values[0] == shape.user_id && index->rd_opcintype[0] == TEXTOID &&
+            heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr))
+            return index;
+        index_close(index, AccessShareLock);
+    }
+    return nullptr;
+}
+
+Scan begin_scan(Oid log_oid, const std::string& user_id) {
+    Scan scan{};
+    scan.log = open_log(log_oid);
+    scan.shape = shape_of(scan.log);
+    scan.user_id =
+        PointerGetDatum(cstring_to_text_with_len(user_id.data(), static_cast<int>(user_id.size())));
+    scan.slot = table_slot_create(scan.log, nullptr);
+    scan.index = index_on_user(scan.log, scan.shape);
+    if (scan.index == nullptr) {
+        scan.by_table = table_beginscan(scan.log, SnapshotSelf, 0, nullptr);
+        return scan;
+    }
+    ScanKeyData key;
+    ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
+                           scan.index->rd_indcollation[0], F_TEXTEQ, scan.user_id);
+#if PG_VERSION_NUM >= 180000
+    scan.by_index = index_beginscan(scan.log, scan.index, SnapshotSelf, nullptr, 1, 0);
+#else
+    scan.by_index = index_beginscan(scan.log, scan.index, SnapshotSelf, 1, 0);
+#endif
+    index_rescan(scan.by_index, &key, 1, nullptr, 0);
+    return scan;
+}
+
+bool next_row(Scan& scan) {
+    CHECK_FOR_INTERRUPTS();
+    return scan.index != nullptr
+               ? index_getnext_slot(scan.by_index, ForwardScanDirection, scan.slot)
+               : table_scan_getnextslot(scan.by_table, ForwardScanDirection, scan.slot);
+}
+
+void end_scan(Scan& scan) {
+    if (scan.index != nullptr) {
+        index_endscan(scan.by_index);
+        index_close(scan.index, AccessShareLock);
+    } else {
+        table_endscan(scan.by_table);
+    }
+    ExecDropSingleTupleTableSlot(scan.slot);
+    table_close(scan.log, NoLock);
+}
+
+std::string_view text_of(Scan& scan, AttrNumber column) {
+    bool is_null = false;
+    const Datum value = slot_getattr(scan.slot, column, &is_null);
+    if (is_null)
+        return {};
+    const text* packed = DatumGetTextPP(value);
+    return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
+}
+
+struct Name {
+    std::string_view table;
+    std::string_view record;
+};
+
+// False: there are no more. Empty names are rows that do not count.
+bool next_name(Scan& scan, std::string_view user_id, Name& name) {
+    if (!next_row(scan))
+        return false;
+    RecordKind kind;
+    name = {};
+    const std::string_view table = text_of(scan, scan.shape.table_name);
+    if (kind_of_table(table, &kind) && text_of(scan, scan.shape.app_id) == "ai" &&
+        text_of(scan, scan.shape.user_id) == user_id)
+        name = {table, text_of(scan, scan.shape.record_id)};
+    return true;
+}
+
+}  // namespace
+
+std::set<std::string> next_records_of_user(const std::string& user_id, const std::string& after,
+                                           int limit) {
+    std::set<std::string> names;
+    const Oid log = pg::guarded([] { return attached_relation(); });
+    if (!OidIsValid(log))
+        return names;
+    Scan scan = pg::guarded([&] { return begin_scan(log, user_id); });
+    Name name;
+    while (pg::guarded([&] { return next_name(scan, user_id, name); })) {
+        if (name.table.empty())
+            continue;
+        std::string full = std::string(name.table) + "/" + std::string(name.record);
+        if (full <= after)
+            continue;
+        names.insert(std::move(full));
+        if (names.size() > static_cast<size_t>(limit))
+            names.erase(std::prev(names.end()));
+    }
+    pg::guarded([&] { end_scan(scan); });
+    return names;
+}
+
+void split_record_name(const std::string& name, std::string& table_name, std::string& record_id) {
+    const size_t slash = name.find('/');
+    table_name = name.substr(0, slash);
+    record_id = name.substr(slash + 1);
+}
+
+}  // namespace mana_ai
