@@ -60,6 +60,7 @@ leave() {
         as_tester "$pg_bin/pg_ctl" stop -D "${file%/postmaster.pid}" -m immediate >/dev/null 2>&1
     done < <(find "$work/run" -name postmaster.pid)
     cd /
+    if mountpoint -q "$work/run/small"; then umount -l "$work/run/small"; fi
     rm -rf "$work"
     exit "$status"
 }

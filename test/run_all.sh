@@ -7,9 +7,12 @@
 #   regress    SQL against a throwaway cluster (pg_regress)
 #   isolation  concurrent sessions (pg_isolation_regress)
 #   tap        whole clusters: workers, crashes, standbys, misbehaving services
+#   torture    everything that goes wrong at once (test/torture); not by itself one of all
+#
+# Two more belong to a server with sanitizers (test/sanitize/run.sh): control, reports.
 #
 # The last line is "N passed, N failed, N skipped". FILTER=text runs only the TAP files and unit tests whose
-# names contain it.
+# names contain it; of TAP files it may be a pattern (FILTER='006|009').
 source "$(dirname "$0")/environment.sh"
 
 rings=("$@")
@@ -141,7 +144,7 @@ ring_tap() {
     ring_passed=0 ring_failed=0 ring_skipped=0
     for file in "$work"/tree/test/tap/*.pl; do
         name=$(basename "$file" .pl)
-        if [ -e "$file" ] && [[ $name == *"${FILTER:-}"* ]]; then files+=("$name"); fi
+        if [ -e "$file" ] && [[ $name =~ ${FILTER:-.} ]]; then files+=("$name"); fi
     done
     # Two at a time: they mostly wait.
     for name in "${files[@]}"; do
@@ -162,6 +165,34 @@ ring_tap() {
         fi
     done
     count tap "$ring_passed" "$ring_failed" "$ring_skipped"
+}
+
+# run_perl RING NAME SCRIPT: one script in the tester's tree; adds to ring_passed, ring_failed, ring_skipped.
+run_perl() {
+    local status=0
+    "${tester_prefix[@]}" env PG_CONFIG="$private_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
+        TESTDIR="$work/run/$1/$2" "$work/tree/test/run_tap.sh" perl "$3" >"$logs/$1_$2.log" 2>&1 </dev/null || status=$?
+    count_tap "$1" "$2" "$status" "$logs/$1_$2.log"
+    grep -hE '^# (round|seed|[0-9]+ (rounds|rows|kills))' "$logs/$1_$2.log" || true
+}
+
+ring_torture() {
+    ring_passed=0 ring_failed=0 ring_skipped=0
+    if [ -n "${TORTURE_KILLS:-}" ] || [ -z "${TORTURE_ROWS:-}" ] || [ -n "${TORTURE_MINUTES:-}" ]; then
+        # A small file system for a disk that is full.
+        as_tester mkdir "$work/run/small"
+        if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=64m,mode=777 none "$work/run/small" 2>/dev/null; then
+            export TORTURE_SMALL=$work/run/small
+        else
+            ring_skipped=1
+            skips+=("torture: no full disk, since no file system can be mounted here")
+        fi
+        run_perl torture torture test/torture/torture.pl
+    fi
+    if [ -n "${TORTURE_ROWS:-}" ]; then
+        run_perl torture hostile test/torture/hostile.pl
+    fi
+    count torture "$ring_passed" "$ring_failed" "$ring_skipped"
 }
 
 # reports_in FOLDER: what the sanitizers have said: the address sanitizer in files of its own, the other in the
@@ -227,6 +258,7 @@ for ring in "${rings[@]}"; do
         regress) ring_installcheck regress regression.diffs ISOLATION= ;;
         isolation) ring_installcheck isolation output_iso/regression.diffs REGRESS= ;;
         tap) ring_tap ;;
+        torture) ring_torture ;;
         control) ring_control ;;
         reports) ring_reports ;;
         *)
