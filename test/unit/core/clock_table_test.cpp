@@ -58,6 +58,17 @@ TEST(ClockTable, ThePlaceOfARowIsForgottenWhenTheLogWasRewritten) {
     EXPECT_EQ(reader.at(0), (FieldClock{1, 2, WriteRank::Change, 0}));
 }
 
+TEST(ClockTable, ATieOutlivesTheRewriteThatMayTurnIt) {
+    const std::vector<FieldClock> clocks = {{1, 2, WriteRank::Change, 3, true},
+                                            {1, 2, WriteRank::Change, 3, false}};
+    expect_round_trip(clocks);
+    const std::string bytes = encode(clocks);
+    EXPECT_EQ(bytes[kClockFlagsByte] & kHasTie, kHasTie);
+    const ClockTableReader reader(bytes, kGeneration + 1);
+    EXPECT_EQ(reader.at(0), (FieldClock{1, 2, WriteRank::Change, 0, true}));
+    EXPECT_EQ(encode({clocks[1]})[kClockFlagsByte] & kHasTie, 0);
+}
+
 TEST(ClockTable, AClearedDeletionIsRemembered) {
     const std::vector<FieldClock> clocks = {clearing_clock(4), {1, 2, WriteRank::Change, 3}};
     EXPECT_TRUE(ClockTableReader(encode(clocks, true), kGeneration).has_cleared_deletion());

@@ -12,6 +12,16 @@ FieldClock clock(Instant time, Instant row_time, WriteRank rank, uint64_t positi
     return {time, row_time, rank, position};
 }
 
+TEST(Lww, ATieIsWhatOnlyPlacesTellApart) {
+    const FieldClock held = clock(10, 20, WriteRank::Change, 5);
+    EXPECT_TRUE(is_tie(clock(10, 20, WriteRank::Change, 6), held));
+    EXPECT_TRUE(is_tie(clock(10, 20, WriteRank::Change, 0), held));
+    EXPECT_FALSE(is_tie(clock(11, 20, WriteRank::Change, 5), held));
+    EXPECT_FALSE(is_tie(clock(10, 21, WriteRank::Change, 5), held));
+    EXPECT_FALSE(is_tie(clock(10, 20, WriteRank::Insert, 5), held));
+    EXPECT_FALSE(is_tie(clearing_clock(10), clearing_clock(10)));
+}
+
 TEST(Lww, LaterFieldTimeWinsWhateverTheRowTime) {
     const FieldClock early = clock(10, 99, WriteRank::Change, 9);
     const FieldClock late = clock(11, 1, WriteRank::Insert, 1);
