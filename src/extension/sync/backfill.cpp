@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/record/clock_table.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/sorted_log.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -40,10 +41,6 @@ constexpr int64_t kRowsPerNotice = 500'000;
 constexpr int kMaxWaitMs = 2000;
 constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
-
-Datum text_datum(const std::string& value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-}
 
 void note_progress(const FoldCounts& counts) {
     pg::notice_in_script(psprintf("mana_ai: %lld rows folded, %lld snapshots made",
@@ -301,26 +298,46 @@ INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
 
 namespace {
 
-// Snapshots of which a field may have another value now that rows have changed places; also those
-// whose clocks are damaged.
-void mark_ties() {
-    static pg::Statement select_tied(R"sql(
-SELECT user_id, table_name, record_id
-  FROM (SELECT user_id, 'aiMissions', mission_id, clocks FROM mana_ai.mission_snapshots
-        UNION ALL SELECT user_id, 'agents', agent_id, clocks FROM mana_ai.agent_snapshots
-       ) AS s(user_id, table_name, record_id, clocks)
- WHERE CASE WHEN octet_length(clocks) > $1 THEN get_byte(clocks, $1::int) & $2::int <> 0
-            ELSE true END)sql");
-    for (const pg::Row& row :
-         select_tied.execute({int64_t{core::kClockFlagsByte}, int64_t{core::kHasTie}}).rows) {
-        const std::string& user_id = row.text(0);
-        const std::string& table_name = row.text(1);
-        const std::string& record_id = row.text(2);
-        pg::guarded([&] {
-            mark_dirty({text_datum(user_id), text_datum(table_name), text_datum(record_id)},
-                       "the log was rewritten");
-        });
+// Whether a field may have another value now that rows have changed places; also of damaged clocks.
+bool may_have_ties(Datum clocks) {
+    constexpr int kHead = core::kClockFlagsByte + 1;
+    const bytea* head = DatumGetByteaPSlice(clocks, 0, kHead);
+    return VARSIZE_ANY_EXHDR(head) < kHead ||
+           (VARDATA_ANY(head)[core::kClockFlagsByte] & core::kHasTie) != 0;
+}
+
+void mark_ties_of(const SnapshotTable& columns, const char* table_name) {
+    Relation table = table_open(columns.oid, AccessShareLock);
+    Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+    TupleTableSlot* slot = table_slot_create(table, nullptr);
+    TableScanDesc scan = table_beginscan(table, snapshot, 0, nullptr);
+    MemoryContext context =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai ties", ALLOCSET_SMALL_SIZES);
+    MemoryContext outer = MemoryContextSwitchTo(context);
+    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        CHECK_FOR_INTERRUPTS();
+        bool is_null = false;
+        if (may_have_ties(slot_getattr(slot, columns.clocks, &is_null)))
+            mark_dirty(
+                {slot_getattr(slot, columns.user_id, &is_null), CStringGetTextDatum(table_name),
+                 slot_getattr(slot, columns.record_id, &is_null)},
+                "the log was rewritten");
+        MemoryContextReset(context);
     }
+    MemoryContextSwitchTo(outer);
+    MemoryContextDelete(context);
+    table_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    UnregisterSnapshot(snapshot);
+    table_close(table, AccessShareLock);
+}
+
+void mark_ties() {
+    pg::guarded([] {
+        const OwnTables tables = own_tables();
+        mark_ties_of(tables.missions, "aiMissions");
+        mark_ties_of(tables.agents, "agents");
+    });
 }
 
 // Somebody else may be folding; and what keeps the log from being folded must not stop the rest.

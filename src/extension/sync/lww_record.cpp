@@ -168,13 +168,14 @@ bool same_value(const RecordField& x, const RecordField& y) {
              std::memcmp(x.field.value.bytes, y.field.value.bytes, x.field.value.size) == 0));
 }
 
-// Whether the winner of two writes is tied.
+// Whether the winner of two writes is tied. `differ()` tells whether it matters which one wins.
+template <class Differ>
 bool is_tied_after(const core::FieldClock& write, const core::FieldClock& held,
-                   core::Precedence order, bool same) {
+                   core::Precedence order, Differ differ) {
     if (!core::is_tie(write, held))
         return order == core::Precedence::Older ? held.tied : write.tied;
     const bool two_rows = order == core::Precedence::Newer || order == core::Precedence::Older;
-    return write.tied || held.tied || (two_rows && !same);
+    return write.tied || held.tied || (two_rows && differ());
 }
 
 // The field after a write to it.
@@ -182,7 +183,8 @@ Applied apply_write(RecordField& held, const RecordField& write, PlaceLost rule)
     const core::Precedence order = core::precedence(write.clock, held.clock);
     if (order == core::Precedence::Unknown && rule == PlaceLost::AskLog)
         return Applied::AskLog;
-    const bool tied = is_tied_after(write.clock, held.clock, order, same_value(write, held));
+    const bool tied =
+        is_tied_after(write.clock, held.clock, order, [&] { return !same_value(write, held); });
     const bool is_clearing_again =
         order == core::Precedence::Same && write.clock.rank == core::WriteRank::Clearing;
     if (order == core::Precedence::Older || is_clearing_again) {
@@ -214,9 +216,9 @@ Applied apply_row_mark(RecordState& state, const RowMark& row, PlaceLost rule) {
     const core::Precedence order = core::precedence(row.clock, state.row_clock);
     if (order == core::Precedence::Unknown && rule == PlaceLost::AskLog)
         return Applied::AskLog;
-    const bool same_space =
-        state.has_space == row.has_space && (!row.has_space || state.space == row.space);
-    const bool tied = is_tied_after(row.clock, state.row_clock, order, same_space);
+    const bool tied = is_tied_after(row.clock, state.row_clock, order, [&] {
+        return state.has_space != row.has_space || (row.has_space && state.space != row.space);
+    });
     if (order == core::Precedence::Older) {
         const bool changed = tied != state.row_clock.tied;
         state.row_clock.tied = tied;

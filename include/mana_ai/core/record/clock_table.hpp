@@ -9,8 +9,7 @@
 //   u32 number of indexes, u32 number of distinct clocks,
 //   the clocks: i64 time, i64 row time, u64 rank << 62 | tied << 61 | position; then the indexes.
 //
-// Flags: 1 there is a cleared deletedAt, 2 one of the clocks is tied. Byte and flag of the latter
-// are known to SQL of ours (extension/sync/backfill.cpp).
+// Flags: 1 there is a cleared deletedAt, 2 one of the clocks is tied.
 //
 // Numbers are in the machine's byte order, as in all of PostgreSQL's files.
 #pragma once
