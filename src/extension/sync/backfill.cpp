@@ -307,7 +307,7 @@ bool may_have_ties(Datum clocks) {
 }
 
 void mark_ties_of(const SnapshotTable& columns, const char* table_name) {
-    Relation table = table_open(columns.oid, AccessShareLock);
+    Relation table = table_open(columns.key.table, AccessShareLock);
     Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
     TupleTableSlot* slot = table_slot_create(table, nullptr);
     TableScanDesc scan = table_beginscan(table, snapshot, 0, nullptr);
@@ -317,7 +317,8 @@ void mark_ties_of(const SnapshotTable& columns, const char* table_name) {
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
         bool is_null = false;
-        if (may_have_ties(slot_getattr(slot, columns.clocks, &is_null)))
+        const Datum clocks = slot_getattr(slot, columns.clocks, &is_null);
+        if (is_null || may_have_ties(clocks))
             mark_dirty(
                 {slot_getattr(slot, columns.user_id, &is_null), CStringGetTextDatum(table_name),
                  slot_getattr(slot, columns.record_id, &is_null)},
