@@ -116,6 +116,15 @@ SELECT count(*) FROM mana_ai.record_tombstones;
 SELECT * FROM public.broken_invariants();
 SELECT * FROM mana_ai.refresh_snapshots(rebuild => true);
 
+-- Values that are stored out of line are sorted as references and read when their record comes up.
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+SELECT 'ai', 'aiMissions', 'big' || i, 'u1', 'insert', jsonb_build_object('state', 'paused', 'conceptMarkdown', (SELECT string_agg(md5(k::text || i), '') FROM generate_series(1, 3000) k)), 'c'
+  FROM generate_series(1, 20) i;
+SELECT count(*) FROM public.sync_changes WHERE pg_column_size(data) > 50000;
+DELETE FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'big%';
+SELECT new_snapshots FROM mana_ai.refresh_snapshots();
+SELECT * FROM public.broken_invariants();
+
 -- Exact ties: of two writes with the same time the later row counts, and CLUSTER changes which that is.
 TRUNCATE public.sync_changes;
 SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots(rebuild => true);
