@@ -187,6 +187,7 @@ help:
 	@echo "make test             all tests; RINGS='unit regress' runs only these"
 	@echo "make crash-matrix     kill, fail and delay the server at every failpoint"
 	@echo "make sanitize         the tests in a server under AddressSanitizer; RINGS='regress isolation tap'"
+	@echo "make valgrind         memcheck over the trigger, in postgres --single"
 	@echo "make torture          everything that goes wrong at once: MINUTES=10 SEED=..., or KILLS=200, or HOSTILE_ROWS=1000000"
 	@echo "make bench            the figures of docs/performance.md"
 	@echo
@@ -204,6 +205,9 @@ crash-matrix:
 
 sanitize:
 	@test/bootstrap.sh && test/sanitize/run.sh $(RINGS)
+
+valgrind:
+	@PACKAGES=valgrind test/bootstrap.sh && test/sanitize/valgrind.sh
 
 torture:
 	@test/bootstrap.sh && TORTURE_MINUTES="$(MINUTES)" TORTURE_SEED="$(SEED)" TORTURE_KILLS="$(KILLS)" TORTURE_ROWS="$(HOSTILE_ROWS)" \
@@ -233,5 +237,5 @@ format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \
 	else clang-format --style=file $(if $(filter format,$@),-i,--dry-run --Werror) $(FORMATTED); fi
 
-.PHONY: help test crash-matrix sanitize torture demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
+.PHONY: help test crash-matrix sanitize valgrind torture demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
 .DEFAULT_GOAL = all

@@ -8,6 +8,8 @@ pg_config=${PG_CONFIG:-pg_config}
 
 packages=(g++ make perl openssl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev
     libipc-run-perl)
+# What only one target needs.
+for package in ${PACKAGES:-}; do packages+=("$package"); done
 
 installed() {
     [[ $(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null) == installed ]]
