@@ -150,14 +150,19 @@ ring_tap() {
     for name in "${files[@]}"; do
         pg_config_of "$work/tree/test/tap/$name.pl" || exit 1
         while [ "$(jobs -rp | wc -l)" -ge "${TAP_JOBS:-2}" ]; do sleep 0.1; done
-        "${tester_prefix[@]}" env PG_CONFIG="$file_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
-            TESTDIR="$work/run/tap/$name" timeout -k 10 "${TAP_TIMEOUT:-900}" \
-            "$work/tree/test/run_tap.sh" perl "test/tap/$name.pl" >"$logs/tap_$name.log" 2>&1 </dev/null &
+        (
+            status=0
+            "${tester_prefix[@]}" env PG_CONFIG="$file_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
+                TESTDIR="$work/run/tap/$name" timeout -k 10 "${TAP_TIMEOUT:-900}" \
+                "$work/tree/test/run_tap.sh" perl "test/tap/$name.pl" >"$logs/tap_$name.log" 2>&1 </dev/null || status=$?
+            # The shell forgets it when another process gets the number.
+            echo "$status" >"$logs/tap_$name.status"
+        ) &
         running[$name]=$!
     done
     for name in "${files[@]}"; do
-        status=0
-        wait "${running[$name]}" || status=$?
+        wait "${running[$name]}" 2>/dev/null || true
+        status=$(cat "$logs/tap_$name.status" 2>/dev/null || echo 127)
         at=$ring_failed
         count_tap tap "$name" "$status" "$logs/tap_$name.log"
         if [ "$ring_failed" -gt "$at" ]; then

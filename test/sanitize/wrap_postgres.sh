@@ -13,11 +13,11 @@ runtime=$(readlink -f "$(gcc -print-file-name=libasan.so)"):$(readlink -f "$(gcc
 gcc -shared -fPIC -O2 -o "$bindir/gettext_shim.so" "$here/gettext_shim.c"
 mv "$bindir/postgres" "$bindir/postgres.bin"
 cat >"$bindir/postgres" <<END
-#!/bin/sh
-# Leaks are PostgreSQL's way of life: memory goes with its context or its process.
+#!/bin/bash
+# By its name pg_ctl restart finds this program again. Leaks are PostgreSQL's way of life: memory goes with its context or its process.
 export ASAN_OPTIONS="detect_leaks=0:abort_on_error=1:detect_stack_use_after_return=0:log_path=$reports/address"
 export UBSAN_OPTIONS="print_stacktrace=1"
 export LD_PRELOAD="$runtime:$bindir/gettext_shim.so\${LD_PRELOAD:+:\$LD_PRELOAD}"
-exec "\$(dirname "\$0")/postgres.bin" "\$@"
+exec -a "\$0" "\$(dirname "\$0")/postgres.bin" "\$@"
 END
 chmod 755 "$bindir/postgres"

@@ -163,6 +163,8 @@ wait_until('pg_terminate_backend(): another worker is started', 10, sub {
 is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 't_' AND outcome = 'canceled'"), 2,
     'the runs of the first one are on record as canceled');
 like(log_since($node, $log), qr/mana_ai: worker ends: termination was requested/, 'the log says why it ended');
+# Not only the calls of the first, whose end the model server may not have noticed yet.
+wait_for($node, 'they run again', 10, "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 't_' AND outcome = 'running'", 2);
 $model->wait_in_flight(2, 5);
 $pid = worker_pid($node);
 

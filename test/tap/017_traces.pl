@@ -266,7 +266,7 @@ $model->reset;
 
 # Whatever the collector does, missions are planned as fast.
 my $calm = plan_with_worker('calm', 200);
-wait_until('spans of the calm arrive', 10, sub { $collector->stats->{spans} == 800 });
+wait_until('spans of the calm arrive', 30, sub { $collector->stats->{spans} == 800 });
 forget();
 my %rude = (
     'hangs'       => { hang => JSON::PP::true },
