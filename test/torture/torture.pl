@@ -296,6 +296,12 @@ my %faults = (
     'field_meta'      => with_undo('ALTER TABLE public.sync_changes RENAME field_timestamps TO field_meta',
         "DO \$\$ BEGIN IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'public.sync_changes'::regclass AND attname = 'field_meta') THEN ALTER TABLE public.sync_changes RENAME field_meta TO field_timestamps; END IF; END \$\$"),
     'table away'      => with_undo('ALTER TABLE public.sync_changes RENAME TO sync_changes_away', 'ALTER TABLE IF EXISTS public.sync_changes_away RENAME TO sync_changes'),
+    'partition'       => with_undo('BEGIN; ALTER TABLE public.sync_changes RENAME TO sync_changes_part;'
+          . ' CREATE TABLE public.sync_changes (LIKE public.sync_changes_part INCLUDING DEFAULTS) PARTITION BY LIST (app_id);'
+          . ' ALTER TABLE public.sync_changes ATTACH PARTITION public.sync_changes_part DEFAULT; COMMIT',
+        "DO \$\$ BEGIN IF EXISTS (SELECT FROM pg_class WHERE oid = 'public.sync_changes'::regclass AND relkind = 'p') THEN"
+          . ' ALTER TABLE public.sync_changes DETACH PARTITION public.sync_changes_part; DROP TABLE public.sync_changes;'
+          . " ALTER TABLE public.sync_changes_part RENAME TO sync_changes; END IF; END \$\$"),
     'publication'     => with_undo('CREATE PUBLICATION torture FOR ALL TABLES', 'DROP PUBLICATION IF EXISTS torture'),
     'trigger off'     => with_undo('ALTER TABLE public.sync_changes DISABLE TRIGGER mana_ai_fold',
         'ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold; SELECT mana_ai.refresh_snapshots()'),
@@ -549,7 +555,7 @@ until ($kills_wanted || time > $started + 60 * $minutes)
     make_missions();
     # Some rounds leave processes and services alone, so that money can be counted exactly.
     my $gentle = $round % 3 == 0;
-    my @names = sort grep { !$gentle || !/kill|segv|term|int|stop|pause|clock|trigger off|attach|away|rename|retype|connections/ } keys %faults;
+    my @names = sort grep { !$gentle || !/kill|segv|term|int|stop|pause|clock|trigger off|attach|away|partition|rename|retype|connections/ } keys %faults;
     my $faulty = !$gentle && rand() < 0.6 ? (sort keys %model_faults)[ int rand keys %model_faults ] : '';
     $model->control($model_faults{$faulty}) if $faulty ne '';
     my $length = 12;
