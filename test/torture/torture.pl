@@ -153,6 +153,19 @@ sub edit_sql
       defined $feedback ? "'$feedback'" : 'NULL';
 }
 
+# Those of the last round do not run any more, so that each call of the model belongs to this one.
+sub forget_last_round
+{
+    my $last = $round - 1;
+    ask(join '', map {
+        ManaAi::change_sql(user => "r$last-u$_", id => "r$last-d$_", op => 'delete', data => { deletedAt => iso(1) })
+    } @owners) if $last;
+    my $end = time + 60;
+    sleep 0.1 until ask("SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'") eq '0' || time > $end;
+    $model->reset;
+    return;
+}
+
 sub make_missions
 {
     my @changes;
@@ -521,36 +534,43 @@ my $started = time;
 my $total = { rounds => 0, kills => 0 };
 if ($kills_wanted)
 {
-    # Kills and stops while all missions are at work; users make them due again each time.
-    srand($seed);
-    $round = 1;
-    make_missions();
+    # Kills and stops while all missions are at work; users make them due again each time. Twenty to a set of
+    # missions, since each plan writes all iterations of its mission again.
     my @ways = ('kill worker', 'kill worker', 'kill worker', 'kill launcher', 'kill backend', 'segv worker', 'stop fast', 'stop immediate', 'term worker', 'int worker');
-    my $position = -s $node->logfile;
-    for (my $kill = 1; $kill <= $kills_wanted; $kill++)
+    while ($total->{kills} < $kills_wanted)
     {
-        my $text = join '', map { my $owner = $_; map { edit_sql($owner, $_, { state => 'active', nextRunAt => 1 }, $kill) } missions_of($owner) } @owners;
-        ask($text);
-        sleep rand 0.4;
-        my $way = $ways[ int rand @ways ];
-        $faults{$way}->();
-        $done{$way}++;
-        ask('SELECT 1');
-        note("$kill kills and stops") if $kill % 20 == 0;
+        $round++;
+        srand($seed * 1000 + $round);
+        ($cuts, $signals) = (0, 0);
+        forget_last_round();
+        my $position = -s $node->logfile;
+        make_missions();
+        for (1 .. 20)
+        {
+            last if $total->{kills} == $kills_wanted;
+            my $kill = ++$total->{kills};
+            ask(join '', map { my $owner = $_; map { edit_sql($owner, $_, { state => 'active', nextRunAt => 1 }, $kill) } missions_of($owner) } @owners);
+            sleep rand 0.4;
+            my $way = $ways[ int rand @ways ];
+            $faults{$way}->();
+            $done{$way}++;
+            ask('SELECT 1');
+        }
+        note("$total->{kills} kills and stops");
+        rest();
+        all_can_be_planned();
+        quiet();
+        check_round($model->count, 0);
+        check_log($position);
+        $total->{rounds}++;
     }
-    $total->{kills} = $kills_wanted;
-    rest();
-    all_can_be_planned();
-    quiet();
-    check_round($model->count, 0);
-    check_log($position);
 }
 until ($kills_wanted || time > $started + 60 * $minutes)
 {
     $round++;
     srand($seed * 1000 + $round);
     ($cuts, $signals) = (0, 0);
-    $model->reset;
+    forget_last_round();
     my $position = -s $node->logfile;
     make_missions();
     # Some rounds leave processes and services alone, so that money can be counted exactly.
