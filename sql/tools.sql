@@ -619,4 +619,10 @@ CREATE TRIGGER keep_tool_changes
   BEFORE INSERT OR DELETE OR UPDATE ON mana_ai.tools
   FOR EACH ROW EXECUTE FUNCTION mana_ai.keep_tool_changes();
 
+-- Each server has tools of its own: see drop_replicated_row().
+CREATE TRIGGER mana_ai_drop_replicated
+  BEFORE INSERT OR DELETE OR UPDATE ON mana_ai.tools
+  FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
+ALTER TABLE mana_ai.tools ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
+
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.tools', 'WHERE NOT as_shipped');

@@ -68,7 +68,7 @@ DECLARE
   made_here text;
 BEGIN
   FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
-                                   'dirty_records', 'oversized_records', 'folded_log', 'engine_state'] LOOP
+                                   'dirty_records', 'oversized_records', 'folded_log', 'engine_state', 'tools'] LOOP
     EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
                    ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
     EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http runs only these.
+# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http,instructions runs only these; instructions,
+# which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
 parts=${PART:-inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
@@ -36,6 +37,11 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo), $("$pg_bin/postgres" --version)"
+
+# ---------------------------------------------------------------- instructions of the trigger
+if wanted instructions; then
+    source "$top/test/bench/instructions.sh"
+fi
 
 # ---------------------------------------------------------------- inserts with and without trigger
 if wanted inserts; then

@@ -3,7 +3,7 @@
 \getenv srcdir PG_ABS_SRCDIR
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
-SET client_min_messages = warning;
+SET client_min_messages = error;
 DROP EXTENSION IF EXISTS mana_ai;
 DROP TABLE IF EXISTS public.sync_changes;
 \i :table_ddl

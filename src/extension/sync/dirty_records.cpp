@@ -34,6 +34,7 @@ constexpr int kMarksPerTurn = 10;
 // How many records of a user who has one mark for all are replayed in a turn.
 constexpr int kRecordsPerTurn = 200;
 constexpr int kMaxOversizedOfUser = 100;
+constexpr char kBusy[] = "busy";
 constexpr char kTooLarge[] = "record too large";
 
 Datum text_datum(const std::string& value) {
@@ -43,7 +44,7 @@ Datum text_datum(const std::string& value) {
 const char* reason_of(Kept kept) {
     switch (kept) {
         case Kept::Busy:
-            return "busy";
+            return kBusy;
         case Kept::NoIndex:
             return "the log has no index that finds a record";
         case Kept::TooLarge:
@@ -146,8 +147,8 @@ bool repair_record(const Mark& mark) {
     return false;
 }
 
-// Replays the next records of a user who has one mark for all. Those that cannot be repaired now
-// get a mark of their own.
+// Replays the next records of a user who has one mark for all, up to one that somebody else holds.
+// Those that cannot be repaired for another reason get a mark of their own.
 bool repair_user(const Mark& mark) {
     std::set<std::string> names;
     try {
@@ -157,17 +158,26 @@ bool repair_user(const Mark& mark) {
             throw;
         return false;
     }
+    std::string done = mark.record_id;
+    bool is_last = names.size() < static_cast<size_t>(kRecordsPerTurn);
     for (const std::string& name : names) {
         Mark record = mark;
         split_record_name(name, record.table_name, record.record_id);
         const char* problem = replay(record);
+        if (problem == kBusy) {
+            is_last = false;
+            break;
+        }
+        done = name;
         if (problem == kTooLarge)
             set_aside(record);
         else if (problem != nullptr)
             insert_mark(record.user_id, record.table_name, record.record_id, problem);
     }
-    if (names.size() == static_cast<size_t>(kRecordsPerTurn))
-        insert_mark(mark.user_id, "", *names.rbegin(), mark.reason);
+    if (!is_last && done == mark.record_id)
+        return false;
+    if (!is_last)
+        insert_mark(mark.user_id, "", done, mark.reason);
     remove_mark(mark);
     return true;
 }

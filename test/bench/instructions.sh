@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Sourced by run.sh: what the trigger costs a transaction with one insert, in instructions. callgrind counts them in a
+# server of a single process, so the figures do not depend on the machine's load, and repeat within a few thousandths.
+# The row is inserted by a prepared statement, as an ordinary role under row-level security. Waits and cache misses are not
+# in it: they add to both sides.
+
+command -v valgrind >/dev/null || { echo "instructions: valgrind is not installed (Debian package valgrind)"; exit 1; }
+echo; echo "instructions: of one transaction with one insert of 3 KB, with and without the trigger"
+new_cluster instructions "jit = off" "autovacuum = off"
+q -c "CREATE EXTENSION mana_ai"
+q -c "CREATE ROLE service; GRANT SELECT, INSERT ON sync_changes TO service"
+q -c "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+      SELECT app, tab, 'r' || i, 'u1', 'insert', jsonb_build_object('title', 'x', 'state', 'active', 'nextRunAt', '2040-01-01T00:00:00Z', 'updatedAt', '2020-01-01T00:00:00Z'), 'c'
+        FROM generate_series(0, 9) i, (VALUES ('ai', 'aiMissions'), ('todo', 'tasks'), ('ai', 'aiChats')) v(app, tab)"
+q -c "VACUUM ANALYZE"
+stop_cluster instructions
+
+# body NUMBER: 3 KB of which half compresses, as prose does.
+body() {
+    local k
+    for k in {1..46}; do printf '%s und dann noch etwas mehr Text ' "$(printf '%s %s' "$1" "$k" | md5sum | cut -c1-32)"; done
+}
+# instructions_of APP TABLE ROWS: of a whole process that inserts so many rows into the cluster that $data is a copy of.
+instructions_of() {
+    local app=$1 table=$2 rows=$3 copy=$work/run/counted
+    as_tester rm -rf "$copy"
+    as_tester cp -a "$data" "$copy"
+    {
+        echo "SET ROLE service"
+        echo "PREPARE ins(uuid, text, jsonb) AS INSERT INTO sync_changes (id, app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id) VALUES (\$1, '$app', '$table', \$2, 'u1', 'update', \$3, '{\"title\": \"2030-01-01T00:00:00Z\"}'::jsonb, 'c')"
+        for ((i = 0; i < rows; i++)); do
+            echo "BEGIN"
+            echo "SELECT set_config('app.current_user_id', 'u1', true)"
+            printf "EXECUTE ins('00000000-0000-4000-8000-%012d', 'r%d', '{\"title\": \"title %d\", \"conceptMarkdown\": \"%s\"}')\n" "$i" $((i % 10)) "$i" "${bodies[i]}"
+            echo "COMMIT"
+        done
+    } >"$work/run/rows.sql"
+    chmod a+r "$work/run/rows.sql"
+    as_tester valgrind --tool=callgrind --callgrind-out-file="$work/run/callgrind.${CALLGRIND_KEEP:-out}" \
+        "$pg_bin/postgres" --single -c synchronous_commit=off -c fsync=off -D "$copy" mana_sync \
+        <"$work/run/rows.sql" >"$work/run/single.log" 2>&1
+    if grep -q 'ERROR' "$work/run/single.log"; then grep -m1 'ERROR' "$work/run/single.log" >&2; fi
+    awk '/Collected :/ { print $4 }' "$work/run/single.log"
+}
+# per_transaction APP TABLE: what 40 more transactions cost, by 40.
+per_transaction() {
+    local few many
+    few=$(instructions_of "$1" "$2" 20)
+    many=$(instructions_of "$1" "$2" 60)
+    echo $(((many - few) / 40))
+}
+
+bodies=()
+for ((i = 0; i < 60; i++)); do bodies+=("$(body "$i")"); done
+with=$work/run/instructions without=$work/run/instructions_without
+as_tester cp -a "$with" "$without"
+echo "ALTER TABLE sync_changes DISABLE TRIGGER mana_ai_fold" |
+    as_tester "$pg_bin/postgres" --single -D "$without" mana_sync >/dev/null 2>&1
+for what in "todo tasks other_apps 1.005" "ai aiChats other_tables_of_ai 1.005" "ai aiMissions missions 1.10"; do
+    read -r app table name goal <<<"$what"
+    data=$without; off=$(per_transaction "$app" "$table")
+    data=$with; on=$(per_transaction "$app" "$table")
+    echo "  ${name//_/ }: without $off, with $on, ratio $(ratio "$on" "$off") (goal: $goal)"
+done
+as_tester rm -rf "$with" "$without" "$work/run/counted"
