@@ -30,9 +30,23 @@ AS 'MODULE_PATHNAME', 'mana_ai_record_problems';
 -- The decision of the gates on a mission as the worker would take it now.
 CREATE FUNCTION mana_ai.gate_decision(
   mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint,
-  research_pending boolean DEFAULT false)
+  research_pending boolean DEFAULT false, clocks bytea DEFAULT NULL)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_gate_decision';
+
+-- The size of a value in memory, known without reading it.
+CREATE FUNCTION mana_ai.raw_size(value jsonb)
+RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
+
+-- What planning reads of a mission's and of an agent's record, as JSON.
+CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
+RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'mana_ai_planning_record';
+
+CREATE FUNCTION mana_ai.planning_agent(record jsonb)
+RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'mana_ai_planning_agent';
 
 CREATE FUNCTION mana_ai.explain(
   user_id text, mission_id text,

@@ -2,11 +2,12 @@
 -- own process calls these, as the extension's owner.
 
 -- A text of a record, fit to be shown: null when it was encrypted on the user's device, empty when there is
--- none or the record is gone.
+-- none, the record is gone, or so large that reading many of them would take long.
 CREATE FUNCTION mana_ai.readable_text(record jsonb, field text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT CASE WHEN record ->> field LIKE 'enc:1:%' THEN NULL
+  SELECT CASE WHEN mana_ai.raw_size(record) > 4194304 THEN ''
+              WHEN record ->> field LIKE 'enc:1:%' THEN NULL
               ELSE left(coalesce(record ->> field, ''), 200) END
 $$;
 

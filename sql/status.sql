@@ -5,6 +5,23 @@ CREATE FUNCTION mana_ai.worker_status(
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_worker_status';
 
+-- What keeps plans from being made for the attached table and written to it; null when nothing does. The
+-- worker asks before each claim: while there is an answer, nothing is claimed and nothing spent.
+CREATE FUNCTION mana_ai.attached_problem()
+RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_attached_problem';
+
+CREATE FUNCTION mana_ai.sync_table_problem()
+RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(mana_ai.attached_problem(),
+                  (SELECT format('table %s is another one than mana_ai is attached to', f.log_name)
+                     FROM mana_ai.folded_log f
+                    WHERE f.log = mana_ai.attached_table() AND to_regclass(f.log_name)::oid <> f.log))
+$$;
+COMMENT ON FUNCTION mana_ai.sync_table_problem() IS
+  'what keeps plans from being written to the attached table; null when nothing does';
+
 -- Why the worker of this database does no work; null when it does.
 CREATE FUNCTION mana_ai.worker_problem()
 RETURNS text LANGUAGE plpgsql STABLE
@@ -33,7 +50,7 @@ BEGIN
                    AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
     RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
   END IF;
-  RETURN NULL;
+  RETURN mana_ai.sync_table_problem();
 END $$;
 
 CREATE FUNCTION mana_ai.status(
@@ -91,7 +108,13 @@ SELECT s.user_id, s.mission_id,
   FROM mana_ai.mission_schedule s
  WHERE s.problem IS NOT NULL AND s.attempts > 0 AND s.due_at IS NOT NULL
 UNION ALL
-SELECT s.user_id, s.mission_id, s.decision, s.decided_at
+SELECT s.user_id, s.mission_id,
+       CASE s.decision
+         WHEN 'skipped-too-large' THEN 'record of the mission or its agent is larger than mana_ai.max_record_size'
+         WHEN 'skipped-unreadable' THEN 'record of the mission or its agent cannot be read'
+         WHEN 'skipped-clock-ahead' THEN 'clock of the record is too far ahead'
+         ELSE s.decision END,
+       s.decided_at
   FROM mana_ai.mission_schedule s
  WHERE s.problem IS NOT NULL AND s.problem = s.decision AND s.not_before IS NOT NULL AND s.due_at IS NOT NULL
 UNION ALL
@@ -138,6 +161,9 @@ BEGIN
     END IF;
     RETURN 'no such mission';
   END IF;
+  IF mana_ai.raw_size(m.record) > pg_size_bytes(current_setting('mana_ai.max_record_size')) THEN
+    RETURN format('record is larger than mana_ai.max_record_size: %s', pg_size_pretty(mana_ai.raw_size(m.record)));
+  END IF;
   IF m.record ->> 'state' IS DISTINCT FROM 'active' THEN
     RETURN format('mission is not active but %s',
                   CASE WHEN m.record ->> 'state' IS NULL THEN 'without a state'
@@ -167,10 +193,17 @@ BEGIN
      AND u.ts > clock_timestamp() - interval '24 hours';
   SELECT * INTO j FROM mana_ai.mission_research_jobs x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
-  gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting');
+  gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting', m.clocks);
   -- A name that was encrypted on the user's device tells nobody anything.
-  name := left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200);
+  name := CASE WHEN gate = 'skipped-too-large' THEN s.agent_id ELSE left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200) END;
   CASE gate
+    WHEN 'skipped-too-large' THEN
+      RETURN format('record of agent %s is larger than mana_ai.max_record_size, or its policy is', left(name, 200));
+    WHEN 'skipped-unreadable' THEN
+      RETURN 'record of the mission or its agent cannot be read: it is nested too deep or holds a number out of range';
+    WHEN 'skipped-clock-ahead' THEN
+      RETURN format('clock of the record is more than two days ahead: %s',
+                    mana_ai.newest_clock(m.record, m.clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt']));
     WHEN 'skipped-agent-missing' THEN
       RETURN format('agent %s does not exist or is not synced yet', left(s.agent_id, 200));
     WHEN 'skipped-archived' THEN

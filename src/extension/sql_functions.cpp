@@ -7,6 +7,7 @@
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
@@ -68,24 +69,49 @@ PGDLLEXPORT Datum mana_ai_next_run(PG_FUNCTION_ARGS) {
     PG_RETURN_TIMESTAMPTZ(next);
 }
 
+// gate_decision(mission, agent, agent_running, agent_tokens_24h, research_pending, clocks). In
+// 0.1.0 it has no clocks.
 PG_FUNCTION_INFO_V1(mana_ai_gate_decision);
 PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([&] {
-        core::Mission mission;
-        if (!PG_ARGISNULL(0))
-            mission = core::parse_mission(json_argument(fcinfo, 0));
+        const core::Instant now = pg::now();
+        PlanningMission read;
         std::optional<core::Agent> agent;
-        if (!PG_ARGISNULL(1))
-            agent = core::parse_agent(json_argument(fcinfo, 1));
-        core::GateInput gates{.mission = mission};
+        core::GateInput gates{.mission = read.mission};
+        if (!PG_ARGISNULL(0)) {
+            const char* text = pg::guarded([fcinfo]() -> const char* {
+                if (is_too_large(PG_GETARG_DATUM(0)))
+                    return nullptr;
+                const bool has_clocks = PG_NARGS() > 5 && !PG_ARGISNULL(5);
+                return planning_record_text(PG_GETARG_DATUM(0),
+                                            has_clocks ? PG_GETARG_BYTEA_P(5) : nullptr);
+            });
+            auto found = text == nullptr ? std::nullopt : read_planning_mission(text);
+            gates.record_too_large = text == nullptr;
+            gates.record_unreadable = text != nullptr && !found;
+            if (found)
+                read = std::move(*found);
+            gates.clock_ahead = read.newest_clock > now + kMaxClockLead;
+        }
+        const core::Mission& mission = read.mission;
+        if (!PG_ARGISNULL(1)) {
+            const char* text = pg::guarded([fcinfo]() -> const char* {
+                return is_too_large(PG_GETARG_DATUM(1)) ? nullptr
+                                                        : planning_agent_text(PG_GETARG_DATUM(1));
+            });
+            if (text != nullptr)
+                agent = read_planning_agent(text, mission.agent_id.value_or(""));
+            gates.record_too_large |= text == nullptr;
+            gates.record_unreadable |= text != nullptr && !agent;
+        }
         gates.agent = agent ? &*agent : nullptr;
         gates.agent_missing = core::is_agent_missing(mission, gates.agent);
         gates.agent_running = PG_ARGISNULL(2) ? 0 : PG_GETARG_INT32(2);
         gates.agent_tokens_24h = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT64(3);
         gates.max_unreviewed = pg::settings::max_unreviewed();
         gates.ciphertext_opened =
-            mission.has_ciphertext() && grant_may_open(mission, mission.id, pg::now());
+            mission.has_ciphertext() && grant_may_open(mission, mission.id, now);
         gates.research_pending = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
         const char* word = core::name(core::judge_gates(gates));
         return pg::guarded([word] { return CStringGetTextDatum(word); });

@@ -50,6 +50,7 @@ int deep_research_timeout_ms = 90 * 60 * 1000;
 int resolver_timeout_ms = 500;
 bool skip_unchanged_value = false;
 int audit_retention_s = 0;
+int max_record_size_kb = 2048;
 char* compact_model_value = nullptr;
 int compact_max_context_tokens_value = 1'000'000;
 int policy_mode_value = static_cast<int>(PolicyMode::LogOnly);
@@ -308,6 +309,11 @@ void define(bool preloading) {
                              "nothing that it reads has changed.",
                              nullptr, &skip_unchanged_value, false, PGC_SUSET, 0, nullptr, nullptr,
                              nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.max_record_size",
+        "Largest record of a mission, an agent or an input that is read for planning.", nullptr,
+        &max_record_size_kb, 2048, 64, 64 * 1024, PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr,
+        nullptr);
     DefineCustomIntVariable("mana_ai.audit_retention",
                             "How long mana_ai.decrypt_audit is kept; 0 means for ever.", nullptr,
                             &audit_retention_s, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr,
@@ -383,6 +389,9 @@ bool skip_unchanged() {
 }
 int64_t audit_retention_us() {
     return int64_t{audit_retention_s} * 1'000'000;
+}
+int64_t max_record_size() {
+    return int64_t{max_record_size_kb} * 1024;
 }
 std::string compact_model() {
     return compact_model_value;

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http,instructions runs only these; instructions,
-# which need valgrind, only when they are named.
+# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,status,http,instructions runs only these;
+# instructions, which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,inputs,research,traces,metrics,http}
+parts=${PART:-inserts,fold,idle,plan,latency,inputs,research,traces,metrics,status,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -333,6 +333,25 @@ if wanted metrics; then
     end_cluster metrics
     kill "$model_server_pid"
     wait "$model_server_pid" 2>/dev/null || true
+fi
+
+# ---------------------------------------------------------------- what an operator looks at, with many missions
+if wanted status; then
+    missions=${MISSIONS:-1000000}
+    echo; echo "status: $missions missions, one in a thousand broken, one in a thousand failing; medians of 5, warm"
+    new_cluster status "shared_preload_libraries = 'mana_ai'" "mana_ai.tick_enabled = off"
+    q -c "CREATE EXTENSION mana_ai" 2>/dev/null
+    q -v missions="$missions" -f "$bench/many_missions.sql"
+    for what in "mission_problems|SELECT count(*) FROM mana_ai.mission_problems" \
+        "the page|SELECT length(mana_ai.http_status()::text)" \
+        "status()|SELECT * FROM mana_ai.status()" \
+        "why()|SELECT mana_ai.why('u1', 'm1')"; do
+        for _ in 1 2 3 4 5 6; do
+            { echo "\\timing on"; echo "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"; echo "${what#*|};"; } |
+                "${psql[@]}" -d mana_sync | awk '/^Time/ {t = $2} END {print t}'
+        done | tail -n 5 | median | sed "s/^/  ${what%%|*}: /; s/$/ ms/"
+    done
+    end_cluster status
 fi
 
 # ---------------------------------------------------------------- the HTTP endpoint beside slow clients

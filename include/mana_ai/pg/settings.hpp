@@ -38,6 +38,7 @@ int64_t deep_research_timeout_us();
 int64_t resolver_timeout_us();
 bool skip_unchanged();
 int64_t audit_retention_us();  // 0 = for ever
+int64_t max_record_size();     // bytes in memory
 std::string compact_model();
 int64_t compact_max_context_tokens();  // 0 = never compact
 core::PolicyMode policy_mode();

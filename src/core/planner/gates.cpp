@@ -22,10 +22,22 @@ const char* name(GateDecision decision) noexcept {
             return "skipped-research";
         case GateDecision::SkippedAgentMissing:
             return "skipped-agent-missing";
+        case GateDecision::SkippedTooLarge:
+            return "skipped-too-large";
+        case GateDecision::SkippedUnreadable:
+            return "skipped-unreadable";
+        case GateDecision::SkippedClockAhead:
+            return "skipped-clock-ahead";
         case GateDecision::SkippedUnchanged:
             break;
     }
     return "skipped-unchanged";
+}
+
+bool is_about_records(GateDecision decision) noexcept {
+    return decision == GateDecision::SkippedTooLarge ||
+           decision == GateDecision::SkippedUnreadable ||
+           decision == GateDecision::SkippedClockAhead;
 }
 
 bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {
@@ -33,6 +45,15 @@ bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {
 }
 
 GateDecision judge_gates(const GateInput& input) noexcept {
+    if (input.record_too_large) {
+        return GateDecision::SkippedTooLarge;
+    }
+    if (input.record_unreadable) {
+        return GateDecision::SkippedUnreadable;
+    }
+    if (input.clock_ahead) {
+        return GateDecision::SkippedClockAhead;
+    }
     if (input.agent_missing) {
         return GateDecision::SkippedAgentMissing;
     }
@@ -54,8 +75,7 @@ GateDecision judge_gates(const GateInput& input) noexcept {
     if (input.mission.has_ciphertext() && !input.ciphertext_opened) {
         return GateDecision::SkippedEncrypted;
     }
-    if (input.max_unreviewed > 0 &&
-        unreviewed_server_iterations(input.mission.iterations) >= input.max_unreviewed) {
+    if (input.max_unreviewed > 0 && input.mission.unreviewed >= input.max_unreviewed) {
         return GateDecision::SkippedUnreviewed;
     }
     return input.research_pending ? GateDecision::SkippedResearch : GateDecision::Ran;

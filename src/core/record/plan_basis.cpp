@@ -88,6 +88,10 @@ Json everything_about(const Agent& agent) {
 
 }  // namespace
 
+std::string verdicts(const Json& iterations) {
+    return dump_json(verdicts_on(iterations));
+}
+
 std::string plan_basis(const Mission& mission, const Agent* agent,
                        const std::vector<InputVersion>& inputs, std::string_view model) {
     Json versions = Json::array();
@@ -95,15 +99,17 @@ std::string plan_basis(const Mission& mission, const Agent* agent,
         versions.push_back(Json::array(
             {input.reference.module, input.reference.table, input.reference.id, input.version}));
     }
-    return dump_json({{"title", mission.title},
-                      {"objective", mission.objective},
-                      {"concept", mission.concept_markdown},
-                      {"cadence", mission.cadence},
-                      {"agentId", value_or_null(mission.agent_id)},
-                      {"agent", agent == nullptr ? Json() : everything_about(*agent)},
-                      {"inputs", std::move(versions)},
-                      {"iterations", verdicts_on(mission.iterations)},
-                      {"model", model}});
+    return dump_json(
+        {{"title", mission.title},
+         {"objective", mission.objective},
+         {"concept", mission.concept_markdown},
+         {"cadence", mission.cadence},
+         {"agentId", value_or_null(mission.agent_id)},
+         {"agent", agent == nullptr ? Json() : everything_about(*agent)},
+         {"inputs", std::move(versions)},
+         {"iterations", mission.verdicts_digest.empty() ? verdicts_on(mission.iterations)
+                                                        : Json(mission.verdicts_digest)},
+         {"model", model}});
 }
 
 bool is_recurring(const Json& cadence) noexcept {

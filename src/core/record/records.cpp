@@ -108,6 +108,7 @@ Mission parse_mission(Json record) {
     mission.next_run_at = parse_instant(string_or(record, "nextRunAt", ""));
     mission.inputs = take_array(record, "inputs");
     mission.iterations = take_array(record, "iterations");
+    mission.unreviewed = unreviewed_server_iterations(mission.iterations);
     if (const auto cadence = record.find("cadence"); cadence != record.end()) {
         mission.cadence = std::move(*cadence);
     }

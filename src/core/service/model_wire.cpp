@@ -14,8 +14,6 @@ namespace mana_ai::core {
 
 namespace {
 
-// Larger counts are nonsense; cutting them keeps sums within 64 bits.
-constexpr std::int64_t kMaxTokenCount = 1'000'000'000'000;
 constexpr std::size_t kMaxErrorMessageChars = 1000;
 
 const Json* member(const Json* object, const char* key) {
@@ -36,14 +34,14 @@ std::string without_nul(std::string text) {
     return text;
 }
 
-// A token count that may be missing, a float, negative or absurd.
+// A token count that may be missing, a float, negative or absurd; then it is kMaxTokenCount + 1.
 std::int64_t token_count(const Json* usage, const char* key) {
     const Json* count = member(usage, key);
     if (count == nullptr || !count->is_number()) {
         return 0;
     }
     const auto value = count->get<double>();
-    return std::llround(std::clamp(value, 0.0, static_cast<double>(kMaxTokenCount)));
+    return std::llround(std::clamp(value, 0.0, static_cast<double>(kMaxTokenCount + 1)));
 }
 
 Usage read_usage(const Json* usage) {
@@ -274,11 +272,51 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     return error;
 }
 
-// Invalid UTF-8, as from a model's token cut in two, is repaired instead of losing the reply.
+// The code unit of an escape like "\ud83d" at the start of the text.
+std::optional<unsigned> escaped_unit(std::string_view text) {
+    unsigned unit = 0;
+    if (!text.starts_with("\\u") || text.size() < 6 ||
+        std::from_chars(text.data() + 2, text.data() + 6, unit, 16).ptr != text.data() + 6) {
+        return std::nullopt;
+    }
+    return unit;
+}
+
+// Half of a character that is escaped as two, without its other half, becomes U+FFFD.
+std::string repair_surrogates(std::string_view json) {
+    std::string repaired;
+    repaired.reserve(json.size());
+    while (!json.empty()) {
+        if (json.front() != '\\') {
+            const std::size_t plain = std::min(json.find('\\'), json.size());
+            repaired += json.substr(0, plain);
+            json.remove_prefix(plain);
+            continue;
+        }
+        std::size_t length = std::min<std::size_t>(2, json.size());
+        if (const auto unit = escaped_unit(json)) {
+            const auto next = escaped_unit(json.substr(6));
+            const bool is_pair =
+                *unit >= 0xD800 && *unit < 0xDC00 && next && *next >= 0xDC00 && *next < 0xE000;
+            length = is_pair ? 12 : 6;
+            if (!is_pair && *unit >= 0xD800 && *unit < 0xE000) {
+                repaired += "\\ufffd";
+                json.remove_prefix(length);
+                continue;
+            }
+        }
+        repaired += json.substr(0, length);
+        json.remove_prefix(length);
+    }
+    return repaired;
+}
+
+// Invalid UTF-8 and halves of characters, as from a model's token cut in two, are repaired instead
+// of losing the reply.
 std::optional<Json> parse_body(std::string_view body) {
     std::optional<Json> parsed = parse_json(body);
     if (!parsed) {
-        const std::string repaired = repair_utf8(body);
+        const std::string repaired = repair_surrogates(repair_utf8(body));
         if (repaired != body) {
             parsed = parse_json(repaired);
         }
@@ -324,6 +362,11 @@ ModelResult parse_model_response(int http_status, std::string_view body,
     reply.tool_calls = read_tool_calls(message, now);
     reply.finish_reason = without_nul(text_member(choice, "finish_reason"));
     reply.usage = read_usage(member(root, "usage"));
+    if (std::max({reply.usage.prompt, reply.usage.completion, reply.usage.total}) >
+        kMaxTokenCount) {
+        reply.usage = {};
+        reply.usage_is_absurd = true;
+    }
     return reply;
 }
 

@@ -18,6 +18,7 @@
 #include "mana_ai/extension/input/custom_resolver.hpp"
 #include "mana_ai/extension/input/input_records.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -55,7 +56,9 @@ struct Explanation {
 
 Subject read_subject(const std::string& user_id, const std::string& mission_id) {
     static pg::Statement select_subject(R"sql(
-SELECT m.record::text, a.record::text, s.plan_basis_digest,
+SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m.record, m.clocks) END,
+       CASE WHEN mana_ai.raw_size(a.record) <= $3 THEN mana_ai.planning_agent(a.record) END,
+       s.plan_basis_digest,
        (SELECT count(*) FROM mana_ai.runs r
          WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running'),
        (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
@@ -63,31 +66,40 @@ SELECT m.record::text, a.record::text, s.plan_basis_digest,
            AND u.ts > clock_timestamp() - interval '24 hours'),
        EXISTS (SELECT FROM mana_ai.mission_research_jobs j
                 WHERE j.user_id = m.user_id AND j.mission_id = m.mission_id
-                  AND j.state = 'waiting')
+                  AND j.state = 'waiting'), a.agent_id
   FROM mana_ai.mission_snapshots m
   LEFT JOIN mana_ai.mission_schedule s ON s.user_id = m.user_id AND s.mission_id = m.mission_id
   LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = s.user_id AND a.agent_id = s.agent_id
  WHERE m.user_id = $1 AND m.mission_id = $2)sql");
-    const auto rows =
-        select_subject.execute({std::string_view(user_id), std::string_view(mission_id)}).rows;
+    const auto rows = select_subject
+                          .execute({std::string_view(user_id), std::string_view(mission_id),
+                                    pg::settings::max_record_size()})
+                          .rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
                                                   user_id + "\" does not exist");
     const pg::Row& row = rows.front();
     Subject subject;
     subject.user_id = user_id;
-    subject.mission =
-        core::parse_mission(core::parse_json(row.text(0)).value_or(core::Json::object()));
+    const core::Instant now = pg::now();
+    core::GateInput gates{.mission = subject.mission};
+    gates.record_too_large = row.is_null(0) || (!row.is_null(6) && row.is_null(1));
+    if (!row.is_null(0)) {
+        if (auto read = read_planning_mission(row.text(0))) {
+            subject.mission = std::move(read->mission);
+            gates.clock_ahead = read->newest_clock > now + kMaxClockLead;
+        } else {
+            gates.record_unreadable = true;
+        }
+    }
     if (!row.is_null(1)) {
-        subject.agent = core::parse_agent(core::parse_json(row.text(1)).value_or(core::Json()));
-        subject.agent->id = subject.mission.agent_id.value_or("");
+        subject.agent = read_planning_agent(row.text(1), row.text(6));
+        gates.record_unreadable |= !subject.agent.has_value();
     }
     subject.plan_basis_digest = row.text(2);
-    const core::Instant now = pg::now();
     if (grant_may_open(subject.mission, mission_id, now))
         subject.grant =
             std::get<crypto::Grant>(crypto::Grant::parse(subject.mission.grant, mission_id, now));
-    core::GateInput gates{.mission = subject.mission};
     gates.agent = subject.agent ? &*subject.agent : nullptr;
     gates.agent_missing = core::is_agent_missing(subject.mission, gates.agent);
     gates.agent_running = static_cast<int>(row.number(3));

@@ -7,6 +7,7 @@
 #include "mana_ai/extension/sync/record_reader.hpp"
 #include "mana_ai/pg/jsonb_value.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
+#include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
@@ -58,7 +59,7 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
                               GUC_ACTION_LOCAL, true, 0, false);
             const RecordAddress address{text_datum(user_id), text_datum(module.app_id),
                                         text_datum(table_name), text_datum(record_id)};
-            replayed = replay_by_query(table, query, address);
+            replayed = replay_by_query(table, query, address, pg::settings::max_record_size());
         });
         return false;
     });

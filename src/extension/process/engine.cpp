@@ -320,8 +320,28 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     return request;
 }
 
+// Nothing is claimed, and so nothing spent, while what a plan makes could not be written.
+bool Engine::may_claim() {
+    std::string problem;
+    {
+        pg::Transaction transaction("mana_ai: checking the attached table");
+        problem = sync_table_problem();
+        transaction.commit();
+    }
+    if (problem != table_problem_ && !problem.empty())
+        pg::log_warning("missions are not planned: " + pg::printable(problem));
+    table_problem_ = problem;
+    return problem.empty();
+}
+
 void Engine::start_due_missions(core::Instant due_until) {
     work_left_ = false;
+    if (!may_claim()) {
+        note_error(table_problem_);
+        next_wake_at_.reset();
+        start_due_polls(due_until);
+        return;
+    }
     for (;;) {
         const int room = pg::settings::max_concurrency() - in_flight();
         const int limit = std::min(room, kClaimBatch);
@@ -338,7 +358,7 @@ void Engine::start_due_missions(core::Instant due_until) {
         }
         for (const std::string& run_id : result.prolonged)
             runs_.at(run_id)->claimed.lease_expires_at = result.lease_expires_at;
-        const bool more = limit > 0 && result.looked_at == limit;
+        const bool more = limit > 0 && result.there_may_be_more;
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
         start_runs(std::move(result));
@@ -375,6 +395,8 @@ void Engine::pause_for_locked_rows(core::Instant due_until) {
 }
 
 void Engine::start_mission(const std::string& user_id, const std::string& mission_id) {
+    if (!may_claim())
+        throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, table_problem_);
     keep_house(true);
     pg::Transaction transaction("mana_ai: claiming a mission");
     ClaimResult result = claim_mission(claim_request(pg::now(), 1), user_id, mission_id);

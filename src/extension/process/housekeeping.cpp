@@ -34,6 +34,7 @@ std::string settings_fingerprint() {
           pg::settings::api_url(), pg::settings::research_url(),
           pg::settings::grant_private_key_file()})
         text += part + '\n';
+    text += std::to_string(pg::settings::max_record_size()) + '\n';
     text += key;
     std::string digest = crypto::sha256_hex(text);
     core::wipe(text);
@@ -49,6 +50,11 @@ std::string installed_version() {
         "SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'mana_ai'");
     const auto rows = select_version.execute({}, true).rows;
     return rows.empty() ? std::string() : rows.front().text(0);
+}
+
+std::string sync_table_problem() {
+    static pg::Statement select_problem("SELECT mana_ai.sync_table_problem()");
+    return select_problem.execute({}, true).rows.front().optional_text(0).value_or("");
 }
 
 int recover_runs_of_dead_engines(uint32_t own_engine, core::Instant now) {
@@ -129,7 +135,8 @@ INSERT INTO mana_ai.engine_state AS e (settings_fingerprint) VALUES ($1)
     static pg::Statement free_missions(R"sql(
 UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
   FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
-         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL AND error_kind IS NOT NULL
+         WHERE wake_at > $1 AND not_before > $1 AND lease_owner IS NULL
+           AND (error_kind IS NOT NULL OR decision = 'skipped-too-large')
            FOR UPDATE SKIP LOCKED) f
  WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
     free_missions.execute({pg::Timestamp{now}});

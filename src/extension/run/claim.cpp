@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "mana_ai/core/planner/gates.hpp"
-#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -18,21 +18,35 @@ namespace mana_ai {
 namespace {
 
 // The candidate rows are locked first and joined then, so that the join cannot pull rows that
-// others hold. An agent's usage is only summed up when it has a cap.
+// others hold. Of the records only the sizes are read, then the parts that planning needs, of as
+// many missions as fit into one transaction. An agent's usage is only summed up when it has a cap.
 constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
-       m.record::text, a.record::text, a.version,
-       CASE WHEN a.record ? 'maxTokensPerDay' THEN
+       CASE WHEN s.is_read THEN mana_ai.planning_record(s.record, s.clocks) END,
+       CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record) END, s.agent_version_now,
+       CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
          (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
            WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
              AND u.ts > now() - interval '24 hours') ELSE 0 END,
-       CASE WHEN a.agent_id IS NOT NULL THEN
+       CASE WHEN s.agent_record IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
          ELSE 0 END,
-       m.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
-       j.offered, greatest(m.updated_at, a.updated_at)
+       s.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
+       j.offered, s.updated_at, s.agent_id, s.is_too_large, s.has_no_room
+  FROM (
+SELECT s.*, s.record IS NOT NULL AND NOT s.is_too_large AND NOT s.has_no_room AS is_read
+  FROM (
+SELECT s.*, s.size > $3 AS is_too_large,
+       s.size <= $3 AND s.n > 1 AND
+       sum(CASE WHEN s.size <= $3 THEN s.size ELSE 0 END)
+         OVER (ORDER BY s.wake_at, s.n ROWS UNBOUNDED PRECEDING) > $4 AS has_no_room
+  FROM (
+SELECT s.*, m.record, m.clocks, m.version, a.record AS agent_record,
+       a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
+       greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size,
+       row_number() OVER (ORDER BY s.wake_at) AS n
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -42,10 +56,18 @@ constexpr char kSelectJoins[] = R"sql(
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
                       WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) a ON true
+       ) s ) s ) s
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_research_jobs x
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) j ON true
- ORDER BY s.wake_at
+ ORDER BY s.wake_at, s.n
 )sql";
+
+// Of records that one claim reads: keeps its transaction short and its memory small.
+constexpr int64_t kMaxClaimedBytes = 16 * 1024 * 1024;
+
+// A record that cannot be planned is looked at again at once when it changes; until then now and
+// then, since it may be our settings that have changed.
+constexpr core::Instant kRecordPause = 6 * core::kMicrosPerHour;
 
 enum Column : size_t {
     kUserId,
@@ -70,6 +92,9 @@ enum Column : size_t {
     kJobWaitingSince,
     kJobOffered,
     kUpdatedAt,
+    kAgentId,
+    kTooLarge,
+    kNoRoom,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -81,10 +106,6 @@ struct Writes {
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
     std::vector<std::string> park_user, park_mission;  // nothing to do for now
 };
-
-core::Json parse_record(const std::string& text) {
-    return core::parse_json(text).value_or(core::Json::object());
-}
 
 std::optional<ResearchJob> research_job_of(const pg::Row& row) {
     if (row.is_null(kJobState))
@@ -199,11 +220,25 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         writes_.lost_run.push_back(row.text(kRunId));
     }
     ClaimedMission claimed;
-    if (!row.is_null(kMissionRecord))
-        claimed.mission = core::parse_mission(parse_record(row.text(kMissionRecord)));
+    core::GateInput gates{.mission = claimed.mission};
+    gates.record_too_large = row.number(kTooLarge) != 0;
+    core::Instant look_again_at = request_.now + kRecordPause;
+    if (!row.is_null(kMissionRecord)) {
+        if (auto read = read_planning_mission(row.text(kMissionRecord))) {
+            claimed.mission = std::move(read->mission);
+            gates.clock_ahead = read->newest_clock > request_.now + kMaxClockLead;
+            if (gates.clock_ahead)
+                look_again_at = std::min(look_again_at, read->newest_clock - kMaxClockLead);
+        } else {
+            gates.record_unreadable = true;
+        }
+    }
+    const bool is_unread = gates.record_too_large || gates.record_unreadable;
     const auto due_at = row.optional_instant(kDueAt);
     const bool due = due_at.has_value() && *due_at <= request_.due_until;
-    if (claimed.mission.state != "active" || !(due || due_or_not)) {
+    // Only missions that are active have a due_at.
+    const bool active = is_unread ? due_at.has_value() : claimed.mission.state == "active";
+    if (!active || !(due || due_or_not)) {
         writes_.park_user.push_back(row.text(kUserId));
         writes_.park_mission.push_back(row.text(kMissionId));
         return;
@@ -211,14 +246,18 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     result.due++;
 
     const core::Mission& mission = claimed.mission;
-    if (!row.is_null(kAgentRecord)) {
-        claimed.agent = core::parse_agent(parse_record(row.text(kAgentRecord)));
-        claimed.agent->id = mission.agent_id.value_or("");
+    if (!is_unread && !row.is_null(kAgentVersion)) {
+        if (row.is_null(kAgentRecord))
+            gates.record_too_large = true;
+        else if (auto read = read_planning_agent(row.text(kAgentRecord), row.text(kAgentId)))
+            claimed.agent = std::move(*read);
+        else
+            gates.record_unreadable = true;
     }
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const AgentKey key{row.text(kUserId), mission.agent_id.value_or("")};
+    const AgentKey key{row.text(kUserId),
+                       is_unread ? row.text(kAgentId) : mission.agent_id.value_or("")};
 
-    core::GateInput gates{.mission = mission};
     gates.agent = agent;
     gates.agent_missing = core::is_agent_missing(mission, agent);
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
@@ -241,7 +280,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         return;
     }
     if (decision != core::GateDecision::Ran) {
-        skip(row, decision, key.second, request_.look_again_at);
+        skip(row, decision, key.second,
+             core::is_about_records(decision) ? look_again_at : request_.look_again_at);
         return;
     }
     if (agent != nullptr) {
@@ -350,11 +390,18 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
     static pg::Statement select_due(std::string(kSelectList) + R"sql(
          WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )sql" + kSelectJoins);
-    auto rows = select_due.execute({pg::Timestamp{request.due_until}, int64_t{request.limit}}).rows;
+    auto rows = select_due
+                    .execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
+                              pg::settings::max_record_size(), kMaxClaimedBytes})
+                    .rows;
     Pass pass(request);
-    pass.result.looked_at = static_cast<int>(rows.size());
-    for (pg::Row& row : rows)
-        pass.judge(row, false);
+    pass.result.there_may_be_more = static_cast<int>(rows.size()) == request.limit;
+    for (pg::Row& row : rows) {
+        if (row.number(kNoRoom) != 0)
+            pass.result.there_may_be_more = true;
+        else
+            pass.judge(row, false);
+    }
     pass.write();
     return std::move(pass.result);
 }
@@ -364,7 +411,10 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
     static pg::Statement select_one(std::string(kSelectList) + R"sql(
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE
 )sql" + kSelectJoins);
-    auto rows = select_one.execute({std::string_view(user_id), std::string_view(mission_id)}).rows;
+    auto rows = select_one
+                    .execute({std::string_view(user_id), std::string_view(mission_id),
+                              pg::settings::max_record_size(), kMaxClaimedBytes})
+                    .rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
                                                   user_id + "\" does not exist");
@@ -373,7 +423,6 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
         throw pg::make_error(ERRCODE_OBJECT_IN_USE, "mission \"" + mission_id + "\" of user \"" +
                                                         user_id + "\" is running already");
     Pass pass(request);
-    pass.result.looked_at = 1;
     pass.judge(row, true);
     pass.write();
     return std::move(pass.result);

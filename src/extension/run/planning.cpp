@@ -89,6 +89,14 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         MANA_AI_FAILPOINT("run.after_call");
         core::ModelResult result = read_response(response);
         end_call_span(span, model, response, result);
+        // A number that cannot be must not use up a budget, nor may the reply be free: a token is
+        // about four bytes.
+        if (auto* reply = std::get_if<core::ModelReply>(&result);
+            reply != nullptr && reply->usage_is_absurd) {
+            reply->usage.prompt = static_cast<int64_t>(body.size() / 4);
+            reply->usage.completion = static_cast<int64_t>(response.body.size() / 4);
+            reply->usage.total = reply->usage.prompt + reply->usage.completion;
+        }
         count_model_request(model, sent, result);
         const auto* error = std::get_if<core::ProviderError>(&result);
         if (error == nullptr)

@@ -26,7 +26,8 @@ std::optional<std::string> non_empty(const std::string& text) {
 
 std::string problem_of(const std::string& decision) {
     return "CASE WHEN " + decision +
-           " IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing') THEN " +
+           " IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing', "
+           "'skipped-too-large', 'skipped-unreadable', 'skipped-clock-ahead') THEN " +
            decision + " WHEN s.attempts > 0 THEN 'failed' END";
 }
 

@@ -7,6 +7,7 @@
 #include "mana_ai/core/record/iteration.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/sync/replay.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
@@ -32,7 +33,7 @@ namespace {
 constexpr core::Instant kMicrosPerMilli = 1000;
 
 struct NewestRecord {
-    bool active = false;
+    bool active = false;  // and such that we can write to it
     std::optional<std::string> space_id;
     core::Json cadence;
     core::Instant newest_clock = 0;  // of the fields that we are about to write
@@ -42,13 +43,14 @@ struct NewestRecord {
 // Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
 std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
     static pg::Statement lock_snapshot(R"sql(
-SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'cadence')::text,
-       mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt', 'updatedAt']),
-       version
-  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
+SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active', space_id,
+       CASE WHEN m.fits THEN mana_ai.planning_record(record, clocks) END, version
+  FROM (SELECT *, mana_ai.raw_size(record) <= $3 AS fits FROM mana_ai.mission_snapshots
+         WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT) m)sql");
     auto rows =
         lock_snapshot
-            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      pg::settings::max_record_size()})
             .rows;
     if (rows.empty())
         return std::nullopt;
@@ -56,10 +58,14 @@ SELECT record ->> 'state' IS NOT DISTINCT FROM 'active', space_id, (record -> 'c
     NewestRecord newest;
     newest.active = row.number(0) != 0;
     newest.space_id = row.optional_text(1);
-    if (!row.is_null(2))
-        newest.cadence = core::parse_json(row.text(2)).value_or(core::Json());
-    newest.newest_clock = row.optional_instant(3).value_or(0);
-    newest.version = row.number(4);
+    // What has become too large or unreadable meanwhile is not written to.
+    auto read = row.is_null(2) ? std::nullopt : read_planning_mission(row.text(2));
+    newest.active = newest.active && read && read->newest_clock <= pg::now() + kMaxClockLead;
+    if (read) {
+        newest.cadence = std::move(read->mission.cadence);
+        newest.newest_clock = std::max<core::Instant>(read->newest_clock, 0);
+    }
+    newest.version = row.number(3);
     return newest;
 }
 

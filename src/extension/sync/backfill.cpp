@@ -291,8 +291,12 @@ void count_fold(const FoldCounts& counts) {
 
 void remember_folded(Oid log) {
     static pg::Statement remember(R"sql(
-INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
-    ON CONFLICT (only_row) DO UPDATE SET log = $1::oid, folded_at = clock_timestamp())sql");
+INSERT INTO mana_ai.folded_log AS f (log, log_name)
+SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = $1::oid
+    ON CONFLICT (only_row) DO UPDATE
+   SET log = excluded.log, log_name = excluded.log_name, folded_at = clock_timestamp())sql");
     remember.execute({int64_t{log}});
 }
 

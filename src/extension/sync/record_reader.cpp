@@ -6,6 +6,7 @@
 #include "mana_ai/extension/sync/replay.hpp"
 
 extern "C" {
+#include "access/detoast.h"
 #include "access/table.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
@@ -19,6 +20,8 @@ namespace mana_ai {
 namespace {
 
 constexpr int kParams = 4;
+// What is folded has its clocks beside it, and allocations are rounded up.
+constexpr int64_t kFoldedPerStored = 4;
 
 // app_id is compared in a way that no index serves. On a table without statistics the index on
 // (user_id, app_id, table_name, …) would look better than the one on (table_name, record_id, …),
@@ -33,6 +36,8 @@ std::string query_text(const SyncTable& table) {
 struct FoldReceiver {
     DestReceiver receiver;  // first: the executor knows only this part
     Fold* fold;
+    int64_t max_size;  // 0: no limit
+    bool too_large;
 };
 
 void begin_rows(DestReceiver*, int, TupleDesc) {}
@@ -41,7 +46,20 @@ void end_rows(DestReceiver*) {}
 bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
     const ChangeRowValues values = change_row_values(
         1, [slot](int column, bool* is_null) { return slot_getattr(slot, column, is_null); });
-    fold_row(*reinterpret_cast<FoldReceiver*>(receiver)->fold, values);
+    auto* target = reinterpret_cast<FoldReceiver*>(receiver);
+    // Known without reading the row.
+    const auto is_too_large = [target](bool is_null, Datum value) {
+        return !is_null && static_cast<int64_t>(toast_raw_datum_size(value)) > target->max_size;
+    };
+    if (target->max_size > 0) {
+        target->too_large =
+            is_too_large(values.data_is_null, values.data) ||
+            is_too_large(values.stamps_is_null, values.stamps) ||
+            static_cast<int64_t>(target->fold->settled_size) > kFoldedPerStored * target->max_size;
+        if (target->too_large)
+            return false;
+    }
+    fold_row(*target->fold, values);
     return true;
 }
 
@@ -82,7 +100,7 @@ RecordQuery& record_query(const SyncTable& table) {
 }
 
 ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
-                               const RecordAddress& address) {
+                               const RecordAddress& address, int64_t max_size) {
     Relation log = open_log(table.oid);
     const uint32_t generation = log_generation(log);
     table_close(log, NoLock);
@@ -98,6 +116,7 @@ ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
     receiver.receiver.rDestroy = end_rows;
     receiver.receiver.mydest = DestTuplestore;
     receiver.fold = &fold;
+    receiver.max_size = max_size;
     SPIExecuteOptions options{};
     options.params = params_of(address);
     options.read_only = true;
@@ -107,7 +126,8 @@ ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
         elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(code));
 
     ReplayedRecord result;
-    if (fold.state.exists && !is_deleted(fold.state)) {
+    result.too_large = receiver.too_large;
+    if (!result.too_large && fold.state.exists && !is_deleted(fold.state)) {
         const text* id = DatumGetTextPP(address.record_id);
         const Jsonb* record =
             record_of(fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});

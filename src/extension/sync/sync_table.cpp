@@ -8,6 +8,7 @@
 extern "C" {
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/indexing.h"
@@ -20,6 +21,7 @@ extern "C" {
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
 #include "storage/itemptr.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -340,6 +342,27 @@ Relation open_log(Oid log) {
     return relation;
 }
 
+const char* attached_problem() {
+    const Oid attached = attached_relation();
+    Relation relation =
+        OidIsValid(attached) ? try_relation_open(attached, AccessShareLock) : nullptr;
+    if (relation == nullptr)
+        return "mana_ai is not attached to a table";
+    const char* problem = log_problem(relation);
+    if (problem != nullptr)
+        problem =
+            psprintf("table %s cannot be used: %s", RelationGetRelationName(relation), problem);
+    const Oid function = trigger_function();
+    const TriggerDesc* triggers = relation->trigdesc;
+    for (int i = 0; problem == nullptr && triggers != nullptr && i < triggers->numtriggers; i++)
+        if (triggers->triggers[i].tgfoid == function &&
+            triggers->triggers[i].tgenabled == TRIGGER_DISABLED)
+            problem = psprintf("trigger %s of table %s is disabled", triggers->triggers[i].tgname,
+                               RelationGetRelationName(relation));
+    relation_close(relation, AccessShareLock);
+    return problem;
+}
+
 core::Instant saturating_instant(TimestampTz time) {
     if (time > PG_INT64_MAX - pg::kPostgresEpochOffsetUs)
         return PG_INT64_MAX;  // 'infinity' and the last centuries before it
@@ -402,3 +425,19 @@ ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool cop
 }
 
 }  // namespace mana_ai
+
+extern "C" {
+
+// attached_problem(): what is wrong with the attached table itself.
+PG_FUNCTION_INFO_V1(mana_ai_attached_problem);
+PGDLLEXPORT Datum mana_ai_attached_problem(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    (void)fcinfo;
+    const char* problem =
+        pg::entry_point([] { return pg::guarded([] { return attached_problem(); }); });
+    if (problem == nullptr)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(problem));
+}
+
+}  // extern "C"

@@ -164,9 +164,31 @@ TEST(ModelReply, TakesUsageInAnyForm) {
               15);
     EXPECT_EQ(usage(R"({"total_tokens":9})").total, 9);
     EXPECT_EQ(usage(R"({"prompt_tokens":-3,"completion_tokens":"x","total_tokens":-1})").total, 0);
-    const Usage huge = usage(R"({"prompt_tokens":18446744073709551615,"completion_tokens":1e300})");
-    EXPECT_GT(huge.total, 0);
-    EXPECT_LT(huge.total, std::int64_t{1} << 50);
+}
+
+TEST(ModelReply, NoticesUsageThatCannotBeTrue) {
+    for (const char* given : {R"({"prompt_tokens":18446744073709551615,"completion_tokens":1e300})",
+                              R"({"total_tokens":9223372036854775808})",
+                              R"({"prompt_tokens":1,"total_tokens":20000001})"}) {
+        const ModelReply read =
+            reply(R"({"choices":[{"message":{}}],"usage":)" + std::string(given) + "}");
+        EXPECT_TRUE(read.usage_is_absurd) << given;
+        EXPECT_EQ(read.usage.total, 0) << given;
+    }
+    EXPECT_FALSE(
+        reply(R"({"choices":[{"message":{}}],"usage":{"total_tokens":20000000}})").usage_is_absurd);
+}
+
+TEST(ModelReply, RepairsHalvesOfCharacters) {
+    const auto content = [](const std::string& json) {
+        return reply(R"({"choices":[{"message":{"content":")" + json + R"("}}]})").content;
+    };
+    EXPECT_EQ(content(R"(a\\ud83d b)"), R"(a\ud83d b)");
+    EXPECT_EQ(content(R"(\\ud83d \ud83d)"), "\\ud83d \xEF\xBF\xBD");
+    EXPECT_EQ(content(R"(\ude00\ud83d\ude00\ud83d\u0041)"),
+              "\xEF\xBF\xBD\xF0\x9F\x98\x80\xEF\xBF\xBD"
+              "A");
+    EXPECT_EQ(content(R"(\ud83d\n\\)"), "\xEF\xBF\xBD\n\\");
 }
 
 TEST(ModelReply, WithoutAChoiceIsMalformed) {

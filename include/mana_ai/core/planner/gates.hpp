@@ -17,11 +17,17 @@ enum class GateDecision {
     SkippedUnreviewed,
     SkippedResearch,
     SkippedAgentMissing,
-    SkippedUnchanged,  // decided by the run, after the gates: see plan_basis.hpp
+    SkippedTooLarge,    // the record of the mission or its agent
+    SkippedUnreadable,  // likewise
+    SkippedClockAhead,  // what we would write could not win, or not be written at all
+    SkippedUnchanged,   // decided by the run, after the gates: see plan_basis.hpp
 };
 
 // "ran", "skipped-archived", …: a static string, used in runs.decision and in metrics.
 const char* name(GateDecision decision) noexcept;
+
+// Decisions that only another record, other settings or time can change.
+bool is_about_records(GateDecision decision) noexcept;
 
 struct GateInput {
     const Mission& mission;
@@ -32,10 +38,13 @@ struct GateInput {
     int max_unreviewed = 3;          // 0 = no limit
     bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission
     bool research_pending = false;
+    bool record_too_large = false;
+    bool record_unreadable = false;
+    bool clock_ahead = false;
 };
 
-// The first gate in the spec's order that is closed. A missing agent comes first of all: there is
-// nothing to ask the other agent gates about.
+// The first gate in the spec's order that is closed. What is wrong with the records comes first of
+// all, then a missing agent: there is nothing to ask the other gates about.
 GateDecision judge_gates(const GateInput& input) noexcept;
 
 // Whether the agent's rolling 24 h budget is used up; also asked again before every round.

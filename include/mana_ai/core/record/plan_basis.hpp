@@ -27,6 +27,9 @@ struct InputVersion {
 std::string plan_basis(const Mission& mission, const Agent* agent,
                        const std::vector<InputVersion>& inputs, std::string_view model);
 
+// The part of it that iterations make, as a text.
+std::string verdicts(const Json& iterations);
+
 // Whether the cadence is to repeat the mission: interval, daily, weekly or cron, well-formed or
 // not.
 bool is_recurring(const Json& cadence) noexcept;

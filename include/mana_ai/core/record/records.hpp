@@ -45,6 +45,10 @@ struct Mission {
     Json inputs = Json::array();      // always an array
     Json cadence;                     // as the client wrote it
     Json iterations = Json::array();  // always an array; its elements may be anything
+    int unreviewed = 0;               // unreviewed_server_iterations() of all of them
+    // Of what users said of all plans, where it is known from a longer list than `iterations`;
+    // empty = plan_basis() looks at `iterations` itself.
+    std::string verdicts_digest;
     std::optional<std::string> agent_id;
     Json grant;  // as the client wrote it; null if there is none
 

@@ -16,6 +16,9 @@
 
 namespace mana_ai::core {
 
+// No call of a model uses more tokens than this.
+inline constexpr std::int64_t kMaxTokenCount = 20'000'000;
+
 // Tokens. Each number is at least 0 and small enough that thousands of them can be added.
 struct Usage {
     std::int64_t prompt = 0;
@@ -34,6 +37,8 @@ struct ModelReply {
     std::vector<ToolCallRequest> tool_calls;
     std::string finish_reason;
     Usage usage;
+    // The reply names more tokens than any model can have used; `usage` is then 0.
+    bool usage_is_absurd = false;
 };
 
 struct ProviderError {

@@ -137,6 +137,7 @@ class Engine {
     void repair_snapshots(bool thorough);
     void renew_http_client();
     void release_tick();
+    bool may_claim();
     void pause_for_locked_rows(core::Instant due_until);
     void record_tick();
     ClaimRequest claim_request(core::Instant due_until, int limit);
@@ -147,6 +148,7 @@ class Engine {
     void note_error(const std::string& text);
 
     std::string by_;
+    std::string table_problem_;  // why nothing was claimed at the last look; empty = nothing
     uint32_t number_;
     net::EventLoop loop_;
     std::unique_ptr<net::HttpClient> http_;

@@ -13,6 +13,9 @@ namespace mana_ai {
 // The installed version of the extension in this database; empty when it is not there.
 std::string installed_version();
 
+// What keeps plans from being written to the attached table; empty = nothing.
+std::string sync_table_problem();
+
 // Ends runs whose engine is gone (its session lock is free) and frees their missions. Returns how
 // many there were.
 int recover_runs_of_dead_engines(uint32_t own_engine, core::Instant now);

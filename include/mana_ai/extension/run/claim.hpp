@@ -37,7 +37,7 @@ struct SkippedMission {
 };
 
 struct ClaimResult {
-    int looked_at = 0;  // equal to the limit: there may be more
+    bool there_may_be_more = false;
     int due = 0;
     std::vector<ClaimedMission> claimed;
     std::vector<SkippedMission> skipped;

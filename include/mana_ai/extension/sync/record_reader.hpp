@@ -31,12 +31,14 @@ struct RecordAddress {
 
 struct ReplayedRecord {
     Jsonb* record = nullptr;  // in the current memory context; nullptr: there is none, or deleted
+    bool too_large = false;   // given up
     core::Instant newest_clock = core::kOlderThanEverything;  // of all its fields
 };
 
-// Folds the record's rows that the active snapshot and the policies let through, as they come. May
-// ereport(ERROR): call it inside pg::guarded().
+// Folds the record's rows that the active snapshot and the policies let through, as they come, and
+// gives up at a row or a record larger than `max_size` bytes (0: no limit). May ereport(ERROR):
+// call it inside pg::guarded().
 ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
-                               const RecordAddress& address);
+                               const RecordAddress& address, int64_t max_size = 0);
 
 }  // namespace mana_ai

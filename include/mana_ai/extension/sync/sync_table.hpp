@@ -78,6 +78,10 @@ void check_log(Relation relation);
 // a table of somebody else to functions of table and index access methods.
 Relation open_log(Oid log);
 
+// What keeps plans from being made for the attached table and written to it, as a sentence in the
+// current memory context; nullptr: nothing. Cheap.
+const char* attached_problem();
+
 // Names the incarnation of the table's file: positions of different ones do not compare.
 uint32_t log_generation(Relation relation);
 
