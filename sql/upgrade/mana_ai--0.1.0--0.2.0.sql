@@ -432,11 +432,27 @@ BEGIN
 END $$;
 
 -- ---------------------------------------------------------------- processes and crashes
+CREATE FUNCTION mana_ai.safe_mode(
+  OUT since timestamptz, OUT last_crash timestamptz, OUT crashes int, OUT process text,
+  OUT activity text, OUT user_id text, OUT mission_id text)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_safe_mode';
+COMMENT ON FUNCTION mana_ai.safe_mode() IS
+  'crashes because of which no worker runs in this database; all null when there is no safe mode';
+
+CREATE FUNCTION mana_ai.resume_after_crash()
+RETURNS boolean LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_resume_after_crash';
+COMMENT ON FUNCTION mana_ai.resume_after_crash() IS
+  'ends safe mode in this database; false when there was none';
+REVOKE ALL ON FUNCTION mana_ai.safe_mode(), mana_ai.resume_after_crash() FROM PUBLIC;
+
 CREATE OR REPLACE FUNCTION mana_ai.worker_problem()
 RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   w record;
+  c record;
 BEGIN
   IF pg_is_in_recovery() THEN
     RETURN 'this server is a standby; the worker starts when it is promoted';
@@ -444,6 +460,14 @@ BEGIN
   SELECT * INTO w FROM mana_ai.worker_status();
   IF NOT w.preloaded THEN
     RETURN 'worker is not running: mana_ai is not in shared_preload_libraries';
+  END IF;
+  SELECT * INTO c FROM mana_ai.safe_mode();
+  IF c.since IS NOT NULL THEN
+    RETURN format('safe mode since %s: %s crashes of mana_ai, the last one at %s in the %s%s%s; '
+                  'when the cause is gone, call mana_ai.resume_after_crash()',
+                  c.since, c.crashes, c.last_crash, c.process,
+                  ', activity "' || c.activity || '"',
+                  ', mission ' || c.mission_id || ' of user ' || c.user_id);
   ELSIF w.worker_pid IS NULL AND NOT current_database() = ANY (
       SELECT btrim(d, ' "') FROM unnest(string_to_array(current_setting('mana_ai.database'), ',')) d) THEN
     RETURN format('worker is not running: mana_ai.database does not name %s', current_database());

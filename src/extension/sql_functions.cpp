@@ -8,7 +8,9 @@
 #include "mana_ai/core/time/cadence.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -115,6 +117,53 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
         gates.research_pending = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
         const char* word = core::name(core::judge_gates(gates));
         return pg::guarded([word] { return CStringGetTextDatum(word); });
+    });
+}
+
+// Why there is safe mode in this database; all null without it.
+PG_FUNCTION_INFO_V1(mana_ai_safe_mode);
+PGDLLEXPORT Datum mana_ai_safe_mode(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([&] {
+        const auto found = pg::crash_watch::safe_mode(MyDatabaseId);
+        const bool safe = found.has_value();
+        const pg::crash_watch::SafeMode mode = found.value_or(pg::crash_watch::SafeMode{});
+        return pg::guarded([&] {
+            TupleDesc descriptor = nullptr;
+            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+                elog(ERROR, "return type must be a row type");
+            descriptor = BlessTupleDesc(descriptor);
+            Datum values[7] = {
+                TimestampTzGetDatum(pg::timestamptz_from_instant(mode.since)),
+                TimestampTzGetDatum(pg::timestamptz_from_instant(mode.last_crash)),
+                Int32GetDatum(mode.crashes),
+                CStringGetTextDatum(pg::crash_watch::name(mode.code)),
+                CStringGetTextDatum(mode.activity.c_str()),
+                CStringGetTextDatum(mode.user_id.c_str()),
+                CStringGetTextDatum(mode.mission_id.c_str()),
+            };
+            bool nulls[7] = {!safe,
+                             !safe,
+                             !safe,
+                             !safe,
+                             !safe || mode.activity.empty(),
+                             !safe || mode.mission_id.empty(),
+                             !safe || mode.mission_id.empty()};
+            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+        });
+    });
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_resume_after_crash);
+PGDLLEXPORT Datum mana_ai_resume_after_crash(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    (void)fcinfo;
+    return pg::entry_point([] {
+        const bool was_safe = pg::crash_watch::resume();
+        if (was_safe)
+            pg::log_info("safe mode was ended by mana_ai.resume_after_crash()");
+        pg::shared_state::wake_worker(MyDatabaseId);
+        return BoolGetDatum(was_safe);
     });
 }
 

@@ -29,6 +29,7 @@ constexpr char kHiddenKey[] = "********";
 char* database_list = nullptr;
 bool tick_enabled_value = true;
 int tick_interval_ms = 60 * 1000;
+int crash_limit_value = 3;
 char* llm_url_value = nullptr;
 const char* service_key_value = "";
 char* service_key_variable = nullptr;
@@ -236,6 +237,10 @@ void define(bool preloading) {
                             "Time between two full passes of the background worker.", nullptr,
                             &tick_interval_ms, 60 * 1000, 100, 24 * 3600 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.crash_limit",
+        "Crashes within ten minutes that put a database into safe mode; 0 means never.", nullptr,
+        &crash_limit_value, 3, 0, 20, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
     DefineCustomStringVariable(
         "mana_ai.llm_url", "Base URL of the OpenAI-compatible model service.", nullptr,
         &llm_url_value, "http://localhost:3020", PGC_SUSET, 0, check_service_url, nullptr, nullptr);
@@ -352,6 +357,9 @@ std::string databases() {
 }
 bool tick_enabled() {
     return tick_enabled_value;
+}
+int crash_limit() {
+    return crash_limit_value;
 }
 int64_t tick_interval_us() {
     return int64_t{tick_interval_ms} * 1000;

@@ -1,5 +1,6 @@
 #include "mana_ai/pg/shared_state.hpp"
 
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -67,6 +68,7 @@ int own_proc_number() {
 
 void request_memory() {
     RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(State)), metrics::shared_memory_size()));
+    RequestAddinShmemSpace(crash_watch::shared_memory_size());
     RequestNamedLWLockTranche(kTranche, 1);
 }
 
@@ -92,6 +94,8 @@ static void on_shmem_startup() {
     }
     void* counters = ShmemInitStruct("mana_ai metrics", metrics::shared_memory_size(), &found);
     metrics::use_shared_memory(counters, !found);
+    void* slots = ShmemInitStruct("mana_ai crash watch", crash_watch::shared_memory_size(), &found);
+    crash_watch::use_shared_memory(slots, !found);
     lock = &GetNamedLWLockTranche(kTranche)->lock;
     LWLockRelease(AddinShmemInitLock);
 }

@@ -1,5 +1,6 @@
 #include "mana_ai/pg/transaction.hpp"
 
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/termination.hpp"
@@ -18,6 +19,7 @@ Transaction::Transaction(const char* activity)
     : outer_(CurrentMemoryContext), started_us_(monotonic_now()) {
     if (termination_requested())
         throw make_error(ERRCODE_ADMIN_SHUTDOWN, "termination was requested");
+    crash_watch::note_activity(activity);
     guarded([activity] {
         SetCurrentStatementStartTimestamp();
         StartTransactionCommand();
@@ -37,6 +39,7 @@ Transaction::~Transaction() {
         }
         guarded([] { pgstat_report_activity(STATE_IDLE, nullptr); });
     }
+    crash_watch::note_activity("mana_ai: between transactions");
     MemoryContextSwitchTo(outer_);
     metrics::raise_gauge(core::Metric::LongestTransaction,
                          static_cast<double>(monotonic_now() - started_us_) / 1e6);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -39,18 +40,21 @@ bool WaitSet::wait(int64_t timeout_us) {
     // Rounded up: waking a millisecond early would spin until the time has come.
     const int64_t timeout_ms =
         std::clamp<int64_t>((timeout_us + 999) / 1000, 0, int64_t{3600} * 1000);
-    return guarded([&] {
+    crash_watch::note_activity("mana_ai: waiting");
+    const bool latch_was_set = guarded([&] {
         WaitEvent events[3];
-        bool latch_was_set = false;
+        bool is_set = false;
         const int count = WaitEventSetWait(static_cast<WaitEventSet*>(set_), timeout_ms, events, 3,
                                            PG_WAIT_EXTENSION);
         for (int i = 0; i < count; i++)
             if ((events[i].events & WL_LATCH_SET) != 0) {
                 ResetLatch(MyLatch);
-                latch_was_set = true;
+                is_set = true;
             }
-        return latch_was_set;
+        return is_set;
     });
+    crash_watch::note_activity("mana_ai: between transactions");
+    return latch_was_set;
 }
 
 }  // namespace mana_ai::pg

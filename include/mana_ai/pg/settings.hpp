@@ -17,6 +17,7 @@ void define(bool preloading);
 
 std::string databases();  // comma list as configured
 bool tick_enabled();
+int crash_limit();  // 0 = no safe mode
 int64_t tick_interval_us();
 std::string llm_url();  // without a trailing slash
 std::string planner_model();

@@ -55,6 +55,14 @@ class HttpProcess {
 // Somebody else may have the port, perhaps a server that is just ending: one line, then patience.
 void HttpProcess::try_to_listen() {
     listen_at_ = pg::monotonic_now() + kListenPause;
+    if (const auto safe = pg::crash_watch::safe_mode_of(pg::crash_watch::Code::Http)) {
+        if (!said_why_not_)
+            pg::log_warning(
+                "HTTP endpoint is off in safe mode: " + pg::crash_watch::describe(*safe) +
+                "; mana_ai.resume_after_crash() ends that");
+        said_why_not_ = true;
+        return;
+    }
     const std::string address = pg::settings::http_listen();
     try {
         endpoint_.listen();
@@ -114,7 +122,7 @@ void register_http_endpoint() {
 extern "C" PGDLLEXPORT void mana_ai_http_main(Datum) {
     using namespace mana_ai;
     pg::entry_point([] {
-        begin_static_process("mana_ai http");
+        begin_static_process("mana_ai http", pg::crash_watch::Code::Http);
         HttpProcess process;
         process.run();
     });

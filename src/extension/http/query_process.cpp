@@ -348,7 +348,11 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
             MemoryContextSwitchTo(previous);
         });
         connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
-                       "mana_ai http query");
+                       "mana_ai http query", pg::crash_watch::Code::Query);
+        // Who asks sees the queues end. Prometheus asks every few seconds.
+        const auto safe = pg::crash_watch::safe_mode(MyDatabaseId);
+        if (safe && safe->code == pg::crash_watch::Code::Query)
+            proc_exit(0);
         plan_for_reports();
         // Without the extension there is nothing to ask; the asker sees the queues end.
         if (!act_as_extension_owner())

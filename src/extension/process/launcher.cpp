@@ -46,6 +46,7 @@ struct Watched {
     BackgroundWorkerHandle* handle = nullptr;
     core::Instant retry_at = 0;
     core::Instant pause = kRestartPause;
+    bool said_safe_mode = false;
 };
 
 BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid, int number) {
@@ -114,6 +115,15 @@ void Launcher::look_after(const std::string& name, bool called) {
     const Oid oid = find_database(name);
     if (!OidIsValid(oid))
         return;
+    if (const auto safe = pg::crash_watch::safe_mode(oid)) {
+        if (!watched.said_safe_mode)
+            pg::log_warning("no worker runs in database \"" + name +
+                            "\", in safe mode: " + pg::crash_watch::describe(*safe) +
+                            "; mana_ai.resume_after_crash() ends that");
+        watched.said_safe_mode = true;
+        return;
+    }
+    watched.said_safe_mode = false;
     // One that an earlier launcher has started: the postmaster will not tell us when it ends.
     if (const auto worker = pg::shared_state::worker_of(oid); worker && worker->pid != 0) {
         watched.retry_at = now + kRestartPause;
@@ -155,8 +165,18 @@ void Launcher::wait() {
 
 void Launcher::run() {
     const auto databases = configured_databases();
+    bool said_safe_mode = false;
     for (;;) {
         const bool called = pg::shared_state::take_launcher_call();
+        if (const auto safe = pg::crash_watch::safe_mode_of(pg::crash_watch::Code::Launcher)) {
+            if (!said_safe_mode)
+                pg::log_warning(
+                    "no worker is started, in safe mode: " + pg::crash_watch::describe(*safe) +
+                    "; mana_ai.resume_after_crash() ends that");
+            said_safe_mode = true;
+            wait();
+            continue;
+        }
         for (const std::string& name : databases)
             look_after(name, called);
         wait();
@@ -174,7 +194,7 @@ void register_launcher() {
 extern "C" PGDLLEXPORT void mana_ai_launcher_main(Datum) {
     using namespace mana_ai;
     pg::entry_point([] {
-        begin_static_process("mana_ai launcher");
+        begin_static_process("mana_ai launcher", pg::crash_watch::Code::Launcher);
         pg::shared_state::register_launcher();
         Launcher launcher;
         launcher.run();

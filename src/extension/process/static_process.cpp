@@ -23,7 +23,8 @@ void register_static_process(const char* entry_point, const char* name, int rest
     RegisterBackgroundWorker(&worker);
 }
 
-void begin_static_process(const char* name) {
+void begin_static_process(const char* name, pg::crash_watch::Code code) {
+    pg::crash_watch::begin_process(code, InvalidOid);
     pg::guarded([name] {
         pqsignal(SIGHUP, SignalHandlerForConfigReload);
         pqsignal(SIGTERM, SignalHandlerForShutdownRequest);

@@ -253,7 +253,7 @@ PGDLLEXPORT void mana_ai_hand_tick_main(Datum segment_handle) {
     pg::entry_point([segment_handle] {
         auto* request = static_cast<TickRequest*>(
             dsm_segment_address(attach_segment_of_caller(DatumGetUInt32(segment_handle))));
-        connect_worker(request->database, "mana_ai tick");
+        connect_worker(request->database, "mana_ai tick", pg::crash_watch::Code::Tick);
         serve(*request);
         pg::wake_worker_now();
     });

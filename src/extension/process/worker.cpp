@@ -277,7 +277,10 @@ extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
     pg::entry_point([database_oid] {
         int watch = 0;
         memcpy(&watch, MyBgworkerEntry->bgw_extra, sizeof(watch));
-        connect_worker(DatumGetObjectId(database_oid), "mana_ai worker");
+        connect_worker(DatumGetObjectId(database_oid), "mana_ai worker",
+                       pg::crash_watch::Code::Worker);
+        if (pg::crash_watch::safe_mode(MyDatabaseId))
+            proc_exit(0);
         if (!act_as_extension_owner()) {
             pg::shared_state::note_worker_progress(
                 watch, pg::shared_state::WorkerProgress::FoundNoExtension);

@@ -45,7 +45,10 @@ dsm_segment* attach_segment_of_caller(uint32_t handle) {
     });
 }
 
-void connect_worker(uint32_t database_oid, const char* application_name) {
+void connect_worker(uint32_t database_oid, const char* application_name,
+                    pg::crash_watch::Code code) {
+    pg::crash_watch::begin_process(code, database_oid);
+    pg::crash_watch::note_activity("mana_ai: starting");
     pg::guarded([=] {
         pqsignal(SIGHUP, SignalHandlerForConfigReload);
         pg::install_termination_handler();

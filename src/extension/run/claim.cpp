@@ -7,6 +7,7 @@
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -207,6 +208,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
 }
 
 void Pass::judge(pg::Row& row, bool due_or_not) {
+    pg::crash_watch::note_mission(row.text(kUserId), row.text(kMissionId));
     // A lease in a row that is up for attention has run out (docs/contract/tick.md, leases).
     if (row.number(kLeaseOwner) == int64_t{request_.engine} && !row.is_null(kRunId) &&
         request_.still_running && request_.still_running(row.text(kRunId))) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -53,10 +54,14 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
     const core::Instant give_up_at = pg::monotonic_now() + 30 * core::kMicrosPerSecond;
+    const DatabaseJobs::Work named = [&claimed, &work] {
+        pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
+        work();
+    };
     for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
         std::exception_ptr failure;
         try {
-            DatabaseJobs::Job job(services.jobs, work, sharing);
+            DatabaseJobs::Job job(services.jobs, named, sharing);
             co_await job;
         } catch (...) {
             failure = std::current_exception();

@@ -10,6 +10,7 @@
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -86,6 +87,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         const auto sent = std::chrono::steady_clock::now();
         MANA_AI_FAILPOINT("run.before_call");
         const net::HttpResponse response = co_await services.http->send(std::move(request));
+        pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
         MANA_AI_FAILPOINT("run.after_call");
         core::ModelResult result = read_response(response);
         end_call_span(span, model, response, result);

@@ -2,6 +2,8 @@
 // it so blocks no DROP DATABASE.
 #pragma once
 
+#include "mana_ai/pg/crash_watch.hpp"
+
 namespace mana_ai {
 
 // Registers it while the postmaster preloads the library. `name` is its name and backend_type; all
@@ -9,6 +11,6 @@ namespace mana_ai {
 void register_static_process(const char* entry_point, const char* name, int restart_seconds);
 
 // Its first step: stock signal handlers, and access to shared memory and shared catalogs.
-void begin_static_process(const char* name);
+void begin_static_process(const char* name, pg::crash_watch::Code code);
 
 }  // namespace mana_ai

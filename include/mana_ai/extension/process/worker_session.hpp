@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "mana_ai/pg/crash_watch.hpp"
+
 struct dsm_segment;
 
 namespace mana_ai {
@@ -14,7 +16,8 @@ dsm_segment* attach_segment_of_caller(uint32_t handle);
 
 // Installs signal handlers (pg/termination.hpp) and connects to the database. Raises (FATAL) when
 // the database is not there.
-void connect_worker(uint32_t database_oid, const char* application_name);
+void connect_worker(uint32_t database_oid, const char* application_name,
+                    pg::crash_watch::Code code);
 
 // For a process that reads a lot at once instead of looking up by key: the planner has its whole
 // choice again, with plans for the values at hand.
