@@ -143,6 +143,7 @@ start_cluster() {
         echo "unix_socket_directories = '$work/run/socket'"
         echo "fsync = off"
         echo "max_worker_processes = 32"
+        echo "mana_ai.crash_limit = 0"
         printf '%s\n' "$@"
     } >>"$cluster/postgresql.conf"
     as_tester "$pg_bin/pg_ctl" start -D "$cluster" -w -s -l "$cluster/server.log" || {

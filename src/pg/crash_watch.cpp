@@ -414,7 +414,7 @@ const char* name(Code code) noexcept {
         case Code::Trigger:
             return "trigger";
         case Code::Mark:
-            return "trigger, marking a record";
+            return "trigger, reading or marking a row";
         case Code::None:
             break;
     }

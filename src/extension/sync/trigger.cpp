@@ -9,6 +9,7 @@
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -149,6 +150,7 @@ bool is_marked(uint64_t user, uint64_t name) {
 }
 
 void mark(const Change& change, const char* reason) {
+    const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
     if (budget.marks_are_locked) {
         leave_unmarked("the table of marks is locked");
         return;
@@ -190,6 +192,15 @@ void mark(const Change& change, const char* reason) {
     }
 }
 
+// For the record of a crash.
+void name_record(const Change& change) {
+    const auto view = [](Datum datum) {
+        const auto* value = reinterpret_cast<const text*>(DatumGetPointer(datum));
+        return std::string_view(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+    };
+    pg::crash_watch::note_mission(view(change.name.key.user_id), view(change.name.key.record_id));
+}
+
 Kept keep(const Change& change) {
     SnapshotStore store;
     open_store(store, change.trigger->tg_relation);
@@ -220,6 +231,8 @@ Attempt attempt(const Change& change) {
 }
 
 void fold(const Change& change) {
+    const pg::crash_watch::Scope folding(pg::crash_watch::Code::Trigger);
+    name_record(change);
     for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
         const Attempt result = attempt(change);
         if (result.error) {
@@ -305,6 +318,13 @@ void keep_long_ids_out() {
 }
 
 void take_row(TriggerData* trigger) {
+    const auto mode = pg::crash_watch::trigger_mode();
+    if (mode == pg::crash_watch::TriggerMode::CountOnly) {
+        begin_row();
+        leave_unmarked("safe mode");
+        return;
+    }
+    const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
     Change change{trigger, {}};
     Subject subject = Subject::Unknown;
     try {
@@ -327,6 +347,8 @@ void take_row(TriggerData* trigger) {
         keep_long_ids_out();
     else if (problem != nullptr)
         mark(change, problem);
+    else if (mode == pg::crash_watch::TriggerMode::MarkOnly)
+        mark(change, "safe mode");
     else
         fold(change);
 }

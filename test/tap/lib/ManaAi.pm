@@ -61,6 +61,8 @@ sub new_cluster
         "max_connections = 60",
         "max_worker_processes = 16",
         "log_statement = none",
+        # Tests kill often. Those of safe mode set a limit.
+        "mana_ai.crash_limit = 0",
         "mana_ai.tick_interval = '30s'");
     push @lines, "shared_preload_libraries = 'mana_ai'" if $options{preload};
     push @lines, "mana_ai.llm_url = '" . $options{model}->url . "'" if $options{model};
