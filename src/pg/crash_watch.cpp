@@ -431,6 +431,20 @@ std::optional<SafeMode> safe_mode_of(Code code) {
     return find_safe_mode(InvalidOid, code);
 }
 
+int databases_in_safe_mode() {
+    if (shared == nullptr || !shared->any_safe_mode || settings::crash_limit() == 0)
+        return 0;
+    // A database begins its safe mode with one crash.
+    int count = 0;
+    LWLockAcquire(&shared->lock.lock, LW_SHARED);
+    for (int i = 0; i < shared->crashes.count; i++) {
+        const Record& record = shared->crashes.records[i];
+        count += OidIsValid(record.database) && record.begins_safe_mode != 0 ? 1 : 0;
+    }
+    LWLockRelease(&shared->lock.lock);
+    return count;
+}
+
 std::string describe(const SafeMode& mode) {
     std::string text =
         std::to_string(mode.crashes) + " crashes, the last one in the " + name(mode.code);

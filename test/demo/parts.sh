@@ -25,6 +25,7 @@ encrypt_note() {
 # start_demo_cluster [LINE]...: with the database mana_sync as mana-sync has it, and the extension in it.
 start_demo_cluster() {
     start_cluster demo \
+        "mana_ai.crash_limit = 3" \
         "shared_preload_libraries = 'mana_ai'" \
         "mana_ai.database = 'mana_sync'" \
         "mana_ai.llm_url = '$model_url'" \

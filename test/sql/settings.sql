@@ -8,7 +8,7 @@ RESET mana_ai.llm_url;
 -- Loads the library where it is not preloaded.
 SELECT mana_ai.next_run('{"kind": "manual"}', now(), 'UTC');
 
-SELECT name, CASE WHEN name IN ('mana_ai.llm_url') THEN boot_val ELSE setting END AS value, unit, vartype, min_val, max_val
+SELECT name, CASE WHEN name IN ('mana_ai.llm_url', 'mana_ai.crash_limit') THEN boot_val ELSE setting END AS value, unit, vartype, min_val, max_val
   FROM pg_settings WHERE name LIKE 'mana\_ai.%' ORDER BY name COLLATE "C";
 SELECT name FROM pg_settings WHERE name LIKE 'mana\_ai.%' AND context NOT IN ('superuser', 'postmaster', 'sighup');
 

@@ -74,6 +74,7 @@ const char* name(Code code) noexcept;
 std::optional<SafeMode> safe_mode(uint32_t database);
 // Of a process that belongs to no database, the launcher or the HTTP endpoint.
 std::optional<SafeMode> safe_mode_of(Code code);
+int databases_in_safe_mode();
 // In words, for the log.
 std::string describe(const SafeMode& mode);
 

@@ -57,6 +57,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
               "Messages that one compaction replaced by a summary.", {1, 2, 4, 8, 16, 32, 64, 128}),
     counter(Metric::CompactionsTriggered, "mana_ai_compactions_triggered_total",
             "Conversations that were compacted because they neared the model's context size."),
+    gauge(Metric::DatabasesInSafeMode, "mana_ai_databases_in_safe_mode",
+          "Databases without a worker because processes of mana_ai crashed there."),
     counter(Metric::Decrypts, "mana_ai_decrypts_total",
             "Records that were decrypted under a mission's key grant.", {open("table")}),
     gauge(Metric::DirtyRecords, "mana_ai_dirty_records",

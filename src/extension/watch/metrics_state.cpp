@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/process_usage.hpp"
@@ -51,6 +52,8 @@ SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running')sql");
         dirty_records += worker.dirty_records;
     }
     set_gauge(state, Metric::MissionsInFlight, static_cast<double>(in_flight));
+    set_gauge(state, Metric::DatabasesInSafeMode,
+              static_cast<double>(pg::crash_watch::databases_in_safe_mode()));
     set_gauge(state, Metric::DirtyRecords, static_cast<double>(dirty_records));
 }
 

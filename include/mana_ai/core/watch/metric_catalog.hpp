@@ -17,6 +17,7 @@ enum class Metric : std::uint8_t {
     ChangesUnmarked,
     CompactedTurns,
     CompactionsTriggered,
+    DatabasesInSafeMode,
     Decrypts,
     DirtyRecords,
     DueLag,
