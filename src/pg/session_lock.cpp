@@ -5,6 +5,8 @@
 
 extern "C" {
 #include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 }
 
 namespace mana_ai::pg {
@@ -25,6 +27,51 @@ bool acquire(LockKey key, uint32_t number, bool for_session) {
         const LOCKTAG tag = tag_of(key, number);
         return LockAcquire(&tag, ExclusiveLock, for_session, true) != LOCKACQUIRE_NOT_AVAIL;
     });
+}
+
+struct HeldLock {
+    LOCKTAG tag;
+    LOCKMODE mode;  // NoLock: none was found
+};
+
+HeldLock as_foreign(const PROCLOCK* held) {
+    const LOCKTAG& tag = held->tag.myLock->tag;
+    const bool foreign = tag.locktag_type == LOCKTAG_ADVISORY &&
+                         (tag.locktag_field4 == 1 || tag.locktag_field4 == 2);
+    for (LOCKMODE mode = 1; foreign && mode < MAX_LOCKMODES; mode++)
+        if ((held->holdMask & LOCKBIT_ON(mode)) != 0)
+            return {tag, mode};
+    return {tag, NoLock};
+}
+
+// One of this process's advisory locks of SQL's classes, if it holds any in the partition. Only we
+// ourselves add to the list, so an empty one needs no lock.
+HeldLock find_foreign_lock(int partition) {
+    HeldLock found{};
+#if PG_VERSION_NUM >= 160000
+    dlist_head* list = &MyProc->myProcLocks[partition];
+    if (dlist_is_empty(list))
+        return found;
+    LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+    dlist_iter at;
+    dlist_foreach(at, list) {
+        found = as_foreign(dlist_container(PROCLOCK, procLink, at.cur));
+        if (found.mode != NoLock)
+            break;
+    }
+#else
+    SHM_QUEUE* list = &MyProc->myProcLocks[partition];
+    if (SHMQueueEmpty(list))
+        return found;
+    LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
+    constexpr Size kLink = offsetof(PROCLOCK, procLink);
+    for (auto* held = reinterpret_cast<PROCLOCK*>(SHMQueueNext(list, list, kLink));
+         held != nullptr && found.mode == NoLock;
+         held = reinterpret_cast<PROCLOCK*>(SHMQueueNext(list, &held->procLink, kLink)))
+        found = as_foreign(held);
+#endif
+    LWLockRelease(LockHashPartitionLockByIndex(partition));
+    return found;
 }
 
 }  // namespace
@@ -48,6 +95,17 @@ bool is_session_lock_held(LockKey key, uint32_t number) {
         LockRelease(&tag, ExclusiveLock, false);
     });
     return false;
+}
+
+void release_foreign_session_locks() {
+    guarded([] {
+        for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
+            for (HeldLock held = find_foreign_lock(partition); held.mode != NoLock;
+                 held = find_foreign_lock(partition))
+                // A lock that was taken twice is found, and released, twice.
+                if (!LockRelease(&held.tag, held.mode, true))
+                    break;
+    });
 }
 
 }  // namespace mana_ai::pg

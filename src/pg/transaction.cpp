@@ -1,19 +1,114 @@
 #include "mana_ai/pg/transaction.hpp"
 
+#include <optional>
+#include <string>
+
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
 #include "pgstat.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 }
 
 namespace mana_ai::pg {
+
+namespace {
+
+constexpr char kSafeSearchPath[] = "pg_catalog, pg_temp";
+
+// Nothing but variables of PostgreSQL's: looking at them costs nothing.
+struct Settings {
+    std::string search_path;
+    Oid role = InvalidOid;
+    int security_context = 0;
+    int statement_timeout = 0;
+    int lock_timeout = 0;
+    int replication_role = 0;
+    int isolation = 0;
+    bool read_only = false;
+    bool row_security = false;
+};
+
+std::optional<Settings> required;
+
+Settings current_settings() {
+    Settings now;
+    now.search_path = namespace_search_path;
+    GetUserIdAndSecContext(&now.role, &now.security_context);
+    now.statement_timeout = StatementTimeout;
+    now.lock_timeout = LockTimeout;
+    now.replication_role = SessionReplicationRole;
+    now.isolation = DefaultXactIsoLevel;
+    now.read_only = DefaultXactReadOnly;
+    now.row_security = row_security;
+    return now;
+}
+
+// The first one that differs; null: none does.
+const char* changed_setting(const Settings& wanted) {
+    Oid role = InvalidOid;
+    int security_context = 0;
+    GetUserIdAndSecContext(&role, &security_context);
+    if (role != wanted.role || security_context != wanted.security_context)
+        return "role";
+    if (wanted.search_path != namespace_search_path)
+        return "search_path";
+    if (DefaultXactReadOnly != wanted.read_only)
+        return "default_transaction_read_only";
+    if (XactReadOnly && !wanted.read_only && !RecoveryInProgress())
+        return "transaction_read_only";
+    if (DefaultXactIsoLevel != wanted.isolation || XactIsoLevel != wanted.isolation)
+        return "default_transaction_isolation";
+    if (StatementTimeout != wanted.statement_timeout)
+        return "statement_timeout";
+    if (LockTimeout != wanted.lock_timeout)
+        return "lock_timeout";
+    if (row_security != wanted.row_security)
+        return "row_security";
+    if (SessionReplicationRole != wanted.replication_role)
+        return "session_replication_role";
+    return nullptr;
+}
+
+void check_settings() {
+    const char* changed = required ? changed_setting(*required) : nullptr;
+    if (changed == nullptr)
+        return;
+    guarded([changed] {
+        ereport(FATAL,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("mana_ai: setting \"%s\" of this process has been changed from within",
+                        changed),
+                 errdetail("The process ends, so that nothing runs under a setting that is not its "
+                           "own. A new one begins with the settings that it should have."),
+                 errhint("Look for triggers and functions on mana_ai's own tables.")));
+    });
+}
+
+// What a transaction holds is gone with it; what is left was taken for the session.
+void release_foreign_locks() {
+    if (required)
+        release_foreign_session_locks();
+}
+
+}  // namespace
+
+void require_settings() {
+    required = current_settings();
+}
 
 Transaction::Transaction(const char* activity)
     : outer_(CurrentMemoryContext), started_us_(monotonic_now()) {
@@ -24,6 +119,7 @@ Transaction::Transaction(const char* activity)
         SetCurrentStatementStartTimestamp();
         StartTransactionCommand();
         pgstat_report_activity(STATE_RUNNING, activity);
+        check_settings();
         PushActiveSnapshot(GetTransactionSnapshot());
     });
 }
@@ -37,6 +133,7 @@ Transaction::~Transaction() {
             // starts it anew.
             proc_exit(1);
         }
+        release_foreign_locks();
         guarded([] { pgstat_report_activity(STATE_IDLE, nullptr); });
     }
     crash_watch::note_activity("mana_ai: between transactions");
@@ -52,6 +149,7 @@ void Transaction::commit() {
         CommitTransactionCommand();
     });
     open_ = false;
+    release_foreign_locks();
     guarded([] {
         pgstat_report_stat(false);
         pgstat_report_activity(STATE_IDLE, nullptr);
@@ -66,14 +164,32 @@ void Transaction::refresh_snapshot() {
     });
 }
 
-RoleScope::RoleScope(Oid role) {
+RoleScope::RoleScope(Oid role)
+    : settings_(NewGUCNestLevel()), transaction_level_(GetCurrentTransactionNestLevel()) {
     GetUserIdAndSecContext(&previous_role_, &previous_context_);
+    // An error in here ends the transaction, and with it the new level.
+    guarded([] { set_for_scope("search_path", kSafeSearchPath); });
     SetUserIdAndSecContext(
         role, previous_context_ | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
 RoleScope::~RoleScope() {
+    // Foreign code may have failed inside a subtransaction of its own, whose rollback is still to
+    // come and undoes the inner levels; ours goes with the one around it.
+    if (GetCurrentTransactionNestLevel() == transaction_level_)
+        AtEOXact_GUC(false, settings_);
     SetUserIdAndSecContext(previous_role_, previous_context_);
+}
+
+void set_for_scope(const char* name, const char* value) {
+    set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+void plan_as_usual_in_scope() {
+    set_for_scope("enable_seqscan", "on");
+    set_for_scope("enable_hashjoin", "on");
+    set_for_scope("enable_mergejoin", "on");
+    set_for_scope("plan_cache_mode", "auto");
 }
 
 }  // namespace mana_ai::pg

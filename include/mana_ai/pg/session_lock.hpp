@@ -18,4 +18,8 @@ void release_session_lock(LockKey key, uint32_t number = 0);
 // Whether any process holds the lock at the moment. Needs a transaction.
 bool is_session_lock_held(LockKey key, uint32_t number);
 
+// Releases what pg_advisory_lock() took in this process; locks of our own class stay. Call it
+// outside of transactions: it does not tell their locks from the session's.
+void release_foreign_session_locks();
+
 }  // namespace mana_ai::pg

@@ -9,6 +9,9 @@ namespace mana_ai::pg {
 
 // Begins a transaction with an active snapshot; rolls back unless commit() was called. Not for use
 // inside an SQL function, which has its caller's transaction.
+//
+// In a process that called require_settings() it begins with the settings of that moment or not at
+// all, and at its end releases the session advisory locks that foreign code has taken.
 class Transaction {
  public:
     // `activity` shows in pg_stat_activity while the transaction runs; a string literal without
@@ -29,8 +32,15 @@ class Transaction {
     bool open_ = true;
 };
 
-// Runs statements as another role (a bare role id), with the restrictions of a maintenance
-// operation, until the object goes out of scope.
+// The role and the settings that decide whose code our statements run, and whether they can write,
+// as they are now. From here on each Transaction of this process begins with a look at them. If one
+// has changed, the process ends: whatever could change it could run anything with our rights.
+void require_settings();
+
+// Runs code of another role (a bare role id) until the object goes out of scope. All that runs with
+// somebody else's rights runs in here: with the restrictions of a maintenance operation, with a
+// safe search_path, and with a level of settings of its own, so that whatever that code sets, for
+// the transaction or for the session, ends with the scope.
 class RoleScope {
  public:
     explicit RoleScope(Oid role);
@@ -41,6 +51,16 @@ class RoleScope {
  private:
     Oid previous_role_;
     int previous_context_;
+    int settings_;
+    int transaction_level_;
 };
+
+// Sets a setting for what runs in the innermost RoleScope. May ereport(ERROR): call it inside
+// guarded().
+void set_for_scope(const char* name, const char* value);
+
+// Planner settings of ours suit our own lookups by key and not a stranger's queries: the innermost
+// RoleScope gets PostgreSQL's. May ereport(ERROR).
+void plan_as_usual_in_scope();
 
 }  // namespace mana_ai::pg

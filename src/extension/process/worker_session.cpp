@@ -65,6 +65,10 @@ void connect_worker(uint32_t database_oid, const char* application_name,
         // A row that a user's open transaction holds is tried again later, not waited for.
         set_for_session("lock_timeout", "200ms");
         set_for_session("row_security", "on");
+        set_for_session("session_replication_role", "origin");
+#if PG_VERSION_NUM >= 170000
+        set_for_session("transaction_timeout", "0");
+#endif
         set_for_session("client_min_messages", "error");
         // Every statement of ours is a lookup by key. On tables that grew since they were last
         // analyzed the planner would prefer to read them whole.
@@ -96,6 +100,7 @@ bool act_as_extension_owner() {
     if (!OidIsValid(owner))
         return false;
     SetUserIdAndSecContext(owner, 0);
+    pg::require_settings();
     return true;
 }
 

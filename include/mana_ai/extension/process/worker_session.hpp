@@ -23,7 +23,8 @@ void connect_worker(uint32_t database_oid, const char* application_name,
 // choice again, with plans for the values at hand.
 void plan_for_reports();
 
-// Becomes the owner of the extension. False when the extension is not installed.
+// Becomes the owner of the extension; from then on each transaction asks for the settings of this
+// moment (pg::require_settings). False when the extension is not installed.
 bool act_as_extension_owner();
 
 // SIGHUP: reads the configuration files and ALTER DATABASE's settings again.
