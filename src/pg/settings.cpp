@@ -49,6 +49,7 @@ char* grant_private_key_file_value = nullptr;
 bool deep_research_enabled_value = false;
 int deep_research_timeout_ms = 90 * 60 * 1000;
 int resolver_timeout_ms = 500;
+int sync_table_timeout_ms = 5000;
 bool skip_unchanged_value = false;
 int audit_retention_s = 0;
 int max_record_size_kb = 2048;
@@ -309,6 +310,12 @@ void define(bool preloading) {
                             "Longest time that a registered resolver may take for one input.",
                             nullptr, &resolver_timeout_ms, 500, 10, 10 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("mana_ai.sync_table_timeout",
+                            "Longest time that triggers, policies and defaults of mana-sync's "
+                            "table may take for one plan that is written or one record that is "
+                            "read.",
+                            nullptr, &sync_table_timeout_ms, 5000, 100, 60 * 1000, PGC_SUSET,
+                            GUC_UNIT_MS, nullptr, nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.skip_unchanged",
                              "Whether a recurring mission is put off without a model call when "
                              "nothing that it reads has changed.",
@@ -391,6 +398,9 @@ int64_t deep_research_timeout_us() {
 }
 int64_t resolver_timeout_us() {
     return int64_t{resolver_timeout_ms} * 1000;
+}
+int64_t sync_table_timeout_us() {
+    return int64_t{sync_table_timeout_ms} * 1000;
 }
 bool skip_unchanged() {
     return skip_unchanged_value;

@@ -51,6 +51,7 @@ SET mana_ai.deep_research_enabled = 'maybe';
 SET mana_ai.deep_research_timeout = '500ms';
 SET mana_ai.deep_research_timeout = '2h';
 SET mana_ai.resolver_timeout = '11s';
+SET mana_ai.sync_table_timeout = '50ms';
 SET mana_ai.audit_retention = '90d';
 SHOW mana_ai.audit_retention;
 SET mana_ai.compact_model = '';

@@ -37,6 +37,7 @@ std::string grant_private_key_file();  // empty = no grants
 bool deep_research_enabled();
 int64_t deep_research_timeout_us();
 int64_t resolver_timeout_us();
+int64_t sync_table_timeout_us();
 bool skip_unchanged();
 int64_t audit_retention_us();  // 0 = for ever
 int64_t max_record_size();     // bytes in memory

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -13,11 +13,7 @@
 
 extern "C" {
 #include "catalog/pg_collation_d.h"
-#include "storage/latch.h"
-#include "tcop/tcopprot.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
-#include "utils/timeout.h"
 }
 
 namespace mana_ai {
@@ -29,91 +25,17 @@ constexpr std::array<std::string_view, 9> kBuiltInModules = {
     "journal", "kontext", "profile", "news-research"};
 
 constexpr size_t kMaxOutputBytes = 1024 * 1024;
-constexpr int kRepeatMs = 100;
-constexpr int kLastRepeat = 50;
 
-// What has come in since the present call began.
-volatile sig_atomic_t times_up = 0;   // how often the timer has gone off
-volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered, and to no effect
-volatile sig_atomic_t cancels = 0;    // of operators
-
-extern "C" {
-// Ends the function as a cancel does. A function that catches every cancel takes the process with
-// it: better than one that neither works nor shuts down.
-static void on_timeout(void) {
-    // A cancel that still waits was not swallowed: the function is in code that cannot be ended.
-    if (times_up > 0 && !QueryCancelPending)
-        swallowed = swallowed + 1;
-    times_up = times_up + 1;
-    if (swallowed > kLastRepeat)
-        ProcDiePending = true;
-    InterruptPending = true;
-    QueryCancelPending = true;
-    SetLatch(MyLatch);
-}
-
-static void on_sigint(SIGNAL_ARGS) {
-    // PostgreSQL's lock timeout comes as this signal, too; it is the function's own affair.
-    if (!get_timeout_indicator(LOCK_TIMEOUT, false))
-        cancels = cancels + 1;
-    StatementCancelHandler(postgres_signal_arg);
-}
-}
-
-// Limits the time of a call and notes what interrupts it. The SQLSTATE of an error would not tell:
-// functions can raise any, and foreign servers have cancels of their own.
-class CallWatch {
- public:
-    explicit CallWatch(int64_t limit_us) {
-        times_up = 0;
-        swallowed = 0;
-        cancels = 0;
-        pg::guarded([limit_us] {
-            static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
-            timer_ = id;
-            pqsignal(SIGINT, on_sigint);
-#if PG_VERSION_NUM >= 150000
-            // Again and again: a function may catch a cancel and go on.
-            enable_timeout_every(id, GetCurrentTimestamp() + limit_us, kRepeatMs);
-#else
-            enable_timeout_after(id, static_cast<int>(limit_us / 1000));
-#endif
-        });
-    }
-    ~CallWatch() {
-        disable_timeout(timer_, false);
-        // Whoever looks at the counts serves what the function has not.
-        if ((times_up > 0 || cancels > 0) && !pg::termination_requested())
-            QueryCancelPending = false;
-        pqsignal(SIGINT, StatementCancelHandler);
-    }
-    CallWatch(const CallWatch&) = delete;
-    CallWatch& operator=(const CallWatch&) = delete;
-
- private:
-    static inline TimeoutId timer_ = USER_TIMEOUT;
-};
-
-void set_for_call(const char* name, const char* value) {
-    set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
-}
-
-// The session that the function finds. All of it is undone with the subtransaction. The worker's
-// planner settings suit its own lookups by key and not a stranger's queries; and what the function
-// says to the log may quote users.
+// The session that the function finds. The call's own limit counts, also while it waits for a lock;
+// and what the function says to the log may quote users.
 void prepare_session(const char* user_id) {
-    set_for_call("app.current_user_id", user_id);
-    set_for_call("app.current_user_space_ids", "");
-    set_for_call("search_path", "pg_catalog, pg_temp");
-    // The call's own limit counts, also while it waits for a lock.
-    set_for_call("lock_timeout", "0");
-    set_for_call("log_min_messages", "fatal");
-    set_for_call("enable_seqscan", "on");
-    set_for_call("enable_hashjoin", "on");
-    set_for_call("enable_mergejoin", "on");
-    set_for_call("plan_cache_mode", "auto");
+    pg::set_for_scope("app.current_user_id", user_id);
+    pg::set_for_scope("app.current_user_space_ids", "");
+    pg::set_for_scope("lock_timeout", "0");
+    pg::set_for_scope("log_min_messages", "fatal");
+    pg::plan_as_usual_in_scope();
     // Last. Inside a subtransaction PostgreSQL refuses to take it back.
-    set_for_call("transaction_read_only", "on");
+    pg::set_for_scope("transaction_read_only", "on");
 }
 
 // Null when the function returned null.
@@ -200,8 +122,8 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
         is_gone = !function;
         if (is_gone)
             return false;
-        pg::guarded([&user] { prepare_session(user.c_str()); });
         const pg::RoleScope as_owner(function->owner);
+        pg::guarded([&user] { prepare_session(user.c_str()); });
         const char* output = pg::guarded([&]() -> const char* {
             const Jsonb* result = call_function(function->oid, user_id, reference.c_str());
             if (result == nullptr)
@@ -217,18 +139,12 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
     };
 
     std::optional<pg::PgError> error;
-    {
-        const CallWatch watch(pg::settings::resolver_timeout_us());
-        try {
-            error = pg::in_subtransaction(call);
-        } catch (const pg::PgError& interrupt) {
-            error = interrupt;
-        }
-    }
-    if (cancels > 0 || pg::termination_requested())
-        throw pg::make_error(ERRCODE_QUERY_CANCELED, "canceling a resolver due to user request");
-    if (times_up > 0)
+    const auto watched = pg::watch_call(pg::settings::resolver_timeout_us(),
+                                        [&] { error = pg::in_subtransaction(call); });
+    if (watched.timed_out)
         return ResolverFailure{kResolverTimeout};
+    if (watched.error)
+        error = watched.error;
     if (error)
         return ResolverFailure{error->sqlstate_text()};
     if (is_gone)

@@ -5,15 +5,12 @@
 
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/sync/record_reader.hpp"
+#include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/jsonb_value.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/transaction.hpp"
-
-extern "C" {
-#include "utils/guc.h"
-}
 
 namespace mana_ai {
 
@@ -49,22 +46,26 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
     RecordQuery& query = record_query(table);
     const pg::ScratchMemory scratch("mana_ai input record");
     ReplayedRecord replayed;
-    // Always rolled back: role and setting are so restored, whatever happens.
-    const auto error = pg::in_subtransaction([&] {
+    std::optional<pg::PgError> error;
+    // Policies and index expressions of that table are its owner's code. What they do is always
+    // rolled back.
+    auto read = [&] {
         const pg::RoleScope as_owner(table.owner);
         pg::guarded([&] {
-            set_config_option("app.current_user_id", user_id.c_str(), PGC_USERSET, PGC_S_SESSION,
-                              GUC_ACTION_LOCAL, true, 0, false);
-            set_config_option("app.current_user_space_ids", "", PGC_USERSET, PGC_S_SESSION,
-                              GUC_ACTION_LOCAL, true, 0, false);
+            pg::set_for_scope("app.current_user_id", user_id.c_str());
+            pg::set_for_scope("app.current_user_space_ids", "");
             const RecordAddress address{text_datum(user_id), text_datum(module.app_id),
                                         text_datum(table_name), text_datum(record_id)};
             replayed = replay_by_query(table, query, address, pg::settings::max_record_size());
         });
         return false;
-    });
+    };
+    const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(),
+                                        [&] { error = pg::in_subtransaction(read); });
+    if (watched.error)
+        error = watched.error;
     if (error)
-        throw *error;
+        throw watched.timed_out ? pg::make_timeout_error() : pg::as_ordinary_error(*error);
     if (replayed.record == nullptr)
         return std::nullopt;
     auto record = fields_of(replayed.record, module.fields);

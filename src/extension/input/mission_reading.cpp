@@ -11,6 +11,7 @@
 #include "mana_ai/extension/input/input_records.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -144,6 +145,7 @@ void Reading::read_record(Input& input) {
     core::wipe(input.record);
     input.clock.reset();
     input.left_out.clear();
+    const core::Instant started = pg::monotonic_now();
     const auto error = pg::in_subtransaction([&] {
         auto found = read_input_record(claimed_.user_id, *input.module, input.reference.table,
                                        input.reference.id);
@@ -154,6 +156,8 @@ void Reading::read_record(Input& input) {
         }
         return true;
     });
+    const core::Instant now = pg::monotonic_now();
+    services_.table_patience.note(claimed_.user_id, now - started, now);
     if (error)
         input.left_out = "failed-" + error->sqlstate_text();
 }
@@ -170,7 +174,9 @@ net::Task<void> Reading::fetch() {
                     read_record(input);
             }
         };
-        co_await write_until_done(services_, claimed_, std::move(work));
+        co_await write_until_done(services_, claimed_, std::move(work),
+                                  DatabaseJobs::Sharing::Shared,
+                                  admit_by_patience(services_, claimed_));
     }
     for (Input& input : inputs_)
         if (input.module == nullptr)

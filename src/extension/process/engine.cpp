@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
@@ -36,6 +37,7 @@ constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
 constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
+constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
@@ -80,7 +82,8 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       tracer_(loop_),
-      services_{loop_, nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_, {}, {}},
+      services_{loop_,           nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_,
+                table_patience_, {},      {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {
@@ -477,7 +480,11 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
 
 void Engine::run_ready() {
     loop_.run_ready();
-    for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending(); turn++) {
+    // Foreign code in them may be slow, and the network has waited for it long enough then.
+    const auto started = std::chrono::steady_clock::now();
+    for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending() &&
+                       std::chrono::steady_clock::now() - started < kFlushTimePerTurn;
+         turn++) {
         jobs_.flush();
         loop_.run_ready();
         pg::check_for_interrupts();

@@ -44,7 +44,18 @@ void DatabaseJobs::finish(Job& job) {
     loop_.post(job.waiter_);
 }
 
+// One that is not is given back to its run.
+bool DatabaseJobs::is_admitted(Job& job) {
+    job.wait_us_ = job.admission_ ? job.admission_() : 0;
+    if (job.wait_us_ == 0)
+        return true;
+    finish(job);
+    return false;
+}
+
 void DatabaseJobs::run_alone(Job& job) {
+    if (!is_admitted(job))
+        return;
     bool committed = false;  // what fails then must not carry the step out a second time
     try {
         pg::Transaction transaction(kActivity);
@@ -78,8 +89,9 @@ void DatabaseJobs::flush() {
     bool committed = false;
     try {
         pg::Transaction transaction(kActivity);
-        for (Job* job : queue_) {
-            if (job->sharing_ == Sharing::Alone)
+        for (auto next = queue_.begin(); next != queue_.end();) {
+            Job* const job = *next++;
+            if (job->sharing_ == Sharing::Alone || !is_admitted(*job))
                 continue;
             batch.push_back(job);
             job->work_();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -49,7 +50,8 @@ bool may_pass(const std::exception_ptr& failure) {
 }  // namespace
 
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
-                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing) {
+                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing,
+                                 DatabaseJobs::Admission admission) {
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
@@ -58,17 +60,25 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
         pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
         work();
     };
-    for (core::Instant pause = kFirstPause;; pause = std::min(pause * 2, kLongestPause)) {
+    for (core::Instant pause = kFirstPause;;) {
         std::exception_ptr failure;
+        core::Instant wait = 0;
         try {
-            DatabaseJobs::Job job(services.jobs, named, sharing);
+            DatabaseJobs::Job job(services.jobs, named, sharing, admission);
             co_await job;
+            wait = job.wait_us();
         } catch (...) {
             failure = std::current_exception();
         }
-        if (!failure) {
+        if (!failure && wait == 0) {
             MANA_AI_FAILPOINT("jobs.resumed");
             co_return;
+        }
+        if (!failure) {
+            if (pg::now() + wait + kMargin >= claimed.lease_expires_at)
+                throw pg::make_timeout_error();
+            co_await services.loop.sleep_for(wait);
+            continue;
         }
         if (pause == kFirstPause)
             log_database_trouble(claimed, failure);
@@ -77,7 +87,14 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
         MANA_AI_FAILPOINT("jobs.retry");
+        pause = std::min(pause * 2, kLongestPause);
     }
+}
+
+DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed) {
+    return [&services, &claimed] {
+        return services.table_patience.wait_us(claimed.user_id, pg::monotonic_now());
+    };
 }
 
 }  // namespace mana_ai

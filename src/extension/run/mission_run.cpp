@@ -177,9 +177,13 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const std::string digest = basis_digest(claimed, read);
     if (is_unchanged(claimed, mission, digest)) {
-        DatabaseJobs::Work put_off = [&] { put_off_unchanged(claimed, result); };
+        DatabaseJobs::Work put_off = [&] {
+            put_off_unchanged(claimed, result, services.table_patience);
+        };
         MANA_AI_FAILPOINT("run.before_put_off");
-        co_await write_until_done(services, claimed, std::move(put_off));
+        co_await write_until_done(services, claimed, std::move(put_off),
+                                  DatabaseJobs::Sharing::Shared,
+                                  admit_by_patience(services, claimed));
         MANA_AI_FAILPOINT("run.after_put_off");
         co_return;
     }
@@ -225,9 +229,10 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
                             result.events.out_of_budget ? std::string() : digest};
     SpanScope span(claimed.trace, "db.write_back");
-    DatabaseJobs::Work write = [&] { write_back(claimed, plan, result); };
+    DatabaseJobs::Work write = [&] { write_back(claimed, plan, result, services.table_patience); };
     MANA_AI_FAILPOINT("run.before_write_back");
-    co_await write_until_done(services, claimed, std::move(write));
+    co_await write_until_done(services, claimed, std::move(write), DatabaseJobs::Sharing::Shared,
+                              admit_by_patience(services, claimed));
     MANA_AI_FAILPOINT("run.after_write_back");
     span.set("outcome", name(result.outcome));
 }

@@ -11,8 +11,10 @@
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/sync/replay.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -176,23 +178,35 @@ pg::Statement& insert_statement(const SyncTable& table) {
     return statements.try_emplace(sql, sql).first->second;
 }
 
+// Triggers, policies and defaults of that table are its owner's code: they run with its rights and
+// not with ours, under the policy for this user, and for a limited time. Deferred triggers would
+// run at the commit, as us, which PostgreSQL refuses: they are made to run with the insert.
 void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
-                   const std::string& data, const std::string& stamps, const std::string& actor) {
+                   const std::string& data, const std::string& stamps, const std::string& actor,
+                   TablePatience& patience) {
     const SyncTable table = attached_sync_table();
     pg::Statement& insert = insert_statement(table);
-    // Triggers, policies and defaults of that table are its owner's code: they run with its rights
-    // and not with ours, and under the policy for this user. Deferred ones would run at the commit,
-    // as us, which PostgreSQL refuses: they are made to run with the insert.
     static pg::Statement defer_nothing("SET CONSTRAINTS ALL IMMEDIATE");
-    defer_nothing.execute();
-    const pg::RoleScope as_owner(table.owner);
-    pg::guarded([&] {
-        set_config_option("app.current_user_id", claimed.user_id.c_str(), PGC_USERSET,
-                          PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
+    const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(), [&] {
+        const pg::RoleScope as_owner(table.owner);
+        pg::guarded([&claimed] {
+            pg::set_for_scope("app.current_user_id", claimed.user_id.c_str());
+            pg::plan_as_usual_in_scope();
+        });
+        defer_nothing.execute();
+        insert.execute({std::string_view(claimed.mission_id), std::string_view(claimed.user_id),
+                        std::string_view(data), std::string_view(stamps),
+                        pg::text_or_null(newest.space_id), std::string_view(actor)});
     });
-    insert.execute({std::string_view(claimed.mission_id), std::string_view(claimed.user_id),
-                    std::string_view(data), std::string_view(stamps),
-                    pg::text_or_null(newest.space_id), std::string_view(actor)});
+    patience.note(claimed.user_id, watched.took_us, pg::monotonic_now());
+    if (!watched.error)
+        return;
+    if (!watched.timed_out)
+        throw pg::as_ordinary_error(*watched.error);
+    pg::log_warning("the plan of run " + claimed.run_id + " of mission " +
+                    pg::printable(claimed.mission_id) +
+                    " was not written within mana_ai.sync_table_timeout");
+    throw pg::make_timeout_error();
 }
 
 // A snapshot that waits for repair lacks rows that the user has written: what we would append to is
@@ -263,7 +277,8 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
 
 }  // namespace
 
-void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result) {
+void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result,
+                TablePatience& patience) {
     const core::Instant now = pg::now();
     const auto newest = take_newest_record(claimed, now, result);
     if (!newest)
@@ -281,7 +296,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
         {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
     const std::string data =
         changed_fields(claimed, *newest, iteration, next_run_after(*newest, now), updated_at);
-    insert_change(claimed, *newest, data, core::dump_json(stamps), actor);
+    insert_change(claimed, *newest, data, core::dump_json(stamps), actor, patience);
     MANA_AI_FAILPOINT("write_back.inserted");
     check_taken_over(claimed, *newest, updated_at);
 
@@ -296,7 +311,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     MANA_AI_FAILPOINT("write_back.finished");
 }
 
-void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {
+void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePatience& patience) {
     const core::Instant now = pg::now();
     result.decision = core::name(core::GateDecision::SkippedUnchanged);
     const auto newest = take_newest_record(claimed, now, result);
@@ -317,7 +332,7 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result) {
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
     insert_change(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
-                  core::dump_json(actor));
+                  core::dump_json(actor), patience);
     check_taken_over(claimed, *newest, updated_at);
 
     finish_run(claimed, result, now);

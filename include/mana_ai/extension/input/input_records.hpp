@@ -23,7 +23,9 @@ struct InputRecord {
 // Last-writer-wins replay of one record in the current transaction, as the table's owner and with
 // app.current_user_id set to the user: policies decide, and besides only rows of this user count.
 // nullopt: there is none, it is deleted, or such a field is nested deeper than pg::to_json() takes.
-// Throws PgError; nothing of the read remains then either, and the transaction can go on.
+// Takes at most mana_ai.sync_table_timeout. Throws PgError, for a read that took longer one with
+// the SQLSTATE of pg::make_timeout_error(); nothing of the read remains then either, and the
+// transaction can go on.
 std::optional<InputRecord> read_input_record(const std::string& user_id,
                                              const core::InputModule& module,
                                              std::string_view table_name,

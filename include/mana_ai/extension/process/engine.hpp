@@ -158,6 +158,7 @@ class Engine {
     core::ToolCatalog catalog_;
     GrantKey grant_key_;
     ResolverPatience resolver_patience_;
+    TablePatience table_patience_;
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <coroutine>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <list>
@@ -27,10 +28,18 @@ class DatabaseJobs {
     // it waits until no other step is ready.
     enum class Sharing { Shared, Kept, Alone };
 
+    // Asked when the step's turn has come: microseconds that it has to wait first, 0 = none. It is
+    // then not run, and whoever awaits it queues it again later.
+    using Admission = std::function<int64_t()>;
+
     class [[nodiscard]] Job {
      public:
-        Job(DatabaseJobs& jobs, Work work, Sharing sharing = Sharing::Shared)
-            : jobs_(jobs), work_(std::move(work)), sharing_(sharing) {}
+        Job(DatabaseJobs& jobs, Work work, Sharing sharing = Sharing::Shared,
+            Admission admission = {})
+            : jobs_(jobs),
+              work_(std::move(work)),
+              sharing_(sharing),
+              admission_(std::move(admission)) {}
         ~Job();
         Job(const Job&) = delete;
         Job& operator=(const Job&) = delete;
@@ -39,11 +48,16 @@ class DatabaseJobs {
         void await_suspend(std::coroutine_handle<> handle);
         void await_resume();  // throws what the work threw, after its rollback
 
+        // After the await: how long to wait before it is queued again; 0 = it has run.
+        int64_t wait_us() const noexcept { return wait_us_; }
+
      private:
         friend class DatabaseJobs;
         DatabaseJobs& jobs_;
         Work work_;
         Sharing sharing_;
+        Admission admission_;
+        int64_t wait_us_ = 0;
         net::Waiter waiter_;
         std::exception_ptr error_;
         bool queued_ = false;
@@ -67,6 +81,7 @@ class DatabaseJobs {
     void keep();
 
  private:
+    bool is_admitted(Job& job);
     void run_alone(Job& job);
     void finish(Job& job);
 

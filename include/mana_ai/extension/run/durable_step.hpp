@@ -10,9 +10,13 @@ namespace mana_ai {
 
 // Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
 // and a lock or a failover does not last. A refusal is borne for a short while only; then what the
-// last try threw is thrown.
+// last try threw is thrown. With an admission it waits as long as that says.
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
                                  DatabaseJobs::Work work,
-                                 DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared);
+                                 DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared,
+                                 DatabaseJobs::Admission admission = {});
+
+// The admission of steps that run code of the table's owner for the mission's user.
+DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed);
 
 }  // namespace mana_ai

@@ -6,6 +6,7 @@
 
 #include "mana_ai/core/planner/plan.hpp"
 #include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/sync/table_patience.hpp"
 
 namespace mana_ai {
 
@@ -20,10 +21,11 @@ struct FinishedPlan {
 // the current transaction. Sets result.outcome to Planned, or to Discarded when the mission is no
 // longer ours to write: it was deleted, is not active any more, or the lease was taken over.
 // Throws PgError; nothing of it may then be committed.
-void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result);
+void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result,
+                TablePatience& patience);
 
 // Moves the mission to its next run without a plan, and ends the run as skipped-unchanged, in the
 // same way (docs/configuration.md, mana_ai.skip_unchanged). Discarded as above.
-void put_off_unchanged(const ClaimedMission& claimed, RunResult& result);
+void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePatience& patience);
 
 }  // namespace mana_ai

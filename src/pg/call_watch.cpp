@@ -1,0 +1,93 @@
+#include "mana_ai/pg/call_watch.hpp"
+
+extern "C" {
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/timeout.h"
+}
+
+namespace mana_ai::pg {
+
+namespace {
+
+constexpr int kRepeatMs = 100;
+constexpr int kLastRepeat = 50;
+
+// What has come in since the present call began.
+volatile sig_atomic_t times_up = 0;   // how often the timer has gone off
+volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered, and to no effect
+volatile sig_atomic_t cancels = 0;    // of operators
+
+TimeoutId timer = USER_TIMEOUT;
+
+extern "C" {
+// Ends the function as a cancel does. A function that catches every cancel takes the process with
+// it: better than one that neither works nor shuts down.
+static void on_timeout(void) {
+    // A cancel that still waits was not swallowed: the function is in code that cannot be ended.
+    if (times_up > 0 && !QueryCancelPending)
+        swallowed = swallowed + 1;
+    times_up = times_up + 1;
+    if (swallowed > kLastRepeat)
+        ProcDiePending = true;
+    InterruptPending = true;
+    QueryCancelPending = true;
+    SetLatch(MyLatch);
+}
+
+static void on_sigint(SIGNAL_ARGS) {
+    // PostgreSQL's lock timeout comes as this signal, too; it is the function's own affair.
+    if (!get_timeout_indicator(LOCK_TIMEOUT, false))
+        cancels = cancels + 1;
+    StatementCancelHandler(postgres_signal_arg);
+}
+}
+
+}  // namespace
+
+CallWatch::CallWatch(int64_t limit_us) {
+    times_up = 0;
+    swallowed = 0;
+    cancels = 0;
+    guarded([limit_us] {
+        static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
+        timer = id;
+        pqsignal(SIGINT, on_sigint);
+#if PG_VERSION_NUM >= 150000
+        // Again and again: a function may catch a cancel and go on.
+        enable_timeout_every(id, GetCurrentTimestamp() + limit_us, kRepeatMs);
+#else
+        enable_timeout_after(id, static_cast<int>(limit_us / 1000));
+#endif
+    });
+}
+
+CallWatch::~CallWatch() {
+    disable_timeout(timer, false);
+    // Whoever looks at the counts serves what the function has not.
+    if ((times_up > 0 || cancels > 0) && !termination_requested())
+        QueryCancelPending = false;
+    pqsignal(SIGINT, StatementCancelHandler);
+}
+
+bool CallWatch::timed_out() {
+    return times_up > 0;
+}
+
+bool CallWatch::was_canceled() {
+    return cancels > 0;
+}
+
+PgError make_timeout_error() {
+    return make_error(ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                      "code of the table's owner did not end within the time limit", {},
+                      "The limit is mana_ai.sync_table_timeout.");
+}
+
+PgError as_ordinary_error(PgError error) {
+    if (error.is_interrupt())
+        error.sqlstate = ERRCODE_EXTERNAL_ROUTINE_EXCEPTION;
+    return error;
+}
+
+}  // namespace mana_ai::pg
