@@ -24,15 +24,11 @@ namespace {
 
 using core::PolicyMode;
 
-constexpr char kHiddenKey[] = "********";
-
 char* database_list = nullptr;
 bool tick_enabled_value = true;
 int tick_interval_ms = 60 * 1000;
 int crash_limit_value = 3;
 char* llm_url_value = nullptr;
-const char* service_key_value = "";
-char* service_key_variable = nullptr;
 char* service_key_file_value = nullptr;
 char* planner_model_value = nullptr;
 int max_concurrency_value = 64;
@@ -150,41 +146,6 @@ static bool check_listen(char** value, void**, GucSource) {
     return valid;
 }
 
-// PostgreSQL logs the values that a reload changes and quotes those that are refused. So the key is
-// kept beside the variable, whose own value never changes.
-static bool check_service_key(char** value, void** extra, GucSource) {
-    if (!is_header_safe(*value)) {
-        GUC_check_errmsg("invalid value for parameter \"%s\"", "mana_ai.service_key");
-        GUC_check_errdetail("The key must consist of printable ASCII characters without spaces.");
-        return false;
-    }
-    const size_t size = strlen(*value) + 1;
-#if PG_VERSION_NUM >= 160000
-    char* key = static_cast<char*>(guc_malloc(LOG, size));
-    char* shown = guc_strdup(LOG, kHiddenKey);
-    const auto release = [](void* memory) { guc_free(memory); };
-#else
-    char* key = static_cast<char*>(malloc(size));
-    char* shown = strdup(kHiddenKey);
-    const auto release = [](void* memory) { free(memory); };
-#endif
-    if (key == nullptr || shown == nullptr) {
-        release(key);
-        release(shown);
-        return false;
-    }
-    memcpy(key, *value, size);
-    explicit_bzero(*value, size);
-    release(*value);
-    *value = shown;
-    *extra = key;
-    return true;
-}
-
-static void assign_service_key(const char*, void* extra) {
-    service_key_value = static_cast<const char*>(extra);
-}
-
 static bool check_model(char** value, void**, GucSource) {
     if (**value != '\0' && is_header_safe(*value))
         return true;
@@ -215,13 +176,22 @@ static bool check_databases(char** value, void**, GucSource) {
     return true;
 }
 
-static const char* show_service_key() {
-    return *service_key_value == '\0' ? "" : kHiddenKey;
-}
-
 }  // extern "C"
 
 }  // namespace
+
+void warn_of_retired_service_key() {
+    ereport(WARNING,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+             errmsg("mana_ai: setting \"%s\" is no longer used", kRetiredServiceKey),
+             errdetail("PostgreSQL shows and logs the values of settings that no library has "
+                       "defined yet, so the key must be considered exposed."),
+             errhint("Have the services issue a new key, write it into a file that only the server "
+                     "can read, name the file in mana_ai.service_key_file, and remove \"%s\" from "
+                     "the configuration (postgresql.conf, ALTER SYSTEM, ALTER DATABASE, ALTER "
+                     "ROLE).",
+                     kRetiredServiceKey)));
+}
 
 void define(bool preloading) {
     // Postmaster-level variables can only be defined while the postmaster loads the library; in a
@@ -245,11 +215,6 @@ void define(bool preloading) {
     DefineCustomStringVariable(
         "mana_ai.llm_url", "Base URL of the OpenAI-compatible model service.", nullptr,
         &llm_url_value, "http://localhost:3020", PGC_SUSET, 0, check_service_url, nullptr, nullptr);
-    DefineCustomStringVariable("mana_ai.service_key",
-                               "Bearer token for the services; prefer mana_ai.service_key_file.",
-                               nullptr, &service_key_variable, "", PGC_SUSET,
-                               GUC_SUPERUSER_ONLY | GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE,
-                               check_service_key, assign_service_key, show_service_key);
     DefineCustomStringVariable("mana_ai.service_key_file",
                                "File whose first line is the bearer token for the services.",
                                nullptr, &service_key_file_value, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
@@ -352,6 +317,10 @@ void define(bool preloading) {
 #ifdef MANA_AI_FAILPOINTS
     define_failpoint_setting();
 #endif
+    // PostgreSQL says of names under our prefix that it does not know them. Of this one there is
+    // more to say; without its value, which was a secret.
+    if (GetConfigOption(kRetiredServiceKey, true, false) != nullptr)
+        warn_of_retired_service_key();
 #if PG_VERSION_NUM >= 150000
     MarkGUCPrefixReserved("mana_ai");
 #else
@@ -455,8 +424,6 @@ std::string proxy() {
 
 std::string service_key(std::string& problem) {
     problem.clear();
-    if (*service_key_value != '\0')
-        return service_key_value;
     if (*service_key_file_value == '\0')
         return {};
     std::ifstream file(service_key_file_value);

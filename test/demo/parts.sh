@@ -22,6 +22,11 @@ encrypt_note() {
     sealed_content=$(as_tester "$client" seal "$key" <<<'Die Zugangsdaten fürs Portal liegen im Tresor. Frau Brandt prüft die Zahlen immer freitags.')
 }
 
+# keep_service_key KEY: in the file that the cluster's settings name.
+keep_service_key() {
+    as_tester sh -c 'umask 077 && cat >"$1"' sh "$work/run/service_key" <<<"$1"
+}
+
 # start_demo_cluster [LINE]...: with the database mana_sync as mana-sync has it, and the extension in it.
 start_demo_cluster() {
     start_cluster demo \
@@ -31,6 +36,7 @@ start_demo_cluster() {
         "mana_ai.llm_url = '$model_url'" \
         "mana_ai.api_url = '$research_url'" \
         "mana_ai.grant_private_key_file = '$work/run/grant_key.pem'" \
+        "mana_ai.service_key_file = '$work/run/service_key'" \
         "$@"
     "$pg_bin/createdb" mana_sync
     export PGDATABASE=mana_sync

@@ -7,7 +7,8 @@ enter
 source "$work/tree/test/demo/parts.sh"
 start_services
 encrypt_note
-start_demo_cluster "mana_ai.tick_enabled = off" "mana_ai.service_key = 'demo'"
+keep_service_key demo
+start_demo_cluster "mana_ai.tick_enabled = off"
 
 echo
 echo "--- a client pushes an agent, a goal, an encrypted note and a due mission through mana-sync (test/demo/push.sql)"

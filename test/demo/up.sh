@@ -20,7 +20,8 @@ service_key=$(od -An -N12 -tx1 /dev/urandom | tr -d ' \n')
 trap '' HUP
 start_services --latency-ms 1500
 encrypt_note
-start_demo_cluster "mana_ai.service_key = '$service_key'" "mana_ai.http_listen = '127.0.0.1:$port'"
+keep_service_key "$service_key"
+start_demo_cluster "mana_ai.http_listen = '127.0.0.1:$port'"
 push_mission
 "${psql[@]}" -U mana_sync_service -f "$demo/push_more.sql"
 

@@ -42,9 +42,6 @@ SET mana_ai.proxy = 'http://proxy.example.com:3128';
 SET mana_ai.runs_retention = '-1';
 SET mana_ai.runs_retention = '7d';
 SHOW mana_ai.runs_retention;
-SET mana_ai.service_key = 'two words';
-SET mana_ai.service_key = 'sk-1';
-SHOW mana_ai.service_key;
 SET mana_ai.api_url = 'nowhere';
 SET mana_ai.research_url = 'http://research.example.com:3068/';
 SET mana_ai.deep_research_enabled = 'maybe';
@@ -63,24 +60,15 @@ SET mana_ai.otlp_endpoint = '';
 SET mana_ai.jwt_issuers = 'a,,b';
 SET mana_ai.no_such_setting = 1;
 
--- Only superusers; the key is not even to be seen.
+-- Only superusers.
 CREATE ROLE regress_mana_user;
 SET ROLE regress_mana_user;
 SET mana_ai.max_concurrency = 3;
-SHOW mana_ai.service_key;
 SHOW mana_ai.service_key_file;
 SHOW mana_ai.grant_private_key_file;
 SHOW mana_ai.max_concurrency;
 RESET ROLE;
 DROP ROLE regress_mana_user;
-
--- A rolled back SET leaves the key that was there.
-BEGIN;
-SET LOCAL mana_ai.service_key = 'sk-2';
-ROLLBACK;
-SHOW mana_ai.service_key;
-RESET mana_ai.service_key;
-SELECT current_setting('mana_ai.service_key') AS hidden;
 
 -- By database.
 SELECT format('ALTER DATABASE %I SET mana_ai.max_concurrency = 5', current_database()) AS alter_database \gset

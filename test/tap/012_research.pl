@@ -13,9 +13,9 @@ use Time::HiRes qw(sleep time);
 my $model    = start_model();
 my $research = start_research();
 my $services = "mana_ai.api_url = '" . $research->url . "'\nmana_ai.research_url = '" . $research->url . "'\n";
-my $node     = new_cluster('research', preload => 1, model => $model, conf => $services . <<'END');
+my $node     = new_cluster('research', preload => 1, model => $model, conf => $services . <<"END");
 mana_ai.tick_interval = '300ms'
-mana_ai.service_key = 'key-for-research'
+mana_ai.service_key_file = '@{[key_file('key-for-research')]}'
 END
 my $true = JSON::PP::true;
 wait_for_worker($node);

@@ -85,7 +85,7 @@ is(status_of('POST', '/internal/tick'), 503, 'a tick without a configured key is
 is(status_of('POST', '/internal/tick', headers => ['X-Service-Key:']), 503, 'also with an empty one');
 is(status_of('GET', '/api/v1/status'), 503, 'the page without a configured key as well');
 
-$node->append_conf('postgresql.conf', "mana_ai.service_key = 'the-key'\n");
+$node->append_conf('postgresql.conf', "mana_ai.service_key_file = '" . key_file('the-key') . "'\n");
 $node->reload;
 wait_until('a key that is set later is asked for', 5, sub { status_of('POST', '/internal/tick') == 401 });
 is(status_of('POST', '/internal/tick', key()), 503, 'there is no database to tick in');

@@ -11,8 +11,8 @@ use Time::HiRes qw(sleep time);
 
 my $model     = start_model();
 my $collector = ManaAi::Collector->new;
-my $node      = new_cluster('traces', preload => 1, model => $model, conf => <<'END');
-mana_ai.service_key = 'sk-traces-5d21'
+my $node      = new_cluster('traces', preload => 1, model => $model, conf => <<"END");
+mana_ai.service_key_file = '@{[key_file('sk-traces-5d21')]}'
 mana_ai.tick_enabled = off
 mana_ai.max_concurrency = 500
 END

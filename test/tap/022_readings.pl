@@ -59,7 +59,7 @@ is(value($node, "SELECT sum(value) FROM mana_ai.metrics WHERE name = 'mana_ai_ag
 
 # ---------------------------------------------------------------- a short service key
 
-settings($node, 'mana_ai.service_key' => 'key');
+settings($node, 'mana_ai.service_key_file' => key_file('key'));
 $model->reset;
 $model->control({ steps => [ { status => 401, error => 'bad key, no such key' } ], repeat => 'last' });
 push_mission($node, 'm3');

@@ -47,9 +47,13 @@ core::PolicyMode policy_mode();
 std::string http_listen();    // "address:port"; empty = no endpoint
 std::string otlp_endpoint();  // without a trailing slash; empty = no traces
 
-// The service key from mana_ai.service_key, else from the file that mana_ai.service_key_file names
-// (first line). Empty when neither is set or the file cannot be read; `problem` then says why.
-// Never log the result.
+// The service key: the first line of the file that mana_ai.service_key_file names. Empty when none
+// is named or the file cannot be read; `problem` then says why. Never log the result.
 std::string service_key(std::string& problem);
+
+// What held the key itself until 0.1.0. Raises a warning that says so: where a value of it has been
+// found in the configuration.
+inline constexpr char kRetiredServiceKey[] = "mana_ai.service_key";
+void warn_of_retired_service_key();
 
 }  // namespace mana_ai::pg::settings

@@ -209,6 +209,7 @@ void Worker::turn() {
     pass_wanted_ |= wait_set_.wait(pause());
     if (reload_requested()) {
         reload_settings();
+        look_for_retired_settings();
         engine_.load_settings();
         next_thorough_ = 0;
     }
@@ -294,6 +295,7 @@ extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
                                  "too many databases have a mana_ai worker");
         pg::log_info("worker started");
         MANA_AI_FAILPOINT("worker.started");
+        look_for_retired_settings();
         Worker worker;
         worker.run();
     });

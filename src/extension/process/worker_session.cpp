@@ -1,6 +1,7 @@
 #include "mana_ai/extension/process/worker_session.hpp"
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/termination.hpp"
 #include "mana_ai/pg/transaction.hpp"
@@ -102,6 +103,20 @@ bool act_as_extension_owner() {
     SetUserIdAndSecContext(owner, 0);
     pg::require_settings();
     return true;
+}
+
+void look_for_retired_settings() {
+    pg::Transaction transaction("mana_ai: looking for settings that are no longer used");
+    static pg::Statement find(R"sql(
+SELECT EXISTS (SELECT FROM pg_catalog.pg_file_settings WHERE pg_catalog.lower(name) = $1)
+    OR EXISTS (SELECT FROM pg_catalog.pg_db_role_setting, pg_catalog.unnest(setconfig) AS s
+                WHERE pg_catalog.lower(pg_catalog.split_part(s, '=', 1)) = $1))sql");
+    const bool found = find.execute({std::string_view(pg::settings::kRetiredServiceKey)}, true)
+                           .rows.front()
+                           .number(0) != 0;
+    transaction.commit();
+    if (found)
+        pg::guarded([] { pg::settings::warn_of_retired_service_key(); });
 }
 
 bool reload_requested() {

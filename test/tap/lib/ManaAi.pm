@@ -113,6 +113,16 @@ sub shift_clock
     return;
 }
 
+# A file for mana_ai.service_key_file.
+sub key_file
+{
+    my ($key) = @_;
+    my $file = PostgreSQL::Test::Utils::tempdir() . '/service_key';
+    append_to_file($file, "$key\n");
+    chmod 0600, $file;
+    return $file;
+}
+
 # A database as mana-sync has it. extension => 0 leaves CREATE EXTENSION to the caller.
 sub create_sync_database
 {

@@ -27,6 +27,9 @@ void plan_for_reports();
 // moment (pg::require_settings). False when the extension is not installed.
 bool act_as_extension_owner();
 
+// Warns of settings of older versions that stand in the configuration still.
+void look_for_retired_settings();
+
 // SIGHUP: reads the configuration files and ALTER DATABASE's settings again.
 bool reload_requested();
 void reload_settings();
