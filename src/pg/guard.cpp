@@ -1,5 +1,9 @@
 #include "mana_ai/pg/guard.hpp"
 
+extern "C" {
+#include "postgres_ext.h"
+}
+
 namespace mana_ai::pg {
 
 bool PgError::is_interrupt() const noexcept {
@@ -22,20 +26,47 @@ PgError make_error(int sqlstate, std::string message, std::string detail, std::s
 
 namespace detail {
 
+namespace {
+
+std::string text_of(const char* text) {
+    return text != nullptr ? text : "";
+}
+
+// Null when there is no memory for the copy: its error must not jump past the frames of C++ that
+// wait for the first one. Ends the error state.
+ErrorData* take_error_data() {
+    ErrorData* volatile copy = nullptr;
+    sigjmp_buf handler;
+    HandlerScope scope(&handler);
+    if (sigsetjmp(handler, 0) == 0)
+        copy = CopyErrorData();
+    scope.restore();
+    FlushErrorState();
+    return copy;
+}
+
+}  // namespace
+
 void throw_pending_error(MemoryContext context) {
     MemoryContextSwitchTo(context);
-    ErrorData* data = CopyErrorData();
-    FlushErrorState();
+    ErrorData* data = take_error_data();
+    MemoryContextSwitchTo(context);
+    if (data == nullptr)
+        throw make_error(ERRCODE_OUT_OF_MEMORY, "out of memory");
     PgError error;
     error.sqlstate = data->sqlerrcode;
-    if (data->message != nullptr)
-        error.message = data->message;
-    if (data->detail != nullptr)
-        error.detail = data->detail;
-    if (data->hint != nullptr)
-        error.hint = data->hint;
-    if (data->context != nullptr)
-        error.context = data->context;
+    error.message = text_of(data->message);
+    error.detail = text_of(data->detail);
+    error.hint = text_of(data->hint);
+    error.context = text_of(data->context);
+    error.schema_name = text_of(data->schema_name);
+    error.table_name = text_of(data->table_name);
+    error.column_name = text_of(data->column_name);
+    error.datatype_name = text_of(data->datatype_name);
+    error.constraint_name = text_of(data->constraint_name);
+    error.internal_query = text_of(data->internalquery);
+    error.cursor_position = data->cursorpos;
+    error.internal_position = data->internalpos;
     FreeErrorData(data);
     throw error;
 }
@@ -62,6 +93,15 @@ void capture(const PgError& error, PendingReport& report) noexcept {
     report.message = copy_text(error.message);
     report.detail = copy_text(error.detail);
     report.hint = copy_text(error.hint);
+    report.context = copy_text(error.context);
+    report.schema_name = copy_text(error.schema_name);
+    report.table_name = copy_text(error.table_name);
+    report.column_name = copy_text(error.column_name);
+    report.datatype_name = copy_text(error.datatype_name);
+    report.constraint_name = copy_text(error.constraint_name);
+    report.internal_query = copy_text(error.internal_query);
+    report.cursor_position = error.cursor_position;
+    report.internal_position = error.internal_position;
 }
 
 void capture(const char* what, PendingReport& report) noexcept {
@@ -79,14 +119,35 @@ void capture_out_of_memory(PendingReport& report) noexcept {
     report.sqlstate = ERRCODE_OUT_OF_MEMORY;
 }
 
+namespace {
+
+int name_field(int field, const char* name) {
+    return name != nullptr ? err_generic_string(field, name) : 0;
+}
+
+}  // namespace
+
 void raise(const PendingReport& report) {
     if (report.sqlstate == ERRCODE_OUT_OF_MEMORY && report.message == nullptr)
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-    ereport(ERROR, (errcode(report.sqlstate != 0 ? report.sqlstate : ERRCODE_INTERNAL_ERROR),
-                    errmsg_internal("%s", report.message != nullptr ? report.message
-                                                                    : "mana_ai: internal error"),
-                    report.detail != nullptr ? errdetail_internal("%s", report.detail) : 0,
-                    report.hint != nullptr ? errhint("%s", report.hint) : 0));
+    // Our callers have added to the context when the error was raised first. Whoever catches it
+    // restores the stack.
+    if (report.context != nullptr)
+        error_context_stack = nullptr;
+    ereport(ERROR,
+            (errcode(report.sqlstate != 0 ? report.sqlstate : ERRCODE_INTERNAL_ERROR),
+             errmsg_internal(
+                 "%s", report.message != nullptr ? report.message : "mana_ai: internal error"),
+             report.detail != nullptr ? errdetail_internal("%s", report.detail) : 0,
+             report.hint != nullptr ? errhint("%s", report.hint) : 0,
+             report.context != nullptr ? errcontext_msg("%s", report.context) : 0,
+             name_field(PG_DIAG_SCHEMA_NAME, report.schema_name),
+             name_field(PG_DIAG_TABLE_NAME, report.table_name),
+             name_field(PG_DIAG_COLUMN_NAME, report.column_name),
+             name_field(PG_DIAG_DATATYPE_NAME, report.datatype_name),
+             name_field(PG_DIAG_CONSTRAINT_NAME, report.constraint_name),
+             report.internal_query != nullptr ? internalerrquery(report.internal_query) : 0,
+             internalerrposition(report.internal_position), errposition(report.cursor_position)));
     pg_unreachable();
 }
 

@@ -14,7 +14,16 @@ class PgError : public std::exception {
     std::string message;
     std::string detail;
     std::string hint;
+    // Of an error that PostgreSQL raised: where it did so, with all that calls it.
     std::string context;
+    std::string schema_name;
+    std::string table_name;
+    std::string column_name;
+    std::string datatype_name;
+    std::string constraint_name;
+    std::string internal_query;
+    int cursor_position = 0;    // in the client's query, from 1; 0 = none
+    int internal_position = 0;  // in internal_query
 
     const char* what() const noexcept override { return message.c_str(); }
 

@@ -31,6 +31,15 @@ struct PendingReport {
     char* message = nullptr;
     char* detail = nullptr;
     char* hint = nullptr;
+    char* context = nullptr;
+    char* schema_name = nullptr;
+    char* table_name = nullptr;
+    char* column_name = nullptr;
+    char* datatype_name = nullptr;
+    char* constraint_name = nullptr;
+    char* internal_query = nullptr;
+    int cursor_position = 0;
+    int internal_position = 0;
 };
 
 void capture(const PgError& error, PendingReport& report) noexcept;
