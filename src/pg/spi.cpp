@@ -9,6 +9,7 @@
 extern "C" {
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "storage/ipc.h"
 #include "utils/array.h"
 #include "utils/lsyscache.h"
 }
@@ -144,6 +145,17 @@ std::optional<core::Instant> Row::optional_instant(size_t column) const {
     if (is_null(column))
         return std::nullopt;
     return number(column);
+}
+
+// Statics go when the process ends, and what a plan stands in is taken apart then.
+Statement::~Statement() {
+    if (plan_ == nullptr || proc_exit_inprogress)
+        return;
+    try {
+        guarded([this] { SPI_freeplan(static_cast<SPIPlanPtr>(plan_)); });
+    } catch (const std::exception&) {
+        // The plan stays until the process ends.
+    }
 }
 
 StatementResult Statement::execute(std::initializer_list<Param> params, bool read_only) {

@@ -52,12 +52,13 @@ struct StatementResult {
     std::vector<Row> rows;
 };
 
-// One SQL text, planned once per process and kept. Make them function-local statics or members of
-// long-lived objects. The number of parameters and their types follow from the first call.
+// One SQL text and its plan, which is made by the first call and kept as long as the object. So
+// what is executed often is a function-local static or a member of a long-lived object. The number
+// of parameters and their types follow from the first call.
 class Statement {
  public:
     explicit Statement(std::string sql) : sql_(std::move(sql)) {}
-    ~Statement() = default;  // the plan lives as long as the process
+    ~Statement();
     Statement(const Statement&) = delete;
     Statement& operator=(const Statement&) = delete;
 
