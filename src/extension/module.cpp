@@ -48,6 +48,7 @@ void _PG_init(void) {
             if (!preloading)
                 return;
             pg::shared_state::install_hooks();
+            pg::register_wake_callback();
             register_launcher();
             register_http_endpoint();
             previous_object_access_hook = object_access_hook;

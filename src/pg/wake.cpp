@@ -12,7 +12,6 @@ namespace mana_ai::pg {
 namespace {
 
 bool wake_pending = false;
-bool callback_registered = false;
 
 extern "C" {
 static void on_transaction_end(XactEvent event, void*) {
@@ -34,14 +33,12 @@ static void on_transaction_end(XactEvent event, void*) {
 
 }  // namespace
 
+void register_wake_callback() {
+    RegisterXactCallback(on_transaction_end, nullptr);
+}
+
 void wake_worker_at_commit() {
-    if (!shared_state::available())
-        return;
-    if (!callback_registered) {
-        RegisterXactCallback(on_transaction_end, nullptr);
-        callback_registered = true;
-    }
-    wake_pending = true;
+    wake_pending = shared_state::available();
 }
 
 void wake_worker_now() {
