@@ -199,32 +199,45 @@ bool is_ready(Series* slot) {
     return pg_atomic_read_u32(&slot->ready) != 0;
 }
 
-// Null when the metric, or the table, has no room for another one.
+// Makes the series of this key in its slot; null when the metric, or the table, has no room for
+// another one. The caller holds the mutex.
+Series* make_series(Registry& all, Series* slot, const MetricInfo& info, const Key& key,
+                    uint32_t hash, bool counts_as_open) {
+    const size_t metric = index_of(info.metric);
+    if (counts_as_open && (all.series_of[metric] >= core::kMaxOpenSeries ||
+                           all.all_open_series >= kMaxOpenSeriesOfAll)) {
+        pg_atomic_write_u32(&all.full[metric], 1);
+        return nullptr;
+    }
+    if (all.all_series >= kMaxSeries)
+        return nullptr;
+    slot->hash = hash;
+    slot->key = key;
+    pg_atomic_init_u64(&slot->value, 0);
+    pg_write_barrier();
+    pg_atomic_write_u32(&slot->ready, 1);
+    all.all_series++;
+    all.series_of[metric] += counts_as_open ? 1 : 0;
+    all.all_open_series += counts_as_open ? 1 : 0;
+    return slot;
+}
+
+// Searches without the mutex, which is a spinlock. A slot only ever becomes ready: if the first
+// free one still is free under the mutex, nobody has made this series since.
 Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint32_t hash,
                      bool has_own_values) {
-    const size_t metric = index_of(info.metric);
-    Series* made = nullptr;
-    SpinLockAcquire(&all.mutex);
-    Series* slot = find(all, values_of(key), hash);
     const bool counts_as_open = has_own_values && info.has_open_label();
-    if (is_ready(slot)) {
-        made = slot;
-    } else if (counts_as_open && (all.series_of[metric] >= core::kMaxOpenSeries ||
-                                  all.all_open_series >= kMaxOpenSeriesOfAll)) {
-        pg_atomic_write_u32(&all.full[metric], 1);
-    } else if (all.all_series < kMaxSeries) {
-        slot->hash = hash;
-        slot->key = key;
-        pg_atomic_init_u64(&slot->value, 0);
-        pg_write_barrier();
-        pg_atomic_write_u32(&slot->ready, 1);
-        all.all_series++;
-        all.series_of[metric] += counts_as_open ? 1 : 0;
-        all.all_open_series += counts_as_open ? 1 : 0;
-        made = slot;
+    for (;;) {
+        Series* slot = find(all, values_of(key), hash);
+        if (is_ready(slot))
+            return slot;
+        SpinLockAcquire(&all.mutex);
+        const bool is_free = !is_ready(slot);
+        Series* made = is_free ? make_series(all, slot, info, key, hash, counts_as_open) : nullptr;
+        SpinLockRelease(&all.mutex);
+        if (is_free)
+            return made;
     }
-    SpinLockRelease(&all.mutex);
-    return made;
 }
 
 Series* series_of(Registry& all, const MetricInfo& info, const Values& given, OpenValues open) {
