@@ -15,7 +15,6 @@
 #include <system_error>
 #include <utility>
 
-#include "http_framing.hpp"
 #include "listening_socket.hpp"
 
 namespace mana_ai::net::detail {
@@ -55,7 +54,9 @@ struct HttpListener::Callbacks {
         }
         if (info->client_addr->sa_family == AF_INET6) {
             const auto* v6 = reinterpret_cast<const sockaddr_in6*>(info->client_addr);
-            return {reinterpret_cast<const char*>(&v6->sin6_addr), 8};
+            const auto* bytes = reinterpret_cast<const char*>(&v6->sin6_addr);
+            return IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr) ? std::string(bytes + 12, 4)
+                                                        : std::string(bytes, 8);
         }
         const auto* v4 = reinterpret_cast<const sockaddr_in*>(info->client_addr);
         return {reinterpret_cast<const char*>(&v4->sin_addr), sizeof(v4->sin_addr)};
@@ -72,6 +73,7 @@ struct HttpListener::Callbacks {
             exchange.started_us = listener->loop_.now_us();
             try {
                 exchange.uri = uri;
+                exchange.uri_start = uri;
             } catch (const std::bad_alloc&) {
                 delete shared;
                 return nullptr;
@@ -83,13 +85,14 @@ struct HttpListener::Callbacks {
     }
 
     static MHD_Result on_access(void* self, MHD_Connection*, const char*, const char* method,
-                                const char*, const char* data, size_t* size, void** context) {
+                                const char* version, const char* data, size_t* size,
+                                void** context) {
         auto* shared = static_cast<Shared*>(*context);
         if (shared == nullptr || (*shared)->peer == nullptr) {
             return MHD_NO;
         }
         try {
-            return static_cast<HttpListener*>(self)->handle(**shared, method, data, size);
+            return static_cast<HttpListener*>(self)->handle(**shared, method, version, data, size);
         } catch (...) {
             return MHD_NO;
         }
@@ -153,10 +156,11 @@ struct HttpListener::Callbacks {
                 return MHD_YES;
             }
             const auto [header, first] = request.headers.emplace(lower_case(name), std::move(text));
-            const bool framing =
-                header->first == "content-length" || header->first == "transfer-encoding";
-            exchange->ambiguous |= !is_token(name) || (framing && !first) ||
-                                   (value != nullptr && is_folded(key + key_size, value));
+            const bool only_once = header->first == "content-length" ||
+                                   header->first == "transfer-encoding" || header->first == "host";
+            exchange->ambiguous |= !is_token(name) || (only_once && !first);
+            if (exchange->walk)
+                exchange->walk->header(name, {value, value_size});
             return MHD_YES;
         } catch (...) {
             static_cast<HttpExchange*>(target)->ambiguous = true;  // some of it was not read
@@ -303,8 +307,8 @@ bool HttpListener::may_wait(const HttpPeer& peer) const {
     return static_cast<size_t>(waiting) < options_.max_waiting_per_address;
 }
 
-MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, const char* data,
-                                size_t* size) {
+MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, const char* version,
+                                const char* data, size_t* size) {
     if (stopping_) {
         return MHD_NO;
     }
@@ -313,7 +317,7 @@ MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, cons
     }
     if (!exchange.head_seen) {
         exchange.head_seen = true;
-        read_head(exchange, method);
+        read_head(exchange, method, version);
         return exchange.answer ? queue(exchange) : MHD_YES;
     }
     if (*size > 0) {
@@ -329,9 +333,27 @@ MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, cons
     return exchange.answer ? queue(exchange) : MHD_YES;
 }
 
-void HttpListener::read_head(HttpExchange& exchange, const char* method) {
+// Where a proxy in front of us could see the request end elsewhere than we do, what follows on the
+// connection belongs to nobody.
+bool HttpListener::is_ambiguous(HttpExchange& exchange) const {
+    const HttpServerRequest& request = exchange.request;
+    if (exchange.ambiguous || (request.headers.contains("transfer-encoding") &&
+                               (request.headers.contains("content-length") ||
+                                lower_case(request.header("transfer-encoding")) != "chunked"))) {
+        return true;
+    }
+    const auto* info =
+        MHD_get_connection_info(exchange.connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    return exchange.walk && (info == nullptr || !exchange.walk->is_plain(info->header_size));
+}
+
+void HttpListener::read_head(HttpExchange& exchange, const char* method, const char* version) {
     HttpServerRequest& request = exchange.request;
+    request.client = exchange.peer->address;
     exchange.method = method;
+    if (!library_checks_lines()) {
+        exchange.walk.emplace(method, exchange.uri_start, exchange.uri.size(), version);
+    }
     request.method = exchange.method == "HEAD" ? "GET" : exchange.method;
     // Compared as it was sent: an escaped path is not another name of a route.
     request.path = exchange.uri.substr(0, exchange.uri.find('?'));
@@ -342,11 +364,9 @@ void HttpListener::read_head(HttpExchange& exchange, const char* method) {
                                 &exchange);
     MHD_get_connection_values_n(exchange.connection, MHD_GET_ARGUMENT_KIND, &Callbacks::on_value,
                                 &exchange);
-    // Where a proxy in front of us could see the request end elsewhere than we do, what follows on
-    // the connection belongs to nobody.
-    if (exchange.ambiguous || (request.headers.contains("transfer-encoding") &&
-                               (request.headers.contains("content-length") ||
-                                lower_case(request.header("transfer-encoding")) != "chunked"))) {
+    const bool ambiguous = is_ambiguous(exchange);
+    exchange.walk.reset();
+    if (ambiguous) {
         exchange.answer = error_answer(400, "bad request");
         exchange.answer->headers.emplace_back("Connection", "close");
         return;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "http_framing.hpp"
 #include "mana_ai/net/http_server.hpp"
 #include "mana_ai/net/timer.hpp"
 
@@ -29,11 +30,13 @@ struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
     MHD_Connection* connection = nullptr;  // same
     HttpPeer* peer = nullptr;
     HttpServerRequest request;
-    std::string uri;  // as sent
+    std::string uri;                  // as sent
+    const char* uri_start = nullptr;  // in what was received
     std::string method;
     std::string path_label = "other";
     bool head_seen = false;
-    bool ambiguous = false;  // two readers could see different requests in it
+    bool ambiguous = false;        // two readers could see different requests in it
+    std::optional<HeadWalk> walk;  // while the head is read
     std::optional<HttpAnswer> answer;
     int sent_status = 0;
     int64_t started_us = 0;
@@ -63,8 +66,10 @@ class HttpListener {
     void sweep();
     void make_room();
     bool may_wait(const HttpPeer& peer) const;
-    MHD_Result handle(HttpExchange& exchange, const char* method, const char* data, size_t* size);
-    void read_head(HttpExchange& exchange, const char* method);
+    MHD_Result handle(HttpExchange& exchange, const char* method, const char* version,
+                      const char* data, size_t* size);
+    void read_head(HttpExchange& exchange, const char* method, const char* version);
+    bool is_ambiguous(HttpExchange& exchange) const;
     void dispatch(HttpExchange& exchange);
     MHD_Result queue(HttpExchange& exchange);
     void ended(HttpExchange& exchange);

@@ -30,6 +30,17 @@ std::string_view HttpServerRequest::cookie(std::string_view name) const {
     return {};
 }
 
+std::string HttpServerRequest::client_behind_proxy() const {
+    const bool is_here =
+        client.size() == 4 ? client.front() == 127 : client == std::string(8, '\0');
+    const std::string_view addresses = header("x-forwarded-for");
+    if (!is_here || addresses.empty()) {
+        return client;
+    }
+    const size_t comma = addresses.rfind(',');
+    return client + std::string(comma == addresses.npos ? addresses : addresses.substr(comma + 1));
+}
+
 HttpAnswer error_answer(int status, std::string_view error) {
     HttpAnswer answer;
     answer.status = status;

@@ -34,7 +34,11 @@ struct HttpServerRequest {
     std::map<std::string, std::string> headers;
     std::map<std::string, std::string> arguments;
     std::string body;
+    std::string client;  // tells clients apart: the bytes of its address, of IPv6 the first eight
 
+    // The client as `client` says, or, where that is this machine, what the proxy on it says: then
+    // with the last address of X-Forwarded-For.
+    std::string client_behind_proxy() const;
     // Empty when there is none.
     std::string_view header(const std::string& lower_case_name) const;
     std::string_view argument(const std::string& name) const;

@@ -44,33 +44,7 @@ net::Secret service_key() {
     return net::Secret(pg::settings::service_key(problem));
 }
 
-enum class Access { Granted, Refused, NoKey };
-
-Access access_by_key(const HttpServerRequest& request) {
-    const net::Secret key = service_key();
-    if (key.empty())
-        return Access::NoKey;
-    return crypto::is_access_key(request.header("x-service-key"), key.view()) ? Access::Granted
-                                                                              : Access::Refused;
-}
-
-// Who looks at the page shows the key or the ticket that logging in gave for it.
-Access access_to_page(const HttpServerRequest& request) {
-    const Access access = access_by_key(request);
-    if (access != Access::Refused)
-        return access;
-    const net::Secret key = service_key();
-    return crypto::is_ticket(request.cookie(kTicketCookie), key.view(), pg::now())
-               ? Access::Granted
-               : Access::Refused;
-}
-
-HttpAnswer refusal(Access access) {
-    return access == Access::NoKey ? error_answer(503, "no service key is configured")
-                                   : error_answer(401, "unauthorized");
-}
-
-HttpAnswer redirect(std::string where, std::string cookie) {
+HttpAnswer redirect(std::string where, std::string cookie = {}) {
     HttpAnswer answer;
     answer.status = 303;
     answer.content_type.clear();
@@ -126,6 +100,51 @@ void count_request(const net::HttpServed& served) {
 }
 
 }  // namespace
+
+// A client that has shown too many wrong keys is not told about the next one for a while; so a key
+// cannot be found by trying. Other clients do not wait for it.
+HttpEndpoint::Access HttpEndpoint::access(const HttpServerRequest& request,
+                                          std::string_view offered_key) {
+    const net::Secret key = service_key();
+    if (key.empty())
+        return Access::NoKey;
+    if (offered_key.empty())
+        return Access::Refused;
+    const std::string client = request.client_behind_proxy();
+    if (!wrong_keys_.may_try(client, loop_.now_us()))
+        return Access::TooManyWrongKeys;
+    if (crypto::is_access_key(offered_key, key.view()))
+        return Access::Granted;
+    wrong_keys_.failed(client, loop_.now_us());
+    return Access::Refused;
+}
+
+HttpEndpoint::Access HttpEndpoint::access_by_header(const HttpServerRequest& request) {
+    return access(request, request.header("x-service-key"));
+}
+
+// Who looks at the page shows the ticket that logging in gave for the key, or the key. A ticket is
+// too long to be guessed, so whoever has one is let in whatever other keys come from their address.
+HttpEndpoint::Access HttpEndpoint::access_to_page(const HttpServerRequest& request) {
+    const net::Secret key = service_key();
+    if (tickets_.is_good(request.cookie(kTicketCookie), key.view(), pg::now()))
+        return Access::Granted;
+    return access_by_header(request);
+}
+
+HttpAnswer HttpEndpoint::refusal(Access access) {
+    switch (access) {
+        case Access::NoKey:
+            return error_answer(503, "no service key is configured");
+        case Access::TooManyWrongKeys: {
+            HttpAnswer answer = error_answer(429, "too many wrong keys");
+            answer.headers.emplace_back("Retry-After", "1");
+            return answer;
+        }
+        default:
+            return error_answer(401, "unauthorized");
+    }
+}
 
 void HttpEndpoint::listen() {
     net::HttpServerOptions options;
@@ -209,7 +228,7 @@ void HttpEndpoint::ask_once(QueryProcess& queries, const char* question,
 }
 
 void HttpEndpoint::tick(const HttpServerRequest& request, HttpReply reply) {
-    if (const Access access = access_by_key(request); access != Access::Granted) {
+    if (const Access access = access_by_header(request); access != Access::Granted) {
         reply.send(refusal(access));
         return;
     }
@@ -311,28 +330,19 @@ void HttpEndpoint::status(const HttpServerRequest& request, HttpReply reply) {
 
 // The page asks for the key when it gets no data; it holds none itself.
 void HttpEndpoint::page(const HttpServerRequest& request, HttpReply reply) {
-    switch (access_to_page(request)) {
-        case Access::Granted:
-            reply.send(page_answer(200));
-            break;
-        case Access::Refused:
-            reply.send(page_answer(401));
-            break;
-        case Access::NoKey:
-            reply.send(page_answer(503));
-            break;
-    }
+    const Access access = access_to_page(request);
+    reply.send(page_answer(access == Access::Granted ? 200 : refusal(access).status));
 }
 
 void HttpEndpoint::login(const HttpServerRequest& request, HttpReply reply) {
-    const net::Secret key = service_key();
     const net::Secret offered(form_field(request.body, "key"));
-    if (!crypto::is_access_key(offered.view(), key.view())) {
-        reply.send(redirect("/?login=failed", {}));
+    if (const Access how = access(request, offered.view()); how != Access::Granted) {
+        reply.send(redirect(how == Access::TooManyWrongKeys ? "/?login=later" : "/?login=failed"));
         return;
     }
+    const core::Instant now = pg::now();
     std::string cookie = std::string(kTicketCookie) + '=' +
-                         crypto::issue_ticket(key.view(), pg::now() + kTicketLife) +
+                         tickets_.issue(service_key().view(), now, now + kTicketLife) +
                          "; Path=/; HttpOnly; SameSite=Strict; Max-Age=" +
                          std::to_string(kTicketLife / core::kMicrosPerSecond);
     // Behind a proxy that speaks TLS the ticket never travels without it.
@@ -341,7 +351,8 @@ void HttpEndpoint::login(const HttpServerRequest& request, HttpReply reply) {
     reply.send(redirect("/", std::move(cookie)));
 }
 
-void HttpEndpoint::logout(HttpReply reply) {
+void HttpEndpoint::logout(const HttpServerRequest& request, HttpReply reply) {
+    tickets_.revoke(request.cookie(kTicketCookie), service_key().view());
     reply.send(redirect(
         "/", std::string(kTicketCookie) + "=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"));
 }

@@ -244,6 +244,65 @@ TEST(HttpServer, RefusesWhatAnotherReaderCouldTakeForTwoRequests) {
                     .ends_with("\r\n\r\nok"));
 }
 
+TEST(HttpServer, RefusesLinesThatAnotherReaderCouldEndElsewhere) {
+    using namespace std::string_literals;
+    const std::string smuggled = "GET /health HTTP/1.1\r\nHost: x\r\n\r\n";
+    for (const std::string& head : std::vector<std::string>{
+             "GET /health\0x HTTP/1.1\r\nHost: x\r\n\r\n"s,
+             "GET /health\0 HTTP/1.1\r\nHost: x\r\n\r\n"s,
+             "GET\0 /health HTTP/1.1\r\nHost: x\r\n\r\n"s,
+             "GET  /health HTTP/1.1\r\nHost: x\r\n\r\n"s, "GET /health HTTP/1.1\nHost: x\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\n\r\n"s, "GET /health HTTP/1.1\r\nHost: x\r\n\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\nX-A: b\r\n\r\n"s,
+             "GET /health HTTP/1.1\nHost: x\n\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nX-A: b\0c\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nX-A: b\0\0\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nX-A: \0\r\nX-B: c\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nX\0-A: b\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nX-A: b\0\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n"s,
+             "GET /health HTTP/1.1\r\nHost: x\r\nhost: y\r\n\r\n"s}) {
+        Fixture test;
+        const std::string answer = test.ask(head + smuggled);
+        EXPECT_EQ(answer.find("HTTP/1.1 200"), std::string::npos) << testing::PrintToString(head);
+    }
+}
+
+// libmicrohttpd may move what it has received when there is more of it.
+TEST(HttpServer, TakesALongHeadInSmallPieces) {
+    Fixture test;
+    std::string request = "GET /health?a=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n";
+    for (int i = 0; i < 40; i++) {
+        request += "X-" + std::to_string(i) + ": \t" + std::string(400, 'v') + " \r\n";
+    }
+    request += "X-Empty:\r\nX-Blank:  \r\nX-Last:y\r\n\r\n";
+    RawClient client(test.server->port());
+    for (size_t at = 0; at < request.size(); at += 700) {
+        client.send(request.substr(at, 700));
+        const int64_t end = test.loop.now_us() + 2'000;
+        run_until(test.loop, [&] { return test.loop.now_us() >= end; });
+    }
+    ASSERT_TRUE(run_until(test.loop, [&] { return client.contains("{\"ok\":true}"); }));
+    EXPECT_EQ(status_line(client.received), "HTTP/1.1 200 OK");
+    EXPECT_EQ(test.seen.header("x-last"), "y");
+}
+
+TEST(HttpServer, TellsClientsApart) {
+    HttpServerRequest request;
+    request.client = std::string("\x7f\0\0\1", 4);
+    const std::string here = request.client_behind_proxy();
+    request.headers["x-forwarded-for"] = "1.1.1.1, 10.0.0.7";
+    const std::string behind = request.client_behind_proxy();
+    EXPECT_NE(behind, here);
+    request.headers["x-forwarded-for"] = "2.2.2.2, 10.0.0.7";
+    EXPECT_EQ(request.client_behind_proxy(),
+              behind);  // what a client has sent itself does not count
+    request.client = std::string(8, '\0');
+    EXPECT_NE(request.client_behind_proxy(), request.client);
+    request.client = std::string("\x0a\0\0\x07", 4);
+    EXPECT_EQ(request.client_behind_proxy(), request.client);
+}
+
 TEST(HttpServer, LetsOnlySoManyRequestsOfOneClientWait) {
     HttpServerOptions options;
     options.max_waiting_per_address = 2;

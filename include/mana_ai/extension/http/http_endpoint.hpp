@@ -7,9 +7,11 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/crypto/page_tickets.hpp"
 #include "mana_ai/extension/http/query_process.hpp"
 #include "mana_ai/extension/http/user_tokens.hpp"
 #include "mana_ai/extension/process/tick_process.hpp"
+#include "mana_ai/net/failure_limit.hpp"
 #include "mana_ai/net/http_server.hpp"
 
 namespace mana_ai {
@@ -29,6 +31,13 @@ class HttpEndpoint {
     std::optional<core::Instant> next_at() const;
 
  private:
+    enum class Access { Granted, Refused, TooManyWrongKeys, NoKey };
+
+    Access access(const net::HttpServerRequest& request, std::string_view offered_key);
+    Access access_by_header(const net::HttpServerRequest& request);
+    Access access_to_page(const net::HttpServerRequest& request);
+    static net::HttpAnswer refusal(Access access);
+
     void health(net::HttpReply reply);
     void metrics(net::HttpReply reply);
     void tick(const net::HttpServerRequest& request, net::HttpReply reply);
@@ -38,7 +47,7 @@ class HttpEndpoint {
     void status(const net::HttpServerRequest& request, net::HttpReply reply);
     void page(const net::HttpServerRequest& request, net::HttpReply reply);
     void login(const net::HttpServerRequest& request, net::HttpReply reply);
-    void logout(net::HttpReply reply);
+    void logout(const net::HttpServerRequest& request, net::HttpReply reply);
     void finish_tick();
     // Anybody may ask, as often as they like: whoever asks while a query runs gets its answer.
     void ask_once(QueryProcess& queries, const char* question, std::vector<net::HttpReply>& wanted,
@@ -48,6 +57,8 @@ class HttpEndpoint {
     QueryProcess queries_;         // metrics and audits
     QueryProcess status_queries_;  // the status reads more; the others do not wait for it
     UserTokens tokens_;
+    crypto::PageTickets tickets_;
+    net::FailureLimit wrong_keys_;
     std::vector<net::HttpReply> metrics_wanted_;
     std::vector<net::HttpReply> status_wanted_;
     std::map<std::string, size_t> audits_waiting_;  // of each user
