@@ -5,6 +5,7 @@
 set -euo pipefail
 
 pg_config=${PG_CONFIG:-pg_config}
+root=${BOOTSTRAP_ROOT:-} # test/bootstrap_test has a Debian of its own there
 
 packages=(g++ make perl openssl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev
     libipc-run-perl)
@@ -26,12 +27,13 @@ is_complete() {
 debian_major() {
     local bindir server newest=
     bindir=$("$pg_config" --bindir 2>/dev/null || true)
+    bindir=${bindir#"$root"}
     if [ -n "${PG_MAJOR:-}" ]; then
         newest=$PG_MAJOR
     elif [[ $bindir =~ ^/usr/lib/postgresql/([0-9]+)/bin$ ]]; then
         newest=${BASH_REMATCH[1]}
     else
-        for server in /usr/lib/postgresql/*/bin/postgres; do
+        for server in "$root"/usr/lib/postgresql/*/bin/postgres; do
             [[ $server =~ /([0-9]+)/bin/postgres$ ]] && [ -x "$server" ] || continue
             if [ "${BASH_REMATCH[1]}" -gt "${newest:-0}" ]; then newest=${BASH_REMATCH[1]}; fi
         done
@@ -50,10 +52,10 @@ fi
 # Adds Debian's PostgreSQL to the packages. Fails while the package lists are missing that it needs to choose.
 choose_postgres() {
     local major=
-    if is_complete && [[ ! $("$pg_config" --bindir) =~ ^/usr/lib/postgresql/ ]]; then
+    if is_complete && [[ $("$pg_config" --bindir) != "$root"/usr/lib/postgresql/* ]]; then
         return # a server that somebody built; pg_cron is its owner's choice
     fi
-    if [ "$pg_config" != pg_config ] && [[ $pg_config != /usr/bin/* && $pg_config != /usr/lib/postgresql/* ]]; then
+    if [ "$pg_config" != pg_config ] && [[ $pg_config != "$root"/usr/bin/* && $pg_config != "$root"/usr/lib/postgresql/* ]]; then
         echo >&2 "bootstrap: $pg_config has no PGXS, no server headers or no server beside it"
         exit 1
     fi
@@ -125,7 +127,7 @@ apt_get() {
 }
 
 log=$(mktemp)
-cluster_defaults=/etc/postgresql-common/createcluster.conf
+cluster_defaults=$root/etc/postgresql-common/createcluster.conf
 saved_defaults=
 restore() {
     if [ -n "$saved_defaults" ]; then

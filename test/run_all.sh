@@ -2,7 +2,7 @@
 # Runs the rings of tests, from the innermost out, or only those that are named:
 #
 #   layering   no layer includes what it must not
-#   packaging  versions, META.json and the install script agree
+#   packaging  versions, META.json and the install script agree; a first build on any Debian finds what it needs
 #   unit       core, crypto and net, without PostgreSQL, under sanitizers
 #   regress    SQL against a throwaway cluster (pg_regress)
 #   isolation  concurrent sessions (pg_isolation_regress)
@@ -53,12 +53,16 @@ count_tap() {
     ring_passed=$((ring_passed + ok)) ring_failed=$((ring_failed + not_ok)) ring_skipped=$((ring_skipped + skip))
 }
 
-ring_program() { # RING PROGRAM: one that prints TAP
-    local status=0
+ring_programs() { # RING PROGRAM...: such as print TAP
+    local ring=$1 program status
+    shift
     ring_passed=0 ring_failed=0 ring_skipped=0
-    "$top/test/$2" >"$logs/$1.log" 2>&1 || status=$?
-    count_tap "$1" "$2" "$status" "$logs/$1.log"
-    count "$1" "$ring_passed" "$ring_failed" "$ring_skipped"
+    for program in "$@"; do
+        status=0
+        "$top/test/$program" >"$logs/$program.log" 2>&1 </dev/null || status=$?
+        count_tap "$ring" "$program" "$status" "$logs/$program.log"
+    done
+    count "$ring" "$ring_passed" "$ring_failed" "$ring_skipped"
 }
 
 ring_unit() {
@@ -257,8 +261,8 @@ for ring in "${rings[@]}"; do
     ring_start=$SECONDS
     before=$((passed + failed + skipped))
     case $ring in
-        layering) ring_program layering layering_test ;;
-        packaging) ring_program packaging packaging_test ;;
+        layering) ring_programs layering layering_test ;;
+        packaging) ring_programs packaging packaging_test bootstrap_test ;;
         unit) ring_unit ;;
         regress) ring_installcheck regress regression.diffs ISOLATION= ;;
         isolation) ring_installcheck isolation output_iso/regression.diffs REGRESS= ;;
