@@ -12,6 +12,10 @@ use ManaAi::Device;
 use MIME::Base64;
 use Test::More;
 
+my $libraries = `"$ENV{PG_CONFIG}" --pkglibdir`;
+chomp $libraries;
+plan skip_all => 'auto_explain is not installed (it is part of contrib)' unless -e "$libraries/auto_explain.so";
+
 my $model = start_model();
 my $node  = new_cluster('secrets', preload => 1, model => $model, conf => <<'END');
 log_min_messages = debug5
