@@ -33,7 +33,7 @@ CREATE TABLE public.seen (field text, value text);
 CREATE FUNCTION public.fail() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE s text; t text; c text; x text; k text; m text;
 BEGIN
-  PERFORM mana_ai.register_resolver('forbidden', 'public.reads');
+  PERFORM mana_ai.register_resolver('forbidden', 'public.reads(text, jsonb)');
 EXCEPTION WHEN OTHERS THEN
   GET STACKED DIAGNOSTICS s = SCHEMA_NAME, t = TABLE_NAME, c = CONSTRAINT_NAME, x = PG_EXCEPTION_CONTEXT, k = RETURNED_SQLSTATE, m = MESSAGE_TEXT;
   INSERT INTO public.seen VALUES ('schema', s), ('table', t), ('constraint', c), ('context', x), ('sqlstate', k), ('message', m);
