@@ -356,6 +356,9 @@ std::string auth_url() {
 std::string jwt_issuers() {
     return jwt_issuers_value;
 }
+std::string service_key_file() {
+    return service_key_file_value;
+}
 std::string grant_private_key_file() {
     return grant_private_key_file_value;
 }

@@ -47,6 +47,25 @@ like($seen{message}, qr/violates check constraint "no_such_module"/, 'and what h
 like($seen{context}, qr/^SQL statement "\s*INSERT INTO mana_ai\.resolvers/, 'and in which statement of ours');
 is(scalar(() = $seen{context} =~ /PL\/pgSQL function fail\(\)/g), 1, 'and who called, once');
 
+# ---------------------------------------------------------------- the service key
+
+# Whoever reads our tables, or a backup of them, must not be able to try keys on what is in them.
+my $key_file = "$PostgreSQL::Test::Utils::tmp_check/service_key";
+append_to_file($key_file, "a-key\n");
+utime 1_700_000_000, 1_700_000_000, $key_file;
+settings($node, 'mana_ai.service_key_file' => $key_file);
+my $fingerprint = sub { run_tick($node); return $sql->('SELECT settings_fingerprint FROM mana_ai.engine_state') };
+wait_until('the file is part of the settings', 30, sub { $sql->('SHOW mana_ai.service_key_file') eq $key_file });
+my $of_a_key = $fingerprint->();
+isnt($of_a_key, '', 'settings are remembered');
+open my $handle, '>', $key_file or die $!;
+print $handle "another-key\n";
+close $handle;
+utime 1_700_000_000, 1_700_000_000, $key_file;
+is($fingerprint->(), $of_a_key, 'what is remembered says nothing of the key');
+utime 1_700_000_001, 1_700_000_001, $key_file;
+isnt($fingerprint->(), $of_a_key, 'but that it was written');
+
 # ---------------------------------------------------------------- dumps
 
 # pg_dump reads the tables of extensions whoever runs it.

@@ -33,6 +33,7 @@ std::string api_url();  // these URLs without a trailing slash, as llm_url()
 std::string research_url();
 std::string auth_url();
 std::string jwt_issuers();             // comma list as configured
+std::string service_key_file();
 std::string grant_private_key_file();  // empty = no grants
 bool deep_research_enabled();
 int64_t deep_research_timeout_us();

@@ -1,7 +1,9 @@
 #include "mana_ai/extension/process/housekeeping.hpp"
 
+#include <filesystem>
+#include <system_error>
+
 #include "mana_ai/core/service/backoff.hpp"
-#include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/input/decrypt_audit.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
@@ -22,23 +24,26 @@ constexpr int64_t kDeleteBatch = 2000;
 // is committed. Looking twice is harmless, the versions decide.
 constexpr core::Instant kLateCommit = 30 * core::kMicrosPerSecond;
 
+// When the file was last written; empty if there is none. A key counts by that: nothing that is
+// made of the key itself stands in a table, where somebody could try guesses on it.
+std::string last_written(const std::string& path) {
+    std::error_code error;
+    const auto at = std::filesystem::last_write_time(path, error);
+    return error ? std::string() : std::to_string(at.time_since_epoch().count());
+}
+
 // Of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
-// "next try … when mission, agent or settings change"). Holds no secret: eight bytes tell a change
-// from no change and are too few to attack the key from.
+// "next try … when mission, agent or settings change").
 std::string settings_fingerprint() {
-    std::string problem;
-    std::string key = pg::settings::service_key(problem);
+    const std::string key_file = pg::settings::service_key_file();
     std::string text;
     for (const std::string& part :
          {pg::settings::llm_url(), pg::settings::planner_model(), pg::settings::proxy(),
           pg::settings::api_url(), pg::settings::research_url(),
-          pg::settings::grant_private_key_file()})
+          pg::settings::grant_private_key_file(), key_file, last_written(key_file)})
         text += part + '\n';
     text += std::to_string(pg::settings::max_record_size()) + '\n';
-    text += key;
     std::string digest = crypto::sha256_hex(text);
-    core::wipe(text);
-    core::wipe(key);
     digest.resize(16);
     return digest;
 }
