@@ -9,8 +9,12 @@ namespace {
 constexpr size_t kMaxIdLength = 64;
 
 void write(int level, const std::string& message) {
-    guarded(
-        [level, &message] { ereport(level, (errmsg_internal("mana_ai: %s", message.c_str()))); });
+    // Without the statement and the line of a COPY that we were called from: they hold a user's
+    // row.
+    guarded([level, &message] {
+        ereport(level, (errmsg_internal("mana_ai: %s", message.c_str()), errhidestmt(true),
+                        errhidecontext(true)));
+    });
 }
 
 }  // namespace
