@@ -32,7 +32,7 @@ std::string proxy();          // empty = none
 std::string api_url();  // these URLs without a trailing slash, as llm_url()
 std::string research_url();
 std::string auth_url();
-std::string jwt_issuers();             // comma list as configured
+std::string jwt_issuers();  // comma list as configured
 std::string service_key_file();
 std::string grant_private_key_file();  // empty = no grants
 bool deep_research_enabled();
