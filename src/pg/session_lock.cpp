@@ -53,12 +53,11 @@ HeldLock find_foreign_lock(int partition) {
     if (dlist_is_empty(list))
         return found;
     LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
-    dlist_iter at;
-    dlist_foreach(at, list) {
-        found = as_foreign(dlist_container(PROCLOCK, procLink, at.cur));
-        if (found.mode != NoLock)
-            break;
-    }
+    // The macros of ilist.h do not compile as C++.
+    constexpr Size kLink = offsetof(PROCLOCK, procLink);
+    for (dlist_node* at = list->head.next; at != &list->head && found.mode == NoLock; at = at->next)
+        found = as_foreign(
+            reinterpret_cast<const PROCLOCK*>(reinterpret_cast<const char*>(at) - kLink));
 #else
     SHM_QUEUE* list = &MyProc->myProcLocks[partition];
     if (SHMQueueEmpty(list))
