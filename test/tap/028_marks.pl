@@ -125,6 +125,19 @@ took_ms('BEGIN; ' . rows_of('undone', 'u', 3) . '; ROLLBACK');
 is(value($node, 'SELECT mana_ai.unmarked_changes()'), 0, 'what is rolled back is not missing');
 let_go($holder);
 
+# ---------------------------------------------------------------- a record that is too large for the worker
+$holder = hold('mission_snapshots');
+took_ms(rows_of('huge', 'h', 1, data => q(jsonb_build_object('title', repeat('x', 40000000)))));
+is(value($node, q(SELECT reason FROM mana_ai.dirty_records WHERE user_id = 'huge')), 'busy', 'a mission of 40 MB is marked');
+let_go($holder);
+wait_for($node, 'the worker sets it aside', 60, q(SELECT count(*) FROM mana_ai.oversized_records WHERE user_id = 'huge'), '1');
+is(value($node, 'SELECT count(*) FROM mana_ai.dirty_records'), 0, 'so that it is tried once');
+is(value($node, q(SELECT problem FROM mana_ai.mission_problems WHERE user_id = 'huge')), 'record too large for a snapshot', 'and it is seen');
+is(value($node, q(SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'huge')), 0, 'there is no snapshot of it');
+$node->safe_psql('mana_sync', q(DELETE FROM public.sync_changes WHERE user_id = 'huge'));
+is(value($node, q(SELECT count(*) FROM mana_ai.refresh_snapshots())), 1, 'a refresh');
+is(value($node, 'SELECT count(*) FROM mana_ai.oversized_records'), 0, 'forgets it, and finds it no more');
+
 # ---------------------------------------------------------------- many marks
 $node->safe_psql('mana_sync', <<'END');
 ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT not_yet CHECK (user_id NOT LIKE 'x%');

@@ -124,6 +124,8 @@ const char* replay(const Mark& mark) {
         table_close(log, NoLock);
         return problem == nullptr;
     });
+    if (error && error->sqlstate == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+        return kTooLarge;
     return error ? "error during repair" : problem;
 }
 

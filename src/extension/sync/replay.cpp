@@ -3,6 +3,7 @@
 #include <cstring>
 
 extern "C" {
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "access/skey.h"
@@ -10,6 +11,7 @@ extern "C" {
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/jsonb.h"
 }
@@ -40,12 +42,22 @@ void settle(Fold& fold) {
     fold.settled_size = MemoryContextMemAllocated(fresh, false);
 }
 
+constexpr Size kMaxBackgroundValue = 16 * 1024 * 1024;
+
+[[noreturn]] void refuse_size() {
+    ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                    errmsg("record is too large to be replayed in the background")));
+    pg_unreachable();
+}
+
 void apply(Fold& fold, const ChangeRow& row) {
     if (row.created_at > fold.until)
         return;
     apply_row(fold.state, row, PlaceLost::RowWins);
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
+    if (MyBackendType == B_BG_WORKER && size > 4 * kMaxBackgroundValue)
+        refuse_size();
     if (size > kSettleAbove && size > 4 * fold.settled_size && fits_into_jsonb(fold.state))
         settle(fold);
 }
@@ -117,6 +129,15 @@ void scan_table(Relation log, const SyncShape& shape, const RecordKey& key, Datu
 
 }  // namespace
 
+void check_background_size(TupleTableSlot* slot, AttrNumber column) {
+    if (MyBackendType != B_BG_WORKER)
+        return;
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, column, &is_null);
+    if (!is_null && toast_raw_datum_size(value) > kMaxBackgroundValue)
+        refuse_size();
+}
+
 void begin_fold(Fold& fold, uint32_t generation) {
     fold.memory =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai record", ALLOCSET_DEFAULT_SIZES);
@@ -136,10 +157,13 @@ void fold_row(Fold& fold, const ChangeRowValues& values) {
 
 void fold_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
     MemoryContext outer = MemoryContextSwitchTo(fold.memory);
-    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid))
+    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid)) {
         apply(fold, *fold.known);
-    else
+    } else {
+        check_background_size(slot, shape.data);
+        check_background_size(slot, shape.stamps);
         apply(fold, read_change_row(slot, shape, true));
+    }
     MemoryContextSwitchTo(outer);
 }
 

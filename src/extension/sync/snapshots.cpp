@@ -83,6 +83,7 @@ Held read_snapshot(Work& work) {
     bool no_record = false;
     bool no_clocks = false;
     bool is_null = false;
+    check_background_size(slot, work.columns.record);
     const Datum held_record = slot_getattr(slot, work.columns.record, &no_record);
     const Datum held_clocks = slot_getattr(slot, work.columns.clocks, &no_clocks);
     const Datum space_id = slot_getattr(slot, work.columns.space_id, &is_null);
