@@ -347,7 +347,7 @@ if wanted status; then
         "status()|SELECT * FROM mana_ai.status()" \
         "why()|SELECT mana_ai.why('u1', 'm1')"; do
         for _ in 1 2 3 4 5 6; do
-            { echo "\\timing on"; echo "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET plan_cache_mode = force_generic_plan;"; echo "${what#*|};"; } |
+            { echo "\\timing on"; echo "${what#*|};"; } |
                 "${psql[@]}" -d mana_sync | awk '/^Time/ {t = $2} END {print t}'
         done | tail -n 5 | median | sed "s/^/  ${what%%|*}: /; s/$/ ms/"
     done

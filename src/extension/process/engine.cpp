@@ -332,7 +332,7 @@ bool Engine::may_claim() {
         transaction.commit();
     }
     if (problem != table_problem_ && !problem.empty())
-        pg::log_warning("missions are not planned: " + pg::printable(problem));
+        pg::log_warning("missions are not planned: " + problem);
     table_problem_ = problem;
     return problem.empty();
 }

@@ -26,9 +26,11 @@ extern "C" {
 #include "access/tableam.h"
 #include "access/visibilitymap.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
 
@@ -291,13 +293,20 @@ void count_fold(const FoldCounts& counts) {
 
 void remember_folded(Oid log) {
     static pg::Statement remember(R"sql(
-INSERT INTO mana_ai.folded_log AS f (log, log_name)
-SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
- WHERE c.oid = $1::oid
-    ON CONFLICT (only_row) DO UPDATE
-   SET log = excluded.log, log_name = excluded.log_name, folded_at = clock_timestamp())sql");
+INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
+    ON CONFLICT (only_row) DO UPDATE SET log = $1::oid, folded_at = clock_timestamp())sql");
     remember.execute({int64_t{log}});
+    const bool has_name = pg::guarded([] {
+        const Oid table = get_relname_relid("folded_log", get_namespace_oid("mana_ai", false));
+        return get_attnum(table, "log_name") != InvalidAttrNumber;
+    });
+    if (!has_name)
+        return;  // installed as version 0.1.0
+    static pg::Statement remember_name(R"sql(
+UPDATE mana_ai.folded_log f SET log_name = pg_catalog.format('%I.%I', n.nspname, c.relname)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = f.log)sql");
+    remember_name.execute();
 }
 
 namespace {

@@ -99,5 +99,19 @@ TEST(Gates, NamesAreThoseOfTheSpec) {
     EXPECT_STREQ(name(GateDecision::SkippedUnchanged), "skipped-unchanged");
 }
 
+TEST(Gates, RecordsThatCannotBePlannedComeFirst) {
+    const Mission mission;
+    GateInput input{.mission = mission};
+    input.agent_missing = true;
+    EXPECT_FALSE(is_about_records(judge_gates(input)));
+    input.clock_ahead = true;
+    EXPECT_STREQ(name(judge_gates(input)), "skipped-clock-ahead");
+    input.record_unreadable = true;
+    EXPECT_STREQ(name(judge_gates(input)), "skipped-unreadable");
+    input.record_too_large = true;
+    EXPECT_STREQ(name(judge_gates(input)), "skipped-too-large");
+    EXPECT_TRUE(is_about_records(judge_gates(input)));
+}
+
 }  // namespace
 }  // namespace mana_ai::core
