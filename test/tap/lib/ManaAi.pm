@@ -21,7 +21,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  new_cluster settings key_file shift_clock key_file create_sync_database start_model start_research
+  new_cluster settings shift_clock key_file create_sync_database start_model start_research
   push_change push_changes push_mission push_missions push_agent mission_change agent_change
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
   wait_until wait_for wait_for_iterations wait_for_worker worker_pid
