@@ -104,6 +104,18 @@ void release_foreign_locks() {
         release_foreign_session_locks();
 }
 
+// Out of subtransactions too: foreign code may have left one open when it failed, and
+// AbortCurrentTransaction() would end only that.
+void roll_back() {
+    try {
+        guarded([] { AbortOutOfAnyTransaction(); });
+    } catch (...) {
+        // A process that cannot even roll back has no business going on; the postmaster starts it
+        // anew.
+        proc_exit(1);
+    }
+}
+
 }  // namespace
 
 void require_settings() {
@@ -115,24 +127,24 @@ Transaction::Transaction(const char* activity)
     if (termination_requested())
         throw make_error(ERRCODE_ADMIN_SHUTDOWN, "termination was requested");
     crash_watch::note_activity(activity);
-    guarded([activity] {
-        SetCurrentStatementStartTimestamp();
-        StartTransactionCommand();
-        pgstat_report_activity(STATE_RUNNING, activity);
-        check_settings();
-        PushActiveSnapshot(GetTransactionSnapshot());
-    });
+    try {
+        guarded([activity] {
+            SetCurrentStatementStartTimestamp();
+            StartTransactionCommand();
+            pgstat_report_activity(STATE_RUNNING, activity);
+            check_settings();
+            PushActiveSnapshot(GetTransactionSnapshot());
+        });
+    } catch (...) {
+        roll_back();
+        MemoryContextSwitchTo(outer_);
+        throw;
+    }
 }
 
 Transaction::~Transaction() {
     if (open_) {
-        try {
-            guarded([] { AbortCurrentTransaction(); });
-        } catch (...) {
-            // A process that cannot even roll back has no business going on; the postmaster
-            // starts it anew.
-            proc_exit(1);
-        }
+        roll_back();
         release_foreign_locks();
         guarded([] { pgstat_report_activity(STATE_IDLE, nullptr); });
     }
@@ -145,6 +157,10 @@ Transaction::~Transaction() {
 void Transaction::commit() {
     commit_without_standby_if_terminating();
     guarded([] {
+        // It would commit nothing and look as if it had.
+        if (IsSubTransaction())
+            ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+                            errmsg("mana_ai: a subtransaction was left open")));
         PopActiveSnapshot();
         CommitTransactionCommand();
     });

@@ -20,6 +20,14 @@ template <class F>
 std::optional<PgError> in_subtransaction(F&& f) {
     const MemoryContext context = CurrentMemoryContext;
     const ResourceOwner owner = CurrentResourceOwner;
+    const int level = GetCurrentTransactionNestLevel();
+    // With those that f has failed in and left open.
+    auto roll_back = [level] {
+        guarded([level] {
+            while (GetCurrentTransactionNestLevel() > level)
+                RollbackAndReleaseCurrentSubTransaction();
+        });
+    };
     auto back = [context, owner] {
         MemoryContextSwitchTo(context);
         CurrentResourceOwner = owner;
@@ -29,23 +37,20 @@ std::optional<PgError> in_subtransaction(F&& f) {
         MemoryContextSwitchTo(context);
     });
     try {
-        const bool keep = guarded(std::forward<F>(f));
-        guarded([keep] {
-            if (keep)
-                ReleaseCurrentSubTransaction();
-            else
-                RollbackAndReleaseCurrentSubTransaction();
-        });
+        if (guarded(std::forward<F>(f)))
+            guarded([] { ReleaseCurrentSubTransaction(); });
+        else
+            roll_back();
         back();
         return std::nullopt;
     } catch (const PgError& error) {
-        guarded([] { RollbackAndReleaseCurrentSubTransaction(); });
+        roll_back();
         back();
         if (error.is_interrupt())
             throw;
         return error;
     } catch (...) {
-        guarded([] { RollbackAndReleaseCurrentSubTransaction(); });
+        roll_back();
         back();
         throw;
     }
