@@ -138,6 +138,33 @@ $node->safe_psql('mana_sync', q(DELETE FROM public.sync_changes WHERE user_id = 
 is(value($node, q(SELECT count(*) FROM mana_ai.refresh_snapshots())), 1, 'a refresh');
 is(value($node, 'SELECT count(*) FROM mana_ai.oversized_records'), 0, 'forgets it, and finds it no more');
 
+# ---------------------------------------------------------------- a repair that fails
+# It is tried again after a pause that grows, and keeps nothing else from being done.
+$node->safe_psql('mana_sync', <<'END');
+INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES ('kept', 'aiMissions', 'k', 'busy');
+END
+my $mark = background($node, "BEGIN; SELECT FROM mana_ai.dirty_records WHERE user_id = 'kept' FOR UPDATE; SELECT pg_sleep(600);");
+sleep 2;
+SKIP:
+{
+    skip 'the mark was repaired before it could be held', 2 if marks() == 0;
+    $node->safe_psql('mana_sync', <<'END');
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+CREATE TRIGGER refuse BEFORE DELETE ON mana_ai.dirty_records FOR EACH ROW EXECUTE FUNCTION public.refuse();
+INSERT INTO mana_ai.runs (user_id, mission_id, run_id, started_at, outcome, decision, lease_owner)
+VALUES ('kept', 'k', gen_random_uuid(), now(), 'running', 'ran', 4711);
+END
+    my $position = log_position($node);
+    let_go($mark);
+    wait_for($node, 'runs of dead processes are ended all the same', 20,
+        q(SELECT outcome FROM mana_ai.runs WHERE user_id = 'kept'), 'crashed');
+    sleep 5;
+    my $failures = () = log_since($node, $position) =~ /housekeeping failed/g;
+    cmp_ok($failures, '<', 40, "$failures failures in a row, with pauses");
+    $node->safe_psql('mana_sync', 'DROP TRIGGER refuse ON mana_ai.dirty_records; DROP FUNCTION public.refuse()');
+    wait_for($node, 'then it is repaired', 90, 'SELECT count(*) FROM mana_ai.dirty_records', '0');
+}
+
 # ---------------------------------------------------------------- many marks
 $node->safe_psql('mana_sync', <<'END');
 ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT not_yet CHECK (user_id NOT LIKE 'x%');

@@ -215,6 +215,22 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 // Marks are repaired at once, when their transactions are over. What still resists is tried again
 // after a pause that grows.
 void Engine::repair_snapshots(bool thorough) {
+    try {
+        repair_marked(thorough);
+    } catch (const pg::PgError& error) {
+        if (!error.is_interrupt())
+            repair_later(false);
+        throw;
+    }
+}
+
+void Engine::repair_later(bool got_on) {
+    repair_pause_ = got_on ? kFirstRepairPause
+                           : std::clamp(repair_pause_ * 2, kFirstRepairPause, kLongestRepairPause);
+    next_repair_at_ = pg::monotonic_now() + repair_pause_;
+}
+
+void Engine::repair_marked(bool thorough) {
     pg::Transaction transaction("mana_ai: repairing snapshots");
     if (thorough) {
         keep_up_with_log();
@@ -229,16 +245,27 @@ void Engine::repair_snapshots(bool thorough) {
         repair_pause_ = kFirstRepairPause;
         return;
     }
-    repair_pause_ = counts.repaired > 0
-                        ? kFirstRepairPause
-                        : std::clamp(repair_pause_ * 2, kFirstRepairPause, kLongestRepairPause);
-    next_repair_at_ = pg::monotonic_now() + repair_pause_;
+    repair_later(counts.repaired > 0);
 }
 
 void Engine::keep_house(bool thorough) {
     thorough_tick_ |= thorough && in_tick_;
     const core::Instant now = pg::now();
-    repair_snapshots(thorough);
+    // What the log or a mark stands in the way of does not keep the rest from being done.
+    std::optional<pg::PgError> repair_failure;
+    try {
+        repair_snapshots(thorough);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        repair_failure = error;
+    }
+    prepare_tick(thorough, now);
+    if (repair_failure)
+        throw *repair_failure;
+}
+
+void Engine::prepare_tick(bool thorough, core::Instant now) {
     pg::Transaction transaction("mana_ai: preparing a tick");
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();

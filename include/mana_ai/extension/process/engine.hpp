@@ -135,6 +135,9 @@ class Engine {
 
     void settle();
     void repair_snapshots(bool thorough);
+    void repair_marked(bool thorough);
+    void repair_later(bool got_on);
+    void prepare_tick(bool thorough, core::Instant now);
     void renew_http_client();
     void release_tick();
     bool may_claim();
