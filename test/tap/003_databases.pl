@@ -128,6 +128,30 @@ value($node, "ALTER DATABASE mana_sync SET $_", 'postgres')
 }
 value($node, 'ALTER DATABASE mana_sync RESET ALL', 'postgres');
 
+# ---------------------------------------------------------------- a worker that ends at once
+
+# Each commit asks for it; it is not started again for each of them.
+my $before = log_position($node);
+my $commits = background($node, <<'END');
+DO $$
+BEGIN
+  FOR i IN 1..60 LOOP
+    INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+    VALUES ('ai', 'aiMissions', 'calls', 'caller', 'update', '{"title": "t"}', 'c');
+    COMMIT;
+    PERFORM pg_sleep(0.1);
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity
+      WHERE backend_type = 'mana_ai worker' AND datname = current_database();
+  END LOOP;
+END $$
+END
+my ($ended, undef, $complaint) = $commits->finish(60);
+is($complaint, '', 'commits of a session, which ends the worker after each');
+my $starts = () = log_since($node, $before) =~ /mana_ai: worker started/g;
+cmp_ok($starts, '>', 0, 'it is started again');
+cmp_ok($starts, '<', 12, "but $starts times only");
+wait_for_worker($node, 'mana_sync', 60);
+
 # ---------------------------------------------------------------- databases that go
 
 is_faster_than(3, 'DROP DATABASE ... WITH (FORCE) of a database that has a worker', sub {

@@ -44,6 +44,7 @@ constexpr core::Instant kShortestPause = core::kMicrosPerSecond / 5;
 struct Watched {
     int number = 0;
     BackgroundWorkerHandle* handle = nullptr;
+    core::Instant started_at = -kRestartPause;
     core::Instant retry_at = 0;
     core::Instant pause = kRestartPause;
     bool said_safe_mode = false;
@@ -109,7 +110,11 @@ void Launcher::look_after(const std::string& name, bool called) {
         }
         watched.retry_at = now + watched.pause;
     }
-    if (now < watched.retry_at && !called)
+    // A call shortens the wait. Every commit of that database may be one, so it does not start a
+    // worker that ends at once again and again.
+    if (called)
+        watched.retry_at = std::min(watched.retry_at, watched.started_at + kRestartPause);
+    if (now < watched.retry_at)
         return;
     watched.retry_at = now + kPoll;
     const Oid oid = find_database(name);
@@ -132,6 +137,7 @@ void Launcher::look_after(const std::string& name, bool called) {
     pg::shared_state::note_worker_progress(watched.number,
                                            pg::shared_state::WorkerProgress::Started);
     watched.handle = start_worker(name, oid, watched.number);
+    watched.started_at = now;
     if (watched.handle == nullptr && !slots_exhausted_)
         pg::guarded([] {
             ereport(WARNING, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
