@@ -140,6 +140,10 @@ CREATE FUNCTION mana_ai.sync_table_problem()
 RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(mana_ai.attached_problem(),
+                  (SELECT format('trigger %s of table %s fires for replicated rows only', t.tgname, c.relname)
+                     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+                    WHERE t.tgrelid = mana_ai.attached_table() AND t.tgenabled = 'R'
+                      AND t.tgfoid = 'mana_ai.fold_sync_change()'::regprocedure LIMIT 1),
                   (SELECT format('table %s is another one than mana_ai is attached to', f.log_name)
                      FROM mana_ai.folded_log f
                     WHERE f.log = mana_ai.attached_table() AND to_regclass(f.log_name)::oid <> f.log))
@@ -449,7 +453,7 @@ REVOKE ALL ON FUNCTION mana_ai.safe_mode(), mana_ai.resume_after_crash() FROM PU
 
 CREATE OR REPLACE FUNCTION mana_ai.worker_problem()
 RETURNS text LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET lock_timeout = '1ms' AS $$
 DECLARE
   w record;
   c record;
@@ -483,7 +487,12 @@ BEGIN
                    AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
     RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
   END IF;
-  RETURN mana_ai.sync_table_problem();
+  -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
+  BEGIN
+    RETURN mana_ai.sync_table_problem();
+  EXCEPTION WHEN lock_not_available THEN
+    RETURN format('table %s is locked by another session', mana_ai.attached_table());
+  END;
 END $$;
 
 -- ---------------------------------------------------------------- inputs, resolvers, endpoint

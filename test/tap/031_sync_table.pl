@@ -54,6 +54,9 @@ is(problem(), 'none', 'at first nothing is wrong');
 is_held('trigger disabled', 'ALTER TABLE public.sync_changes DISABLE TRIGGER mana_ai_fold',
     'trigger mana_ai_fold of table sync_changes is disabled',
     'ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold');
+is_held('trigger for replicas only', 'ALTER TABLE public.sync_changes ENABLE REPLICA TRIGGER mana_ai_fold',
+    'trigger mana_ai_fold of table sync_changes fires for replicated rows only',
+    'ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold');
 is_held('a column renamed', 'ALTER TABLE public.sync_changes RENAME data TO payload',
     'table sync_changes cannot be used: columns of the table are not as expected',
     'ALTER TABLE public.sync_changes RENAME payload TO data');
@@ -61,6 +64,16 @@ is_held('swapped by renaming',
     'ALTER TABLE public.sync_changes RENAME TO sync_changes_old; CREATE TABLE public.sync_changes (LIKE public.sync_changes_old INCLUDING ALL)',
     'table public.sync_changes is another one than mana_ai is attached to',
     'DROP TABLE public.sync_changes; ALTER TABLE public.sync_changes_old RENAME TO sync_changes');
+
+# Locked for long, as by VACUUM FULL.
+my $holder = background($node, 'BEGIN; LOCK TABLE public.sync_changes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600);');
+wait_for($node, 'the table is locked', 20, "SELECT count(*) FROM pg_locks WHERE relation = 'public.sync_changes'::regclass AND mode = 'AccessExclusiveLock' AND granted", '1');
+is_faster_than(5, 'status() does not wait for it', sub {
+    is(problem(), 'table public.sync_changes is locked by another session', 'but says so');
+});
+value($node, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()");
+$holder->finish;
+is(problem(), 'none', 'and is let go');
 
 # Only renamed: it is the same table.
 $node->safe_psql('mana_sync', 'ALTER TABLE public.sync_changes RENAME TO changes');
