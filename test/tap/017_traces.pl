@@ -272,7 +272,7 @@ $model->reset;
 
 # Whatever the collector does, missions are planned as fast.
 my $calm = plan_with_worker('calm', 200);
-wait_until('spans of the calm arrive', 30, sub { $collector->stats->{spans} == 800 });
+wait_until('spans of the calm arrive', 30, sub { $collector->stats->{spans} == 800 }) or diag('spans: ' . $collector->stats->{spans});
 forget();
 my %rude = (
     'hangs'       => { hang => JSON::PP::true },
