@@ -66,14 +66,22 @@ is_held('swapped by renaming',
     'DROP TABLE public.sync_changes; ALTER TABLE public.sync_changes_old RENAME TO sync_changes');
 
 # Locked for long, as by VACUUM FULL.
+push_mission($node, 'locked', nextRunAt => iso(3600));
+my $before = log_position($node);
 my $holder = background($node, 'BEGIN; LOCK TABLE public.sync_changes IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600);');
 wait_for($node, 'the table is locked', 20, "SELECT count(*) FROM pg_locks WHERE relation = 'public.sync_changes'::regclass AND mode = 'AccessExclusiveLock' AND granted", '1');
 is_faster_than(5, 'status() does not wait for it', sub {
     is(problem(), 'table public.sync_changes is locked by another session', 'but says so');
 });
+value($node, "UPDATE mana_ai.mission_schedule SET due_at = now(), wake_at = now() WHERE mission_id = 'locked'");
+wait_until('the worker sees it', 20,
+    sub { log_since($node, $before) =~ /missions are not planned: the attached table is locked by another session/ });
+is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'locked'"), 0, 'and claims nothing');
 value($node, "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()");
 $holder->finish;
-is(problem(), 'none', 'and is let go');
+is(problem(), 'none', 'then it is let go');
+wait_for($node, 'and the mission is planned', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'locked' AND outcome = 'planned'", '1');
+unlike(log_since($node, $before), qr/a pass over the schedule failed/, 'no pass has failed for it');
 
 # Only renamed: it is the same table.
 $node->safe_psql('mana_sync', 'ALTER TABLE public.sync_changes RENAME TO changes');

@@ -353,10 +353,16 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
 // Nothing is claimed, and so nothing spent, while what a plan makes could not be written.
 bool Engine::may_claim() {
     std::string problem;
-    {
+    table_is_locked_ = false;
+    try {
         pg::Transaction transaction("mana_ai: checking the attached table");
         problem = sync_table_problem();
         transaction.commit();
+    } catch (const pg::PgError& error) {
+        if (error.sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
+            throw;
+        table_is_locked_ = true;
+        problem = "the attached table is locked by another session";
     }
     if (problem != table_problem_ && !problem.empty())
         pg::log_warning("missions are not planned: " + problem);
@@ -369,6 +375,10 @@ void Engine::start_due_missions(core::Instant due_until) {
     if (!may_claim()) {
         note_error(table_problem_);
         next_wake_at_.reset();
+        if (table_is_locked_) {
+            next_wake_at_ = due_until;
+            pause_for_locked_rows(due_until);
+        }
         start_due_polls(due_until);
         return;
     }
@@ -413,7 +423,8 @@ void Engine::start_due_polls(core::Instant due_until) {
 }
 
 // A due row that an open transaction has locked is passed over by the claim but still stands in the
-// schedule. Its transaction's end wakes us; until then we look now and then.
+// schedule. Its transaction's end wakes us; until then we look now and then. Likewise when the
+// attached table itself is locked.
 void Engine::pause_for_locked_rows(core::Instant due_until) {
     if (!next_wake_at_ || *next_wake_at_ > due_until) {
         locked_pause_ = kFirstLockedPause;

@@ -152,6 +152,7 @@ class Engine {
 
     std::string by_;
     std::string table_problem_;  // why nothing was claimed at the last look; empty = nothing
+    bool table_is_locked_ = false;
     uint32_t number_;
     net::EventLoop loop_;
     std::unique_ptr<net::HttpClient> http_;
