@@ -62,6 +62,8 @@ class HistoryFold {
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold", ALLOCSET_DEFAULT_SIZES);
         key_context_ =
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key", ALLOCSET_SMALL_SIZES);
+        row_context_ =
+            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold row", ALLOCSET_SMALL_SIZES);
         begin_fold(fold_, log_generation(log_));
         mission_table_ = CStringGetTextDatum("aiMissions");
         agent_table_ = CStringGetTextDatum("agents");
@@ -69,9 +71,7 @@ class HistoryFold {
     }
 
     void add(const SortedRow& row) {
-        if (!in_group_ || row.kind != name_.kind ||
-            !same_text(row.record_id, name_.key.record_id) ||
-            !same_text(row.user_id, name_.key.user_id)) {
+        if (!in_group_ || !is_of_group(row)) {
             store_group();
             MemoryContextReset(key_context_);
             MemoryContext outer = MemoryContextSwitchTo(key_context_);
@@ -92,12 +92,23 @@ class HistoryFold {
     void end() {
         store_group();
         end_fold(fold_);
+        MemoryContextDelete(row_context_);
         MemoryContextDelete(key_context_);
         MemoryContextDelete(record_context_);
         close_store(store_);
     }
 
  private:
+    bool is_of_group(const SortedRow& row) {
+        MemoryContextReset(row_context_);
+        MemoryContext outer = MemoryContextSwitchTo(row_context_);
+        const bool is_same = row.kind == name_.kind &&
+                             same_text(row.record_id, name_.key.record_id) &&
+                             same_text(row.user_id, name_.key.user_id);
+        MemoryContextSwitchTo(outer);
+        return is_same;
+    }
+
     static bool same_text(Datum a, Datum b) {
         const text* x = DatumGetTextPP(a);
         const text* y = DatumGetTextPP(b);
@@ -140,6 +151,7 @@ class HistoryFold {
     SnapshotStore store_{};
     MemoryContext record_context_ = nullptr;
     MemoryContext key_context_ = nullptr;
+    MemoryContext row_context_ = nullptr;
     Datum mission_table_ = 0;
     Datum agent_table_ = 0;
     Fold fold_{};

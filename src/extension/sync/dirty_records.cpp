@@ -10,9 +10,11 @@
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -31,8 +33,10 @@ namespace {
 constexpr int kMaxMarksOfUser = 1000;
 // How many of one user are looked at before it is the next one's turn.
 constexpr int kMarksPerTurn = 10;
-// How many records of a user who has one mark for all are replayed in a turn.
-constexpr int kRecordsPerTurn = 200;
+// How many records of a user who has one mark for all are replayed in a turn at most, and for how
+// long: as long as it took to find them, so that finding them again does not cost the most.
+constexpr int kRecordsPerTurn = 20'000;
+constexpr int64_t kShortestTurnUs = 500'000;
 constexpr int kMaxOversizedOfUser = 100;
 constexpr char kBusy[] = "busy";
 constexpr char kTooLarge[] = "record too large";
@@ -75,19 +79,44 @@ VALUES ($1, $2, $3, $4))sql");
                     std::string_view(record_id), reason});
 }
 
-void remove_mark(const Mark& mark) {
-    static pg::Statement remove("DELETE FROM mana_ai.dirty_records WHERE id = $1::uuid");
-    remove.execute({std::string_view(mark.id)});
+// One for a record that repair came upon. It may rely on a mark that is there and that nobody else
+// is about to remove. False: the user has too many.
+bool add_record_mark(const Mark& mark, std::string_view reason) {
+    static pg::Statement hold(R"sql(
+SELECT 1 FROM mana_ai.dirty_records WHERE user_id = $1 AND table_name = $2 AND record_id = $3
+ LIMIT 1 FOR KEY SHARE SKIP LOCKED)sql");
+    static pg::Statement insert(R"sql(
+INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
+SELECT $1, $2, $3, $4
+ WHERE (SELECT count(*) FROM (SELECT FROM mana_ai.dirty_records d WHERE d.user_id = $1 LIMIT $5) c) < $5)sql");
+    if (!hold.execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
+                       std::string_view(mark.record_id)})
+             .rows.empty())
+        return true;
+    return insert
+               .execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
+                         std::string_view(mark.record_id), reason, int64_t{kMaxMarksOfUser}})
+               .processed > 0;
 }
 
-void set_aside(const Mark& mark) {
+void remove_mark(const Mark& mark) {
+    static pg::Statement remove("DELETE FROM mana_ai.dirty_records WHERE id = $1::uuid");
+    if (remove.execute({std::string_view(mark.id)}).processed == 0)
+        throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                             "a mark of a repaired record could not be removed");
+}
+
+// False: so many records of the user are set aside that this one is not.
+bool set_aside(const Mark& mark) {
     static pg::Statement insert(R"sql(
 INSERT INTO mana_ai.oversized_records AS o (user_id, table_name, record_id)
 SELECT $1, $2, $3
  WHERE (SELECT count(*) FROM (SELECT FROM mana_ai.oversized_records x WHERE x.user_id = $1 LIMIT $4) c) < $4
     ON CONFLICT (user_id, table_name, record_id) DO UPDATE SET ts = clock_timestamp())sql");
-    insert.execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
-                    std::string_view(mark.record_id), int64_t{kMaxOversizedOfUser}});
+    return insert
+               .execute({std::string_view(mark.user_id), std::string_view(mark.table_name),
+                         std::string_view(mark.record_id), int64_t{kMaxOversizedOfUser}})
+               .processed > 0;
 }
 
 void remove_oversized(const Mark& mark) {
@@ -97,23 +126,17 @@ DELETE FROM mana_ai.oversized_records WHERE user_id = $1 AND table_name = $2 AND
                     std::string_view(mark.record_id)});
 }
 
-// Null when the record is right now; else why it is not.
-const char* replay(const Mark& mark) {
-    const char* problem = nullptr;
-    const auto error = pg::in_subtransaction([&] {
-        RecordName name{};
-        name.key = {text_datum(mark.user_id), text_datum(mark.table_name),
-                    text_datum(mark.record_id)};
-        const Oid log_oid = attached_relation();
-        if (!kind_of_table(mark.table_name, &name.kind) || !OidIsValid(log_oid) ||
-            !ids_fit(name.key))
-            return true;
-        Relation log = table_open(log_oid, AccessShareLock);
-        problem = log_problem(log);
-        if (problem != nullptr) {
-            table_close(log, NoLock);
-            return false;
-        }
+// Null when the record is right now; else why it is not, and what was done is to be undone. May
+// ereport(ERROR).
+const char* replay_now(const Mark& mark) {
+    RecordName name{};
+    name.key = {text_datum(mark.user_id), text_datum(mark.table_name), text_datum(mark.record_id)};
+    const Oid log_oid = attached_relation();
+    if (!kind_of_table(mark.table_name, &name.kind) || !OidIsValid(log_oid) || !ids_fit(name.key))
+        return nullptr;
+    Relation log = table_open(log_oid, AccessShareLock);
+    const char* problem = log_problem(log);
+    if (problem == nullptr) {
         SnapshotStore store;
         open_store(store, log);
         const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
@@ -121,7 +144,20 @@ const char* replay(const Mark& mark) {
         count_kept(kept);
         problem = reason_of(kept);
         close_store(store);
-        table_close(log, NoLock);
+    }
+    table_close(log, NoLock);
+    return problem;
+}
+
+// Replays the record and, if it is right then, does what `then` says; both or nothing of it.
+template <class Then>
+const char* replay(const Mark& mark, const Then& then) {
+    const pg::ScratchMemory scratch("mana_ai repair");
+    const char* problem = nullptr;
+    const auto error = pg::in_subtransaction([&] {
+        problem = replay_now(mark);
+        if (problem == nullptr)
+            then();
         return problem == nullptr;
     });
     if (error && error->sqlstate == ERRCODE_PROGRAM_LIMIT_EXCEEDED)
@@ -130,51 +166,49 @@ const char* replay(const Mark& mark) {
 }
 
 bool repair_record(const Mark& mark) {
-    const char* problem = replay(mark);
-    if (problem == kTooLarge) {
-        set_aside(mark);
-        remove_mark(mark);
-        return true;
-    }
-    if (problem == nullptr) {
+    const char* problem = replay(mark, [&mark] {
         remove_mark(mark);
         remove_oversized(mark);
+    });
+    if (problem == nullptr)
         return true;
-    }
-    if (mark.reason != problem) {
-        static pg::Statement say_why(
-            "UPDATE mana_ai.dirty_records SET reason = $2 WHERE id = $1::uuid");
-        say_why.execute({std::string_view(mark.id), std::string_view(problem)});
-    }
-    return false;
+    bool is_set_aside = false;
+    (void)pg::in_subtransaction([&] {
+        is_set_aside = problem == kTooLarge && set_aside(mark);
+        if (is_set_aside) {
+            remove_mark(mark);
+        } else if (mark.reason != problem) {
+            static pg::Statement say_why(
+                "UPDATE mana_ai.dirty_records SET reason = $2 WHERE id = $1::uuid");
+            say_why.execute({std::string_view(mark.id), std::string_view(problem)});
+        }
+        return true;
+    });
+    return is_set_aside;
 }
 
 // Replays the next records of a user who has one mark for all, up to one that somebody else holds.
-// Those that cannot be repaired for another reason get a mark of their own.
+// Those that cannot be repaired for another reason get a mark of their own, as far as there is room
+// for them.
 bool repair_user(const Mark& mark) {
-    std::set<std::string> names;
-    try {
-        names = next_records_of_user(mark.user_id, mark.record_id, kRecordsPerTurn);
-    } catch (const pg::PgError& error) {
-        if (error.is_interrupt())
-            throw;
-        return false;
-    }
+    const core::Instant began = pg::monotonic_now();
+    const std::set<std::string> names =
+        next_records_of_user(mark.user_id, mark.record_id, kRecordsPerTurn);
+    const core::Instant found = pg::monotonic_now();
+    const core::Instant end = found + std::max(found - began, kShortestTurnUs);
     std::string done = mark.record_id;
     bool is_last = names.size() < static_cast<size_t>(kRecordsPerTurn);
     for (const std::string& name : names) {
         Mark record = mark;
         split_record_name(name, record.table_name, record.record_id);
-        const char* problem = replay(record);
-        if (problem == kBusy) {
+        const char* problem = pg::monotonic_now() < end ? replay(record, [] {}) : kBusy;
+        const bool settled = problem == nullptr || (problem == kTooLarge && set_aside(record)) ||
+                             (problem != kBusy && add_record_mark(record, problem));
+        if (!settled) {
             is_last = false;
             break;
         }
         done = name;
-        if (problem == kTooLarge)
-            set_aside(record);
-        else if (problem != nullptr)
-            insert_mark(record.user_id, record.table_name, record.record_id, problem);
     }
     if (!is_last && done == mark.record_id)
         return false;
@@ -184,19 +218,30 @@ bool repair_user(const Mark& mark) {
     return true;
 }
 
+// What fails for one user is not to undo what was done for others.
+bool try_to_repair_user(const Mark& mark) {
+    bool done = false;
+    const auto error = pg::in_subtransaction([&] {
+        done = repair_user(mark);
+        return true;
+    });
+    return done && !error;
+}
+
 struct Turn {
     int repaired = 0;
     int left = 0;
     int looked_at = 0;
+    bool has_users_mark = false;
     bool is_last = false;  // there is no user after these
 };
 
 // Locks what it looks at: only a mark that was there before the replay is removed, and not while
 // somebody who relies on it has not committed yet.
-Turn repair_after(std::string& last_user, int users, int marks_of_each) {
+Turn repair_from(std::string& next_user, int users, int marks_of_each) {
     static pg::Statement select_users(R"sql(
 WITH RECURSIVE u(user_id) AS (
-  (SELECT d.user_id FROM mana_ai.dirty_records d WHERE d.user_id > $1 ORDER BY d.user_id LIMIT 1)
+  (SELECT d.user_id FROM mana_ai.dirty_records d WHERE d.user_id >= $1 ORDER BY d.user_id LIMIT 1)
   UNION ALL
   SELECT (SELECT d.user_id FROM mana_ai.dirty_records d WHERE d.user_id > u.user_id
            ORDER BY d.user_id LIMIT 1)
@@ -207,21 +252,25 @@ SELECT table_name, record_id, id::text, reason FROM mana_ai.dirty_records
  WHERE user_id = $1 ORDER BY random() LIMIT $2 FOR UPDATE SKIP LOCKED)sql");
     Turn turn;
     const pg::StatementResult found =
-        select_users.execute({std::string_view(last_user), int64_t{users}});
+        select_users.execute({std::string_view(next_user), int64_t{users}});
     for (const pg::Row& user : found.rows) {
         for (pg::Row& row :
              select_marks.execute({std::string_view(user.text(0)), int64_t{marks_of_each}}).rows) {
             const Mark mark{user.text(0), row.take_text(0), row.take_text(1), row.take_text(2),
                             row.take_text(3)};
+            // Several transactions may have marked the user at the same time.
+            if (mark.is_of_user() && turn.has_users_mark)
+                continue;
             turn.looked_at++;
-            const bool done = mark.is_of_user() ? repair_user(mark) : repair_record(mark);
+            turn.has_users_mark |= mark.is_of_user();
+            const bool done = mark.is_of_user() ? try_to_repair_user(mark) : repair_record(mark);
             (done ? turn.repaired : turn.left)++;
         }
-        last_user = user.text(0);
+        next_user = user.text(0) + '\x01';  // nothing is between the two
     }
     turn.is_last = found.rows.size() < static_cast<size_t>(users);
     if (turn.is_last)
-        last_user.clear();
+        next_user.clear();
     return turn;
 }
 
@@ -308,15 +357,16 @@ void mark_dirty(const RecordKey& key, const char* reason) {
 }
 
 RepairCounts repair_dirty_records(int limit) {
-    static std::string last_user;
+    static std::string next_user;
     RepairCounts counts;
     if (!has_marks())
         return counts;
     // Round after round over the users, as long as one has brought something.
-    bool is_whole_round = last_user.empty();
+    bool is_whole_round = next_user.empty();
     for (int looked_at = 0, in_round = 0; looked_at < limit;) {
-        const Turn turn = repair_after(last_user, 1, std::min(kMarksPerTurn, limit - looked_at));
-        looked_at += turn.looked_at;
+        const Turn turn = repair_from(next_user, 1, std::min(kMarksPerTurn, limit - looked_at));
+        // That takes as long as all others together.
+        looked_at += turn.has_users_mark ? limit : turn.looked_at;
         in_round += turn.repaired;
         counts.repaired += turn.repaired;
         counts.left += turn.left;
@@ -333,9 +383,9 @@ RepairCounts repair_dirty_records(int limit) {
 
 int repair_all_dirty_records() {
     int repaired = 0;
-    std::string last_user;
+    std::string next_user;
     for (int in_round = 0;;) {
-        const Turn turn = repair_after(last_user, 100, kMaxMarksOfUser);
+        const Turn turn = repair_from(next_user, 100, kMaxMarksOfUser);
         in_round += turn.repaired;
         repaired += turn.repaired;
         pg::check_for_interrupts();

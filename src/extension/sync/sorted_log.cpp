@@ -110,10 +110,17 @@ void SortedLog::add_rows(Relation log, Snapshot snapshot) {
     const SyncShape& shape = shape_of(log);
     TupleTableSlot* slot = table_slot_create(log, nullptr);
     TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
+    MemoryContext row_memory =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai row", ALLOCSET_SMALL_SIZES);
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
         RecordKind kind{};
-        if (!equals(slot, shape.app_id, "ai") || !kind_of_row(slot, shape.table_name, &kind))
+        MemoryContextReset(row_memory);
+        MemoryContext outer = MemoryContextSwitchTo(row_memory);
+        const bool is_ours =
+            equals(slot, shape.app_id, "ai") && kind_of_row(slot, shape.table_name, &kind);
+        MemoryContextSwitchTo(outer);
+        if (!is_ours)
             continue;
         bool no_record = false;
         bool no_user = false;
@@ -124,6 +131,7 @@ void SortedLog::add_rows(Relation log, Snapshot snapshot) {
         const ChangeRowValues values = change_row_values(slot, shape);
         put(user_id, record_id, kind, &values);
     }
+    MemoryContextDelete(row_memory);
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
 }

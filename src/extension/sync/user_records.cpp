@@ -7,6 +7,7 @@
 #include "mana_ai/pg/guard.hpp"
 
 extern "C" {
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relscan.h"
@@ -31,6 +32,7 @@ struct Scan {
     TupleTableSlot* slot;
     SyncShape shape;
     Datum user_id;
+    MemoryContext row_memory;
 };
 
 Relation index_on_user(Relation log, const SyncShape& shape) {
@@ -55,6 +57,8 @@ Scan begin_scan(Oid log_oid, const std::string& user_id) {
     scan.user_id =
         PointerGetDatum(cstring_to_text_with_len(user_id.data(), static_cast<int>(user_id.size())));
     scan.slot = table_slot_create(scan.log, nullptr);
+    scan.row_memory =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai names", ALLOCSET_SMALL_SIZES);
     scan.index = index_on_user(scan.log, scan.shape);
     if (scan.index == nullptr) {
         scan.by_table = table_beginscan(scan.log, SnapshotSelf, 0, nullptr);
@@ -86,17 +90,20 @@ void end_scan(Scan& scan) {
     } else {
         table_endscan(scan.by_table);
     }
+    MemoryContextDelete(scan.row_memory);
     ExecDropSingleTupleTableSlot(scan.slot);
     table_close(scan.log, NoLock);
 }
 
-std::string_view text_of(Scan& scan, AttrNumber column) {
+// False: there is none, or one that is too long for any name of ours, which is not read.
+bool text_of(Scan& scan, AttrNumber column, std::string_view& value) {
     bool is_null = false;
-    const Datum value = slot_getattr(scan.slot, column, &is_null);
-    if (is_null)
-        return {};
-    const text* packed = DatumGetTextPP(value);
-    return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
+    const Datum datum = slot_getattr(scan.slot, column, &is_null);
+    if (is_null || toast_raw_datum_size(datum) > kMaxIdBytes + VARHDRSZ)
+        return false;
+    const text* packed = DatumGetTextPP(datum);
+    value = {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
+    return true;
 }
 
 struct Name {
@@ -104,16 +111,26 @@ struct Name {
     std::string_view record;
 };
 
-// False: there are no more. Empty names are rows that do not count.
+bool read_name(Scan& scan, std::string_view user_id, Name& name) {
+    RecordKind kind;
+    std::string_view app;
+    std::string_view user;
+    return text_of(scan, scan.shape.table_name, name.table) && kind_of_table(name.table, &kind) &&
+           text_of(scan, scan.shape.app_id, app) && app == "ai" &&
+           text_of(scan, scan.shape.user_id, user) && user == user_id &&
+           text_of(scan, scan.shape.record_id, name.record) &&
+           user.size() + name.record.size() <= kMaxIdBytes;
+}
+
+// False: there are no more. Empty names are rows that do not count. Valid until the next one.
 bool next_name(Scan& scan, std::string_view user_id, Name& name) {
     if (!next_row(scan))
         return false;
-    RecordKind kind;
-    name = {};
-    const std::string_view table = text_of(scan, scan.shape.table_name);
-    if (kind_of_table(table, &kind) && text_of(scan, scan.shape.app_id) == "ai" &&
-        text_of(scan, scan.shape.user_id) == user_id)
-        name = {table, text_of(scan, scan.shape.record_id)};
+    MemoryContextReset(scan.row_memory);
+    MemoryContext outer = MemoryContextSwitchTo(scan.row_memory);
+    if (!read_name(scan, user_id, name))
+        name = {};
+    MemoryContextSwitchTo(outer);
     return true;
 }
 

@@ -7,8 +7,9 @@
 namespace mana_ai {
 
 // The first `limit` names of missions and agents of the user that come after `after` ("" before
-// all), in bytewise order. Reads all of the user's rows, or the whole log where no index begins
-// with user_id, and keeps no more than the names. Throws PgError.
+// all), in bytewise order; not those whose ids are too long for a snapshot. Reads all of the user's
+// rows, or the whole log where no index begins with user_id, and keeps no more than the names.
+// Throws PgError.
 std::set<std::string> next_records_of_user(const std::string& user_id, const std::string& after,
                                            int limit);
 

@@ -1,0 +1,48 @@
+-- Repair and refresh where a user, a record or a session is out of the ordinary.
+\getenv here PG_ABS_SRCDIR
+\set setup :here '/data/regress_setup.sql'
+\set QUIET on
+\i :setup
+SET client_min_messages = warning;
+DO $$ BEGIN EXECUTE pg_read_file(current_setting('mana_ai_test.data') || '/invariants.sql'); END $$;
+-- Rows that the trigger did not see, so that repair has something to do.
+CREATE FUNCTION test.missions_unseen(user_id text, ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  ALTER TABLE public.sync_changes DISABLE TRIGGER mana_ai_fold;
+  INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+  SELECT 'ai', 'aiMissions', id, missions_unseen.user_id, 'insert', '{"title": "t", "state": "paused"}', 'c' FROM unnest(ids) id;
+  ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold;
+END $$;
+CREATE FUNCTION test.mark_user(user_id text) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES (user_id, '', '', 'busy')
+$$;
+\set QUIET off
+
+-- One mark for all records of a user: ids that do not fit are passed over, and the user without a name has a turn as well.
+SELECT test.missions_unseen('u1', ARRAY['m1', 'm2', repeat('x', 2000), (SELECT string_agg(md5(i::text), $$$$) FROM generate_series(1, 46) i)]);
+SELECT test.missions_unseen('', ARRAY['m3']);
+SELECT test.mark_user('u1'), test.mark_user('u1'), test.mark_user('');
+SELECT due_mission_count FROM mana_ai.run_tick();
+SELECT count(*) AS marks FROM mana_ai.dirty_records;
+SELECT user_id, mission_id FROM mana_ai.mission_snapshots ORDER BY 1, 2;
+
+-- A user's records that cannot be repaired have a mark each, but no more than others may have; and are repaired when they can be.
+ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT not_yet CHECK (mission_id NOT LIKE 'late%');
+SELECT test.missions_unseen('u2', ARRAY(SELECT 'late' || i FROM generate_series(1, 1200) i));
+SELECT test.mark_user('u2');
+SELECT test.missions_unseen('u3', ARRAY['m4']);
+SELECT test.mark_user('u3');
+SELECT due_mission_count FROM mana_ai.run_tick();
+SELECT due_mission_count FROM mana_ai.run_tick();
+SELECT count(*) <= 1001 AS bounded, count(*) = count(DISTINCT record_id) AS one_each, count(*) > 900 AS kept FROM mana_ai.dirty_records WHERE user_id = 'u2';
+SELECT mission_id FROM mana_ai.mission_snapshots WHERE user_id = 'u3';
+ALTER TABLE mana_ai.mission_snapshots DROP CONSTRAINT not_yet;
+SELECT count(*) FROM mana_ai.refresh_snapshots();
+SELECT count(*) AS marks FROM mana_ai.dirty_records;
+SELECT * FROM public.broken_invariants();
+
+\set QUIET on
+DROP FUNCTION public.broken_invariants;
+DROP SCHEMA test CASCADE;
+DROP EXTENSION mana_ai;
+DROP TABLE public.sync_changes;
