@@ -22,7 +22,7 @@ AS 'MODULE_PATHNAME', 'mana_ai_newest_clock';
 CREATE FUNCTION mana_ai.refresh_snapshots(
   OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin
 AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
 COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
   'adds what the log says to the snapshots and repairs dirty records; takes nothing away';
@@ -31,21 +31,24 @@ COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
 CREATE FUNCTION mana_ai.refresh_snapshots(
   rebuild boolean, OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
 RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin
 AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
 COMMENT ON FUNCTION mana_ai.refresh_snapshots(boolean) IS
   'with true: makes all snapshots anew from the log, and forgets what the log does not say any more';
 
 -- SECURITY DEFINER here and in detach() and refresh_snapshots(): a fold has to see every row, whatever
--- policies say of the caller. Nobody but superusers may call them, unless they are granted.
+-- policies say of the caller. As origin, since a session that replays somebody else's changes cannot change
+-- our tables. Nobody but superusers may call them, unless they are granted.
 CREATE FUNCTION mana_ai.attach(sync_table regclass)
-RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin
 AS 'MODULE_PATHNAME', 'mana_ai_attach';
 COMMENT ON FUNCTION mana_ai.attach(regclass) IS
   'folds the history of mana-sync''s table and puts the trigger on it';
 
 CREATE FUNCTION mana_ai.detach()
-RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin
 AS 'MODULE_PATHNAME', 'mana_ai_detach';
 COMMENT ON FUNCTION mana_ai.detach() IS 'takes the trigger off again; snapshots stay as they are';
 

@@ -148,13 +148,14 @@ CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts)
 -- trigger is another one than this, and the next tick folds its history. "generation" names the file that
 -- the table was in (pg_relation_filenode) when ties were last looked at: a rewrite moves rows, and places of
 -- rows decide exact ties. "log_name" is what it was called: if another table has that name now, it was
--- swapped.
+-- swapped. "clean" is false from the first pass of a worker until it ends with no unmarked changes waiting.
 CREATE TABLE mana_ai.folded_log (
   only_row  boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
   log       oid         NOT NULL,
   folded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   log_name  text,
-  generation oid
+  generation oid,
+  clean boolean NOT NULL DEFAULT true
 );
 
 -- What the engine last said of itself; at most one row (docs/contract/interface.md, status()).

@@ -8,11 +8,15 @@ ALTER TABLE mana_ai.folded_log ADD COLUMN generation oid;
 COMMENT ON FUNCTION mana_ai.refresh_snapshots() IS
   'adds what the log says to the snapshots and repairs dirty records; takes nothing away';
 
+ALTER FUNCTION mana_ai.refresh_snapshots() SET session_replication_role = origin;
+ALTER FUNCTION mana_ai.attach(regclass) SET session_replication_role = origin;
+ALTER FUNCTION mana_ai.detach() SET session_replication_role = origin;
+
 -- A function of its own, so that who may refresh may not also forget.
 CREATE FUNCTION mana_ai.refresh_snapshots(
   rebuild boolean, OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
 RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin
 AS 'MODULE_PATHNAME', 'mana_ai_refresh_snapshots';
 COMMENT ON FUNCTION mana_ai.refresh_snapshots(boolean) IS
   'with true: makes all snapshots anew from the log, and forgets what the log does not say any more';
@@ -108,8 +112,9 @@ CREATE INDEX mission_snapshots_problems ON mana_ai.mission_snapshots (user_id, m
 CREATE INDEX mission_schedule_problem ON mana_ai.mission_schedule (decided_at) WHERE problem IS NOT NULL;
 
 ALTER TABLE mana_ai.folded_log ADD COLUMN log_name text;
-UPDATE mana_ai.folded_log f SET log_name = format('%I.%I', n.nspname, c.relname)
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = f.log;
+ALTER TABLE mana_ai.folded_log ADD COLUMN clean boolean NOT NULL DEFAULT true;
+-- The log is folded once more: clocks that version 0.1.0 has made do not say where places of rows decided.
+DELETE FROM mana_ai.folded_log;
 
 DROP FUNCTION mana_ai.gate_decision(jsonb, jsonb, int, bigint, boolean);
 CREATE FUNCTION mana_ai.gate_decision(

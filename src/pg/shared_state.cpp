@@ -36,6 +36,7 @@ struct Unmarked {
     Oid database;  // InvalidOid = free
     uint64 seen;
     uint64 folded;  // of these, before a fold of the log that has made good for them
+    bool begun;
 };
 
 struct State {
@@ -259,25 +260,46 @@ int launcher_pid() {
     return available() ? state->launcher_pid : 0;
 }
 
+namespace {
+
+// With the lock held. Null: more databases than there are workers for, whose logs are not folded
+// again by anybody.
+Unmarked* unmarked_entry(Oid database) {
+    // Entries are never given back, so the first free one comes after all others.
+    for (Unmarked& entry : state->unmarked) {
+        if (entry.database != database && entry.database != InvalidOid)
+            continue;
+        entry.database = database;
+        return &entry;
+    }
+    return nullptr;
+}
+
+}  // namespace
+
 void count_unmarked_changes(uint32_t database_oid, uint64_t changes) {
     metrics::count(core::Metric::ChangesUnmarked, {}, changes);
     if (!available())
         return;
     LWLockAcquire(lock, LW_EXCLUSIVE);
-    // Entries are never given back, so the first free one comes after all others.
-    Unmarked* place = nullptr;
-    for (Unmarked& entry : state->unmarked) {
-        if (entry.database == database_oid || entry.database == InvalidOid) {
-            place = &entry;
-            break;
-        }
-    }
-    // More databases than there are workers for: their logs are not folded again by anybody.
-    if (place != nullptr) {
-        place->database = database_oid;
-        place->seen += changes;
+    if (Unmarked* entry = unmarked_entry(database_oid))
+        entry->seen += changes;
+    LWLockRelease(lock);
+}
+
+bool begin_unmarked_changes(uint32_t database_oid, bool may_be_missing) {
+    if (!available())
+        return false;
+    bool waiting = false;
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    if (Unmarked* entry = unmarked_entry(database_oid); entry != nullptr && !entry->begun) {
+        entry->begun = true;
+        waiting = may_be_missing;
+        if (waiting)
+            entry->seen++;
     }
     LWLockRelease(lock);
+    return waiting;
 }
 
 std::optional<UnmarkedChanges> unmarked_changes(uint32_t database_oid) {

@@ -61,6 +61,10 @@ struct UnmarkedChanges {
     uint64_t waiting = 0;  // for a fold
 };
 void count_unmarked_changes(uint32_t database_oid, uint64_t changes);
+// The first call for a database since the server started: what an earlier start of it knew is gone.
+// With `may_be_missing` there may be changes that nobody has counted; true: they now wait for a
+// fold.
+bool begin_unmarked_changes(uint32_t database_oid, bool may_be_missing);
 std::optional<UnmarkedChanges> unmarked_changes(uint32_t database_oid);
 
 // The log was folded by a transaction that began when so many were seen.

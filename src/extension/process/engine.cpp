@@ -231,11 +231,15 @@ void Engine::repair_later(bool got_on) {
 }
 
 void Engine::repair_marked(bool thorough) {
-    pg::Transaction transaction("mana_ai: repairing snapshots");
     if (thorough) {
+        // What it has settled for the commit is not to be undone by a repair that fails.
+        pg::Transaction transaction("mana_ai: keeping up with the log");
         keep_up_with_log();
-        retry_oversized_records(SetAside::Changed);
+        transaction.commit();
     }
+    pg::Transaction transaction("mana_ai: repairing snapshots");
+    if (thorough)
+        retry_oversized_records(SetAside::Changed);
     const RepairCounts counts = repair_dirty_records(kRepairBatch);
     MANA_AI_FAILPOINT("repair.before_commit");
     transaction.commit();

@@ -8,6 +8,7 @@
 #include "mana_ai/extension/process/housekeeping.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -58,6 +59,9 @@ class Worker {
     void pass();
     void try_pass();
     void keep_house(bool thorough);
+    void begin_to_keep_up();
+    void ask_for_fold();
+    void end_keeping_up();
     void report();
     void notice_clock_jump();
     core::Instant next_pass_at() const;
@@ -77,6 +81,8 @@ class Worker {
     // The wall clock minus the monotonic one.
     core::Instant wall_offset_ = pg::now() - pg::monotonic_now();
     bool pass_wanted_ = true;
+    bool keeps_up_ = false;
+    bool was_clean_ = true;
     int failed_passes_ = 0;
     std::string problem_;
     const char* reported_state_ = nullptr;
@@ -120,9 +126,12 @@ void Worker::pass() {
     }
     problem_.clear();
     const bool thorough = last_pass_ >= next_thorough_;
+    if (thorough || !keeps_up_)
+        begin_to_keep_up();
     if (!pg::settings::tick_enabled()) {
         engine_.forget_due_missions();
         keep_house(thorough);
+        ask_for_fold();
         return;
     }
     if (!engine_.begin_tick()) {
@@ -134,6 +143,7 @@ void Worker::pass() {
         engine_.roll_tick();
     keep_house(thorough);
     engine_.start_due_missions(pg::now());
+    ask_for_fold();
     if (!engine_.is_busy())
         engine_.end_tick();
 }
@@ -150,6 +160,35 @@ void Worker::keep_house(bool thorough) {
             throw;
         pg::log_warning("housekeeping failed and is tried again at the next tick (SQLSTATE " +
                         error.sqlstate_text() + ")");
+    }
+}
+
+// Also later on: another table may have been attached.
+void Worker::begin_to_keep_up() {
+    pg::Transaction transaction("mana_ai: beginning to keep up with the log");
+    const bool was_clean = mana_ai::begin_to_keep_up();
+    transaction.commit();
+    if (!keeps_up_)
+        was_clean_ = was_clean;
+    keeps_up_ = true;
+}
+
+// At the end of the first pass, when what was due has been started.
+void Worker::ask_for_fold() {
+    if (pg::shared_state::begin_unmarked_changes(MyDatabaseId, !was_clean_))
+        next_thorough_ = 0;
+}
+
+void Worker::end_keeping_up() {
+    if (!keeps_up_)
+        return;
+    try {
+        pg::Transaction transaction("mana_ai: ceasing to keep up with the log");
+        mana_ai::end_keeping_up();
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        pg::log_info("the log will be folded at the next start (SQLSTATE " + error.sqlstate_text() +
+                     ")");
     }
 }
 
@@ -254,6 +293,7 @@ void Worker::run() {
                     "(SQLSTATE " +
                     error.sqlstate_text() + ")");
             }
+            end_keeping_up();
             leave("termination was requested");
         }
         try {

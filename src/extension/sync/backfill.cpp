@@ -410,6 +410,22 @@ SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log
     pg::guarded([log] { table_close(log, NoLock); });
 }
 
+bool begin_to_keep_up() {
+    static pg::Statement find("SELECT 1 FROM mana_ai.folded_log WHERE NOT clean");
+    static pg::Statement open("UPDATE mana_ai.folded_log SET clean = false WHERE clean");
+    const bool was_clean = find.execute().rows.empty();
+    open.execute();
+    return was_clean;
+}
+
+void end_keeping_up() {
+    const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
+    if (!unmarked || unmarked->waiting > 0)
+        return;
+    static pg::Statement close("UPDATE mana_ai.folded_log SET clean = true WHERE NOT clean");
+    close.execute();
+}
+
 FoldCounts refresh_snapshots(Basis basis) {
     // Whatever is missing now is there for the fold to see.
     const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);

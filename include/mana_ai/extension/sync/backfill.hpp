@@ -41,6 +41,12 @@ void count_fold(const FoldCounts& counts);
 // the places of rows had decided are marked. Throws PgError.
 void keep_up_with_log();
 
+// On disk the log is "clean" while no worker runs and none has left changes without a mark: what is
+// only counted in memory is lost with the server. A worker that finds it otherwise has to fold it;
+// it calls this when it starts, in a transaction, and the other one when it ends. Throws PgError.
+bool begin_to_keep_up();  // whether the log was clean
+void end_keeping_up();
+
 // mana_ai.refresh_snapshots(), in the current transaction. Throws PgError.
 FoldCounts refresh_snapshots(Basis basis);
 
