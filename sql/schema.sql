@@ -132,6 +132,15 @@ CREATE INDEX runs_started_at ON mana_ai.runs (started_at);
 CREATE INDEX runs_running ON mana_ai.runs (user_id, agent_id) WHERE outcome = 'running';
 CREATE INDEX runs_lease_owner ON mana_ai.runs (lease_owner) WHERE lease_owner IS NOT NULL;
 
+-- The iterations that missions had when their runs began. A device with an old copy of them may write it during
+-- the run, and the log need not have the rows any more that said more. Nothing of it outlives its run.
+CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
+  user_id    text COLLATE "C" NOT NULL,
+  run_id     uuid  NOT NULL,
+  iterations jsonb NOT NULL,
+  PRIMARY KEY (user_id, run_id)
+);
+
 -- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
 CREATE TABLE mana_ai.token_usage (
   user_id     text COLLATE "C" NOT NULL,

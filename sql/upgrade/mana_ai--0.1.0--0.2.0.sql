@@ -38,6 +38,17 @@ CREATE TABLE mana_ai.oversized_records (
 ) USING heap;
 
 REVOKE ALL ON mana_ai.oversized_records FROM PUBLIC;
+
+-- The iterations that missions had when their runs began. A device with an old copy of them may write it during
+-- the run, and the log need not have the rows any more that said more. Nothing of it outlives its run.
+CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
+  user_id    text COLLATE "C" NOT NULL,
+  run_id     uuid  NOT NULL,
+  iterations jsonb NOT NULL,
+  PRIMARY KEY (user_id, run_id)
+);
+REVOKE ALL ON mana_ai.iterations_at_claim FROM PUBLIC;
+
 ALTER TABLE mana_ai.token_usage ADD COLUMN id uuid PRIMARY KEY DEFAULT gen_random_uuid();
 
 -- The trigger function needs neither its owner's rights nor a search_path, and the trigger no WHEN clause.

@@ -50,6 +50,30 @@ RESET session_replication_role;
 SELECT count(*) AS marks FROM mana_ai.dirty_records;
 SELECT mission_id FROM mana_ai.mission_snapshots WHERE user_id = 'u4';
 
+-- A later deletion counts, also when the rows that told of it are gone: what was written before it brings nothing back.
+CREATE FUNCTION test.at(op text, data jsonb, at timestamptz) RETURNS void LANGUAGE sql AS $$
+  INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id, created_at)
+  VALUES ('ai', 'aiMissions', 'dead', 'u5', op, data, 'c', at)
+$$;
+SELECT test.at('insert', '{"title": "t", "updatedAt": "2026-01-01T00:00:00Z"}', '2026-01-01Z');
+SELECT test.at('delete', '{"deletedAt": "2026-02-01T00:00:00Z"}', '2026-02-01Z');
+SELECT test.at('delete', '{"deletedAt": "2026-06-01T00:00:00Z"}', '2026-06-01Z');
+SELECT test.at('delete', '{"deletedAt": "2026-03-01T00:00:00Z"}', '2026-03-01Z');
+SELECT deleted_at AT TIME ZONE 'UTC' FROM mana_ai.record_tombstones WHERE record_id = 'dead';
+DELETE FROM public.sync_changes WHERE record_id = 'dead';
+SELECT test.at('insert', '{"title": "between", "updatedAt": "2026-04-01T00:00:00Z"}', '2026-11-01Z');
+SELECT count(*) FROM mana_ai.mission_snapshots WHERE mission_id = 'dead';
+SELECT test.at('insert', '{"title": "after", "updatedAt": "2026-07-01T00:00:00Z"}', '2026-11-02Z');
+SELECT record ->> 'title' FROM mana_ai.mission_snapshots WHERE mission_id = 'dead';
+
+-- A refresh lets missions wait that have not changed.
+SELECT test.mission('waiting', '{"nextRunAt": "2026-01-01T00:00:00.000Z"}', 'u6');
+UPDATE mana_ai.mission_schedule SET not_before = '2090-01-01Z', wake_at = '2090-01-01Z', attempts = 2 WHERE user_id = 'u6';
+SELECT count(*) FROM mana_ai.refresh_snapshots();
+SELECT extract(year FROM not_before) AS not_before, extract(year FROM wake_at) AS wake_at, attempts FROM mana_ai.mission_schedule WHERE user_id = 'u6';
+SELECT test.change('waiting', '{"title": "changed"}', 'aiMissions', 'u6');
+SELECT not_before, extract(year FROM wake_at) AS wake_at FROM mana_ai.mission_schedule WHERE user_id = 'u6';
+
 \set QUIET on
 DROP FUNCTION public.broken_invariants;
 DROP SCHEMA test CASCADE;

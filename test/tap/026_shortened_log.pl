@@ -59,12 +59,16 @@ push_change($node, id => 'stale', data => { nextRunAt => iso(-1) }, stamps => { 
 $model->wait_in_flight(1, 10);
 push_change($node, id => 'stale',
     data => { iterations => [ { %{ $old[0] }, userFeedback => 'Neue Rückmeldung' } ] }, stamps => { iterations => iso(0) });
+# Nor does the log know it any more.
+$node->safe_psql('mana_sync', "DELETE FROM public.sync_changes WHERE record_id = 'stale' AND op = 'insert'");
+is(value($node, 'SELECT count(*) FROM mana_ai.iterations_at_claim'), 1, 'what a mission had is kept during its run');
 wait_for($node, 'planned', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'stale' AND outcome = 'planned'", 1);
 my $iterations = iterations_of($node, 'stale');
 is_deeply([ map { $_->{id} } @$iterations[ 0 .. 2 ] ], [ 'i1', 'i2', 'i3' ], 'what the device did not know is put back');
 is($iterations->[0]{userFeedback}, 'Neue Rückmeldung', 'what it wrote counts');
 is($iterations->[3]{summary}, 'Zusammenfassung', 'the new iteration is the last');
 is(scalar @$iterations, 4, 'and there is nothing else');
+is(value($node, 'SELECT count(*) FROM mana_ai.iterations_at_claim'), 0, 'nothing is kept after the run');
 # What somebody takes away while nothing runs stays away.
 push_change($node, id => 'stale', data => { iterations => [], nextRunAt => iso(-1) }, stamps => { iterations => iso(1), nextRunAt => iso(1) });
 $model->reset;

@@ -119,8 +119,8 @@ wait_for_worker($node, 'mana_sync', 20);
 # The worker's own: history that a restore has left without snapshots.
 $node->safe_psql('mana_sync', 'TRUNCATE mana_ai.folded_log');
 settings($node, 'mana_ai.tick_interval' => '1s');
-wait_until('the worker repairs snapshots', 20,
-    sub { value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker' AND query = 'mana_ai: repairing snapshots' AND state = 'active'") });
+wait_until('the worker folds the log', 20,
+    sub { value($node, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker' AND query = 'mana_ai: keeping up with the log' AND state = 'active'") });
 stops_soon("a fold by the worker");
 $node->start;
 settings($node, 'mana_ai.tick_interval' => undef);

@@ -187,6 +187,12 @@ DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
     bool more = delete_usage.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
                 static_cast<uint64_t>(kDeleteBatch);
     more |= delete_expired_audit(now, kDeleteBatch);
+    // Of runs that others have ended.
+    static pg::Statement delete_iterations(R"sql(
+DELETE FROM mana_ai.iterations_at_claim i
+ WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
+                    WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running'))sql");
+    delete_iterations.execute();
     const core::Instant retention = pg::settings::runs_retention_us();
     if (retention == 0)
         return more;

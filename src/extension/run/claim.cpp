@@ -367,6 +367,13 @@ SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'run
         record_start.execute({now, std::string_view(model), int64_t{request_.engine},
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
                               &writes_.claim_run});
+        static pg::Statement keep_iterations(R"sql(
+INSERT INTO mana_ai.iterations_at_claim (user_id, run_id, iterations)
+SELECT m.user_id, c.run_id::uuid, m.record -> 'iterations'
+  FROM unnest($1, $2, $3) AS c(user_id, mission_id, run_id)
+  JOIN mana_ai.mission_snapshots m ON m.user_id = c.user_id AND m.mission_id = c.mission_id
+ WHERE jsonb_typeof(m.record -> 'iterations') = 'array' AND m.record -> 'iterations' <> '[]')sql");
+        keep_iterations.execute({&writes_.claim_user, &writes_.claim_mission, &writes_.claim_run});
     }
 }
 

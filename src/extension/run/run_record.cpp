@@ -86,6 +86,10 @@ SELECT 1 FROM mana_ai.mission_schedule
 }
 
 void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
+    static pg::Statement forget_iterations(
+        "DELETE FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $2::uuid");
+    forget_iterations.execute(
+        {std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
     // "running" is a parameter so that the partial index on running rows, which does not find a
     // single row, cannot be chosen: it always looks empty to the planner.
     static pg::Statement finish(R"sql(

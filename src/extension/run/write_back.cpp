@@ -9,7 +9,6 @@
 #include "mana_ai/core/time/cadence.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
-#include "mana_ai/extension/sync/replay.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -21,11 +20,9 @@
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
-#include "access/table.h"
+#include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
-#include "utils/jsonb.h"
-#include "utils/snapmgr.h"
 }
 
 namespace mana_ai {
@@ -82,42 +79,6 @@ core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) 
     return whole_millis(std::max(now, newest_clock + 1));
 }
 
-Datum text_datum(std::string_view value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-}
-
-// {"iterations": …} as the log says they were when the run began; nullopt if the mission has not
-// changed since. Iterations are one field: a device with an old copy of them, which writes it
-// meanwhile, takes away what it does not know.
-std::optional<std::string> iterations_at_start(const ClaimedMission& claimed,
-                                               const NewestRecord& newest) {
-    if (newest.version == claimed.mission_version)
-        return std::nullopt;
-    const char* text = pg::guarded([&]() -> const char* {
-        const Oid attached = attached_relation();
-        if (!OidIsValid(attached))
-            return nullptr;
-        Relation log = open_log(attached);
-        Fold fold;
-        begin_fold(fold, log_generation(log));
-        fold.until = claimed.started_at;
-        const RecordKey key{text_datum(claimed.user_id), text_datum("aiMissions"),
-                            text_datum(claimed.mission_id)};
-        const bool replayed = replay_record(log, shape_of(log), key, GetActiveSnapshot(),
-                                            ScanLimit::IndexOrSmallTable, fold);
-        table_close(log, NoLock);
-        const pg::JsonbValueRef* value = replayed ? find_value(fold.state, "iterations") : nullptr;
-        if (value == nullptr)
-            return nullptr;
-        const pg::JsonbFieldRef field{"iterations", strlen("iterations"), *value};
-        Jsonb* object = pg::build_object(&field, 1);
-        return JsonbToCString(nullptr, &object->root, static_cast<int>(VARSIZE(object)));
-    });
-    if (text == nullptr)
-        return std::nullopt;
-    return text;
-}
-
 // The iteration is appended to the newest ones; what the mission had when the run began and has no
 // more is put back before it.
 std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& newest,
@@ -128,13 +89,14 @@ std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& ne
 WITH newest AS MATERIALIZED (
   SELECT CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
               THEN record -> 'iterations' ELSE '[]'::jsonb END AS iterations
-    FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2)
+    FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2),
+before AS MATERIALIZED (
+  SELECT iterations FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $6::uuid)
 SELECT jsonb_build_object(
          'iterations',
          (SELECT iterations FROM newest)
          || coalesce((SELECT jsonb_agg(e.iteration ORDER BY e.place)
-                        FROM jsonb_array_elements(CASE WHEN jsonb_typeof($6::jsonb -> 'iterations') = 'array'
-                                                       THEN $6::jsonb -> 'iterations' ELSE '[]'::jsonb END)
+                        FROM before, jsonb_array_elements(before.iterations)
                              WITH ORDINALITY AS e(iteration, place)
                        WHERE e.iteration ->> 'id' NOT IN
                              (SELECT n.iteration ->> 'id'
@@ -144,11 +106,13 @@ SELECT jsonb_build_object(
          || jsonb_build_array($3::jsonb),
          'nextRunAt', $4::text,
          'updatedAt', $5::text)::text)sql");
-    const auto before = iterations_at_start(claimed, newest);
+    // Nothing can have gone if the mission has not changed since.
+    const bool changed = newest.version != claimed.mission_version;
     return build
         .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                   std::string_view(iteration), pg::text_or_null(next_run_at),
-                  std::string_view(updated_at), pg::text_or_null(before)})
+                  std::string_view(updated_at),
+                  changed ? pg::Param(std::string_view(claimed.run_id)) : pg::Null{TEXTOID}})
         .rows.front()
         .take_text(0);
 }

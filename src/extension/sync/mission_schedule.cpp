@@ -53,8 +53,9 @@ bool same_time(TupleTableSlot* slot, AttrNumber column, bool wanted, TimestampTz
     return is_null ? !wanted : wanted && DatumGetTimestampTz(value) == time;
 }
 
-// Whether the row in the slot is what the change would make of it.
-bool is_up_to_date(TupleTableSlot* slot, ScheduleChange& change) {
+// Whether the row in the slot is what the change would make of it. A mission that has not changed
+// goes on waiting for what it waits for.
+bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& change) {
     const ScheduleTable& columns = own_tables().schedule;
     bool is_null = false;
     slot_getattr(slot, columns.lease_owner, &is_null);
@@ -64,6 +65,8 @@ bool is_up_to_date(TupleTableSlot* slot, ScheduleChange& change) {
         return false;
     if (!same_time(slot, columns.due_at, change.is_due, change.due_at))
         return false;
+    if (!mission_changed && !same_time(slot, columns.not_before, false, 0))
+        return true;
     return !change.reset_wait || (same_time(slot, columns.not_before, false, 0) &&
                                   same_time(slot, columns.wake_at, change.is_due, change.due_at));
 }
@@ -71,7 +74,7 @@ bool is_up_to_date(TupleTableSlot* slot, ScheduleChange& change) {
 }  // namespace
 
 bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
-                      const RecordState* state, ScheduleChange& change) {
+                      const RecordState* state, bool mission_changed, ScheduleChange& change) {
     using Action = ScheduleChange::Action;
     const Datum key[] = {user_id, mission_id};
     if (state != nullptr)
@@ -79,7 +82,8 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     const pg::Lookup seen = pg::peek_row(schedule, key);
     if (seen == pg::Lookup::Busy)
         return false;
-    if (seen == pg::Lookup::Found && state != nullptr && is_up_to_date(schedule.slot, change))
+    if (seen == pg::Lookup::Found && state != nullptr &&
+        is_up_to_date(schedule.slot, mission_changed, change))
         return true;
     const pg::Lookup locked = pg::lock_row_for_sure(schedule, key);
     if (locked == pg::Lookup::Busy)
@@ -90,7 +94,7 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     }
     change.action = state != nullptr ? Action::Update : Action::Delete;
     if (state != nullptr)
-        is_up_to_date(schedule.slot, change);  // the lease may have changed since
+        is_up_to_date(schedule.slot, mission_changed, change);  // the lease may have changed since
     return true;
 }
 

@@ -46,20 +46,22 @@ constexpr Size kMaxBackgroundValue = 16 * 1024 * 1024;
 
 [[noreturn]] void refuse_size() {
     ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                    errmsg("record is too large to be replayed in the background")));
+                    errmsg("record is too large to be replayed")));
     pg_unreachable();
 }
 
 void apply(Fold& fold, const ChangeRow& row) {
-    if (row.created_at > fold.until)
-        return;
     apply_row(fold.state, row, PlaceLost::RowWins);
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
     if (MyBackendType == B_BG_WORKER && size > 4 * kMaxBackgroundValue)
         refuse_size();
-    if (size > kSettleAbove && size > 4 * fold.settled_size && fits_into_jsonb(fold.state))
-        settle(fold);
+    if (size <= kSettleAbove || size <= 4 * fold.settled_size)
+        return;
+    // Rows behind what does not fit cannot be let go of.
+    if (!fits_into_jsonb(fold.state))
+        refuse_size();
+    settle(fold);
 }
 
 Datum key_value(const RecordKey& key, LogIndexKey::Column column) {
@@ -146,7 +148,6 @@ void begin_fold(Fold& fold, uint32_t generation) {
     fold.rows = 0;
     fold.known = nullptr;
     fold.settled_size = 0;
-    fold.until = PG_INT64_MAX;
 }
 
 void fold_row(Fold& fold, const ChangeRowValues& values) {

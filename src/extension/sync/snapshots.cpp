@@ -158,13 +158,29 @@ void insert_tombstone(Work& work, const RecordState& state) {
     pg::insert_row(work.store.tombstones, row);
 }
 
+// The tombstone in the slot, which we have locked, tells of the latest deletion: only what is later
+// brings the record back, and the rows may be gone that told of it.
+Kept keep_tombstone(Work& work, const RecordState& state) {
+    const AttrNumber column = own_tables().tombstones.deleted_at;
+    bool is_null = false;
+    const Datum held = slot_getattr(work.store.tombstones.slot, column, &is_null);
+    const TimestampTz deleted_at = timestamptz_of(deletion_time(state));
+    if (!is_null && deleted_at <= DatumGetTimestampTz(held))
+        return Kept::Unchanged;
+    pg::RowValues row = pg::row_values(work.store.tombstones.table);
+    give(row, column, TimestampTzGetDatum(deleted_at));
+    pg::update_row(work.store.tombstones, row);
+    return Kept::Unchanged;
+}
+
 // Locks what there is to lock of the schedule; false when somebody else holds it.
-bool prepare_schedule_of(Work& work, const RecordState* state, ScheduleChange& change) {
+bool prepare_schedule_of(Work& work, const RecordState* state, bool content_changed,
+                         ScheduleChange& change) {
     if (work.name.kind != RecordKind::Mission)
         return true;
     return open_once(work.store, work.store.schedule, own_tables().schedule.key) &&
            prepare_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id,
-                            state, change);
+                            state, content_changed, change);
 }
 
 void write_schedule_of(Work& work, const ScheduleChange& change) {
@@ -178,7 +194,7 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
     ScheduleChange schedule;
-    if (!prepare_schedule_of(work, live ? &state : nullptr, schedule))
+    if (!prepare_schedule_of(work, live ? &state : nullptr, content_changed, schedule))
         return Kept::Busy;
     if (live && !content_changed && schedule.action == ScheduleChange::Action::None)
         return Kept::Unchanged;
@@ -278,6 +294,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
 Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     const bool live = state.exists && !is_deleted(state);
     if (!live) {
+        if (has_tombstone && state.exists)
+            return keep_tombstone(work, state);
         if (has_tombstone == state.exists)
             return Kept::Unchanged;
         if (state.exists)
@@ -289,7 +307,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     if (!fits_into_jsonb(state))
         return Kept::TooLarge;
     ScheduleChange schedule;
-    if (!prepare_schedule_of(work, &state, schedule))
+    if (!prepare_schedule_of(work, &state, true, schedule))
         return Kept::Busy;
     insert_snapshot(work, state);
     if (has_tombstone)
@@ -302,18 +320,22 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
 // `folded` is what place_record() is to use, or nullptr to replay the record.
 Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* folded,
                            ScanLimit limit, Basis basis) {
-    // Tombstones are never updated, so a lookup cannot miss one.
     if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.key))
         return Kept::Busy;
     // Once more, now that nobody can move the record.
     if (pg::lock_row_for_sure(work.snapshots, work.snapshot_key) != pg::Lookup::Missing)
         return Kept::Busy;
-    const pg::Lookup tombstone = pg::lock_row(work.store.tombstones, work.tombstone_key);
+    const pg::Lookup tombstone = pg::lock_row_for_sure(work.store.tombstones, work.tombstone_key);
     if (tombstone == pg::Lookup::Busy)
         return Kept::Busy;
     const bool has_tombstone = tombstone == pg::Lookup::Found;
-    if (has_tombstone && row != nullptr && !may_revive(*row))
-        return Kept::Unchanged;
+    if (has_tombstone && row != nullptr) {
+        if (row->op != core::RowOp::Delete && !may_revive(*row))
+            return Kept::Unchanged;
+        RecordState state = read_tombstone(work);
+        if (apply_row(state, *row, PlaceLost::AskLog) != Applied::AskLog && is_deleted(state))
+            return keep_tombstone(work, state);
+    }
     if (folded != nullptr && !has_tombstone)
         return place_record(work, false, *folded);
     RecordState state =
@@ -414,9 +436,12 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
         case pg::Lookup::Missing:
             // A record that had come back since would have no tombstone any more.
             if (open_once(work.store, work.store.tombstones, own_tables().tombstones.key) &&
-                pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found &&
-                is_deleted(result_of(read_tombstone(work))))
-                return Kept::Unchanged;
+                pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found) {
+                const RecordState held = read_tombstone(work);
+                const RecordState state = result_of(held);
+                if (is_deleted(state) && deletion_time(state) <= deletion_time(held))
+                    return Kept::Unchanged;
+            }
             return keep_with_name_locked(work, nullptr, folded.exists ? &folded : nullptr,
                                          ScanLimit::None, basis);
         case pg::Lookup::Found:
@@ -426,7 +451,7 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
     const RecordState state = result_of(held.state);
     if (held.is_whole && same_content(held.state, state)) {
         ScheduleChange schedule;
-        if (prepare_schedule_of(work, &held.state, schedule) &&
+        if (prepare_schedule_of(work, &held.state, false, schedule) &&
             schedule.action == ScheduleChange::Action::None)
             return Kept::Unchanged;
     }

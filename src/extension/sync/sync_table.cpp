@@ -37,12 +37,14 @@ namespace {
 struct ShapeCache {
     Oid relation = InvalidOid;  // of which `shape` is; InvalidOid: nothing cached
     SyncShape shape;
+    uint64_t changes = 0;  // that came, also while a shape was read
 } shape_cache;
 
 Oid attached_cache = InvalidOid;
 bool callback_registered = false;
 
 void forget_changed_relation(Datum, Oid relation) {
+    shape_cache.changes++;
     if (!OidIsValid(relation) || relation == shape_cache.relation)
         shape_cache.relation = InvalidOid;
     if (!OidIsValid(relation) || relation == attached_cache)
@@ -233,9 +235,12 @@ const Jsonb* jsonb_of(Datum value, bool copy) {
 const SyncShape& shape_of(Relation relation) {
     if (shape_cache.relation != RelationGetRelid(relation)) {
         register_callback();
+        const uint64_t before = shape_cache.changes;
         const SyncShape shape = read_shape(relation);
         shape_cache.shape = shape;
-        shape_cache.relation = RelationGetRelid(relation);
+        // Else for this call only.
+        shape_cache.relation =
+            before == shape_cache.changes ? RelationGetRelid(relation) : InvalidOid;
     }
     return shape_cache.shape;
 }

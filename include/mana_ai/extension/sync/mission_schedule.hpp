@@ -22,7 +22,7 @@ struct ScheduleChange {
 // Finds out what the record's state asks for, and locks the row if it is to change. False: the row
 // is held by somebody else. `state` is nullptr for a mission that is deleted or gone.
 bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
-                      const RecordState* state, ScheduleChange& change);
+                      const RecordState* state, bool mission_changed, ScheduleChange& change);
 
 void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
                     const ScheduleChange& change);
