@@ -194,7 +194,11 @@ TableFacts read_facts(Relation table, const TableKey& key) {
     TableFacts facts;
     facts.table = RelationGetRelid(table);
     const TupleConstr* rules = RelationGetDescr(table)->constr;
-    facts.has_additions = rules != nullptr && (rules->num_check > 0 || rules->has_generated_stored);
+    // Without a usable replica identity, updates of a table that is published fail.
+    facts.has_additions =
+        (rules != nullptr && (rules->num_check > 0 || rules->has_generated_stored)) ||
+        table->rd_rel->relreplident != REPLICA_IDENTITY_DEFAULT ||
+        !OidIsValid(RelationGetReplicaIndex(table));
     for (int i = 0; i < RelationGetNumberOfAttributes(table); i++) {
         const FormData_pg_attribute* column = TupleDescAttr(RelationGetDescr(table), i);
         if (column->attnotnull && !column->attisdropped && may_be_null(column, key.never_null))

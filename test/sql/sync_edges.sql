@@ -74,6 +74,19 @@ SELECT extract(year FROM not_before) AS not_before, extract(year FROM wake_at) A
 SELECT test.change('waiting', '{"title": "changed"}', 'aiMissions', 'u6');
 SELECT not_before, extract(year FROM wake_at) AS wake_at FROM mana_ai.mission_schedule WHERE user_id = 'u6';
 
+-- A bulk load goes on where rows after the first ones fail for want of a replica identity.
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id) VALUES ('ai', 'aiMissions', 'old', 'u7', 'insert', '{"title": "t"}', 'c');
+SET client_min_messages = error;
+CREATE PUBLICATION regress_edges FOR TABLE mana_ai.mission_snapshots;
+ALTER TABLE mana_ai.mission_snapshots REPLICA IDENTITY NOTHING;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+SELECT 'ai', 'aiMissions', CASE WHEN i < 50 THEN 'new' || i ELSE 'old' END, 'u7', 'update', '{"title": "later"}', 'c' FROM generate_series(1, 60) i;
+SELECT record_id, reason FROM mana_ai.dirty_records WHERE user_id = 'u7';
+ALTER TABLE mana_ai.mission_snapshots REPLICA IDENTITY DEFAULT;
+DROP PUBLICATION regress_edges;
+SELECT count(*) FROM mana_ai.refresh_snapshots();
+SELECT count(*), min(record ->> 'title') FROM mana_ai.mission_snapshots WHERE user_id = 'u7';
+
 \set QUIET on
 DROP FUNCTION public.broken_invariants;
 DROP SCHEMA test CASCADE;
