@@ -199,11 +199,13 @@ size_t EventLoop::resume_ready() {
     if (first_ready() == nullptr) {
         return 0;
     }
-    // What becomes ready from here on queues behind the marker, for the next pass.
-    Waiter marker;
-    post(marker);
+    // What becomes ready from here on queues behind the marker, for the next pass. It is not a
+    // local variable: GCC 14 warns that its address outlives it, although the destructor takes it
+    // out of the queue.
+    const auto marker = std::make_unique<Waiter>();
+    post(*marker);
     size_t done = 0;
-    for (Waiter* waiter = first_ready(); waiter != &marker; waiter = first_ready()) {
+    for (Waiter* waiter = first_ready(); waiter != marker.get(); waiter = first_ready()) {
         waiter->unlink();
         const std::coroutine_handle<> handle = waiter->handle_;
         if (waiter->owned_by_loop_) {
