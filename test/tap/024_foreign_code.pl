@@ -262,7 +262,8 @@ as_owner('DROP POLICY evil ON public.sync_changes');
 
 # ---------------------------------------------------------------- settings that were changed all the same
 
-# A trigger on a table of ours runs as we do. What it changes is noticed before the next transaction.
+# A trigger that an administrator has put on a table of ours runs as we do, to the end of its transaction. What it
+# changes is noticed before the next one.
 value($node, <<'END');
 CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -270,7 +271,7 @@ BEGIN
   RETURN NEW;
 END $$;
 END
-for my $case ([ search_path => 'evil, pg_catalog' ], [ default_transaction_read_only => 'on' ], [ session_replication_role => 'replica' ])
+for my $case ([ search_path => 'public, pg_catalog' ], [ default_transaction_read_only => 'on' ], [ session_replication_role => 'replica' ])
 {
     my ($name, $value) = @$case;
     $position = log_position($node);
