@@ -30,18 +30,18 @@ count() {
 
 # lines_like PATTERN FILE: how many there are.
 lines_like() {
-    grep -cE -- "$1" "$2" || true
+    grep -acE -- "$1" "$2" || true
 }
 
 # count_tap RING NAME STATUS LOG: adds one program's TAP to ring_passed, ring_failed, ring_skipped.
 count_tap() {
     local ring=$1 name=$2 status=$3 log=$4 ok not_ok skip reason
-    ok=$(grep -E '^ok\b' "$log" | grep -ciEv '# *(skip|todo)' || true)
-    not_ok=$(grep -E '^not ok\b' "$log" | grep -ciEv '# *todo' || true)
-    skip=$(grep -ciE '^(ok\b.*|1\.\.0 .*)# *skip' "$log" || true)
+    ok=$(grep -aE '^ok\b' "$log" | grep -aciEv '# *(skip|todo)' || true)
+    not_ok=$(grep -aE '^not ok\b' "$log" | grep -aciEv '# *todo' || true)
+    skip=$(grep -aciE '^(ok\b.*|1\.\.0 .*)# *skip' "$log" || true)
     while IFS= read -r reason; do
         skips+=("$ring $name: $reason")
-    done < <(grep -iE '^(ok\b.*|1\.\.0 .*)# *skip' "$log" | sed -E 's/.*# *[Ss][Kk][Ii][Pp][A-Za-z]* *//')
+    done < <(grep -aiE '^(ok\b.*|1\.\.0 .*)# *skip' "$log" | sed -E 's/.*# *[Ss][Kk][Ii][Pp][A-Za-z]* *//')
     if [ "$status" -ne 0 ] && [ "$not_ok" -eq 0 ]; then
         not_ok=1
         echo "$ring $name: ended with status $status"
