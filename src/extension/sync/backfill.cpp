@@ -218,16 +218,6 @@ bool next_young_blocks(Relation log, BlockNumber first, BlockNumber end, Buffer*
     return true;
 }
 
-bool equals(TupleTableSlot* slot, AttrNumber column, const char* wanted) {
-    bool is_null = false;
-    const Datum value = slot_getattr(slot, column, &is_null);
-    if (is_null)
-        return false;
-    const text* packed = DatumGetTextPP(value);
-    const size_t size = strlen(wanted);
-    return VARSIZE_ANY_EXHDR(packed) == size && memcmp(VARDATA_ANY(packed), wanted, size) == 0;
-}
-
 }  // namespace
 
 void serialize_folds() {
@@ -278,7 +268,8 @@ void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
             TableScanDesc scan = table_beginscan_tidrange(log, now, &low, &high);
             while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot)) {
                 CHECK_FOR_INTERRUPTS();
-                if (!is_newer_than(slot, snapshot) || !equals(slot, store.shape->app_id, "ai"))
+                if (!is_newer_than(slot, snapshot) ||
+                    !is_column_text(slot, store.shape->app_id, "ai"))
                     continue;
                 MemoryContext outer = MemoryContextSwitchTo(context);
                 catch_up_with_row(store, slot, counts);

@@ -47,15 +47,6 @@ TupleDesc row_descriptor() {
     return descriptor;
 }
 
-bool equals(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
-    bool is_null = false;
-    const Datum value = slot_getattr(slot, column, &is_null);
-    if (is_null)
-        return false;
-    const text* packed = DatumGetTextPP(value);
-    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
-}
-
 bool kind_of_row(TupleTableSlot* slot, AttrNumber table_name, RecordKind* kind) {
     bool is_null = false;
     const Datum value = slot_getattr(slot, table_name, &is_null);
@@ -118,7 +109,7 @@ void SortedLog::add_rows(Relation log, Snapshot snapshot) {
         MemoryContextReset(row_memory);
         MemoryContext outer = MemoryContextSwitchTo(row_memory);
         const bool is_ours =
-            equals(slot, shape.app_id, "ai") && kind_of_row(slot, shape.table_name, &kind);
+            is_column_text(slot, shape.app_id, "ai") && kind_of_row(slot, shape.table_name, &kind);
         MemoryContextSwitchTo(outer);
         if (!is_ours)
             continue;

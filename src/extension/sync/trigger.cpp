@@ -271,22 +271,13 @@ enum class Subject : uint8_t {
     Unknown,  // columns that name a record are missing
 };
 
-bool equals(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
-    bool is_null = false;
-    const Datum value = slot_getattr(slot, column, &is_null);
-    if (is_null)
-        return false;
-    const text* packed = DatumGetTextPP(value);
-    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
-}
-
 // What the row is about. Most rows are of other apps: they are told apart before anything else. A
 // table that somebody has changed beyond recognition still names its records, unless it has lost
 // even these columns. May ereport(ERROR).
 Subject read_subject(TriggerData* trigger, RecordName& name) {
     const SyncShape& shape = shape_of(trigger->tg_relation);
     TupleTableSlot* slot = trigger->tg_trigslot;
-    if (shape.app_id != 0 && !equals(slot, shape.app_id, "ai"))
+    if (shape.app_id != 0 && !is_column_text(slot, shape.app_id, "ai"))
         return Subject::NotOurs;
     if (shape.table_name != 0) {
         bool is_null = false;

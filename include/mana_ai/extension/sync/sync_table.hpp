@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "mana_ai/extension/sync/lww_record.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -87,6 +88,17 @@ uint32_t log_generation(Relation relation);
 
 // -infinity and infinity, and what is near them, as the first and the last instant.
 core::Instant saturating_instant(TimestampTz time);
+
+// Whether a text column of the row has this value. May ereport(ERROR). Inline: the trigger asks it
+// of every row of every app.
+inline bool is_column_text(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, column, &is_null);
+    if (is_null)
+        return false;
+    const text* packed = DatumGetTextPP(value);
+    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
+}
 
 // Where a row is, as a number that grows with physical order.
 uint64_t position_of(const ItemPointerData* tid);
