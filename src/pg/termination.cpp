@@ -13,10 +13,14 @@ namespace mana_ai::pg {
 namespace {
 
 volatile sig_atomic_t termination_pending = false;
-bool terminating = false;
+volatile sig_atomic_t terminating = false;
 
 extern "C" {
 static void on_sigterm(SIGNAL_ARGS) {
+    // The postmaster signals a child and then its process group, so each request comes twice. The
+    // second one must not cancel what the first one has begun.
+    if (terminating)
+        return;
     const int saved_errno = errno;
     termination_pending = true;
     InterruptPending = true;

@@ -68,6 +68,18 @@ settle(@many);
 is(value($node, "SELECT string_agg(DISTINCT outcome, ',' ORDER BY outcome) FROM mana_ai.runs WHERE mission_id LIKE 'many%'"),
     'canceled,planned', 'the runs were canceled, not lost');
 
+# The postmaster signals a child and then its process group: SIGTERM comes more than once.
+my @signaled = map { "signaled$_" } 1 .. 100;
+hang(@signaled);
+my $signaled_pid = worker_pid($node);
+wait_until('the worker ends while SIGTERM keeps coming', SOON, sub {
+    kill('TERM', $signaled_pid), sleep 0.0005 for 1 .. 100;
+    return !kill 0, $signaled_pid;
+});
+settle(@signaled);
+is(value($node, "SELECT string_agg(DISTINCT outcome, ',' ORDER BY outcome) FROM mana_ai.runs WHERE mission_id LIKE 'signaled%'"),
+    'canceled,planned', 'it has given its leases back');
+
 # ---------------------------------------------------------------- tables of ours locked by somebody else
 
 for my $table (qw(mission_schedule runs mission_snapshots agent_snapshots token_usage engine_state dirty_records

@@ -14,8 +14,9 @@ void install_termination_handler();
 // ERRCODE_ADMIN_SHUTDOWN), and one that is open commits without waiting for a standby.
 bool termination_requested();
 
-// Takes note of it: the last transactions can run. They do not wait for a standby either: it may
-// be away for longer than anybody waits for a shutdown.
+// Takes note of it: the last transactions can run, and further signals do not cancel them (the
+// postmaster sends each twice). They do not wait for a standby either: it may be away for longer
+// than anybody waits for a shutdown.
 void take_termination();
 
 // For Transaction: before it commits.
