@@ -431,7 +431,7 @@ BEGIN
     WHEN 'skipped-encrypted' THEN
       RETURN 'title, objective or concept is encrypted and no grant opens it';
     WHEN 'skipped-unreviewed' THEN
-      RETURN format('%s or more iterations wait for the user''s review',
+      RETURN format('%s or more iterations wait for a device of the user to carry them out',
                     current_setting('mana_ai.max_unreviewed'));
     WHEN 'skipped-research' THEN
       RETURN format('waiting for research since %s, %s', coalesce(j.submitted_at, j.requested_at),

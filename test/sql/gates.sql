@@ -47,6 +47,37 @@ SET mana_ai.max_unreviewed = 0;
 SELECT mana_ai.gate_decision('{"iterations": [{"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}]}', NULL, 0, 0) AS no_limit;
 RESET mana_ai.max_unreviewed;
 
+-- What counts as waiting for review: plans of ours as a device gets them, and what it makes of them.
+CREATE FUNCTION test.waiting(changes jsonb, age interval DEFAULT '1 day') RETURNS jsonb LANGUAGE sql AS $$
+  SELECT jsonb_build_object(
+    'id', 'it-1', 'summary', 'S', 'overallStatus', 'awaiting-review', 'source', 'server',
+    'startedAt', to_char(now() - age, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'finishedAt', to_char(now() - age, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+    'plan', '[{"id": "it-1-0", "summary": "A", "intent": {"kind": "toolCall", "toolName": "create_task", "params": {"title": "A"}}, "status": "planned"},
+              {"id": "it-1-1", "summary": "B", "intent": {"kind": "toolCall", "toolName": "create_note", "params": {"title": "B"}}, "status": "planned"}]'::jsonb) || changes $$;
+SET timezone = 'UTC';
+SET mana_ai.max_unreviewed = 1;
+SELECT what, mana_ai.gate_decision(jsonb_build_object('iterations', jsonb_build_array(iteration)), NULL, 0, 0)
+FROM (VALUES
+  (1, 'as it was written', test.waiting('{}')),
+  (2, 'the user has said something', test.waiting('{"userFeedback": "Zu viel auf einmal."}')),
+  (3, 'feedback as older clients name it', test.waiting('{"feedback": "Zu viel."}')),
+  (4, 'empty feedback', test.waiting('{"userFeedback": ""}')),
+  (5, 'carried out, then written back by a stale device', test.waiting('{"plan": [{"id": "it-1-0", "summary": "A", "status": "approved"}, {"id": "it-1-1", "summary": "B (FEHLER: Unknown tool)", "status": "failed"}]}')),
+  (6, 'one step carried out', test.waiting('{"plan": [{"id": "it-1-0", "status": "planned"}, {"id": "it-1-1", "status": "skipped"}]}')),
+  (7, 'nothing to carry out', test.waiting('{"plan": []}')),
+  (8, 'almost seven days old', test.waiting('{}', '6 days 23 hours')),
+  (9, 'seven days old', test.waiting('{}', '7 days 1 minute')),
+  (10, 'no end, started eight days ago', test.waiting('{}', '8 days') - 'finishedAt'),
+  (11, 'ahead by an hour', test.waiting('{}', '-1 hour')),
+  (12, 'ahead by a year', test.waiting('{}', '-1 year')),
+  (13, 'no time at all', test.waiting('{"startedAt": "gestern", "finishedAt": null}')),
+  (14, 'steps that are no objects', test.waiting('{"plan": [null, 1]}')),
+  (15, 'a plan that is no list', test.waiting('{"plan": "none"}'))
+) AS cases (number, what, iteration) ORDER BY number;
+RESET mana_ai.max_unreviewed;
+RESET timezone;
+
 -- A tick over missions that all gates hold back: nobody is asked.
 SELECT test.agent('archived', '{"state": "archived"}'), test.agent('paused', '{"state": "paused"}'),
        test.agent('broke', '{"maxTokensPerDay": 0}'), test.agent('busy', '{"maxConcurrentMissions": 0}'),

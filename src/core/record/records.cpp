@@ -108,7 +108,6 @@ Mission parse_mission(Json record) {
     mission.next_run_at = parse_instant(string_or(record, "nextRunAt", ""));
     mission.inputs = take_array(record, "inputs");
     mission.iterations = take_array(record, "iterations");
-    mission.unreviewed = unreviewed_server_iterations(mission.iterations);
     if (const auto cadence = record.find("cadence"); cadence != record.end()) {
         mission.cadence = std::move(*cadence);
     }
@@ -127,17 +126,6 @@ Mission parse_mission(Json record) {
 
 bool is_agent_missing(const Mission& mission, const Agent* agent) noexcept {
     return agent == nullptr && mission.agent_id && *mission.agent_id != kLegacyAgentId;
-}
-
-int unreviewed_server_iterations(const Json& iterations) {
-    if (!iterations.is_array()) {
-        return 0;
-    }
-    return static_cast<int>(
-        std::count_if(iterations.begin(), iterations.end(), [](const Json& iteration) {
-            return string_or(iteration, "source", "") == "server" &&
-                   string_or(iteration, "overallStatus", "") == "awaiting-review";
-        }));
 }
 
 }  // namespace mana_ai::core

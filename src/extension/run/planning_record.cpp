@@ -13,6 +13,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/jsonb_object.hpp"
 #include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #if PG_VERSION_NUM >= 130000
@@ -48,6 +49,8 @@ constexpr uint32_t kSteps = core::PromptLimits::steps_per_iteration + 1;
 // How far back what users said of plans counts in a plan's basis.
 constexpr uint32_t kIterationsCompared = 200;
 constexpr int kMaxDigits = 30;
+// No known client keeps a plan from being carried out for as long: what is older waits for nobody.
+constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
 
 class ObjectWriter {
  public:
@@ -242,8 +245,54 @@ bool is_text(const JsonbFields& members, const char* name, std::string_view text
     return value != nullptr && pg::string_of(*value) == text;
 }
 
+std::optional<core::Instant> instant_of(const JsonbFields& members, const char* name) {
+    const JsonbValueRef* value = find_field(members, name);
+    const auto text = value != nullptr ? pg::string_of(*value) : std::nullopt;
+    return text ? core::parse_instant(*text) : std::nullopt;
+}
+
+bool says_something(const JsonbFields& members, const char* name) {
+    const JsonbValueRef* value = find_field(members, name);
+    return value != nullptr && pg::is_truthy(*value);
+}
+
+// Whether the plan has steps and none of them has been dealt with. Of a plan that is missing nobody
+// knows.
+bool is_untouched(const JsonbFields& members) {
+    const JsonbValueRef* plan = find_field(members, "plan");
+    if (plan == nullptr)
+        return true;
+    const JsonbValues steps = pg::read_array(*plan);
+    bool untouched = steps.count > 0;
+    for (uint32_t i = 0; i < steps.count && untouched; i++) {
+        JsonbFields step = pg::read_object(steps.values[i]);
+        untouched = !is_object(steps.values[i]) || is_text(step, "status", "planned");
+        forget(step);
+    }
+    if (steps.values != nullptr)
+        pfree(steps.values);
+    return untouched;
+}
+
+// A plan of ours that no device has dealt with yet. Devices write iterations back as they knew them,
+// so the status of one that was dealt with may say again that it waits; then its steps or the user's
+// feedback tell. A time that is as far ahead as the longest review is no better than one in the past.
+bool waits_for_review(const JsonbFields& members, core::Instant now) {
+    if (!is_text(members, "source", "server") ||
+        !is_text(members, "overallStatus", "awaiting-review") ||
+        says_something(members, "userFeedback") || says_something(members, "feedback"))
+        return false;
+    auto made_at = instant_of(members, "finishedAt");
+    if (!made_at)
+        made_at = instant_of(members, "startedAt");
+    if (made_at && (*made_at < now - kLongestReview || *made_at > now + kLongestReview))
+        return false;
+    return is_untouched(members);
+}
+
 // The newest iterations, and how many of all wait for review.
 void write_iterations(ObjectWriter& object, const JsonbValueRef& value) {
+    const core::Instant now = pg::now();
     const JsonbValues elements = pg::read_array(value);
     const uint32_t wanted =
         pg::settings::skip_unchanged() ? kIterationsCompared : core::PromptLimits::iterations;
@@ -258,9 +307,7 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value) {
         if (!is_object(elements.values[i]))
             continue;
         JsonbFields members = pg::read_object(elements.values[i]);
-        if (is_text(members, "source", "server") &&
-            is_text(members, "overallStatus", "awaiting-review"))
-            unreviewed++;
+        unreviewed += waits_for_review(members, now) ? 1 : 0;
         if (i >= first) {
             if (!is_first)
                 appendStringInfoChar(out, ',');

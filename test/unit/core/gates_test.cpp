@@ -11,10 +11,7 @@ Mission mission_with(const Json& fields) {
 
 // Everything closed at once; each test opens one gate after the other.
 struct AllClosed {
-    Mission mission = mission_with(Json{
-        {"title", "enc:1:a.b"},
-        {"iterations", Json::array({{{"source", "server"}, {"overallStatus", "awaiting-review"}}})},
-    });
+    Mission mission = mission_with(Json{{"title", "enc:1:a.b"}});
     Agent agent;
     GateInput input{.mission = mission,
                     .agent = &agent,
@@ -26,6 +23,7 @@ struct AllClosed {
                     .research_pending = true};
 
     AllClosed() {
+        mission.unreviewed = 1;
         agent.state = "archived";
         agent.max_tokens_per_day = 10;
     }

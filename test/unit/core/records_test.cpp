@@ -111,9 +111,7 @@ TEST(Mission, ToleratesAnyJson) {
             const Mission mission = parse_mission(Json{{key, odd}});
             EXPECT_TRUE(mission.iterations.is_array());
             EXPECT_TRUE(mission.inputs.is_array());
-            unreviewed_server_iterations(mission.iterations);
         }
-        EXPECT_EQ(unreviewed_server_iterations(odd), 0);
     }
 }
 
@@ -127,17 +125,6 @@ TEST(Mission, NeedsTheAgentThatItNamesExceptTheLegacyOne) {
     EXPECT_FALSE(is_agent_missing(parse_mission(Json{{"agentId", "a1"}}), &agent));
     // Must not run as if it had no agent, without policy and budget.
     EXPECT_TRUE(is_agent_missing(parse_mission(Json{{"agentId", 42}}), nullptr));
-}
-
-TEST(Mission, CountsServerIterationsThatWaitForReview) {
-    EXPECT_EQ(unreviewed_server_iterations(Json::parse(R"([
-        {"source": "server", "overallStatus": "awaiting-review"},
-        {"source": "client", "overallStatus": "awaiting-review"},
-        {"source": "server", "overallStatus": "approved"},
-        {"source": ["server"], "overallStatus": "awaiting-review"},
-        {"overallStatus": "awaiting-review"}, null, 3, "server",
-        {"source": "server", "overallStatus": "awaiting-review"}])")),
-              2);
 }
 
 }  // namespace

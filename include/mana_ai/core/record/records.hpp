@@ -45,7 +45,7 @@ struct Mission {
     Json inputs = Json::array();      // always an array
     Json cadence;                     // as the client wrote it
     Json iterations = Json::array();  // always an array; its elements may be anything
-    int unreviewed = 0;               // unreviewed_server_iterations() of all of them
+    int unreviewed = 0;               // of all of them; parse_mission() leaves it at 0
     // Of what users said of all plans, where it is known from a longer list than `iterations`;
     // empty = plan_basis() looks at `iterations` itself.
     std::string verdicts_digest;
@@ -64,8 +64,5 @@ Mission parse_mission(Json record);
 // Whether the mission names an agent that it cannot do without. `agent` is what was found for its
 // agentId, null = nothing. docs/contract/tick.md, Gates.
 bool is_agent_missing(const Mission& mission, const Agent* agent) noexcept;
-
-// Iterations with source 'server' whose overallStatus is 'awaiting-review'.
-int unreviewed_server_iterations(const Json& iterations);
 
 }  // namespace mana_ai::core
