@@ -253,6 +253,10 @@ BEGIN
     WHEN 'skipped-unreviewed' THEN
       RETURN format('%s or more iterations wait for a device of the user to carry them out',
                     current_setting('mana_ai.max_unreviewed'));
+    WHEN 'skipped-browser-run' THEN
+      RETURN format('a browser of the user runs the mission itself; held back until %s, or until that run ends',
+                    timestamptz 'epoch' + ((mana_ai.planning_record(m.record, m.clocks)::jsonb
+                                            ->> 'browserRunUntil')::bigint) * interval '1 microsecond');
     WHEN 'skipped-research' THEN
       RETURN format('waiting for research since %s, %s', coalesce(j.submitted_at, j.requested_at),
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));

@@ -95,6 +95,7 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
             if (found)
                 read = std::move(*found);
             gates.clock_ahead = read.newest_clock > now + kMaxClockLead;
+            gates.runs_in_browser = read.browser_run_until > now;
         }
         const core::Mission& mission = read.mission;
         if (!PG_ARGISNULL(1)) {

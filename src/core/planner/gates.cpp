@@ -28,6 +28,8 @@ const char* name(GateDecision decision) noexcept {
             return "skipped-unreadable";
         case GateDecision::SkippedClockAhead:
             return "skipped-clock-ahead";
+        case GateDecision::SkippedBrowserRun:
+            return "skipped-browser-run";
         case GateDecision::SkippedUnchanged:
             break;
     }
@@ -77,6 +79,9 @@ GateDecision judge_gates(const GateInput& input) noexcept {
     }
     if (input.max_unreviewed > 0 && input.mission.unreviewed >= input.max_unreviewed) {
         return GateDecision::SkippedUnreviewed;
+    }
+    if (input.runs_in_browser) {
+        return GateDecision::SkippedBrowserRun;
     }
     return input.research_pending ? GateDecision::SkippedResearch : GateDecision::Ran;
 }

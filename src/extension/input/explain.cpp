@@ -88,6 +88,7 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
         if (auto read = read_planning_mission(row.text(0))) {
             subject.mission = std::move(read->mission);
             gates.clock_ahead = read->newest_clock > now + kMaxClockLead;
+            gates.runs_in_browser = read->browser_run_until > now;
         } else {
             gates.record_unreadable = true;
         }

@@ -225,9 +225,11 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     core::GateInput gates{.mission = claimed.mission};
     gates.record_too_large = row.number(kTooLarge) != 0;
     core::Instant look_again_at = request_.now + kRecordPause;
+    core::Instant browser_run_until = 0;
     if (!row.is_null(kMissionRecord)) {
         if (auto read = read_planning_mission(row.text(kMissionRecord))) {
             claimed.mission = std::move(read->mission);
+            browser_run_until = read->browser_run_until;
             gates.clock_ahead = read->newest_clock > request_.now + kMaxClockLead;
             if (gates.clock_ahead)
                 look_again_at = std::min(look_again_at, read->newest_clock - kMaxClockLead);
@@ -268,6 +270,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
     gates.ciphertext_opened =
         mission.has_ciphertext() && grant_may_open(mission, row.text(kMissionId), request_.now);
+    gates.runs_in_browser = browser_run_until > request_.now;
     claimed.research_job = research_job_of(row);
     // A run that was asked for by hand looks for itself whether the answer has come.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
@@ -279,6 +282,10 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         // The poll that gets the answer sets the mission free.
         skip(row, decision, key.second,
              claimed.research_job->waiting_since + pg::settings::deep_research_timeout_us());
+        return;
+    }
+    if (decision == core::GateDecision::SkippedBrowserRun) {
+        skip(row, decision, key.second, browser_run_until);
         return;
     }
     if (decision != core::GateDecision::Ran) {

@@ -51,6 +51,8 @@ constexpr uint32_t kIterationsCompared = 200;
 constexpr int kMaxDigits = 30;
 // No known client keeps a plan from being carried out for as long: what is older waits for nobody.
 constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
+// A browser gives its own run of a mission up after this time.
+constexpr core::Instant kLongestBrowserRun = 180 * core::kMicrosPerSecond;
 
 class ObjectWriter {
  public:
@@ -274,9 +276,10 @@ bool is_untouched(const JsonbFields& members) {
     return untouched;
 }
 
-// A plan of ours that no device has dealt with yet. Devices write iterations back as they knew them,
-// so the status of one that was dealt with may say again that it waits; then its steps or the user's
-// feedback tell. A time that is as far ahead as the longest review is no better than one in the past.
+// A plan of ours that no device has dealt with yet. Devices write iterations back as they knew
+// them, so the status of one that was dealt with may say again that it waits; then its steps or the
+// user's feedback tell. A time that is as far ahead as the longest review is no better than one in
+// the past.
 bool waits_for_review(const JsonbFields& members, core::Instant now) {
     if (!is_text(members, "source", "server") ||
         !is_text(members, "overallStatus", "awaiting-review") ||
@@ -290,9 +293,21 @@ bool waits_for_review(const JsonbFields& members, core::Instant now) {
     return is_untouched(members);
 }
 
-// The newest iterations, and how many of all wait for review.
-void write_iterations(ObjectWriter& object, const JsonbValueRef& value) {
+// When a browser began to run the mission, if this is an iteration of a run that goes on. Clients
+// name no source.
+std::optional<core::Instant> browser_run_start(const JsonbFields& members) {
+    if (!is_text(members, "overallStatus", "running") || is_text(members, "source", "server"))
+        return std::nullopt;
+    return instant_of(members, "startedAt");
+}
+
+// The newest iterations, and what all of them say: how many wait for review, and until when a run
+// in a browser is given time. The browser's clock may be ahead of ours: its run did not begin after
+// the row that says so was `written_at`.
+void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::Instant written_at) {
     const core::Instant now = pg::now();
+    const core::Instant latest_start = std::min(written_at, now);
+    std::optional<core::Instant> browser_run;
     const JsonbValues elements = pg::read_array(value);
     const uint32_t wanted =
         pg::settings::skip_unchanged() ? kIterationsCompared : core::PromptLimits::iterations;
@@ -308,6 +323,8 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value) {
             continue;
         JsonbFields members = pg::read_object(elements.values[i]);
         unreviewed += waits_for_review(members, now) ? 1 : 0;
+        if (const auto start = browser_run_start(members))
+            browser_run = std::max(browser_run, std::optional(std::min(*start, latest_start)));
         if (i >= first) {
             if (!is_first)
                 appendStringInfoChar(out, ',');
@@ -318,19 +335,30 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value) {
     }
     appendStringInfoChar(out, ']');
     appendStringInfo(object.key("unreviewed"), "%d", unreviewed);
+    if (browser_run)
+        appendStringInfo(object.key("browserRunUntil"), "%lld",
+                         static_cast<long long>(*browser_run + kLongestBrowserRun));
 }
 
-core::Instant newest_clock(const Jsonb* record, const bytea* clocks) {
-    core::Instant latest = core::kOlderThanEverything;
+struct Clocks {
+    core::Instant newest = core::kOlderThanEverything;  // of the fields that a plan changes
+    core::Instant iterations_written_at = core::kEndOfIsoInstants;
+};
+
+Clocks read_clocks(const Jsonb* record, const bytea* clocks) {
+    Clocks found;
     RecordState state;
-    if (!read_state(state, record, clocks, 0, false, {}))
-        return latest;
+    if (clocks == nullptr || !read_state(state, record, clocks, 0, false, {}))
+        return found;
     for (uint32_t i = 0; i < state.count; i++) {
         const std::string_view name = state.fields[i].field.name();
+        const core::FieldClock& clock = state.fields[i].clock;
         if (name == "iterations" || name == "nextRunAt" || name == "updatedAt")
-            latest = std::max(latest, state.fields[i].clock.time);
+            found.newest = std::max(found.newest, clock.time);
+        if (name == "iterations")
+            found.iterations_written_at = clock.row_time;
     }
-    return latest;
+    return found;
 }
 
 }  // namespace
@@ -342,6 +370,7 @@ bool is_too_large(Datum record) {
 const char* planning_record_text(Datum datum, const bytea* clocks) {
     const Jsonb* record = DatumGetJsonbP(datum);
     const JsonbFields fields = pg::read_object(record);
+    const Clocks read = read_clocks(record, clocks);
     StringInfoData out;
     initStringInfo(&out);
     ObjectWriter object(&out);
@@ -359,10 +388,9 @@ const char* planning_record_text(Datum datum, const bytea* clocks) {
     if (const JsonbValueRef* value = find_field(fields, "inputs"))
         write_inputs(object.key("inputs"), *value);
     if (const JsonbValueRef* value = find_field(fields, "iterations"))
-        write_iterations(object, *value);
+        write_iterations(object, *value, read.iterations_written_at);
     if (clocks != nullptr)
-        appendStringInfo(object.key("newestClock"), "%lld",
-                         static_cast<long long>(newest_clock(record, clocks)));
+        appendStringInfo(object.key("newestClock"), "%lld", static_cast<long long>(read.newest));
     object.end();
     return out.data;
 }
@@ -396,6 +424,7 @@ std::optional<PlanningMission> read_planning_mission(std::string_view text) {
         return std::nullopt;
     PlanningMission read;
     const int unreviewed = json->value("unreviewed", 0);
+    read.browser_run_until = json->value("browserRunUntil", core::kOlderThanEverything);
     read.newest_clock = json->value("newestClock", core::kOlderThanEverything);
     read.mission = core::parse_mission(std::move(*json));
     read.mission.unreviewed = unreviewed;

@@ -142,7 +142,7 @@ UPDATE mana_ai.mission_schedule
 
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now) {
-    if (claimed.previous_decision == result.decision) {
+    if (claimed.previous_decision == result.decision && result.outcome == RunOutcome::Skipped) {
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
         forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});

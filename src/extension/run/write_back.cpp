@@ -36,6 +36,7 @@ struct NewestRecord {
     std::optional<std::string> space_id;
     core::Json cadence;
     core::Instant newest_clock = 0;  // of the fields that we are about to write
+    core::Instant browser_run_until = 0;
     int64_t version = 0;
 };
 
@@ -63,6 +64,7 @@ SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active', space_id,
     if (read) {
         newest.cadence = std::move(read->mission.cadence);
         newest.newest_clock = std::max<core::Instant>(read->newest_clock, 0);
+        newest.browser_run_until = read->browser_run_until;
     }
     newest.version = row.number(3);
     return newest;
@@ -223,6 +225,44 @@ std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, co
     return std::nullopt;
 }
 
+// Whether a browser of the user's has carried the mission out since the run began.
+bool was_run_in_browser(const ClaimedMission& claimed, const NewestRecord& newest) {
+    if (newest.version == claimed.mission_version)
+        return false;
+    static pg::Statement find(R"sql(
+SELECT 1
+  FROM mana_ai.mission_snapshots m, jsonb_array_elements(
+         CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
+              THEN m.record -> 'iterations' ELSE '[]' END) AS e(iteration)
+ WHERE m.user_id = $1 AND m.mission_id = $2
+   AND e.iteration ->> 'overallStatus' = 'approved'
+   AND e.iteration ->> 'source' IS DISTINCT FROM 'server'
+   AND e.iteration ->> 'startedAt' >= $3
+   AND NOT EXISTS (SELECT FROM mana_ai.iterations_at_claim b, jsonb_array_elements(b.iterations) AS o(iteration)
+                    WHERE b.user_id = $1 AND b.run_id = $4::uuid
+                      AND o.iteration ->> 'id' = e.iteration ->> 'id')
+ LIMIT 1)sql");
+    // It may have begun a moment before us, or by a clock that is a bit behind. Written by
+    // toISOString(), instants are in order as texts.
+    const std::string since = core::to_iso_millis(claimed.started_at - 2 * core::kMicrosPerMinute);
+    return !find.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                          std::string_view(since), std::string_view(claimed.run_id)})
+                .rows.empty();
+}
+
+// What a browser of the user's has planned, or is about to, takes the place of our plan: it carries
+// its steps out as it goes, and the two would do the same work twice.
+bool give_way_to_browser(const ClaimedMission& claimed, const NewestRecord& newest,
+                         RunResult& result, core::Instant now) {
+    const bool runs = newest.browser_run_until > now;
+    if (!runs && !was_run_in_browser(claimed, newest))
+        return false;
+    result.outcome = RunOutcome::Discarded;
+    result.decision = core::name(core::GateDecision::SkippedBrowserRun);
+    hold_back(claimed, result, runs ? newest.browser_run_until : now, now);
+    return true;
+}
+
 std::optional<std::string> next_run_after(const NewestRecord& newest, core::Instant now) {
     const pg::PostgresTimeZone zone(pg::settings::timezone());
     const core::NextRun next = core::next_run(newest.cadence, whole_millis(now), zone);
@@ -248,6 +288,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     if (!newest)
         return;
     MANA_AI_FAILPOINT("write_back.locked");
+    if (give_way_to_browser(claimed, *newest, result, now))
+        return;
     const std::string updated_at =
         core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
     const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,

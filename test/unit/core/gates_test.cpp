@@ -20,6 +20,7 @@ struct AllClosed {
                     .agent_tokens_24h = 10,
                     .max_unreviewed = 1,
                     .ciphertext_opened = false,
+                    .runs_in_browser = true,
                     .research_pending = true};
 
     AllClosed() {
@@ -46,6 +47,8 @@ TEST(Gates, AreJudgedInTheOrderOfTheSpec) {
     input.ciphertext_opened = true;
     EXPECT_EQ(judge_gates(input), GateDecision::SkippedUnreviewed);
     input.max_unreviewed = 2;
+    EXPECT_EQ(judge_gates(input), GateDecision::SkippedBrowserRun);
+    input.runs_in_browser = false;
     EXPECT_EQ(judge_gates(input), GateDecision::SkippedResearch);
     input.research_pending = false;
     EXPECT_EQ(judge_gates(input), GateDecision::Ran);
@@ -93,6 +96,7 @@ TEST(Gates, NamesAreThoseOfTheSpec) {
     EXPECT_STREQ(name(GateDecision::SkippedEncrypted), "skipped-encrypted");
     EXPECT_STREQ(name(GateDecision::SkippedUnreviewed), "skipped-unreviewed");
     EXPECT_STREQ(name(GateDecision::SkippedResearch), "skipped-research");
+    EXPECT_STREQ(name(GateDecision::SkippedBrowserRun), "skipped-browser-run");
     EXPECT_STREQ(name(GateDecision::SkippedAgentMissing), "skipped-agent-missing");
     EXPECT_STREQ(name(GateDecision::SkippedUnchanged), "skipped-unchanged");
 }

@@ -15,6 +15,7 @@ enum class GateDecision {
     SkippedBudget,
     SkippedEncrypted,
     SkippedUnreviewed,
+    SkippedBrowserRun,  // the user's own browser plans it right now
     SkippedResearch,
     SkippedAgentMissing,
     SkippedTooLarge,    // the record of the mission or its agent
@@ -37,6 +38,7 @@ struct GateInput {
     std::int64_t agent_tokens_24h = 0;
     int max_unreviewed = 3;          // 0 = no limit
     bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission
+    bool runs_in_browser = false;
     bool research_pending = false;
     bool record_too_large = false;
     bool record_unreadable = false;

@@ -16,6 +16,8 @@ struct PlanningMission {
     core::Mission
         mission;  // with the newest iterations only, and texts as long as prompts need them
     core::Instant newest_clock = core::kOlderThanEverything;  // of the fields that a plan changes
+    // A browser of the user's runs the mission itself, and has until then to finish.
+    core::Instant browser_run_until = core::kOlderThanEverything;
 };
 
 // From the text that mana_ai.planning_record() returns; nullopt: it cannot be read.
