@@ -6,6 +6,10 @@
 
 #include <memory>
 
+#if OPENSSL_VERSION_NUMBER < 0x30000000L
+#error "mana_ai needs OpenSSL 3.0 or later"
+#endif
+
 namespace mana_ai::crypto {
 
 // Leaves OpenSSL's error queue as it was found: the same process may speak TLS, and that code takes

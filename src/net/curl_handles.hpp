@@ -6,6 +6,10 @@
 
 #include <memory>
 
+#if LIBCURL_VERSION_NUM < 0x075700
+#error "mana_ai needs libcurl 7.87 or later"  // for CURLOPT_QUICK_EXIT
+#endif
+
 namespace mana_ai::net::detail {
 
 struct CurlEasyDeleter {

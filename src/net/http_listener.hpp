@@ -9,6 +9,10 @@
 #include <optional>
 #include <string>
 
+#if MHD_VERSION < 0x00097500
+#error "mana_ai needs libmicrohttpd 0.9.75 or later"
+#endif
+
 #include "http_framing.hpp"
 #include "mana_ai/net/http_server.hpp"
 #include "mana_ai/net/timer.hpp"

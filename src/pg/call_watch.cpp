@@ -1,5 +1,7 @@
 #include "mana_ai/pg/call_watch.hpp"
 
+#include "mana_ai/pg/compat.hpp"
+
 extern "C" {
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
@@ -53,12 +55,8 @@ CallWatch::CallWatch(int64_t limit_us) {
         static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
         timer = id;
         pqsignal(SIGINT, on_sigint);
-#if PG_VERSION_NUM >= 150000
         // Again and again: a function may catch a cancel and go on.
-        enable_timeout_every(id, GetCurrentTimestamp() + limit_us, kRepeatMs);
-#else
-        enable_timeout_after(id, static_cast<int>(limit_us / 1000));
-#endif
+        compat::enable_repeated_timeout(id, limit_us, kRepeatMs);
     });
 }
 

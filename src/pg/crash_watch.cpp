@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -18,8 +19,6 @@
 extern "C" {
 #include "common/file_perm.h"
 #include "miscadmin.h"
-#include "postmaster/autovacuum.h"
-#include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
@@ -79,24 +78,6 @@ struct Shared {
 Shared* shared = nullptr;
 Slot* volatile own = nullptr;
 struct sigaction previous_sigquit;
-
-// The number of processes that can be in our code. MaxBackends is not there yet when PostgreSQL 14
-// asks for it.
-int slot_count() {
-#if PG_VERSION_NUM >= 150000
-    return MaxBackends;
-#else
-    return MaxConnections + autovacuum_max_workers + 1 + max_worker_processes + max_wal_senders;
-#endif
-}
-
-int own_number() {
-#if PG_VERSION_NUM >= 170000
-    return MyProcNumber;
-#else
-    return MyProc != nullptr ? MyProc->pgprocno : -1;
-#endif
-}
 
 template <size_t kSize>
 void copy(char (&to)[kSize], std::string_view from) noexcept {
@@ -198,7 +179,7 @@ Record& append_record(Crashes& crashes) noexcept {
 // True when something was found.
 bool record_slots(Crashes& crashes) noexcept {
     const TimestampTz now = GetCurrentTimestamp();
-    const int slots = std::min(shared->slot_count, slot_count());
+    const int slots = std::min(shared->slot_count, compat::max_processes());
     const int limit = settings::crash_limit();
     bool found = false;
     for (int i = 0; i < slots; i++) {
@@ -275,7 +256,7 @@ static void on_process_exit(int, Datum) {
 bool have_slot() {
     if (own != nullptr)
         return true;
-    const int number = own_number();
+    const int number = compat::own_proc_number();
     if (shared == nullptr || !IsUnderPostmaster || number < 0 || number >= shared->slot_count ||
         proc_exit_inprogress)
         return false;
@@ -332,7 +313,7 @@ std::optional<SafeMode> find_safe_mode(Oid database, Code code) {
 
 size_t shared_memory_size() {
     return add_size(offsetof(Shared, slots),
-                    mul_size(sizeof(Slot), static_cast<Size>(slot_count())));
+                    mul_size(sizeof(Slot), static_cast<Size>(compat::max_processes())));
 }
 
 void use_shared_memory(void* memory, bool is_new) {
@@ -340,7 +321,7 @@ void use_shared_memory(void* memory, bool is_new) {
     if (!is_new)
         return;
     memset(memory, 0, shared_memory_size());
-    shared->slot_count = slot_count();
+    shared->slot_count = compat::max_processes();
     LWLockInitialize(&shared->lock.lock, LWLockNewTrancheId());
     if (!IsUnderPostmaster) {
         static Crashes crashes;

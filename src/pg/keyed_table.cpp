@@ -1,5 +1,7 @@
 #include "mana_ai/pg/keyed_table.hpp"
 
+#include "mana_ai/pg/compat.hpp"
+
 extern "C" {
 #include "access/heapam.h"
 #include "access/htup_details.h"
@@ -20,7 +22,6 @@ extern "C" {
 #include "nodes/nodes.h"
 #include "nodes/primnodes.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_relation.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "storage/procarray.h"
@@ -43,12 +44,7 @@ IndexScanDesc begin_key_scan(KeyedTable& keyed, Snapshot snapshot, const Datum* 
         ScanKeyEntryInitialize(&scan_keys[i], 0, static_cast<AttrNumber>(i + 1),
                                BTEqualStrategyNumber, InvalidOid,
                                keyed.key_index->rd_indcollation[i], F_TEXTEQ, key[i]);
-#if PG_VERSION_NUM >= 180000
-    IndexScanDesc scan =
-        index_beginscan(keyed.table, keyed.key_index, snapshot, nullptr, columns, 0);
-#else
-    IndexScanDesc scan = index_beginscan(keyed.table, keyed.key_index, snapshot, columns, 0);
-#endif
+    IndexScanDesc scan = compat::begin_index_scan(keyed.table, keyed.key_index, snapshot, columns);
     index_rescan(scan, scan_keys, columns, nullptr, 0);
     return scan;
 }
@@ -297,18 +293,7 @@ void check_with_executor(KeyedTable& keyed) {
     entry->relid = RelationGetRelid(keyed.table);
     entry->relkind = keyed.table->rd_rel->relkind;
     entry->rellockmode = RowExclusiveLock;
-    List* table = list_make1(entry);
-#if PG_VERSION_NUM >= 160000
-    List* permissions = NIL;
-    addRTEPermissionInfo(&permissions, entry);
-#endif
-#if PG_VERSION_NUM >= 180000
-    ExecInitRangeTable(estate, table, permissions, bms_make_singleton(1));
-#elif PG_VERSION_NUM >= 160000
-    ExecInitRangeTable(estate, table, permissions);
-#else
-    ExecInitRangeTable(estate, table);
-#endif
+    compat::init_range_table(estate, entry);
     ResultRelInfo* result = makeNode(ResultRelInfo);
     InitResultRelInfo(result, keyed.table, 1, nullptr, 0);
     as_owner(keyed.table, [&] {
@@ -341,12 +326,8 @@ bool is_unchanged(const IndexInfo* info, const bool* given) {
 void insert_index_entry(KeyedTable& keyed, Relation index, EState* estate, const bool* given,
                         bool only_summarizing) {
     IndexInfo* info = BuildIndexInfo(index);
-#if PG_VERSION_NUM >= 160000
-    if (only_summarizing && !info->ii_Summarizing)
+    if (only_summarizing && !compat::is_summarizing(info))
         return;
-#else
-    (void)only_summarizing;
-#endif
     if (estate != nullptr && info->ii_Predicate != NIL &&
         !ExecQual(ExecPrepareQual(info->ii_Predicate, estate), GetPerTupleExprContext(estate)))
         return;
@@ -363,9 +344,7 @@ void insert_index_entry(KeyedTable& keyed, Relation index, EState* estate, const
         ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION),
                         errmsg("duplicate key value violates unique constraint \"%s\"",
                                RelationGetRelationName(index))));
-#if PG_VERSION_NUM >= 170000
-    index_insert_cleanup(index, info);
-#endif
+    compat::clean_up_index_insert(index, info);
 }
 
 bool is_wanted_by(Relation index, TupleTableSlot* slot) {
@@ -533,25 +512,14 @@ void update_row(KeyedTable& keyed, const RowValues& row) {
     check_row(keyed);
 
     TM_FailureData failure;
-    LockTupleMode lock_mode;
-#if PG_VERSION_NUM >= 160000
-    TU_UpdateIndexes index_updates = TU_None;
-#else
-    bool index_updates = false;
-#endif
+    compat::IndexUpdates indexes;
     const TM_Result result =
-        table_tuple_update(keyed.table, &tid, keyed.slot, GetCurrentCommandId(true), SnapshotAny,
-                           InvalidSnapshot, true, &failure, &lock_mode, &index_updates);
+        compat::update_tuple(keyed.table, &tid, keyed.slot, &failure, &indexes);
     if (result != TM_Ok)
         elog(ERROR, "locked row of \"%s\" changed under us (%d)",
              RelationGetRelationName(keyed.table), static_cast<int>(result));
-#if PG_VERSION_NUM >= 160000
-    if (index_updates != TU_None)
-        insert_index_entries(keyed, row.given, index_updates == TU_Summarizing);
-#else
-    if (index_updates)
-        insert_index_entries(keyed, row.given, false);
-#endif
+    if (indexes.any)
+        insert_index_entries(keyed, row.given, indexes.only_summarizing);
     CommandCounterIncrement();
 }
 

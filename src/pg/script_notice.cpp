@@ -1,13 +1,9 @@
 #include "mana_ai/pg/script_notice.hpp"
 
-#include <cstring>
-
-#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/compat.hpp"
 
 extern "C" {
 #include "commands/extension.h"
-#include "utils/guc.h"
-#include "utils/guc_tables.h"
 }
 
 namespace mana_ai::pg {
@@ -16,16 +12,7 @@ namespace {
 
 // What client_min_messages was before the script.
 int level_outside_script() {
-    constexpr char kName[] = "client_min_messages";
-    const config_generic* setting = nullptr;
-#if PG_VERSION_NUM >= 160000
-    setting = find_option(kName, false, true, DEBUG5);
-#else
-    config_generic** settings = get_guc_variables();
-    for (int i = 0; i < GetNumConfigOptions(); i++)
-        if (std::strcmp(settings[i]->name, kName) == 0)
-            setting = settings[i];
-#endif
+    const config_generic* setting = compat::find_setting("client_min_messages");
     if (setting == nullptr || setting->stack == nullptr || setting->stack->state != GUC_SAVE)
         return client_min_messages;
     return setting->stack->prior.val.enumval;

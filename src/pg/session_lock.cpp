@@ -1,7 +1,7 @@
 #include "mana_ai/pg/session_lock.hpp"
 
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
-#include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
 #include "storage/lock.h"
@@ -44,32 +44,13 @@ HeldLock as_foreign(const PROCLOCK* held) {
     return {tag, NoLock};
 }
 
-// One of this process's advisory locks of SQL's classes, if it holds any in the partition. Only we
-// ourselves add to the list, so an empty one needs no lock.
+// One of this process's advisory locks of SQL's classes, if it holds any in the partition.
 HeldLock find_foreign_lock(int partition) {
     HeldLock found{};
-#if PG_VERSION_NUM >= 160000
-    dlist_head* list = &MyProc->myProcLocks[partition];
-    if (dlist_is_empty(list))
-        return found;
-    LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
-    // The macros of ilist.h do not compile as C++.
-    constexpr Size kLink = offsetof(PROCLOCK, procLink);
-    for (dlist_node* at = list->head.next; at != &list->head && found.mode == NoLock; at = at->next)
-        found = as_foreign(
-            reinterpret_cast<const PROCLOCK*>(reinterpret_cast<const char*>(at) - kLink));
-#else
-    SHM_QUEUE* list = &MyProc->myProcLocks[partition];
-    if (SHMQueueEmpty(list))
-        return found;
-    LWLockAcquire(LockHashPartitionLockByIndex(partition), LW_SHARED);
-    constexpr Size kLink = offsetof(PROCLOCK, procLink);
-    for (auto* held = reinterpret_cast<PROCLOCK*>(SHMQueueNext(list, list, kLink));
-         held != nullptr && found.mode == NoLock;
-         held = reinterpret_cast<PROCLOCK*>(SHMQueueNext(list, &held->procLink, kLink)))
+    compat::each_held_lock(partition, [&found](const PROCLOCK* held) {
         found = as_foreign(held);
-#endif
-    LWLockRelease(LockHashPartitionLockByIndex(partition));
+        return found.mode != NoLock;
+    });
     return found;
 }
 

@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "mana_ai/net/base_url.hpp"
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -321,11 +322,7 @@ void define(bool preloading) {
     // more to say; without its value, which was a secret.
     if (GetConfigOption(kRetiredServiceKey, true, false) != nullptr)
         warn_of_retired_service_key();
-#if PG_VERSION_NUM >= 150000
-    MarkGUCPrefixReserved("mana_ai");
-#else
-    EmitWarningsOnPlaceholders("mana_ai");
-#endif
+    compat::reserve_setting_prefix("mana_ai");
 }
 
 std::string databases() {

@@ -1,9 +1,9 @@
 #include "mana_ai/pg/shared_state.hpp"
 
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
-#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -52,20 +52,7 @@ State* state = nullptr;
 LWLock* lock = nullptr;
 int own_slot = -1;
 
-#if PG_VERSION_NUM >= 150000
-shmem_request_hook_type previous_request_hook = nullptr;
-#endif
 shmem_startup_hook_type previous_startup_hook = nullptr;
-
-#if PG_VERSION_NUM >= 170000
-int own_proc_number() {
-    return MyProcNumber;
-}
-#else
-int own_proc_number() {
-    return MyProc->pgprocno;
-}
-#endif
 
 void request_memory() {
     RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(State)), metrics::shared_memory_size()));
@@ -74,14 +61,6 @@ void request_memory() {
 }
 
 extern "C" {
-
-#if PG_VERSION_NUM >= 150000
-static void on_shmem_request() {
-    if (previous_request_hook != nullptr)
-        previous_request_hook();
-    request_memory();
-}
-#endif
 
 static void on_shmem_startup() {
     if (previous_startup_hook != nullptr)
@@ -135,12 +114,7 @@ WorkerView view_of(const Slot& slot) {
 }  // namespace
 
 void install_hooks() {
-#if PG_VERSION_NUM >= 150000
-    previous_request_hook = shmem_request_hook;
-    shmem_request_hook = on_shmem_request;
-#else
-    request_memory();
-#endif
+    compat::at_shmem_request(request_memory);
     previous_startup_hook = shmem_startup_hook;
     shmem_startup_hook = on_shmem_startup;
 }
@@ -158,9 +132,9 @@ bool register_worker(uint32_t database_oid) {
         for (int i = 0; i < kSlots && !registered; i++) {
             if (state->slots[i].database != InvalidOid)
                 continue;
-            state->slots[i] =
-                Slot{database_oid, MyProcPid, own_proc_number(), GetCurrentTimestamp(), 0, 0,
-                     "starting"};
+            state->slots[i] = Slot{
+                database_oid, MyProcPid, compat::own_proc_number(), GetCurrentTimestamp(), 0, 0,
+                "starting"};
             own_slot = i;
             registered = true;
         }
@@ -246,7 +220,7 @@ void register_launcher() {
     guarded([] {
         LWLockAcquire(lock, LW_EXCLUSIVE);
         state->launcher_pid = MyProcPid;
-        state->launcher_proc_number = own_proc_number();
+        state->launcher_proc_number = compat::own_proc_number();
         LWLockRelease(lock);
         before_shmem_exit(on_launcher_exit, 0);
     });

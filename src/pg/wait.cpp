@@ -2,28 +2,20 @@
 
 #include <algorithm>
 
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
-#include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
 #include "access/xact.h"
 #include "pgstat.h"
-#include "storage/latch.h"
-#if PG_VERSION_NUM >= 180000
-#include "storage/waiteventset.h"
-#endif
 }
 
 namespace mana_ai::pg {
 
 WaitSet::WaitSet(int fd) {
     set_ = guarded([fd] {
-#if PG_VERSION_NUM >= 170000
-        WaitEventSet* set = CreateWaitEventSet(nullptr, 3);
-#else
-        WaitEventSet* set = CreateWaitEventSet(TopMemoryContext, 3);
-#endif
+        WaitEventSet* set = compat::create_wait_event_set(3);
         AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
         AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
         AddWaitEventToSet(set, WL_SOCKET_READABLE, fd, nullptr, nullptr);

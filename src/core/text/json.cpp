@@ -2,6 +2,13 @@
 
 #include <algorithm>
 
+#if NLOHMANN_JSON_VERSION_MAJOR * 1000 + NLOHMANN_JSON_VERSION_MINOR < 3011
+#error "mana_ai needs nlohmann_json 3.11 or later"
+#endif
+
+// Nothing is tested where pointers are smaller.
+static_assert(sizeof(void*) == 8, "mana_ai needs a 64-bit platform");
+
 namespace mana_ai::core {
 
 namespace {

@@ -8,6 +8,7 @@
 #include "mana_ai/extension/process/databases.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -60,11 +61,7 @@ char* answer_place(dsm_segment* segment) {
 
 bool send(shm_mq_handle* queue, const std::string& text, bool nowait) {
     return pg::guarded([&] {
-#if PG_VERSION_NUM >= 150000
-               return shm_mq_send(queue, text.size(), text.data(), nowait, true);
-#else
-               return shm_mq_send(queue, text.size(), text.data(), nowait);
-#endif
+               return pg::compat::send_message(queue, text.size(), text.data(), nowait);
            }) == SHM_MQ_SUCCESS;
 }
 

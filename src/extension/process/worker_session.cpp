@@ -1,5 +1,6 @@
 #include "mana_ai/extension/process/worker_session.hpp"
 
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -67,9 +68,8 @@ void connect_worker(uint32_t database_oid, const char* application_name,
         set_for_session("lock_timeout", "200ms");
         set_for_session("row_security", "on");
         set_for_session("session_replication_role", "origin");
-#if PG_VERSION_NUM >= 170000
-        set_for_session("transaction_timeout", "0");
-#endif
+        if (pg::compat::kHasTransactionTimeout)
+            set_for_session("transaction_timeout", "0");
         set_for_session("client_min_messages", "error");
         // Every statement of ours is a lookup by key. On tables that grew since they were last
         // analyzed the planner would prefer to read them whole.

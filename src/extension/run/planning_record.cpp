@@ -16,9 +16,7 @@
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
-#if PG_VERSION_NUM >= 130000
 #include "access/detoast.h"
-#endif
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/fmgrprotos.h"

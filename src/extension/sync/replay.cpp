@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "mana_ai/pg/compat.hpp"
+
 extern "C" {
 #include "access/detoast.h"
 #include "access/genam.h"
@@ -103,11 +105,7 @@ void scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
         ScanKeyEntryInitialize(&keys[i], 0, static_cast<AttrNumber>(i + 1), BTEqualStrategyNumber,
                                InvalidOid, shape.index_key[i].collation, shape.index_key[i].equals,
                                key_value(key, shape.index_key[i].column));
-#if PG_VERSION_NUM >= 180000
-    IndexScanDesc scan = index_beginscan(log, index, snapshot, nullptr, shape.index_keys, 0);
-#else
-    IndexScanDesc scan = index_beginscan(log, index, snapshot, shape.index_keys, 0);
-#endif
+    IndexScanDesc scan = pg::compat::begin_index_scan(log, index, snapshot, shape.index_keys);
     index_rescan(scan, keys, shape.index_keys, nullptr, 0);
     while (index_getnext_slot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();

@@ -5,6 +5,7 @@
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/record_problems.hpp"
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -240,22 +241,14 @@ struct Repetitions {
     } slots[256] = {};
 } repetitions;
 
-LocalTransactionId current_transaction() {
-#if PG_VERSION_NUM >= 170000
-    return MyProc->vxid.lxid;
-#else
-    return MyProc->lxid;
-#endif
-}
-
 // A statement that inserts many rows of one record has them all in the log before its first trigger
 // runs. So after some changes, and more and more rarely, the record is replayed: it then knows the
 // rows that are still to come, and a restore of n rows does not write n versions of the record,
 // each of which the next lookup would have to walk over.
 bool replay_is_due(uint64_t name_hash) {
-    if (repetitions.transaction != current_transaction()) {
+    if (repetitions.transaction != pg::compat::current_local_transaction()) {
         repetitions = Repetitions{};
-        repetitions.transaction = current_transaction();
+        repetitions.transaction = pg::compat::current_local_transaction();
     }
     Repetitions::Slot& slot = repetitions.slots[name_hash % std::size(repetitions.slots)];
     if (slot.name_hash != name_hash)

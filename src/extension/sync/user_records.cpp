@@ -4,6 +4,7 @@
 
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
 
 extern "C" {
@@ -67,11 +68,7 @@ Scan begin_scan(Oid log_oid, const std::string& user_id) {
     ScanKeyData key;
     ScanKeyEntryInitialize(&key, 0, 1, BTEqualStrategyNumber, InvalidOid,
                            scan.index->rd_indcollation[0], F_TEXTEQ, scan.user_id);
-#if PG_VERSION_NUM >= 180000
-    scan.by_index = index_beginscan(scan.log, scan.index, SnapshotSelf, nullptr, 1, 0);
-#else
-    scan.by_index = index_beginscan(scan.log, scan.index, SnapshotSelf, 1, 0);
-#endif
+    scan.by_index = pg::compat::begin_index_scan(scan.log, scan.index, SnapshotSelf, 1);
     index_rescan(scan.by_index, &key, 1, nullptr, 0);
     return scan;
 }

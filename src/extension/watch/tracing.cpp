@@ -21,7 +21,8 @@ constexpr size_t kMaxAttributeBytes = 4 * (core::kMaxSpanTextChars + 1);
 SpanScope::SpanScope(const TraceContext& parent, std::string_view name, core::SpanKind kind) {
     if (parent.tracer == nullptr || !parent.tracer->is_on())
         return;
-    active_ = std::make_unique<Active>(*parent.tracer, core::Span{}, std::uncaught_exceptions());
+    // Not by make_unique: clang before 16 makes no aggregate from parentheses.
+    active_.reset(new Active{*parent.tracer, core::Span{}, std::uncaught_exceptions()});
     core::Span& span = active_->span;
     span.name = name;
     span.kind = kind;
