@@ -4,7 +4,7 @@ SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS mana_ai CASCADE;
 DROP TABLE IF EXISTS public.sync_changes CASCADE;
 DROP SCHEMA IF EXISTS test CASCADE;
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set ddl :here '/data/sync_changes.sql'
 \i :ddl
 CREATE EXTENSION mana_ai;

@@ -1,5 +1,5 @@
 -- attach(), detach() and refresh_snapshots() over tables of every shape that mana-sync has or might have.
-\getenv srcdir PG_ABS_SRCDIR
+\set srcdir `echo "$PG_ABS_SRCDIR"`
 \set old_shape :srcdir '/data/sync_changes.sql'
 \set new_shape :srcdir '/data/sync_changes_field_meta.sql'
 \set QUIET on

@@ -1,7 +1,7 @@
 -- The audit of decryptions: each user's own, append-only, kept as long as mana_ai.audit_retention says
 -- (inputs.md, Mission key grant; interface.md).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

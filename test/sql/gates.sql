@@ -1,6 +1,6 @@
 -- Which missions may run: every gate, their order, and what is left behind (tick.md, Gates).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

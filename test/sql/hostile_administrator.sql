@@ -1,6 +1,6 @@
 -- What an administrator may do to mana-sync's table. The server survives, inserts go on unless PostgreSQL itself
 -- refuses them, and what could not be kept is on record and made good for later.
-\getenv srcdir PG_ABS_SRCDIR
+\set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
 SET client_min_messages = error;

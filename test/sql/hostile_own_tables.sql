@@ -1,6 +1,6 @@
 -- What an administrator may put on tables of ours: all of it counts as if SQL had written the rows, except row triggers and
 -- rules. What a rule refuses is marked; the insert goes on; the server survives.
-\getenv srcdir PG_ABS_SRCDIR
+\set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
 SET client_min_messages = error;

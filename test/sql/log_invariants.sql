@@ -1,5 +1,5 @@
 -- The check that all rings use (test/data/invariants.sql) sees everything that can be wrong.
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
 \i :setup

@@ -1,5 +1,5 @@
 -- A log that loses rows: what snapshots hold of them stays, whatever happens then. Only a rebuild forgets.
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
 \i :setup

@@ -1,6 +1,6 @@
 -- Code of the owner of sync_changes never runs with our rights, whoever calls what: not even what PostgreSQL would evaluate
 -- when it plans a query over the table, expressions and predicates of its indexes.
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
 \i :setup

@@ -1,6 +1,6 @@
 -- Every case of test/data/lww.jsonl, pushed row by row through the trigger: the snapshot equals the
 -- expected record, and so does the replay of the log, in the order of the file and in reverse.
-\getenv srcdir PG_ABS_SRCDIR
+\set srcdir `echo "$PG_ABS_SRCDIR"`
 \set vectors :srcdir '/data/lww.jsonl'
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on

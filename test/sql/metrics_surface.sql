@@ -1,7 +1,7 @@
 -- metrics() and the view of the same name. Counters are the server's, or this session's when the library is
 -- not preloaded: so only what changes is looked at.
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 CREATE FUNCTION test.metric(name text, labels jsonb DEFAULT '{}') RETURNS float8 LANGUAGE sql AS $$

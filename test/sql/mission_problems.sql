@@ -1,6 +1,6 @@
 -- Missions that cannot run as they are are counted and visible (interface.md, mission_problems).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

@@ -1,6 +1,6 @@
 -- next_run() (data.md, Cadence). All vectors are in the unit tests; here what SQL adds to them.
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

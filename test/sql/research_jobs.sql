@@ -1,6 +1,6 @@
 -- Long research as SQL sees it: what the table takes, and what why(), the gates and status() say (inputs.md, Deep research).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

@@ -1,6 +1,6 @@
 -- Registering resolvers (interface.md, Functions; inputs.md). What they do in a run is tested by TAP.
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

@@ -1,6 +1,6 @@
 -- Who may do what (interface.md): nothing for PUBLIC, watching for pg_monitor.
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all
@@ -78,7 +78,9 @@ ALTER EXTENSION mana_ai SET SCHEMA public;
 DROP EXTENSION mana_ai;
 SELECT count(*) FROM pg_namespace WHERE nspname = 'mana_ai';
 CREATE SCHEMA mana_ai AUTHORIZATION regress_mana_nobody;
+\set VERBOSITY terse
 CREATE EXTENSION mana_ai;
+\set VERBOSITY default
 DROP SCHEMA mana_ai;
 
 DROP OWNED BY regress_mana_nobody, regress_mana_monitor, regress_mana_sync;

@@ -1,6 +1,6 @@
 -- run_tick(), run_mission() and status() as a caller sees them, without any model.
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all

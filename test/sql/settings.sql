@@ -1,6 +1,6 @@
 -- Settings: defaults, what is refused and with which message (interface.md, Settings).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all
@@ -17,12 +17,9 @@ SET mana_ai.max_concurrency = 0;
 SET mana_ai.max_concurrency = 2001;
 SET mana_ai.max_concurrency = 2000;
 SET mana_ai.max_concurrency = 'many';
-SET mana_ai.tick_interval = '0';
-SET mana_ai.tick_interval = '2d';
 SET mana_ai.tick_interval = '90s';
 SHOW mana_ai.tick_interval;
 SET mana_ai.llm_timeout = '1 hour';
-SET mana_ai.llm_timeout = '61min';
 SET mana_ai.max_unreviewed = -1;
 SET mana_ai.tick_enabled = 'perhaps';
 SET mana_ai.llm_url = 'ftp://example.com';
@@ -39,16 +36,12 @@ SET mana_ai.timezone = 'Europe/Berlin';
 SET mana_ai.timezone = '';
 SET mana_ai.proxy = 'socks5://x';
 SET mana_ai.proxy = 'http://proxy.example.com:3128';
-SET mana_ai.runs_retention = '-1';
 SET mana_ai.runs_retention = '7d';
 SHOW mana_ai.runs_retention;
 SET mana_ai.api_url = 'nowhere';
 SET mana_ai.research_url = 'http://research.example.com:3068/';
 SET mana_ai.deep_research_enabled = 'maybe';
-SET mana_ai.deep_research_timeout = '500ms';
 SET mana_ai.deep_research_timeout = '2h';
-SET mana_ai.resolver_timeout = '11s';
-SET mana_ai.sync_table_timeout = '50ms';
 SET mana_ai.audit_retention = '90d';
 SHOW mana_ai.audit_retention;
 SET mana_ai.compact_model = '';
@@ -58,14 +51,35 @@ SET mana_ai.policy_mode = 'enforce';
 SET mana_ai.otlp_endpoint = 'localhost:4318';
 SET mana_ai.otlp_endpoint = '';
 SET mana_ai.jwt_issuers = 'a,,b';
-SET mana_ai.no_such_setting = 1;
+-- With a unit; how the message names the limits depends on PostgreSQL's version.
+\set VERBOSITY sqlstate
+SET mana_ai.tick_interval = '0';
+SET mana_ai.tick_interval = '2d';
+SET mana_ai.llm_timeout = '61min';
+SET mana_ai.runs_retention = '-1';
+SET mana_ai.deep_research_timeout = '500ms';
+SET mana_ai.resolver_timeout = '11s';
+SET mana_ai.sync_table_timeout = '50ms';
+\set VERBOSITY default
+-- PostgreSQL 14 reserves no prefix.
+DO $$
+BEGIN
+  PERFORM set_config('mana_ai.no_such_setting', '1', false);
+  IF current_setting('server_version_num')::int >= 150000 THEN
+    RAISE EXCEPTION 'an unknown setting was taken';
+  END IF;
+EXCEPTION WHEN invalid_name THEN
+  NULL;
+END $$;
 
 -- Only superusers.
 CREATE ROLE regress_mana_user;
 SET ROLE regress_mana_user;
 SET mana_ai.max_concurrency = 3;
+\set VERBOSITY sqlstate
 SHOW mana_ai.service_key_file;
 SHOW mana_ai.grant_private_key_file;
+\set VERBOSITY default
 SHOW mana_ai.max_concurrency;
 RESET ROLE;
 DROP ROLE regress_mana_user;

@@ -1,5 +1,5 @@
 -- Repair and refresh where a user, a record or a session is out of the ordinary.
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
 \i :setup

@@ -1,5 +1,5 @@
 -- The trigger under everything that a client, a restore or a replica may do in one transaction.
-\getenv srcdir PG_ABS_SRCDIR
+\set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
 SET client_min_messages = warning;

@@ -1,6 +1,6 @@
 -- why(): the one reason why a mission is not running now (interface.md).
 \set ECHO none
-\getenv here PG_ABS_SRCDIR
+\set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all
