@@ -25,6 +25,12 @@ export PG_CONFIG
 # `make WERROR=` builds with a compiler that warns about more than ours.
 WERROR ?= -Werror
 
+# PostgreSQL's makefiles name the compiler that it was built with. One in the environment counts, too.
+COMPILER_OF_ENVIRONMENT := $(if $(filter environment,$(origin CXX)),$(CXX))
+
+# While it compiles, lines like "[ 87/141] src/core/text/json.cpp". `make V=1` shows the commands.
+QUIET = $(if $(V),,@)
+
 # Debian has pgxs.mk in the client's package, so PGXS alone does not mean that there are headers.
 POSTGRES_HEADER := $(wildcard $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)/postgres.h)
 
@@ -53,8 +59,9 @@ INSIDE_OBJS = $(patsubst src/%.cpp,$(OBJDIR)/%.o,$(filter src/pg/% src/extension
 OUTSIDE_OBJS = $(patsubst src/%.cpp,$(BASE_OBJDIR)/%.o,$(filter-out src/pg/% src/extension/%,$(SOURCES)))
 OBJS = $(INSIDE_OBJS) $(OUTSIDE_OBJS) $(PAGE_OBJ)
 
-# PGXS links with the C compiler, hence -lstdc++.
-SHLIB_LINK = $(SANITIZERS) -lmicrohttpd -lcurl -lssl -lcrypto -lstdc++
+# PGXS links with the C compiler, which does not add C++'s library.
+SHLIB_LINK = $(SANITIZERS) -lmicrohttpd -lcurl -lssl -lcrypto \
+	$(if $(findstring -stdlib=libc++,$(CXX) $(CXXFLAGS)),-lc++,-lstdc++)
 
 INSTALL_SCRIPT_SQL = build/sql/$(EXTENSION)--$(EXTVERSION).sql
 DATA_built = $(INSTALL_SCRIPT_SQL)
@@ -63,12 +70,23 @@ DATA = $(wildcard sql/upgrade/$(EXTENSION)--*--*.sql)
 REGRESS_OPTS = --inputdir=test
 ISOLATION_OPTS = --inputdir=test/isolation
 # Where a test finds test/data/invariants.sql: isolation specs cannot include a file.
+installcheck: export PG_ABS_SRCDIR = $(CURDIR)/test
 installcheck: export PGOPTIONS += -c mana_ai_test.data=$(CURDIR)/test/data
 
 # No bitcode for just-in-time inlining: nothing here is worth inlining into a query.
 override with_llvm = no
 
 include $(PGXS)
+
+ifneq ($(COMPILER_OF_ENVIRONMENT),)
+CXX = $(COMPILER_OF_ENVIRONMENT)
+endif
+# PostgreSQL's warning flags are for the compiler that it was built with. clang does not know all of gcc's.
+IS_CLANG := $(shell $(CXX) --version 2>/dev/null | grep -c clang)
+WARNINGS = -Wall -Wextra -Wshadow=compatible-local
+ifneq ($(IS_CLANG),0)
+WARNINGS = -Wall -Wextra -Wno-unknown-warning-option
+endif
 
 # pg_regress finds answers in ./expected by itself; isolation's stand in a folder of their own.
 ifneq ($(filter-out 12 13 14 15,$(MAJORVERSION)),)
@@ -81,13 +99,17 @@ EXPORT_FLAGS = '-DPGDLLEXPORT=__attribute__((visibility("default")))'
 endif
 
 # PostgreSQL 16 and later bring -Wshadow=compatible-local themselves.
-OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 -Wall -Wextra -Wshadow=compatible-local \
+OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 $(WARNINGS) \
 	$(WERROR) -fPIC \
 	-fvisibility=hidden -DMANA_AI_VERSION='"$(EXTVERSION)"' -Iinclude
 # System headers, so that our warning level does not apply to them; unknown to the layers below pg.
 POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(VARIANT_FLAGS) $(POSTGRES_FLAGS))
+# The object's place among all, which also tells how far make has come.
+empty :=
+PLACE = $(words x $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
+SHOW_PROGRESS = @printf '[%3d/%d] %s\n' $(PLACE) $(words $(OBJS)) $<
 
 $(PAGE_SOURCE): src/extension/http/page/index.html Makefile
 	@mkdir -p $(@D)
@@ -97,15 +119,18 @@ $(PAGE_SOURCE): src/extension/http/page/index.html Makefile
 
 $(PAGE_OBJ): $(PAGE_SOURCE) $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
-	$(COMPILE_OURS) -c -o $@ $<
+	$(SHOW_PROGRESS)
+	$(QUIET)$(COMPILE_OURS) -c -o $@ $<
 
 $(INSIDE_OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
 	@mkdir -p $(@D)
-	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
+	$(SHOW_PROGRESS)
+	$(QUIET)$(COMPILE_OURS) -MMD -MP -c -o $@ $<
 
 $(OUTSIDE_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
-	$(COMPILE_OURS) -MMD -MP -c -o $@ $<
+	$(SHOW_PROGRESS)
+	$(QUIET)$(COMPILE_OURS) -MMD -MP -c -o $@ $<
 
 -include $(OBJS:.o=.d)
 

@@ -65,9 +65,12 @@ leave() {
     exit "$status"
 }
 
-# build TARGET...: quiet unless it fails.
+# build TARGET...: shows how far it has come, the rest only if it fails. In a log one line in twenty is enough.
 build() {
-    as_builder make -s -C "$top" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" "$@" >"$work/build.log" 2>&1 || {
+    local every=20
+    if [ -t 1 ]; then every=1; fi
+    as_builder make -s -C "$top" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" "$@" 2>&1 | tee "$work/build.log" |
+        awk -v every="$every" '/^\[ *[0-9]+\/[0-9]+\] / && shown++ % every == 0 { print; fflush() }' || {
         cat "$work/build.log"
         return 1
     }
