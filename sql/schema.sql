@@ -1,6 +1,15 @@
 -- The schema and its tables (docs/contract/interface.md, Tables).
--- CREATE SCHEMA fails when somebody else has made it before: nothing of ours then lives in a schema
--- that a stranger owns.
+DO $$
+BEGIN
+  IF getdatabaseencoding() <> 'UTF8' THEN
+    RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+      MESSAGE = format('mana_ai needs a database with encoding UTF8, this one has %s', getdatabaseencoding()),
+      HINT = 'Create the database anew with ENCODING ''UTF8'' TEMPLATE template0.';
+  END IF;
+END $$;
+
+-- This fails when somebody else has made it before: nothing of ours then lives in a schema that a
+-- stranger owns.
 CREATE SCHEMA mana_ai;
 
 -- Ids are compared bytewise (COLLATE "C"): nobody sorts them for reading, and the trigger looks up

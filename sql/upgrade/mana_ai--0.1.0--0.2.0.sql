@@ -314,6 +314,27 @@ SELECT jsonb_build_object(
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 
+-- Places for background processes, of which the server has max_worker_processes for all that run in it: how
+-- many this server's processes of ours take, with one for a tick by hand, and how many are free now.
+CREATE FUNCTION mana_ai.worker_slots(OUT needed int, OUT free int)
+RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT 1 + CASE WHEN w.preloaded THEN
+           1 + (SELECT count(DISTINCT btrim(d, ' "'))::int
+                  FROM unnest(string_to_array(current_setting('mana_ai.database', true), ',')) d WHERE btrim(d, ' "') <> '')
+             + CASE WHEN current_setting('mana_ai.http_listen', true) <> '' THEN 3 ELSE 0 END
+           ELSE 0 END,
+         greatest(0, current_setting('max_worker_processes')::int -
+           (SELECT count(*)::int FROM pg_stat_activity
+             WHERE backend_type NOT IN ('client backend', 'autovacuum launcher', 'autovacuum worker', 'walsender',
+                     'walreceiver', 'checkpointer', 'walwriter', 'background writer', 'startup', 'archiver', 'logger',
+                     'slotsync worker', 'walsummarizer', 'io worker', 'standalone backend')))
+    FROM mana_ai.worker_status() w
+$$;
+COMMENT ON FUNCTION mana_ai.worker_slots() IS
+  'places of max_worker_processes that mana_ai needs, and those that are free now';
+REVOKE ALL ON FUNCTION mana_ai.worker_slots() FROM PUBLIC;
+
 DROP FUNCTION mana_ai.status();
 CREATE FUNCTION mana_ai.status(
   OUT library_version text, OUT extension_version text, OUT preloaded boolean, OUT worker_pid int,
@@ -322,7 +343,7 @@ CREATE FUNCTION mana_ai.status(
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
-  OUT research_jobs int, OUT unmarked_changes bigint)
+  OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -337,8 +358,8 @@ SET search_path = pg_catalog, pg_temp AS $$
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
-         mana_ai.unmarked_changes()
-    FROM mana_ai.worker_status() w LEFT JOIN mana_ai.engine_state e ON true
+         mana_ai.unmarked_changes(), p.needed, p.free
+    FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
   'is the worker alive, what is it doing, how did the last tick end, what is next';
@@ -496,6 +517,11 @@ BEGIN
       SELECT btrim(d, ' "') FROM unnest(string_to_array(current_setting('mana_ai.database'), ',')) d) THEN
     RETURN format('worker is not running: mana_ai.database does not name %s', current_database());
   ELSIF w.worker_pid IS NULL THEN
+    SELECT * INTO c FROM mana_ai.worker_slots();
+    IF c.free = 0 THEN
+      RETURN format('worker is not running: all %s places of max_worker_processes are taken, mana_ai alone needs %s',
+                    current_setting('max_worker_processes'), c.needed);
+    END IF;
     RETURN 'worker is not running';
   ELSIF w.worker_state = 'wrong version' THEN
     RETURN format('worker waits: the server has loaded version %s of the library and must be restarted',

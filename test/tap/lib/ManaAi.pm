@@ -47,13 +47,14 @@ my $json = JSON::PP->new->canonical->allow_nonref;
 #   database   name of a database to create with sync_changes and the extension; default mana_sync,
 #              undef = none
 #   shape      "field_meta" for the newer form of sync_changes
+#   initdb     further arguments of initdb
 sub new_cluster
 {
     my ($name, %options) = @_;
     my $node = PostgreSQL::Test::Cluster->new($name);
     $node->init(
         allows_streaming => $options{streaming} ? 1 : 0,
-        extra            => [ '-U', 'postgres', '-E', 'UTF8', '--no-locale' ]);
+        extra            => [ '-U', 'postgres', '-E', 'UTF8', '--no-locale', @{ $options{initdb} // [] } ]);
     # Which user runs the tests must not matter.
     $ENV{PGUSER} = 'postgres';
     my @lines = (
@@ -131,7 +132,7 @@ sub create_sync_database
     my $ddl  = slurp_file("$ENV{MANA_AI_TEST_DATA}/$file");
     my $invariants = slurp_file("$ENV{MANA_AI_TEST_DATA}/invariants.sql");
     my $extension = ($options{extension} // 1) ? 'CREATE EXTENSION mana_ai;' : '';
-    $node->safe_psql('postgres', qq{CREATE DATABASE "$database"});
+    $node->safe_psql('postgres', qq{CREATE DATABASE "$database"}) unless $options{exists};
     $node->safe_psql($database, <<"END");
 SET client_min_messages = warning;
 $ddl
