@@ -67,10 +67,12 @@ leave() {
 
 # build TARGET...: shows how far it has come, the rest only if it fails. In a log one line in twenty is enough.
 build() {
-    local every=20
+    local every=20 line shown=0
     if [ -t 1 ]; then every=1; fi
     as_builder make -s -C "$top" -j"$(nproc)" PG_CONFIG="$PG_CONFIG" "$@" 2>&1 | tee "$work/build.log" |
-        awk -v every="$every" '/^\[ *[0-9]+\/[0-9]+\] / && shown++ % every == 0 { print; fflush() }' || {
+        while IFS= read -r line; do
+            if [[ $line =~ ^\[\ *[0-9]+/[0-9]+\]\  ]] && [ $((shown++ % every)) -eq 0 ]; then echo "$line"; fi
+        done || {
         cat "$work/build.log"
         return 1
     }

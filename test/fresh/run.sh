@@ -1,0 +1,191 @@
+#!/usr/bin/env bash
+# make fresh: what a newcomer sees. Makes fresh Debian systems in folders (debootstrap), puts them into a state,
+# and types the commands of the README in a copy of this checkout.
+#
+#   test/fresh/run.sh [STATE]...       all states of STATES below, or those that are named: RELEASE-WAY
+#
+#   RELEASE   bookworm, trixie, sid; any other that debootstrap knows. With +ARCHITECTURE it is that one's, under
+#             emulation (needs qemu-user-static and binfmt-support): trixie+arm64-minimal
+#   WAY       minimal      nothing but apt and make
+#             headerless   PostgreSQL's server and libpq-dev, without the server's headers
+#             two          two majors: the release's PostgreSQL, and the one of the release before
+#             user         an ordinary user with sudo
+#
+#   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings
+#   FRESH_DIR=folder    where trees and packages are kept; the default is /var/cache/mana_ai_fresh
+#   FRESH_CCACHE=folder a compiler cache for all trees; then the times are no newcomer's
+#   FRESH_FILTER=text   FILTER of test/run_all.sh
+#   KEEP=yes            leave the tree, and use the one that is there
+#
+# It needs root, for debootstrap, mounts and chroot, and Debian's archive. Nothing outside FRESH_DIR is written, and
+# whatever a tree has started ends with it. The last line is "N passed, N failed, N skipped".
+set -euo pipefail
+
+STATES=(bookworm-minimal bookworm-headerless bookworm-user trixie-minimal trixie-headerless trixie-two trixie-user
+    sid-minimal)
+
+top=$(cd "$(dirname "$0")/../.." && pwd)
+folder=${FRESH_DIR:-/var/cache/mana_ai_fresh}
+states=("$@")
+[ ${#states[@]} -gt 0 ] || states=("${STATES[@]}")
+declare -A before=([trixie]=bookworm [sid]=trixie [forky]=trixie)
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo >&2 "fresh: needs root, for debootstrap and chroot: sudo make fresh"
+    exit 1
+fi
+if ! command -v debootstrap >/dev/null; then
+    echo >&2 "fresh: needs debootstrap: apt-get install debootstrap"
+    exit 1
+fi
+umask 022
+mkdir -p "$folder/base" "$folder/debs" "$folder/run" "$folder/log"
+
+# base RELEASE[+ARCHITECTURE]: makes $folder/base/… once.
+base() {
+    local release=${1%+*} architecture="" target=$folder/base/$1
+    if [[ $1 == *+* ]]; then architecture=${1#*+}; fi
+    [ ! -e "$target/etc/debian_version" ] || [ -e "$target/debootstrap" ] || return 0
+    rm -rf "$target"
+    debootstrap --variant=minbase ${architecture:+--arch="$architecture"} "$release" "$target" >"$folder/log/base-$1.log" 2>&1 || {
+        tail -n 5 "$folder/log/base-$1.log"
+        rm -rf "$target"
+        return 1
+    }
+    # A snapshot of an archive may be older than it says it is good for.
+    echo 'Acquire::Check-Valid-Until "false";' >"$target/etc/apt/apt.conf.d/90fresh"
+    # No service starts in a folder.
+    printf '#!/bin/sh\nexit 101\n' >"$target/usr/sbin/policy-rc.d"
+    chmod 755 "$target/usr/sbin/policy-rc.d"
+}
+
+# inside TREE COMMAND...: in namespaces of its own, so that all that it starts ends with it.
+inside() {
+    local tree=$1 release
+    release=$(basename "$(readlink -f "$tree/.base")")
+    shift
+    mkdir -p "$folder/debs/$release/partial"
+    unshare --mount --pid --ipc --uts --fork --kill-child bash -c '
+        set -e
+        tree=$1 debs=$2 cache=$3
+        shift 3
+        mount --bind "$tree" "$tree"
+        mount -t proc proc "$tree/proc"
+        mount -t tmpfs -o mode=1777 shm "$tree/dev/shm"
+        mkdir -p "$tree/var/cache/apt/archives"
+        mount --bind "$debs" "$tree/var/cache/apt/archives"
+        if [ -n "$cache" ]; then
+            mkdir -p "$cache" "$tree/ccache"
+            mount --bind "$cache" "$tree/ccache"
+        fi
+        cp /etc/resolv.conf "$tree/etc/resolv.conf"
+        cd /
+        exec chroot "$tree" env -i HOME=/root TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache CCACHE_COMPILERCHECK=content \
+            CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 PATH=${cache:+/usr/lib/ccache:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    ' inside "$tree" "$folder/debs/$release" "${FRESH_CCACHE:-}" "$@"
+}
+
+apt_get='apt-get -qq -o Dpkg::Use-Pty=0 -o APT::Keep-Downloaded-Packages=true --no-install-recommends -y'
+
+# major RELEASE: of its PostgreSQL.
+major() {
+    inside "$folder/base/$1" sh -c "apt-get -qq update && apt-cache depends postgresql" |
+        sed -nE 's/^ *Depends: postgresql-([0-9]+)$/\1/p' | head -n 1
+}
+
+# prepare STATE TREE: what somebody did with the machine before.
+prepare() {
+    local release=${1%-*} way=${1##*-} tree=$2 packages=(make)
+    if [ -n "${FRESH_CCACHE:-}" ]; then packages+=(ccache); fi
+    case $way in
+        minimal) ;;
+        headerless) packages+=("postgresql-$(major "$release")" libpq-dev) ;;
+        two)
+            base "${before[$release]}" || return 1
+            sed -E "s/\b$release\b/${before[$release]}/" "$tree/etc/apt/sources.list" >"$tree/etc/apt/sources.list.d/before.list"
+            packages+=("postgresql-$(major "$release")" "postgresql-$(major "${before[$release]}")")
+            ;;
+        user) packages+=(sudo) ;;
+        *)
+            echo >&2 "fresh: there is no state $1"
+            return 1
+            ;;
+    esac
+    inside "$tree" sh -ec "$apt_get update; DEBIAN_FRONTEND=noninteractive $apt_get install ${packages[*]} </dev/null" || return 1
+    if [ "$way" = user ]; then
+        inside "$tree" sh -ec 'useradd -m -s /bin/bash anna; echo "anna ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/anna'
+    fi
+}
+
+# Copies the checkout, with what is not committed and without what is built.
+copy_checkout() { # TARGET
+    mkdir -p "$1"
+    if git -C "$top" rev-parse >/dev/null 2>&1; then
+        git -C "$top" -c safe.directory='*' ls-files -co --exclude-standard -z |
+            (cd "$top" && xargs -0 sh -c 'for f; do [ ! -e "$f" ] || printf "%s\0" "$f"; done' sh | tar -c --null -T -) | tar -x -C "$1" --no-same-owner
+    else
+        tar -c -C "$top" --exclude ./build . | tar -x -C "$1" --no-same-owner
+    fi
+}
+
+passed=0 failed=0 skipped=0 table=()
+
+# try STATE NAME COMMAND: one command of the README.
+try() {
+    local state=$1 name=$2 tree=$folder/run/$1 log=$folder/log/$1-$2.log status=0 began=$SECONDS command=$3 said
+    local home=/root/mana_ai
+    if [ "${state##*-}" = user ]; then
+        home=/home/anna/mana_ai
+        command="chown -R anna: $home; su anna -s /bin/bash -c 'export PATH=$([ -z "${FRESH_CCACHE:-}" ] || echo /usr/lib/ccache:)\$PATH CCACHE_DIR=/ccache CCACHE_UMASK=000; cd $home && $3'"
+    else
+        command="cd $home && $3"
+    fi
+    echo "== $state: $name"
+    inside "$tree" bash -c "$command" </dev/null >"$log" 2>&1 || status=$?
+    said=$(grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1 || true)
+    if [ "$status" -eq 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        tail -n "${FRESH_TAIL:-40}" "$log"
+    fi
+    table+=("$(printf '%-22s %-24s %-6s %5d s  %s' "$state" "$name" "$([ "$status" -eq 0 ] && echo ok || echo FAILED)" $((SECONDS - began)) "$said")")
+    echo "${table[-1]}"
+}
+
+for state in "${states[@]}"; do
+    release=${state%-*}
+    tree=$folder/run/$state
+    if ! base "$release"; then
+        echo "fresh: no tree of $release could be made: $state is skipped"
+        skipped=$((skipped + 1))
+        continue
+    fi
+    ln -sfn . "$folder/base/$release/.base"
+    if [ -z "${KEEP:-}" ] || [ ! -e "$tree/.prepared" ]; then
+        rm -rf "$tree"
+        cp -a --reflink=auto "$folder/base/$release" "$tree"
+        ln -sfn "../../base/$release" "$tree/.base"
+        if ! prepare "$state" "$tree" >"$folder/log/$state-prepare.log" 2>&1; then
+            tail -n 20 "$folder/log/$state-prepare.log"
+            echo "fresh: $state could not be prepared"
+            failed=$((failed + 1))
+            continue
+        fi
+        touch "$tree/.prepared"
+    fi
+    if [ "${state##*-}" = user ]; then copy_checkout "$tree/home/anna/mana_ai"; else copy_checkout "$tree/root/mana_ai"; fi
+    case ${ONLY:-} in
+        '' | demo) try "$state" demo 'make demo' ;;&
+        '' | test) try "$state" test "make test FILTER='${FRESH_FILTER:-}'" ;;
+        demo) ;;
+        *) try "$state" "${ONLY// /+}" "make test RINGS='$ONLY' FILTER='${FRESH_FILTER:-}'" ;;
+    esac
+    [ -n "${KEEP:-}" ] || rm -rf "$tree"
+done
+
+echo
+[ ${#table[@]} -eq 0 ] || printf '%s\n' "${table[@]}"
+echo
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]
