@@ -476,6 +476,15 @@ BEGIN
   RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
 END $$;
 
+-- ---------------------------------------------------------------- writes to parts of a value
+-- Snapshots of version 0.1.0 show them as fields. They are made anew, from what they hold and the log.
+INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
+SELECT user_id, table_name, record_id, 'made by version 0.1.0'
+  FROM (SELECT user_id, 'aiMissions' AS table_name, mission_id AS record_id, record FROM mana_ai.mission_snapshots
+        UNION ALL
+        SELECT user_id, 'agents', agent_id, record FROM mana_ai.agent_snapshots) s
+ WHERE EXISTS (SELECT FROM pg_catalog.jsonb_object_keys(record) AS k WHERE pg_catalog.strpos(k, '.') > 0);
+
 -- ---------------------------------------------------------------- processes and crashes
 CREATE FUNCTION mana_ai.safe_mode(
   OUT since timestamptz, OUT last_crash timestamptz, OUT crashes int, OUT process text,

@@ -54,6 +54,48 @@ JsonbFields read_container(const JsonbContainer* container) {
     return result;
 }
 
+// The same steps as PostgreSQL's convertJsonbObject and convertJsonbArray, so that the result is
+// bytewise what PostgreSQL itself would store.
+class ContainerBuilder {
+ public:
+    // `count` as the header has it; `content`: of all entries at most, with alignment.
+    ContainerBuilder(uint32_t count, uint32_t kind, uint64_t entries, uint64_t content) {
+        const uint64_t bound = VARHDRSZ + sizeof(uint32) + sizeof(JEntry) * entries + content;
+        if (count > JB_CMASK || bound > kMaxTotal)
+            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                            errmsg("record is too large for a jsonb object")));
+        result_ = static_cast<Jsonb*>(palloc(bound));
+        result_->root.header = count | kind;
+        entry_ = result_->root.children;
+        base_ = reinterpret_cast<char*>(result_->root.children + entries);
+    }
+
+    void add(const JsonbValueRef& value) {
+        const uint32_t start = offset_;
+        if (needs_alignment(value.type))
+            while (offset_ != INTALIGN(offset_))
+                base_[offset_++] = '\0';
+        if (value.size > 0)
+            std::memcpy(base_ + offset_, value.bytes, value.size);
+        offset_ += value.size;
+        const bool with_offset = index_ % JB_OFFSET_STRIDE == 0;
+        *entry_++ = value.type | (with_offset ? offset_ | JENTRY_HAS_OFF : offset_ - start);
+        index_++;
+    }
+
+    Jsonb* finish() {
+        SET_VARSIZE(result_, base_ - reinterpret_cast<char*>(result_) + offset_);
+        return result_;
+    }
+
+ private:
+    Jsonb* result_ = nullptr;
+    JEntry* entry_ = nullptr;
+    char* base_ = nullptr;
+    uint32_t offset_ = 0;
+    uint32_t index_ = 0;
+};
+
 }  // namespace
 
 int compare_field_names(std::string_view a, std::string_view b) {
@@ -132,45 +174,30 @@ bool is_truthy(const JsonbValueRef& value) {
 }
 
 Jsonb* build_object(const JsonbFieldRef* fields, uint32_t count) {
-    // The same steps as PostgreSQL's convertJsonbObject, so that the result is bytewise what
-    // PostgreSQL itself would store.
-    uint64_t bound = VARHDRSZ + sizeof(uint32) + sizeof(JEntry) * 2 * uint64_t{count};
+    uint64_t content = 0;
     for (uint32_t i = 0; i < count; i++)
-        bound += uint64_t{fields[i].key_size} + fields[i].value.size + sizeof(int32);
-    if (count > JB_CMASK || bound > kMaxTotal)
-        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-                        errmsg("record is too large for a jsonb object")));
+        content += uint64_t{fields[i].key_size} + fields[i].value.size + sizeof(int32);
+    ContainerBuilder builder(count, JB_FOBJECT, uint64_t{count} * 2, content);
+    for (uint32_t i = 0; i < count; i++)
+        builder.add(string_value(fields[i].name()));
+    for (uint32_t i = 0; i < count; i++)
+        builder.add(fields[i].value);
+    return builder.finish();
+}
 
-    auto* result = static_cast<Jsonb*>(palloc(bound));
-    result->root.header = count | JB_FOBJECT;
-    JEntry* entry = result->root.children;
-    char* const base = reinterpret_cast<char*>(result->root.children + size_t{count} * 2);
-    uint32_t offset = 0;
-    uint32_t index = 0;
-    auto add_entry = [&](uint32_t type, uint32_t start) {
-        const bool with_offset = index % JB_OFFSET_STRIDE == 0;
-        *entry++ = type | (with_offset ? offset | JENTRY_HAS_OFF : offset - start);
-        index++;
-    };
-    for (uint32_t i = 0; i < count; i++) {
-        const uint32_t start = offset;
-        std::memcpy(base + offset, fields[i].key, fields[i].key_size);
-        offset += fields[i].key_size;
-        add_entry(JENTRY_ISSTRING, start);
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        const JsonbValueRef& value = fields[i].value;
-        const uint32_t start = offset;
-        if (needs_alignment(value.type))
-            while (offset != INTALIGN(offset))
-                base[offset++] = '\0';
-        if (value.size > 0)
-            std::memcpy(base + offset, value.bytes, value.size);
-        offset += value.size;
-        add_entry(value.type, start);
-    }
-    SET_VARSIZE(result, base - reinterpret_cast<char*>(result) + offset);
-    return result;
+Jsonb* build_array(const JsonbValueRef* values, uint32_t count) {
+    uint64_t content = 0;
+    for (uint32_t i = 0; i < count; i++)
+        content += uint64_t{values[i].size} + sizeof(int32);
+    ContainerBuilder builder(count, JB_FARRAY, count, content);
+    for (uint32_t i = 0; i < count; i++)
+        builder.add(values[i]);
+    return builder.finish();
+}
+
+JsonbValueRef value_of(const Jsonb* container) {
+    return {JENTRY_ISCONTAINER, static_cast<uint32_t>(VARSIZE(container) - VARHDRSZ),
+            reinterpret_cast<const char*>(&container->root)};
 }
 
 }  // namespace mana_ai::pg

@@ -66,6 +66,14 @@ create_sync_database($node, 'old', extension => 0);
 $node->safe_psql('old', "CREATE EXTENSION mana_ai VERSION '0.1.0'");
 push_agent($node, 'ada', database => 'old', name => 'Ada');
 push_mission($node, 'before', database => 'old', agentId => 'ada', nextRunAt => iso(3600));
+# Snapshots of 0.1.0 showed paths as fields.
+push_mission($node, 'paths', database => 'old', nextRunAt => iso(3600), cadence => { kind => 'daily', atHour => 8, atMinute => 0 });
+push_change($node, database => 'old', id => 'paths', data => { 'cadence_atHour' => 21 }, stamps => { 'cadence_atHour' => iso(0) });
+$node->safe_psql('old', <<'END');
+UPDATE mana_ai.mission_snapshots SET record = replace(record::text, 'cadence_', 'cadence.')::jsonb WHERE mission_id = 'paths';
+UPDATE public.sync_changes SET data = replace(data::text, 'cadence_', 'cadence.')::jsonb,
+       field_timestamps = replace(field_timestamps::text, 'cadence_', 'cadence.')::jsonb WHERE record_id = 'paths';
+END
 wait_for($node, 'the worker waits for the update', 10, 'SELECT worker_state FROM mana_ai.status()', 'wrong version', 'old');
 $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
 is($node->safe_psql('old', "SELECT extversion FROM pg_extension WHERE extname = 'mana_ai'"),
@@ -79,6 +87,9 @@ cmp_ok(scalar @fresh, '>', 100, 'there is something to compare');
 is_deeply([ grep { !$upgraded{$_} } @fresh ], [], 'the upgraded database lacks nothing');
 is_deeply([ grep { !$fresh{$_} } @upgraded ], [], 'and has nothing that a fresh one does not have');
 
+wait_for($node, 'writes to parts of a value are in the value', 15, <<'END', '{"kind": "daily", "atHour": 21, "atMinute": 0}', 'old');
+SELECT record -> 'cadence' FROM mana_ai.mission_snapshots WHERE mission_id = 'paths' AND NOT record ? 'cadence.atHour'
+END
 is(snapshots_differ($node, 'old'), '', 'its snapshots are those of the log');
 push_mission($node, 'after', database => 'old', agentId => 'ada');
 wait_for($node, 'a mission is planned after the update', 15,

@@ -65,4 +65,9 @@ bool is_truthy(const JsonbValueRef& value);
 // A new object of fields that are in jsonb's order and distinct.
 Jsonb* build_object(const JsonbFieldRef* fields, uint32_t count);
 
+Jsonb* build_array(const JsonbValueRef* values, uint32_t count);
+
+// As a value inside another one; borrows it.
+JsonbValueRef value_of(const Jsonb* container);
+
 }  // namespace mana_ai::pg

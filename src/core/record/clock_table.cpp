@@ -62,9 +62,13 @@ ClockTableReader::ClockTableReader(std::string_view bytes, uint32_t generation) 
     distinct_ = load<uint32_t>(&bytes[12]);
     if (index_width_ != width_for(distinct_))
         return;
-    valid_ = bytes.size() ==
-                 kHeaderSize + uint64_t{distinct_} * kClockSize + uint64_t{count_} * index_width_ &&
+    const uint64_t table_size =
+        kHeaderSize + uint64_t{distinct_} * kClockSize + uint64_t{count_} * index_width_;
+    const bool has_rest = (static_cast<uint8_t>(bytes[kClockFlagsByte]) & kHasRest) != 0;
+    valid_ = (has_rest ? bytes.size() > table_size : bytes.size() == table_size) &&
              (count_ == 0 || distinct_ > 0);
+    if (valid_)
+        rest_ = bytes.substr(table_size);
 }
 
 FieldClock ClockTableReader::at(uint32_t i) const noexcept {
@@ -90,13 +94,15 @@ size_t clock_table_bound(uint32_t count) noexcept {
 }
 
 size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cleared_deletion,
-                          uint32_t generation, char* out) noexcept {
+                          uint32_t generation, char* out, std::string_view rest) noexcept {
     // Indexes are collected at the far end of the room, in their widest form: the dictionary grows
     // towards them and never reaches one that was not read yet.
     char* const dictionary = out + kHeaderSize;
     char* const wide_indexes = dictionary + size_t{count} * kClockSize;
     uint32_t distinct = 0;
     uint8_t flags = has_cleared_deletion ? kHasClearedDeletion : uint8_t{0};
+    if (!rest.empty())
+        flags |= kHasRest;
     for (uint32_t i = 0; i < count; i++) {
         if (clocks[i].tied)
             flags |= kHasTie;
@@ -134,6 +140,9 @@ size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cle
     store(out + 4, generation);
     store(out + 8, count);
     store(out + 12, distinct);
+    if (!rest.empty())
+        std::memcpy(to, rest.data(), rest.size());
+    to += rest.size();
     return static_cast<size_t>(to - out);
 }
 

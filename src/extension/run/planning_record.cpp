@@ -349,7 +349,7 @@ Clocks read_clocks(const Jsonb* record, const bytea* clocks) {
     if (clocks == nullptr || !read_state(state, record, clocks, 0, false, {}))
         return found;
     for (uint32_t i = 0; i < state.count; i++) {
-        const std::string_view name = state.fields[i].field.name();
+        const std::string_view name = core::head_of(state.fields[i].field.name());
         const core::FieldClock& clock = state.fields[i].clock;
         if (name == "iterations" || name == "nextRunAt" || name == "updatedAt")
             found.newest = std::max(found.newest, clock.time);

@@ -5,6 +5,10 @@
 
 #include "mana_ai/core/record/clock_table.hpp"
 
+extern "C" {
+#include "port/pg_crc32c.h"
+}
+
 namespace mana_ai {
 
 namespace {
@@ -57,6 +61,7 @@ class StampWalk {
 struct Writes {
     RecordField* fields;
     uint32_t count = 0;
+    uint32_t paths = 0;
 };
 
 // A delete writes deletedAt and nothing else.
@@ -124,6 +129,7 @@ Writes writes_of_fields(const ChangeRow& row) {
         write.clock = row_clock;
         write.clock.time = stamps.at(name).value_or(unstamped);
         write.present = true;
+        writes.paths += core::is_path(name) ? 1 : 0;
     }
     if (clearing)
         add_clearing();
@@ -149,6 +155,9 @@ void add_fresh_fields(RecordState& state, const Writes& writes, const bool* is_f
     int64_t from = int64_t{state.count} - 1;
     int64_t to = int64_t{state.count} + fresh - 1;
     state.count += fresh;
+    if (writes.paths > 0)
+        for (uint32_t i = 0; i < writes.count; i++)
+            state.paths += is_fresh[i] && core::is_path(writes.fields[i].field.name()) ? 1 : 0;
     for (int64_t i = int64_t{writes.count} - 1; i >= 0; i--) {
         if (!is_fresh[i])
             continue;
@@ -231,6 +240,52 @@ Applied apply_row_mark(RecordState& state, const RowMark& row, PlaceLost rule) {
     return order == core::Precedence::Same ? Applied::Nothing : Applied::Changed;
 }
 
+const RecordField* find_write(const RecordField* fields, uint32_t count, std::string_view name) {
+    uint32_t low = 0;
+    uint32_t high = count;
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        const int order = pg::compare_field_names(fields[middle].field.name(), name);
+        if (order == 0)
+            return &fields[middle];
+        if (order < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return nullptr;
+}
+
+// Whether one of the writes is a newer one of something that the path leads into or through.
+bool is_overwritten(const RecordField& path, const RecordField* fields, uint32_t count) {
+    const std::string_view name = path.field.name();
+    for (size_t dot = name.find('.'); dot != std::string_view::npos;
+         dot = name.find('.', dot + 1)) {
+        const RecordField* whole = find_write(fields, count, name.substr(0, dot));
+        if (whole != nullptr && core::is_overwritten(path.clock, whole->clock))
+            return true;
+    }
+    return false;
+}
+
+void drop_overwritten_paths(RecordState& state) {
+    if (state.paths == 0)
+        return;
+    auto* is_dropped = static_cast<bool*>(palloc(state.count));
+    for (uint32_t i = 0; i < state.count; i++)
+        is_dropped[i] = core::is_path(state.fields[i].field.name()) &&
+                        is_overwritten(state.fields[i], state.fields, state.count);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < state.count; i++) {
+        if (is_dropped[i])
+            state.paths--;
+        else
+            state.fields[kept++] = state.fields[i];
+    }
+    state.count = kept;
+    pfree(is_dropped);
+}
+
 // Adds writes in jsonb's order.
 Applied apply_writes(RecordState& state, const Writes& writes, PlaceLost rule) {
     bool changed = false;
@@ -244,6 +299,10 @@ Applied apply_writes(RecordState& state, const Writes& writes, PlaceLost rule) {
                                                                     write.field.name())) < 0)
             at++;
         if (at == state.count || order != 0) {
+            if (writes.paths > 0 && core::is_path(write.field.name()) &&
+                (is_overwritten(write, state.fields, state.count) ||
+                 is_overwritten(write, writes.fields, writes.count)))
+                continue;
             is_fresh[i] = true;
             fresh++;
             continue;
@@ -255,7 +314,234 @@ Applied apply_writes(RecordState& state, const Writes& writes, PlaceLost rule) {
     }
     if (fresh > 0)
         add_fresh_fields(state, writes, is_fresh, fresh);
-    return changed || fresh > 0 ? Applied::Changed : Applied::Nothing;
+    if (!changed && fresh == 0)
+        return Applied::Nothing;
+    drop_overwritten_paths(state);
+    return Applied::Changed;
+}
+
+// In the order of their parts, so that paths with the same beginning are together and what leads
+// through others comes first.
+bool is_path_before(const RecordField* x, const RecordField* y) {
+    const std::string_view a = x->field.name();
+    const std::string_view b = y->field.name();
+    const auto [in_a, in_b] = std::mismatch(a.begin(), a.end(), b.begin(), b.end());
+    if (in_a == a.end() || in_b == b.end())
+        return in_a == a.end() && in_b != b.end();
+    if (*in_a == '.' || *in_b == '.')
+        return *in_a == '.';
+    return static_cast<unsigned char>(*in_a) < static_cast<unsigned char>(*in_b);
+}
+
+struct Paths {
+    const RecordField* const* first;
+    const RecordField* const* end;
+    // All begin with the same name of this length, which a dot follows.
+    size_t depth;
+};
+
+// A member or element that paths lead to.
+struct ChangedPart {
+    std::string_view name;
+    const pg::JsonbValueRef* written = nullptr;  // as a whole, by a path that ends here
+    Paths deeper{};
+};
+
+// Takes the paths that share their next part off the front.
+ChangedPart next_part(Paths& paths) {
+    const std::string_view name = (*paths.first)->field.name().substr(paths.depth + 1);
+    ChangedPart part{.name = core::head_of(name)};
+    const size_t depth = paths.depth + 1 + part.name.size();
+    if (name.size() == part.name.size())
+        part.written = &(*paths.first++)->field.value;
+    part.deeper = {paths.first, paths.first, depth};
+    auto leads_through = [&](std::string_view path) {
+        return path.size() > depth && path[depth] == '.' &&
+               path.substr(paths.depth + 1, part.name.size()) == part.name;
+    };
+    while (paths.first != paths.end && leads_through((*paths.first)->field.name()))
+        paths.first++;
+    part.deeper.end = paths.first;
+    return part;
+}
+
+pg::JsonbValueRef value_with(const pg::JsonbValueRef* whole, Paths paths);
+
+pg::JsonbValueRef value_of_part(const ChangedPart& part, const pg::JsonbValueRef* before) {
+    const pg::JsonbValueRef* value = part.written != nullptr ? part.written : before;
+    return part.deeper.first == part.deeper.end ? *value : value_with(value, part.deeper);
+}
+
+// The index that the name is in JavaScript; `count` if it is none of the array's.
+uint32_t index_of(std::string_view name, uint32_t count) {
+    if (name.empty() || name.size() > 9 || (name.size() > 1 && name[0] == '0'))
+        return count;
+    uint32_t index = 0;
+    for (const char digit : name) {
+        if (digit < '0' || digit > '9')
+            return count;
+        index = index * 10 + static_cast<uint32_t>(digit - '0');
+    }
+    return std::min(index, count);
+}
+
+pg::JsonbValueRef array_with(const pg::JsonbValueRef& whole, Paths paths) {
+    const pg::JsonbValues elements = pg::read_array(whole);
+    while (paths.first != paths.end) {
+        const ChangedPart part = next_part(paths);
+        const uint32_t index = index_of(part.name, elements.count);
+        if (index < elements.count)
+            elements.values[index] = value_of_part(part, &elements.values[index]);
+    }
+    return pg::value_of(pg::build_array(elements.values, elements.count));
+}
+
+pg::JsonbValueRef object_with(const pg::JsonbFields& members, Paths paths) {
+    const auto path_count = static_cast<size_t>(paths.end - paths.first);
+    auto* parts = static_cast<ChangedPart*>(palloc(sizeof(ChangedPart) * path_count));
+    size_t part_count = 0;
+    while (paths.first != paths.end)
+        parts[part_count++] = next_part(paths);
+    std::sort(parts, parts + part_count, [](const ChangedPart& a, const ChangedPart& b) {
+        return pg::compare_field_names(a.name, b.name) < 0;
+    });
+
+    auto* fields = static_cast<pg::JsonbFieldRef*>(
+        palloc(sizeof(pg::JsonbFieldRef) * (members.count + part_count)));
+    uint32_t count = 0;
+    uint32_t at = 0;
+    for (const ChangedPart* part = parts; part != parts + part_count; part++) {
+        int order = 1;
+        while (at < members.count &&
+               (order = pg::compare_field_names(members.fields[at].name(), part->name)) < 0)
+            fields[count++] = members.fields[at++];
+        const pg::JsonbValueRef* before =
+            at < members.count && order == 0 ? &members.fields[at++].value : nullptr;
+        const pg::JsonbValueRef value = value_of_part(*part, before);
+        // Null in a path: the key is gone.
+        if (value.type != JENTRY_ISNULL)
+            fields[count++] = {part->name.data(), static_cast<uint32_t>(part->name.size()), value};
+    }
+    while (at < members.count)
+        fields[count++] = members.fields[at++];
+    return pg::value_of(pg::build_object(fields, count));
+}
+
+// The value after all writes to its parts, as a device makes it: what is missing or empty becomes
+// an object, and a text, a number or true has no parts. `whole` may be nullptr.
+pg::JsonbValueRef value_with(const pg::JsonbValueRef* whole, Paths paths) {
+    if (whole == nullptr || !pg::is_truthy(*whole))
+        return object_with({}, paths);
+    if (whole->type != JENTRY_ISCONTAINER)
+        return *whole;
+    const auto* container = reinterpret_cast<const JsonbContainer*>(whole->bytes);
+    if ((container->header & JB_FARRAY) != 0)
+        return array_with(*whole, paths);
+    return object_with(pg::read_object(*whole), paths);
+}
+
+// The writes that the shown record does not tell: paths, and what they lead into.
+Jsonb* hidden_writes(const RecordState& state) {
+    auto* is_hidden = static_cast<bool*>(palloc0(state.count));
+    for (uint32_t i = 0; i < state.count; i++) {
+        const std::string_view name = state.fields[i].field.name();
+        if (!core::is_path(name))
+            continue;
+        is_hidden[i] = true;
+        if (const RecordField* head = find_write(state.fields, state.count, core::head_of(name)))
+            is_hidden[head - state.fields] = true;
+    }
+    auto* fields = static_cast<pg::JsonbFieldRef*>(palloc(sizeof(pg::JsonbFieldRef) * state.count));
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < state.count; i++)
+        if (is_hidden[i])
+            fields[count++] = state.fields[i].field;
+    return pg::build_object(fields, count);
+}
+
+// Behind the clocks: a checksum, and the jsonb without its length. The checksum keeps us from
+// reading as jsonb what is none.
+struct HiddenWrites {
+    pg::JsonbFields fields;
+    bool valid = true;
+};
+
+pg_crc32c checksum_of(const char* bytes, size_t size) {
+    pg_crc32c checksum;
+    INIT_CRC32C(checksum);
+    COMP_CRC32C(checksum, bytes, size);
+    FIN_CRC32C(checksum);
+    return checksum;
+}
+
+std::string_view packed(const Jsonb* hidden) {
+    const size_t size = VARSIZE(hidden) - VARHDRSZ;
+    auto* bytes = static_cast<char*>(palloc(sizeof(pg_crc32c) + size));
+    const pg_crc32c checksum = checksum_of(VARDATA(hidden), size);
+    std::memcpy(bytes, &checksum, sizeof checksum);
+    std::memcpy(bytes + sizeof checksum, VARDATA(hidden), size);
+    return {bytes, sizeof checksum + size};
+}
+
+HiddenWrites unpacked(std::string_view bytes) {
+    if (bytes.empty())
+        return {};
+    pg_crc32c checksum;
+    if (bytes.size() <= sizeof checksum)
+        return {{}, false};
+    std::memcpy(&checksum, bytes.data(), sizeof checksum);
+    bytes.remove_prefix(sizeof checksum);
+    if (checksum != checksum_of(bytes.data(), bytes.size()))
+        return {{}, false};
+    auto* hidden = static_cast<Jsonb*>(palloc(VARHDRSZ + bytes.size()));
+    SET_VARSIZE(hidden, VARHDRSZ + bytes.size());
+    std::memcpy(VARDATA(hidden), bytes.data(), bytes.size());
+    return {pg::read_object(hidden), true};
+}
+
+// The fields of the record, but the writes themselves for what they show.
+pg::JsonbFields written_fields(const pg::JsonbFields& shown, const pg::JsonbFields& hidden) {
+    if (hidden.count == 0)
+        return shown;
+    auto* is_hidden = static_cast<bool*>(palloc0(size_t{shown.count} + 1));
+    for (uint32_t i = 0; i < hidden.count; i++) {
+        const std::string_view head = core::head_of(hidden.fields[i].name());
+        const auto* place = std::lower_bound(
+            shown.fields, shown.fields + shown.count, head, [](const auto& field, auto name) {
+                return pg::compare_field_names(field.name(), name) < 0;
+            });
+        if (place != shown.fields + shown.count && place->name() == head)
+            is_hidden[place - shown.fields] = true;
+    }
+    pg::JsonbFields written;
+    written.fields = static_cast<pg::JsonbFieldRef*>(
+        palloc(sizeof(pg::JsonbFieldRef) * (size_t{shown.count} + hidden.count)));
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < shown.count; i++) {
+        const std::string_view name = shown.fields[i].name();
+        while (at < hidden.count && pg::compare_field_names(hidden.fields[at].name(), name) < 0)
+            written.fields[written.count++] = hidden.fields[at++];
+        if (!is_hidden[i])
+            written.fields[written.count++] = shown.fields[i];
+    }
+    while (at < hidden.count)
+        written.fields[written.count++] = hidden.fields[at++];
+    return written;
+}
+
+// The state of a record that was stored when paths were still shown as fields.
+void take_old_form(RecordState& state) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < state.count; i++) {
+        const std::string_view name = state.fields[i].field.name();
+        if (core::is_path(name) && core::is_ignored_field(name))
+            state.paths--;
+        else
+            state.fields[kept++] = state.fields[i];
+    }
+    state.count = kept;
+    state.is_old_form = true;
+    drop_overwritten_paths(state);
 }
 
 }  // namespace
@@ -274,7 +560,7 @@ void add_state(RecordState& state, const RecordState& rows) {
     if (!rows.exists)
         return;
     apply_row_mark(state, {rows.row_clock, rows.has_space, rows.space}, PlaceLost::RowWins);
-    apply_writes(state, {rows.fields, rows.count}, PlaceLost::RowWins);
+    apply_writes(state, {rows.fields, rows.count, rows.paths}, PlaceLost::RowWins);
 }
 
 RecordState copy_of(const RecordState& state) {
@@ -282,6 +568,7 @@ RecordState copy_of(const RecordState& state) {
     copy.fields = nullptr;
     copy.count = 0;
     copy.capacity = 0;
+    copy.is_old_form = false;
     reserve(copy, state.count);
     if (state.count > 0)
         std::memcpy(static_cast<void*>(copy.fields), state.fields,
@@ -313,28 +600,65 @@ RecordState state_without_clocks(const Jsonb* record, bool has_space, std::strin
         RecordField& field = state.fields[state.count++];
         field = RecordField{};
         field.field = record_fields.fields[i];
+        state.paths += core::is_path(field.field.name()) ? 1 : 0;
     }
+    if (state.paths > 0)
+        take_old_form(state);
     state.exists = true;
     state.has_space = has_space;
     state.space = space;
     return state;
 }
 
-const pg::JsonbValueRef* find_value(const RecordState& state, std::string_view name) {
-    uint32_t low = 0;
-    uint32_t high = state.count;
-    while (low < high) {
-        const uint32_t middle = low + (high - low) / 2;
-        const RecordField& candidate = state.fields[middle];
-        const int order = pg::compare_field_names(candidate.field.name(), name);
-        if (order == 0)
-            return candidate.present ? &candidate.field.value : nullptr;
-        if (order < 0)
-            low = middle + 1;
+RecordState shown_state(const RecordState& state) {
+    if (state.paths == 0)
+        return state;
+    auto** paths =
+        static_cast<const RecordField**>(palloc(sizeof(RecordField*) * size_t{state.paths}));
+    uint32_t path_count = 0;
+    RecordState shown = state;
+    shown.fields = static_cast<RecordField*>(palloc(sizeof(RecordField) * size_t{state.count}));
+    shown.count = 0;
+    shown.capacity = state.count;
+    shown.paths = 0;
+    for (uint32_t i = 0; i < state.count; i++) {
+        if (core::is_path(state.fields[i].field.name()))
+            paths[path_count++] = &state.fields[i];
         else
-            high = middle;
+            shown.fields[shown.count++] = state.fields[i];
     }
-    return nullptr;
+    std::sort(paths, paths + path_count, is_path_before);
+
+    const uint32_t whole_count = shown.count;
+    for (uint32_t first = 0; first < path_count;) {
+        const std::string_view head = core::head_of(paths[first]->field.name());
+        core::Instant newest = core::kOlderThanEverything;
+        uint32_t end = first;
+        for (; end < path_count && core::head_of(paths[end]->field.name()) == head; end++)
+            newest = std::max(newest, paths[end]->clock.time);
+        const RecordField* whole = find_write(shown.fields, whole_count, head);
+        const pg::JsonbValueRef value = value_with(whole == nullptr ? nullptr : &whole->field.value,
+                                                   {paths + first, paths + end, head.size()});
+        RecordField& field =
+            whole == nullptr ? shown.fields[shown.count++] : shown.fields[whole - shown.fields];
+        if (whole == nullptr) {
+            field = *paths[first];
+            field.field.key_size = static_cast<uint32_t>(head.size());
+        }
+        field.field.value = value;
+        field.clock.time = std::max(field.clock.time, newest);
+        first = end;
+    }
+    std::sort(shown.fields, shown.fields + shown.count,
+              [](const RecordField& a, const RecordField& b) {
+                  return pg::compare_field_names(a.field.name(), b.field.name()) < 0;
+              });
+    return shown;
+}
+
+const pg::JsonbValueRef* find_value(const RecordState& shown, std::string_view name) {
+    const RecordField* field = find_write(shown.fields, shown.count, name);
+    return field != nullptr && field->present ? &field->field.value : nullptr;
 }
 
 bool is_deleted(const RecordState& state) {
@@ -362,10 +686,13 @@ bool fits_into_jsonb(const RecordState& state) {
     for (uint32_t i = 0; i < state.count; i++)
         total += uint64_t{state.fields[i].field.key_size} + state.fields[i].field.value.size +
                  2 * sizeof(JEntry) + sizeof(int32);
+    // Every part of a path may become an object of its own.
+    total += uint64_t{state.paths} * core::kMaxPathParts * (3 * sizeof(JEntry) + sizeof(int32));
     return total < JENTRY_OFFLENMASK;
 }
 
-Jsonb* record_of(const RecordState& state, std::string_view record_id) {
+Jsonb* record_of(const RecordState& written, std::string_view record_id) {
+    const RecordState state = shown_state(written);
     auto* fields = static_cast<pg::JsonbFieldRef*>(
         palloc(sizeof(pg::JsonbFieldRef) * (size_t{state.count} + 1)));
     uint32_t count = 0;
@@ -401,9 +728,12 @@ bytea* clocks_of(const RecordState& state, uint32_t generation) {
         clocks[count++] = *cleared;
     clocks[count++] = state.row_clock;
 
-    auto* result = static_cast<bytea*>(palloc(VARHDRSZ + core::clock_table_bound(count)));
-    const size_t size =
-        core::encode_clock_table(clocks, count, cleared != nullptr, generation, VARDATA(result));
+    const std::string_view rest =
+        state.paths > 0 ? packed(hidden_writes(state)) : std::string_view();
+    auto* result =
+        static_cast<bytea*>(palloc(VARHDRSZ + core::clock_table_bound(count) + rest.size()));
+    const size_t size = core::encode_clock_table(clocks, count, cleared != nullptr, generation,
+                                                 VARDATA(result), rest);
     SET_VARSIZE(result, VARHDRSZ + size);
     return result;
 }
@@ -412,10 +742,11 @@ bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, ui
                 bool has_space, std::string_view space) {
     const core::ClockTableReader reader(
         std::string_view(VARDATA_ANY(clocks), VARSIZE_ANY_EXHDR(clocks)), generation);
-    const pg::JsonbFields record_fields = pg::read_object(record);
+    const HiddenWrites hidden = unpacked(reader.rest());
+    const pg::JsonbFields record_fields = written_fields(pg::read_object(record), hidden.fields);
     const uint32_t cleared = reader.has_cleared_deletion() ? 1 : 0;
     // "id" has no clock; the row's clock belongs to no field.
-    if (!reader.valid() || record_fields.count == 0 ||
+    if (!reader.valid() || !hidden.valid || record_fields.count == 0 ||
         reader.size() != record_fields.count - 1 + cleared + 1)
         return false;
 
@@ -444,11 +775,14 @@ bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, ui
         field.field = record_fields.fields[i];
         field.clock = reader.at(next_clock++);
         field.present = true;
+        state.paths += core::is_path(name) ? 1 : 0;
     }
     if (next_clock != record_fields.count - 1)
         return false;
     if (!cleared_done)
         add_cleared();
+    if (state.paths > 0 && hidden.fields.count == 0)
+        take_old_form(state);
     state.row_clock = reader.at(reader.size() - 1);
     state.exists = true;
     state.has_space = has_space;

@@ -56,7 +56,7 @@ PGDLLEXPORT Datum mana_ai_newest_clock(PG_FUNCTION_ARGS) {
                     if (nulls[k])
                         continue;
                     const text* name = DatumGetTextPP(names[k]);
-                    if (state.fields[i].field.name() ==
+                    if (core::head_of(state.fields[i].field.name()) ==
                         std::string_view(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)))
                         latest = std::max(latest, state.fields[i].clock.time);
                 }

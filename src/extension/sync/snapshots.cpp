@@ -76,6 +76,8 @@ TimestampTz timestamptz_of(core::Instant instant) {
 struct Held {
     RecordState state;
     bool is_whole;  // its clocks fit the record
+
+    bool is_up_to_date() const { return is_whole && !state.is_old_form; }
 };
 
 // What the snapshot in the slot holds.
@@ -135,7 +137,8 @@ pg::RowValues snapshot_row(const Work& work, const RecordState& state, int64_t v
     give(row, columns.updated_at, TimestampTzGetDatum(now));
     if (columns.problems != InvalidAttrNumber) {
         Datum problems = 0;
-        const bool any = problems_of(state, pg::instant_from_timestamptz(now), &problems);
+        const bool any =
+            problems_of(shown_state(state), pg::instant_from_timestamptz(now), &problems);
         give(row, columns.problems, problems, any);
     }
     return row;
@@ -194,8 +197,9 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     const bool live = state.exists && !is_deleted(state);
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
+    const RecordState shown = live ? shown_state(state) : RecordState{};
     ScheduleChange schedule;
-    if (!prepare_schedule_of(work, live ? &state : nullptr, content_changed, schedule))
+    if (!prepare_schedule_of(work, live ? &shown : nullptr, content_changed, schedule))
         return Kept::Busy;
     if (live && !content_changed && schedule.action == ScheduleChange::Action::None)
         return Kept::Unchanged;
@@ -280,7 +284,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
     RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
     if (!add_log(work, row, limit, state))
         return Kept::NoIndex;
-    return replace_snapshot(work, state, !held.is_whole || !same_content(held.state, state));
+    return replace_snapshot(work, state, !held.is_up_to_date() || !same_content(held.state, state));
 }
 
 // With the name locked and nothing in the snapshot table: the record comes to life, or stays dead.
@@ -299,8 +303,9 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     }
     if (!fits_into_jsonb(state))
         return Kept::TooLarge;
+    const RecordState shown = shown_state(state);
     ScheduleChange schedule;
-    if (!prepare_schedule_of(work, &state, true, schedule))
+    if (!prepare_schedule_of(work, &shown, true, schedule))
         return Kept::Busy;
     insert_snapshot(work, state);
     if (has_tombstone)
@@ -442,9 +447,10 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
     }
     const Held held = read_snapshot(work);
     const RecordState state = result_of(held.state);
-    if (held.is_whole && same_content(held.state, state)) {
+    if (held.is_up_to_date() && same_content(held.state, state)) {
+        const RecordState shown = shown_state(held.state);
         ScheduleChange schedule;
-        if (prepare_schedule_of(work, &held.state, false, schedule) &&
+        if (prepare_schedule_of(work, &shown, false, schedule) &&
             schedule.action == ScheduleChange::Action::None)
             return Kept::Unchanged;
     }

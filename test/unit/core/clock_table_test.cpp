@@ -51,6 +51,25 @@ TEST(ClockTable, ManyFieldsOfOneRowShareOneClock) {
     expect_round_trip(clocks);
 }
 
+TEST(ClockTable, WhatFollowsTheClocksComesBack) {
+    for (const size_t count : {0, 1, 300}) {
+        const std::vector<FieldClock> clocks = different_clocks(count);
+        for (const std::string& rest :
+             {std::string(), std::string(1, '\0'), std::string(99, 'x')}) {
+            std::string bytes(clock_table_bound(static_cast<uint32_t>(count)) + rest.size(),
+                              '\xee');
+            bytes.resize(encode_clock_table(clocks.data(), static_cast<uint32_t>(count), false,
+                                            kGeneration, bytes.data(), rest));
+            const ClockTableReader reader(bytes, kGeneration);
+            ASSERT_TRUE(reader.valid());
+            EXPECT_EQ(reader.rest(), rest);
+            ASSERT_EQ(reader.size(), count);
+            for (uint32_t i = 0; i < reader.size(); i++)
+                EXPECT_EQ(reader.at(i), clocks[i]) << i;
+        }
+    }
+}
+
 TEST(ClockTable, ThePlaceOfARowIsForgottenWhenTheLogWasRewritten) {
     const std::string bytes = encode({{1, 2, WriteRank::Change, 3}});
     const ClockTableReader reader(bytes, kGeneration + 1);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 namespace mana_ai::core {
@@ -109,6 +110,37 @@ TEST(Lww, IdAndBookkeepingAreIgnored) {
     EXPECT_FALSE(is_ignored_field("_id"));
     EXPECT_FALSE(is_ignored_field("Id"));
     EXPECT_FALSE(is_ignored_field(""));
+}
+
+TEST(Lww, NamesWithDotsArePaths) {
+    EXPECT_TRUE(is_path("cadence.atHour"));
+    EXPECT_FALSE(is_path("cadence"));
+    EXPECT_EQ(head_of("grant.derivation.recordIds"), "grant");
+    EXPECT_EQ(head_of("grant"), "grant");
+    EXPECT_EQ(head_of(".a"), "");
+}
+
+TEST(Lww, IdAndDeletedAtHaveNoParts) {
+    EXPECT_TRUE(is_ignored_field("id.x"));
+    EXPECT_TRUE(is_ignored_field("deletedAt.x"));
+    EXPECT_FALSE(is_ignored_field("deletedAt"));
+    EXPECT_FALSE(is_ignored_field("ids.x"));
+    EXPECT_FALSE(is_ignored_field("a.id"));
+    std::string path = "a";
+    for (int parts = 1; parts < kMaxPathParts; parts++)
+        path += ".a";
+    EXPECT_FALSE(is_ignored_field(path));
+    EXPECT_TRUE(is_ignored_field(path + ".a"));
+}
+
+TEST(Lww, OfEqualClocksThePartWinsWhereverItsRowIs) {
+    const FieldClock whole{5, 5, WriteRank::Change, 9};
+    EXPECT_FALSE(is_overwritten({5, 5, WriteRank::Change, 1}, whole));
+    EXPECT_FALSE(is_overwritten({5, 5, WriteRank::Change, 0}, whole));
+    EXPECT_TRUE(is_overwritten({5, 5, WriteRank::Insert, 10}, whole));
+    EXPECT_TRUE(is_overwritten({5, 4, WriteRank::Change, 10}, whole));
+    EXPECT_TRUE(is_overwritten({4, 6, WriteRank::Change, 10}, whole));
+    EXPECT_FALSE(is_overwritten({6, 4, WriteRank::Insert, 1}, whole));
 }
 
 }  // namespace

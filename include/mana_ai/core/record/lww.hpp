@@ -6,7 +6,9 @@
 // its rows arrive.
 #pragma once
 
+#include <algorithm>
 #include <compare>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -92,9 +94,36 @@ constexpr Instant unstamped_time(const RowTimes& row) noexcept {
     return row.created_at_field.value_or(kOlderThanEverything);
 }
 
+// A name with dots is a path into the field that is called what stands before the first dot.
+inline constexpr std::ptrdiff_t kMaxPathParts = 32;
+
+constexpr bool is_path(std::string_view name) noexcept {
+    return name.find('.') != std::string_view::npos;
+}
+constexpr std::string_view head_of(std::string_view name) noexcept {
+    return name.substr(0, name.find('.'));
+}
+
+// Whether a write to a part of a value is lost because of a newer write of the whole. Of equal
+// clocks the part wins, wherever the rows are: a rewrite of the log changes nothing.
+constexpr bool is_overwritten(const FieldClock& part, const FieldClock& whole) noexcept {
+    if (part.time != whole.time)
+        return part.time < whole.time;
+    if (part.row_time != whole.row_time)
+        return part.row_time < whole.row_time;
+    return part.rank < whole.rank;
+}
+
 // "id" is always the row's record_id, and names that begin with __ are the client's bookkeeping.
+// deletedAt is a time or nothing: it has no parts. No client nests as deep as kMaxPathParts.
 constexpr bool is_ignored_field(std::string_view name) noexcept {
-    return name == "id" || name.starts_with("__");
+    if (name == "id" || name.starts_with("__"))
+        return true;
+    if (!is_path(name))
+        return false;
+    const std::string_view head = head_of(name);
+    return head == "id" || head == "deletedAt" ||
+           std::count(name.begin(), name.end(), '.') >= kMaxPathParts;
 }
 
 }  // namespace mana_ai::core

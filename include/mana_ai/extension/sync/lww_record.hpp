@@ -32,11 +32,17 @@ struct RecordField {
     bool present = true;  // false: deletedAt that an insert has cleared; only its clock counts
 };
 
+// What was written, field by field. A path is a field of its own here, beside the field that it
+// leads into: so every field has the newest write, whatever the order of arrival, and what a reader
+// is shown follows from all of them (shown_state). Paths that a newer write of what they lead into
+// has overwritten are dropped.
 struct RecordState {
     RecordField* fields = nullptr;  // in jsonb's order, without "id"
     uint32_t count = 0;
     uint32_t capacity = 0;
-    bool exists = false;  // any row was applied
+    uint32_t paths = 0;        // how many of the fields are paths
+    bool is_old_form = false;  // read from a snapshot whose record showed paths as fields
+    bool exists = false;       // any row was applied
     // Of the last row in replay order, which decides about the space.
     core::FieldClock row_clock;
     bool has_space = false;
@@ -75,12 +81,18 @@ bool is_deleted(const RecordState& state);
 // Whether a row may bring a deleted record back to life.
 bool may_revive(const ChangeRow& row);
 
-const pg::JsonbValueRef* find_value(const RecordState& state, std::string_view name);
+// The fields as a reader of the record sees them: writes to paths are in the values that they lead
+// into. Borrows from `state`.
+RecordState shown_state(const RecordState& state);
+
+const pg::JsonbValueRef* find_value(const RecordState& shown, std::string_view name);
 
 // The instant at which the record was deleted, as far as the clocks tell.
 core::Instant deletion_time(const RecordState& state);
 
 // Storing. `generation` names the incarnation of the log's file that positions refer to.
+// The clocks hold the writes themselves where the record alone does not tell them: paths, and what
+// they lead into.
 bool fits_into_jsonb(const RecordState& state);  // record_of() would raise otherwise
 Jsonb* record_of(const RecordState& state, std::string_view record_id);
 bytea* clocks_of(const RecordState& state, uint32_t generation);
