@@ -215,6 +215,10 @@ help:
 	@echo "make valgrind         memcheck over the trigger, in postgres --single"
 	@echo "make torture          everything that goes wrong at once: MINUTES=10 SEED=..., or KILLS=200, or HOSTILE_ROWS=1000000"
 	@echo "make bench            the figures of docs/performance.md"
+	@echo "make fresh            demo and tests in fresh Debian systems, as root: STATE=trixie-minimal, ONLY=demo"
+	@echo
+	@echo "make matrix           the tests with each server of PG_CONFIGS='…' (nothing is installed)"
+	@echo "make deb              Debian packages (needs debhelper and postgresql-server-dev-all); make dist: PGXN's zip"
 	@echo
 	@echo "make unit             unit tests of core, crypto and net, without PostgreSQL"
 	@echo "make fuzz             fuzzers, FUZZ_SECONDS=20 each (needs clang)"
@@ -224,6 +228,22 @@ help:
 
 test:
 	@test/bootstrap.sh && test/run_all.sh $(RINGS)
+
+fresh:
+	@test/fresh/run.sh $(STATE)
+
+matrix:
+	@test/fresh/matrix.sh $(PG_CONFIGS)
+
+# What PGXN takes: the committed files, below a folder with name and version.
+DIST = $(EXTENSION)-$(EXTVERSION)
+dist:
+	git archive --format=zip --prefix=$(DIST)/ -o $(DIST).zip HEAD
+
+# For the PostgreSQL versions that this release of Debian has. The packages land beside the checkout.
+deb:
+	pg_buildext updatecontrol
+	dpkg-buildpackage -us -uc -b
 
 crash-matrix:
 	@test/bootstrap.sh && MANA_AI_MATRIX="$(or $(CASES),kill error sleep)" FILTER=037 TAP_TIMEOUT=3600 test/run_all.sh tap
@@ -262,5 +282,5 @@ format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \
 	else clang-format --style=file $(if $(filter format,$@),-i,--dry-run --Werror) $(FORMATTED); fi
 
-.PHONY: help test crash-matrix sanitize valgrind torture demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
+.PHONY: help test fresh matrix dist deb crash-matrix sanitize valgrind torture demo demo-up demo-down bench programs unit unit-program bench-programs fuzz layering format check-format clean-tests
 .DEFAULT_GOAL = all

@@ -14,6 +14,7 @@
 #   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings
 #   FRESH_DIR=folder    where trees and packages are kept; the default is /var/cache/mana_ai_fresh
 #   FRESH_CCACHE=folder a compiler cache for all trees; then the times are no newcomer's
+#   FRESH_FLAGS=flags   PG_CXXFLAGS of the build: '-O0 -g0' halves the time that compiling takes
 #   FRESH_FILTER=text   FILTER of test/run_all.sh
 #   KEEP=yes            leave the tree, and use the one that is there
 #
@@ -38,6 +39,10 @@ if ! command -v debootstrap >/dev/null; then
     echo >&2 "fresh: needs debootstrap: apt-get install debootstrap"
     exit 1
 fi
+# Whatever runs in a tree ends with us.
+trap 'trap - EXIT; kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 umask 022
 mkdir -p "$folder/base" "$folder/debs" "$folder/run" "$folder/log"
 
@@ -67,8 +72,8 @@ inside() {
     mkdir -p "$folder/debs/$release/partial"
     unshare --mount --pid --ipc --uts --fork --kill-child bash -c '
         set -e
-        tree=$1 debs=$2 cache=$3
-        shift 3
+        tree=$1 debs=$2 cache=$3 flags=$4
+        shift 4
         mount --bind "$tree" "$tree"
         mount -t proc proc "$tree/proc"
         mount -t tmpfs -o mode=1777 shm "$tree/dev/shm"
@@ -81,8 +86,9 @@ inside() {
         cp /etc/resolv.conf "$tree/etc/resolv.conf"
         cd /
         exec chroot "$tree" env -i HOME=/root TERM=dumb LANG=C.UTF-8 CCACHE_DIR=/ccache CCACHE_COMPILERCHECK=content \
-            CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 PATH=${cache:+/usr/lib/ccache:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
-    ' inside "$tree" "$folder/debs/$release" "${FRESH_CCACHE:-}" "$@"
+            CCACHE_UMASK=000 CCACHE_NOHASHDIR=1 \
+            ${flags:+PG_CXXFLAGS="$flags"} PATH=${cache:+/usr/lib/ccache:}/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+    ' inside "$tree" "$folder/debs/$release" "${FRESH_CCACHE:-}" "${FRESH_FLAGS:-}" "$@"
 }
 
 apt_get='apt-get -qq -o Dpkg::Use-Pty=0 -o APT::Keep-Downloaded-Packages=true --no-install-recommends -y'
@@ -141,7 +147,8 @@ try() {
         command="cd $home && $3"
     fi
     echo "== $state: $name"
-    inside "$tree" bash -c "$command" </dev/null >"$log" 2>&1 || status=$?
+    inside "$tree" bash -c "$command" </dev/null >"$log" 2>&1 &
+    wait $! || status=$?
     said=$(grep -aE '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1 || true)
     if [ "$status" -eq 0 ]; then
         passed=$((passed + 1))
