@@ -108,7 +108,7 @@ POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includ
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(VARIANT_FLAGS) $(POSTGRES_FLAGS))
 # The object's place among all, which also tells how far make has come.
 empty :=
-PLACE = $(words x $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
+PLACE = $(words $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
 SHOW_PROGRESS = @printf '[%3d/%d] %s\n' $(PLACE) $(words $(OBJS)) $<
 
 $(PAGE_SOURCE): src/extension/http/page/index.html Makefile

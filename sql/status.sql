@@ -94,8 +94,15 @@ BEGIN
     END IF;
     RETURN 'worker is not running';
   ELSIF w.worker_state = 'wrong version' THEN
-    RETURN format('worker waits: the server has loaded version %s of the library and must be restarted',
-                  w.library_version);
+    -- Which of the two is the older one tells what to do.
+    SELECT extversion AS version INTO c FROM pg_extension WHERE extname = 'mana_ai';
+    IF string_to_array(w.library_version, '.')::int[] > string_to_array(c.version, '.')::int[] THEN
+      RETURN format('worker waits: the library has version %s, the extension in this database %s; '
+                    'call ALTER EXTENSION mana_ai UPDATE', w.library_version, c.version);
+    END IF;
+    RETURN format('worker waits: the extension in this database has version %s, the library that the server has '
+                  'loaded %s; install the library of version %s and restart the server',
+                  c.version, w.library_version, c.version);
   ELSIF NOT current_setting('mana_ai.tick_enabled')::boolean THEN
     RETURN 'worker is paused: mana_ai.tick_enabled is off';
   ELSIF EXISTS (SELECT FROM pg_stat_activity a
