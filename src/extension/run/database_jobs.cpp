@@ -16,6 +16,8 @@ namespace {
 constexpr size_t kMaxBatch = 64;
 // A transaction of ours ends well below 50 ms, however slow its single steps are.
 constexpr std::chrono::milliseconds kMaxBatchTime{15};
+// Steps that run alone get their turn after so many batches.
+constexpr int kMaxBatchesBeforeAlone = 16;
 // A process that is told to end has two seconds for everything.
 constexpr std::chrono::milliseconds kMaxKeepTime{500};
 constexpr char kActivity[] = "mana_ai: writing results of mission runs";
@@ -75,12 +77,22 @@ void DatabaseJobs::run_alone(Job& job) {
     finish(job);
 }
 
+// The step that is to run alone now; null: a batch comes first.
+DatabaseJobs::Job* DatabaseJobs::next_alone() {
+    const auto is_alone = [](const Job* job) { return job->sharing_ == Sharing::Alone; };
+    const auto first = std::find_if(queue_.begin(), queue_.end(), is_alone);
+    const bool is_its_turn =
+        first != queue_.end() && (batches_before_alone_ >= kMaxBatchesBeforeAlone ||
+                                  std::all_of(queue_.begin(), queue_.end(), is_alone));
+    batches_before_alone_ = first == queue_.end() || is_its_turn ? 0 : batches_before_alone_ + 1;
+    return is_its_turn ? *first : nullptr;
+}
+
 void DatabaseJobs::flush() {
     if (queue_.empty())
         return;
-    if (std::all_of(queue_.begin(), queue_.end(),
-                    [](const Job* job) { return job->sharing_ == Sharing::Alone; })) {
-        run_alone(*queue_.front());
+    if (Job* const job = next_alone(); job != nullptr) {
+        run_alone(*job);
         return;
     }
     const auto started = std::chrono::steady_clock::now();

@@ -25,7 +25,7 @@ class DatabaseJobs {
 
     // Kept: what has been paid for. keep() writes it even when its run is about to be canceled.
     // Alone: a step that takes long. Its transaction does not keep the locks of others' steps, and
-    // it waits until no other step is ready.
+    // it waits until no other step is ready, or has waited for several batches of them.
     enum class Sharing { Shared, Kept, Alone };
 
     // Asked when the step's turn has come: microseconds that it has to wait first, 0 = none. It is
@@ -82,12 +82,14 @@ class DatabaseJobs {
 
  private:
     bool is_admitted(Job& job);
+    Job* next_alone();
     void run_alone(Job& job);
     void finish(Job& job);
 
     net::EventLoop& loop_;
     std::list<Job*> queue_;
     bool trouble_ = false;
+    int batches_before_alone_ = 0;  // in a row, while a step that runs alone was waiting
 };
 
 }  // namespace mana_ai
