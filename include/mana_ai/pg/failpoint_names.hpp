@@ -29,6 +29,8 @@ inline constexpr std::string_view kFailpointNames[] = {
     "house.after_commit",
     "claim.before_commit",
     "claim.after_commit",
+    "claim.announced",          // a mission with large records is leased, and nothing of it is read
+    "claim.read",               // its records are read, not judged
     "claim_one.before_commit",  // run_mission()
     "claim_one.after_commit",
     "tools.before_commit",

@@ -13,6 +13,7 @@
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -309,8 +310,14 @@ void Engine::recover_own_runs(core::Instant now) {
     if (running_runs_of(number_) <= in_flight())
         return;
     std::vector<std::string> still_running;
-    for (const auto& [run_id, run] : runs_)
+    for (const auto& [run_id, run] : runs_) {
         still_running.push_back(run_id);
+        // It has been read, and its task has not heard of that yet.
+        if (run->read) {
+            for (const ClaimedMission& mission : run->read->claimed)
+                still_running.push_back(mission.run_id);
+        }
+    }
     abandon_runs_of(number_, {"canceled", "canceled", false, std::nullopt}, now, still_running);
 }
 
@@ -351,7 +358,15 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
     request.still_running = [this](const std::string& run_id) { return runs_.contains(run_id); };
     request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
+    request.may_read_suspect = !reads_suspect();
     return request;
+}
+
+bool Engine::reads_suspect() const {
+    return std::any_of(runs_.begin(), runs_.end(), [](const auto& run) {
+        const ActiveRun& active = *run.second;
+        return active.claimed.is_unread && active.claimed.is_suspect && !active.waits_for_lock;
+    });
 }
 
 // Nothing is claimed, and so nothing spent, while what a plan makes could not be written.
@@ -403,9 +418,10 @@ void Engine::start_due_missions(core::Instant due_until) {
         for (const std::string& run_id : result.prolonged)
             runs_.at(run_id)->claimed.lease_expires_at = result.lease_expires_at;
         const bool more = limit > 0 && result.there_may_be_more;
+        suspects_left_ = result.suspects_left;
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
-        start_runs(std::move(result));
+        start_claimed(std::move(result));
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
             break;
@@ -449,20 +465,41 @@ void Engine::start_mission(const std::string& user_id, const std::string& missio
     transaction.commit();
     MANA_AI_FAILPOINT("claim_one.after_commit");
     counts_.due += result.due;
-    start_runs(std::move(result));
+    start_claimed(std::move(result));
 }
 
-void Engine::start_runs(ClaimResult claimed) {
-    last_skipped_ = std::move(claimed.skipped);
+void Engine::start_claimed(ClaimResult claimed) {
     if (!claimed.claimed.empty()) {
         renew_http_client();
         load_tools_if_stale();
     }
+    start_runs(std::move(claimed));
+}
+
+// Asks the database for nothing: it is called when a mission has been read, also at a shutdown.
+void Engine::start_runs(ClaimResult claimed) {
+    last_skipped_ = std::move(claimed.skipped);
     for (ClaimedMission& mission : claimed.claimed) {
         const std::string run_id = mission.run_id;
         auto run = std::make_unique<ActiveRun>();
         run->claimed = std::move(mission);
         run->started_at = pg::monotonic_now();
+        if (run->claimed.is_unread) {
+            ActiveRun& active = *run;
+            runs_.emplace(run_id, std::move(run));
+            auto read = [this, &active] {
+                pg::crash_watch::note_mission(active.claimed.user_id, active.claimed.mission_id);
+                active.read = read_announced(claim_request(pg::now(), 1), active.claimed);
+                active.waits_for_lock = !active.read;
+                // Others need not wait for it.
+                work_left_ |= active.waits_for_lock && std::exchange(suspects_left_, false);
+                return active.read.has_value();
+            };
+            active.task = loop_.spawn(
+                read_mission_alone(services_, active.claimed, std::move(read), active.result),
+                [this, run_id](std::exception_ptr failure) { on_read_end(run_id, failure); });
+            continue;
+        }
         run->span = start_run_span(tracer_, run->claimed, pg::now());
         run->claimed.trace = run->span.context();
         ActiveRun& active = *run;
@@ -476,6 +513,22 @@ void Engine::start_runs(ClaimResult claimed) {
 void Engine::note_error(const std::string& text) {
     if (counts_.errors.size() < kMaxTickErrors)
         counts_.errors.push_back(text);
+}
+
+void Engine::on_read_end(const std::string& run_id, std::exception_ptr failure) {
+    const auto found = runs_.find(run_id);
+    if (found == runs_.end())
+        return;
+    work_left_ |= std::exchange(suspects_left_, false);
+    if (failure || found->second->result.outcome == RunOutcome::Failed) {
+        on_run_end(run_id, failure);
+        return;
+    }
+    const std::unique_ptr<ActiveRun> run = std::move(found->second);
+    runs_.erase(found);
+    counts_.due += run->read->due;
+    counts_.skipped += static_cast<int>(run->read->skipped.size());
+    start_runs(std::move(*run->read));
 }
 
 void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {

@@ -8,6 +8,7 @@
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -19,8 +20,8 @@ namespace mana_ai {
 namespace {
 
 // The candidate rows are locked first and joined then, so that the join cannot pull rows that
-// others hold. Of the records only the sizes are read, then the parts that planning needs, of as
-// many missions as fit into one transaction. An agent's usage is only summed up when it has a cap.
+// others hold. Of the records only the sizes are read, then the parts that planning needs, of those
+// that are not larger than $4. An agent's usage is only summed up when it has a cap.
 constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
@@ -35,19 +36,17 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
          ELSE 0 END,
        s.version, s.plan_basis_digest, s.research_spent, j.state, j.task_id, j.waiting_since,
-       j.offered, s.updated_at, s.agent_id, s.is_too_large, s.has_no_room
+       j.offered, s.updated_at, s.agent_id, s.size > $3, s.size > $4 AND s.size <= $3,
+       s.attempts > 0 AND s.size > $4 AND
+         (SELECT r.outcome FROM mana_ai.runs r
+           WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
+           ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running')
   FROM (
-SELECT s.*, s.record IS NOT NULL AND NOT s.is_too_large AND NOT s.has_no_room AS is_read
-  FROM (
-SELECT s.*, s.size > $3 AS is_too_large,
-       s.size <= $3 AND s.n > 1 AND
-       sum(CASE WHEN s.size <= $3 THEN s.size ELSE 0 END)
-         OVER (ORDER BY s.wake_at, s.n ROWS UNBOUNDED PRECEDING) > $4 AS has_no_room
+SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
 SELECT s.*, m.record, m.clocks, m.version, a.record AS agent_record,
        a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
-       greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size,
-       row_number() OVER (ORDER BY s.wake_at) AS n
+       greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 
@@ -57,14 +56,15 @@ constexpr char kSelectJoins[] = R"sql(
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
                       WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) a ON true
-       ) s ) s ) s
+       ) s ) s
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_research_jobs x
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) j ON true
- ORDER BY s.wake_at, s.n
+ ORDER BY s.wake_at
 )sql";
 
-// Of records that one claim reads: keeps its transaction short and its memory small.
-constexpr int64_t kMaxClaimedBytes = 16 * 1024 * 1024;
+// Records up to this size are read where they are claimed, many in one transaction. Larger ones are
+// announced first and then read alone: should that take the process down, it is on record.
+constexpr int64_t kReadAtOnce = 64 * 1024;
 
 // A record that cannot be planned is looked at again at once when it changes; until then now and
 // then, since it may be our settings that have changed.
@@ -95,13 +95,15 @@ enum Column : size_t {
     kUpdatedAt,
     kAgentId,
     kTooLarge,
-    kNoRoom,
+    kLarge,
+    kSuspect,
 };
 
 // What the rows of one pass become; written with one statement each.
 struct Writes {
     std::vector<std::string> prolong_user, prolong_mission;
     std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
+    std::vector<std::string> announce_user, announce_mission, announce_run;
     std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent;
     std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
@@ -129,7 +131,8 @@ bool is_research_pending(const std::optional<ResearchJob>& job, core::Instant no
 
 class Pass {
  public:
-    explicit Pass(const ClaimRequest& request) : request_(request) {}
+    explicit Pass(const ClaimRequest& request, bool is_announced = false)
+        : request_(request), is_announced_(is_announced) {}
 
     void judge(pg::Row& row, bool due_or_not);
     void write();
@@ -141,8 +144,12 @@ class Pass {
     void skip(const pg::Row& row, core::GateDecision decision, const std::string& agent_id,
               core::Instant until);
     void claim(pg::Row& row, ClaimedMission claimed);
+    bool settle_lease(const pg::Row& row);
+    void announce(const pg::Row& row, bool by_hand);
 
     const ClaimRequest& request_;
+    bool is_announced_;  // the lease in the row is ours and nothing has been read under it
+    bool has_announced_suspect_ = false;
     Writes writes_;
     std::map<AgentKey, int> running_;
 };
@@ -195,11 +202,13 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     // agent has opened, or that it was pushed late.
     if (claimed.due_at && *claimed.due_at <= request_.now)
         claimed.runnable_since =
-            std::max({*claimed.due_at, row.optional_instant(kWakeAt).value_or(0),
+            std::max({*claimed.due_at,
+                      row.optional_instant(is_announced_ ? kNotBefore : kWakeAt).value_or(0),
                       row.optional_instant(kUpdatedAt).value_or(0)});
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
     claimed.engine = request_.engine;
+    claimed.is_large = is_announced_;
     writes_.claim_user.push_back(claimed.user_id);
     writes_.claim_mission.push_back(claimed.mission_id);
     writes_.claim_run.push_back(claimed.run_id);
@@ -207,19 +216,61 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     result.claimed.push_back(std::move(claimed));
 }
 
-void Pass::judge(pg::Row& row, bool due_or_not) {
-    pg::crash_watch::note_mission(row.text(kUserId), row.text(kMissionId));
-    // A lease in a row that is up for attention has run out (docs/contract/tick.md, leases).
+// A lease in a row that is up for attention has run out (docs/contract/tick.md, leases). False: its
+// run goes on.
+bool Pass::settle_lease(const pg::Row& row) {
     if (row.number(kLeaseOwner) == int64_t{request_.engine} && !row.is_null(kRunId) &&
         request_.still_running && request_.still_running(row.text(kRunId))) {
         result.prolonged.push_back(row.text(kRunId));
         writes_.prolong_user.push_back(row.text(kUserId));
         writes_.prolong_mission.push_back(row.text(kMissionId));
-        return;
+        return false;
     }
     if (!row.is_null(kLeaseOwner) && !row.is_null(kRunId)) {
         writes_.lost_user.push_back(row.text(kUserId));
         writes_.lost_run.push_back(row.text(kRunId));
+    }
+    return true;
+}
+
+void Pass::announce(const pg::Row& row, bool by_hand) {
+    ClaimedMission claimed;
+    claimed.is_unread = true;
+    claimed.is_suspect = row.number(kSuspect) != 0;
+    claimed.user_id = row.text(kUserId);
+    claimed.mission_id = row.text(kMissionId);
+    claimed.run_id = pg::random_uuid();
+    claimed.attempts = static_cast<int>(row.number(kAttempts));
+    // Whether they change is what a failure's pause depends on.
+    claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
+    if (!row.is_null(kAgentVersion))
+        claimed.agent_version = row.number(kAgentVersion);
+    claimed.by_hand = by_hand;
+    claimed.started_at = request_.now;
+    claimed.lease_expires_at = request_.lease_expires_at;
+    claimed.engine = request_.engine;
+    writes_.announce_user.push_back(claimed.user_id);
+    writes_.announce_mission.push_back(claimed.mission_id);
+    writes_.announce_run.push_back(claimed.run_id);
+    result.claimed.push_back(std::move(claimed));
+}
+
+void Pass::judge(pg::Row& row, bool due_or_not) {
+    pg::crash_watch::note_mission(row.text(kUserId), row.text(kMissionId));
+    if (!is_announced_) {
+        const bool is_large = row.number(kLarge) != 0;
+        const bool is_suspect = is_large && !due_or_not && row.number(kSuspect) != 0;
+        if (is_suspect && (!request_.may_read_suspect || has_announced_suspect_)) {
+            result.suspects_left = true;
+            return;
+        }
+        if (!settle_lease(row))
+            return;
+        if (is_large) {
+            has_announced_suspect_ |= is_suspect;
+            announce(row, due_or_not);
+            return;
+        }
     }
     ClaimedMission claimed;
     core::GateInput gates{.mission = claimed.mission};
@@ -356,6 +407,21 @@ SELECT f.user_id, f.mission_id, nullif(f.agent_id, ''), f.run_id::uuid, $1, $1, 
                              &writes_.first_run, &writes_.first_decision});
         count_outcomes(name(RunOutcome::Skipped), static_cast<int64_t>(writes_.first_user.size()));
     }
+    if (!writes_.announce_user.empty()) {
+        static pg::Statement lease_unread(R"sql(
+UPDATE mana_ai.mission_schedule s SET lease_owner = $1, run_id = c.run_id::uuid, wake_at = $2
+  FROM unnest($3, $4, $5) AS c(user_id, mission_id, run_id)
+ WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id)sql");
+        lease_unread.execute({int64_t{request_.engine}, pg::Timestamp{request_.lease_expires_at},
+                              &writes_.announce_user, &writes_.announce_mission,
+                              &writes_.announce_run});
+        static pg::Statement record_attempt(R"sql(
+INSERT INTO mana_ai.runs (user_id, mission_id, run_id, started_at, outcome, decision, lease_owner)
+SELECT c.user_id, c.mission_id, c.run_id::uuid, $1, 'running', 'ran', $2
+  FROM unnest($3, $4, $5) AS c(user_id, mission_id, run_id))sql");
+        record_attempt.execute({now, int64_t{request_.engine}, &writes_.announce_user,
+                                &writes_.announce_mission, &writes_.announce_run});
+    }
     if (!writes_.claim_user.empty()) {
         static pg::Statement lease(R"sql(
 UPDATE mana_ai.mission_schedule s
@@ -408,16 +474,14 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
 )sql" + kSelectJoins);
     auto rows = select_due
                     .execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
-                              pg::settings::max_record_size(), kMaxClaimedBytes})
+                              pg::settings::max_record_size(), kReadAtOnce})
                     .rows;
     Pass pass(request);
-    pass.result.there_may_be_more = static_cast<int>(rows.size()) == request.limit;
-    for (pg::Row& row : rows) {
-        if (row.number(kNoRoom) != 0)
-            pass.result.there_may_be_more = true;
-        else
-            pass.judge(row, false);
-    }
+    for (pg::Row& row : rows)
+        pass.judge(row, false);
+    // Suspects that were passed over would be found again and again.
+    pass.result.there_may_be_more =
+        static_cast<int>(rows.size()) == request.limit && !pass.result.suspects_left;
     pass.write();
     return std::move(pass.result);
 }
@@ -429,7 +493,7 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
 )sql" + kSelectJoins);
     auto rows = select_one
                     .execute({std::string_view(user_id), std::string_view(mission_id),
-                              pg::settings::max_record_size(), kMaxClaimedBytes})
+                              pg::settings::max_record_size(), kReadAtOnce})
                     .rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
@@ -440,6 +504,44 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
                                                         user_id + "\" is running already");
     Pass pass(request);
     pass.judge(row, true);
+    pass.write();
+    return std::move(pass.result);
+}
+
+std::optional<ClaimResult> read_announced(const ClaimRequest& request,
+                                          const ClaimedMission& announced) {
+    static pg::Statement forget_announcement(R"sql(
+DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid AND outcome = $3)sql");
+    static pg::Statement lock_row(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid
+   FOR UPDATE SKIP LOCKED)sql");
+    static pg::Statement find_row(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
+    static pg::Statement select_announced(std::string(kSelectList) + R"sql(
+         WHERE user_id = $1 AND mission_id = $2
+)sql" + kSelectJoins);
+    const std::string_view user_id = announced.user_id;
+    const std::string_view mission_id = announced.mission_id;
+    const std::string_view run_id = announced.run_id;
+    const auto forget = [&] {
+        forget_announcement.execute({user_id, run_id, std::string_view("running")});
+    };
+    const int64_t engine = announced.engine;
+    if (lock_row.execute({user_id, mission_id, engine, run_id}).rows.empty()) {
+        if (!find_row.execute({user_id, mission_id, engine, run_id}, true).rows.empty())
+            return std::nullopt;
+        // Deleted meanwhile, or the lease is another's: there is nothing to read for us.
+        forget();
+        return ClaimResult{};
+    }
+    const int64_t limit = pg::settings::max_record_size();
+    auto rows = select_announced.execute({user_id, mission_id, limit, limit}).rows;
+    MANA_AI_FAILPOINT("claim.read");
+    forget();
+    Pass pass(request, true);
+    pass.judge(rows.front(), announced.by_hand);
     pass.write();
     return std::move(pass.result);
 }

@@ -111,6 +111,17 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_failure");
 }
 
+net::Task<void> record_failure_if_possible(RunServices& services, const ClaimedMission& claimed,
+                                           std::exception_ptr cause, RunResult& result) {
+    Failure reason = internal_failure(claimed, cause);
+    try {
+        co_await record_failure(services, claimed, std::move(reason), result);
+    } catch (const std::exception&) {
+        // The lease runs out; the run is then recorded as crashed.
+        result.outcome = RunOutcome::Failed;
+    }
+}
+
 // A provider's error may quote the prompt.
 constexpr char kTextWithheld[] = "(the provider's words are not kept: the run had decrypted texts)";
 
@@ -165,6 +176,11 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
         core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
 }
 
+// Writing into a large record takes its time, and others' short steps go first.
+DatabaseJobs::Sharing sharing_of(const ClaimedMission& claimed) {
+    return claimed.is_large ? DatabaseJobs::Sharing::Alone : DatabaseJobs::Sharing::Shared;
+}
+
 bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
                   const std::string& digest) {
     return !digest.empty() && digest == claimed.plan_basis_digest && !claimed.by_hand &&
@@ -181,8 +197,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
             put_off_unchanged(claimed, result, services.table_patience);
         };
         MANA_AI_FAILPOINT("run.before_put_off");
-        co_await write_until_done(services, claimed, std::move(put_off),
-                                  DatabaseJobs::Sharing::Shared,
+        co_await write_until_done(services, claimed, std::move(put_off), sharing_of(claimed),
                                   admit_by_patience(services, claimed));
         MANA_AI_FAILPOINT("run.after_put_off");
         co_return;
@@ -231,13 +246,33 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     SpanScope span(claimed.trace, "db.write_back");
     DatabaseJobs::Work write = [&] { write_back(claimed, plan, result, services.table_patience); };
     MANA_AI_FAILPOINT("run.before_write_back");
-    co_await write_until_done(services, claimed, std::move(write), DatabaseJobs::Sharing::Shared,
+    co_await write_until_done(services, claimed, std::move(write), sharing_of(claimed),
                               admit_by_patience(services, claimed));
     MANA_AI_FAILPOINT("run.after_write_back");
     span.set("outcome", name(result.outcome));
 }
 
 }  // namespace
+
+net::Task<void> read_mission_alone(RunServices& services, const ClaimedMission& claimed,
+                                   std::function<bool()> read, RunResult& result) {
+    constexpr core::Instant kPause = core::kMicrosPerSecond / 5;
+    std::exception_ptr failure;
+    try {
+        MANA_AI_FAILPOINT("claim.announced");
+        for (bool done = false; !done;) {
+            DatabaseJobs::Job job(
+                services.jobs, [&] { done = read(); }, DatabaseJobs::Sharing::Alone);
+            co_await job;
+            if (!done)
+                co_await services.loop.sleep_for(kPause);
+        }
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    if (failure)
+        co_await record_failure_if_possible(services, claimed, failure, result);
+}
 
 net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed,
                             RunResult& result) {
@@ -254,16 +289,9 @@ net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed
     } catch (...) {
         failure = std::current_exception();
     }
-    if (!failure)
-        co_return;
     // The database would not take the plan for as long as the lease allowed: say so if it lets us.
-    Failure reason = internal_failure(claimed, failure);
-    try {
-        co_await record_failure(services, claimed, std::move(reason), result);
-    } catch (const std::exception&) {
-        // The lease runs out; the run is then recorded as crashed.
-        result.outcome = RunOutcome::Failed;
-    }
+    if (failure)
+        co_await record_failure_if_possible(services, claimed, failure, result);
 }
 
 }  // namespace mana_ai

@@ -128,7 +128,9 @@ class Engine {
     struct ActiveRun {
         ClaimedMission claimed;
         RunResult result;
-        core::Instant started_at = 0;  // on the monotonic clock
+        std::optional<ClaimResult> read;  // of a mission that was claimed unread
+        bool waits_for_lock = false;      // likewise: somebody has locked it
+        core::Instant started_at = 0;     // on the monotonic clock
         SpanScope span;
         net::EventLoop::TaskId task = 0;
     };
@@ -146,7 +148,10 @@ class Engine {
     ClaimRequest claim_request(core::Instant due_until, int limit);
     void recover_own_runs(core::Instant now);
     void load_tools_if_stale();
+    void start_claimed(ClaimResult claimed);
     void start_runs(ClaimResult claimed);
+    bool reads_suspect() const;
+    void on_read_end(const std::string& run_id, std::exception_ptr failure);
     void on_run_end(const std::string& run_id, std::exception_ptr failure);
     void note_error(const std::string& text);
 
@@ -177,6 +182,7 @@ class Engine {
     bool in_tick_ = false;
     bool thorough_tick_ = false;
     bool work_left_ = false;
+    bool suspects_left_ = false;  // ClaimResult::suspects_left of the last claim
     bool tools_stale_ = true;
     core::Instant agents_seen_at_ = 0;
     std::optional<core::Instant> next_wake_at_;

@@ -25,6 +25,9 @@ struct ClaimRequest {
     // was set forward, or the process stood still.
     std::function<bool(const std::string& run_id)> still_running;
     core::Instant look_again_at = 0;  // for missions that a gate holds back; not for research
+    // Whether large records of missions whose last run took the process down may be read. One at a
+    // time: if it happens again, that is on record for the one that was read.
+    bool may_read_suspect = true;
     // Missions of an agent that this tick has started; null = only those that run now count.
     std::map<AgentKey, int>* started_by_agent = nullptr;
 };
@@ -38,6 +41,7 @@ struct SkippedMission {
 
 struct ClaimResult {
     bool there_may_be_more = false;
+    bool suspects_left = false;  // due, but passed over until no other suspect is being read
     int due = 0;
     std::vector<ClaimedMission> claimed;
     std::vector<SkippedMission> skipped;
@@ -46,12 +50,18 @@ struct ClaimResult {
 };
 
 // Claims what is due. Rows that another process holds are left to it. Runs in the current
-// transaction, which the caller commits before it starts the runs.
+// transaction, which the caller commits before it starts the runs. Missions whose records are large
+// are claimed unread: the attempt is on disk before anything of them is read.
 ClaimResult claim_due_missions(const ClaimRequest& request);
 
 // Claims one mission whether due or not. Throws PgError: 02000 when there is no such mission,
 // 55006 when it is running already.
 ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_id,
                           const std::string& mission_id);
+
+// Reads a mission that was claimed unread and claims it anew, or holds it back, in the current
+// transaction; the run that announced it is forgotten. Nullopt: the row is locked, try again later.
+std::optional<ClaimResult> read_announced(const ClaimRequest& request,
+                                          const ClaimedMission& announced);
 
 }  // namespace mana_ai

@@ -29,6 +29,9 @@ struct ClaimedMission {
     std::string previous_decision;  // of the gates, at the last look; empty = none yet
     std::string plan_basis_digest;  // of the last plan; empty = not known
     bool by_hand = false;           // asked for by name, so it runs whether anything changed or not
+    bool is_unread = false;   // its records are large: read_announced() reads them, and judges then
+    bool is_suspect = false;  // likewise, and its last run took the process down
+    bool is_large = false;    // its records were large, and are read: its write-back takes long
     std::optional<core::Instant> due_at;
     std::optional<core::Instant> runnable_since;  // when it is due: since when nothing held it back
     core::Instant started_at = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -34,6 +35,11 @@ struct RunServices {
     // newest reply of any of their runs: runs of one agent must see each other's replies.
     std::map<std::pair<std::string, std::string>, int64_t> agent_tokens = {};
 };
+
+// Reads a mission that was claimed unread: calls `read` in transactions of its own until it is
+// true. A failure is an attempt that has failed, and `result` says so. Otherwise as run_mission().
+net::Task<void> read_mission_alone(RunServices& services, const ClaimedMission& claimed,
+                                   std::function<bool()> read, RunResult& result);
 
 // Plans the mission and writes the plan back, or records why not; `result` says which when the task
 // has ended. The task throws only what makes the whole process unfit (out of memory). Destroying it

@@ -62,6 +62,7 @@ my %scenario = (
             $self->ask("SELECT * FROM mana_ai.run_mission('$case->{user}', '$_')") for grep { !$self->is_planned($case, $_) } @{ $case->{ids} };
         },
     },
+    large => { fields => { blob => 'x' x 100_000 } },
     # Somebody holds the records, so their changes are marked and repaired later.
     marked => {
         start => sub {
@@ -196,6 +197,7 @@ my %place = (
           jobs.step_done jobs.before_commit jobs.after_commit jobs.resumed
           run.begin run.read run.before_call run.after_call usage.recorded usage.committed run.before_write_back
           run.after_write_back write_back.locked write_back.inserted write_back.finished run.ended)),
+    (map { $_ => 'large' } qw(claim.announced claim.read)),
     (map { $_ => 'one_by_hand' } qw(claim_one.before_commit claim_one.after_commit)),
     (map { $_ => 'by_hand' } qw(hand.started hand.before_answer hand.after_answer)),
     (map { $_ => 'alone' } qw(jobs.alone_before_commit jobs.alone_after_commit)),
