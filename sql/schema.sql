@@ -62,7 +62,8 @@ CREATE TABLE mana_ai.record_tombstones (
 -- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.
 -- research_spent: long research was ordered and came to nothing; no more is ordered until there is a
 -- new iteration. problem: not null where mission_problems may have something to tell: 'failed', or the
--- decision.
+-- decision. held_since: since when the gates decide the same. told: of what the user was told by a failed
+-- iteration since the last plan.
 CREATE TABLE mana_ai.mission_schedule (
   user_id         text COLLATE "C" NOT NULL,
   mission_id      text COLLATE "C" NOT NULL,
@@ -80,6 +81,8 @@ CREATE TABLE mana_ai.mission_schedule (
   plan_basis_digest text,
   research_spent  boolean     NOT NULL DEFAULT false,
   problem         text,
+  held_since      timestamptz,
+  told            text[],
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);

@@ -112,6 +112,9 @@ REVOKE ALL ON FUNCTION mana_ai.waits_for_repair(text, text) FROM PUBLIC;
 -- ---------------------------------------------------------------- runs, status and problems
 ALTER TABLE mana_ai.mission_snapshots ADD COLUMN problems text[];
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN problem text;
+-- What users are told of missions that do not run.
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN held_since timestamptz;
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN told text[];
 UPDATE mana_ai.mission_snapshots SET problems = mana_ai.record_problems(record)
  WHERE cardinality(mana_ai.record_problems(record)) > 0;
 UPDATE mana_ai.mission_schedule

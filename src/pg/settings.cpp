@@ -35,6 +35,7 @@ char* planner_model_value = nullptr;
 int max_concurrency_value = 64;
 int llm_timeout_ms = 120 * 1000;
 int max_unreviewed_value = 3;
+bool report_failures_value = true;
 char* timezone_value = nullptr;
 int runs_retention_s = 30 * 24 * 3600;
 char* proxy_value = nullptr;
@@ -233,6 +234,11 @@ void define(bool preloading) {
         "mana_ai.max_unreviewed",
         "Unreviewed iterations after which a mission waits for its user; 0 means no limit.",
         nullptr, &max_unreviewed_value, 3, 0, 1000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.report_failures",
+                             "Whether users are told, by a failed iteration, why a mission does "
+                             "not run.",
+                             nullptr, &report_failures_value, true, PGC_SUSET, 0, nullptr, nullptr,
+                             nullptr);
     DefineCustomStringVariable("mana_ai.timezone",
                                "Time zone of cadences; empty means the server's TimeZone.", nullptr,
                                &timezone_value, "", PGC_SUSET, 0, check_timezone, nullptr, nullptr);
@@ -407,6 +413,10 @@ int64_t llm_timeout_us() {
 }
 int max_unreviewed() {
     return max_unreviewed_value;
+}
+
+bool report_failures() {
+    return report_failures_value;
 }
 
 std::string timezone() {

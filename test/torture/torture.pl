@@ -468,14 +468,16 @@ sub check_round
         for my $id (missions_of($owner))
         {
             my $key = user_of($owner) . "/aiMissions/$id";
-            my @ours = grep { ($_->{source} // '') eq 'server' } @{ ($kept{$key} // {})->{iterations} // [] };
+            my @written = grep { ($_->{source} // '') eq 'server' } @{ ($kept{$key} // {})->{iterations} // [] };
+            # The others tell the user why there was no plan.
+            my @ours = grep { !$_->{errorDetails} } @written;
             my $ids = join ' ', sort map { $_->{id} } @ours;
             my $runs = join ' ', sort @{ $planned{$id} // [] };
             push @wrong, "$id: iterations $ids, planned runs $runs" if $ids ne $runs;
             my $rows = grep { $_->{client} eq 'mana-ai-runner' && ref $_->{data} eq 'HASH' && $_->{data}{iterations} } @{ $rows{$key} // [] };
-            push @wrong, "$id: $rows rows for " . scalar(@ours) . ' iterations' if $rows != @ours;
-            my %once = map { $_->{id} => 1 } @ours;
-            push @wrong, "$id: an iteration is there twice" if keys %once != @ours;
+            push @wrong, "$id: $rows rows for " . scalar(@written) . ' iterations' if $rows != @written;
+            my %once = map { $_->{id} => 1 } @written;
+            push @wrong, "$id: an iteration is there twice" if keys %once != @written;
             my ($feedback) = sort { $b <=> $a } map { $_->{userFeedback} // 0 } @ours;
             push @wrong, "$id: feedback $acknowledged{$id} is lost, there is " . ($feedback // 0) if @ours > 1 && ($acknowledged{$id} // 0) > ($feedback // 0) && $acknowledged{$id} > 0 && $feedback;
             $plans += @ours;

@@ -74,6 +74,9 @@ inline constexpr std::string_view kFailpointNames[] = {
     "run.after_failure",
     "run.before_budget_end",
     "run.after_budget_end",
+    "run.before_notice",  // the user is to be told why the mission is held back
+    "run.after_notice",
+    "notice.inserted",      // the failed iteration is in the log
     "write_back.locked",    // the newest record and the lease are held
     "write_back.inserted",  // the change is in the log
     "write_back.finished",  // run and lease are written, nothing is committed

@@ -25,6 +25,7 @@ inline constexpr int kMaxConcurrency = 2000;
 int max_concurrency();  // 1 to kMaxConcurrency
 int64_t llm_timeout_us();
 int max_unreviewed();         // 0 = no limit
+bool report_failures();       // to users, as failed iterations
 std::string timezone();       // never empty: falls back to the server's TimeZone
 int64_t runs_retention_us();  // 0 = for ever
 std::string proxy();          // empty = none

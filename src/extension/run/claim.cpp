@@ -4,6 +4,7 @@
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
@@ -326,6 +327,14 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // A run that was asked for by hand looks for itself whether the answer has come.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
+    const auto cause = due_or_not ? std::nullopt : notice_cause(decision);
+    if (cause && row.text(kDecision) == core::name(decision) &&
+        is_notice_due(row.text(kUserId), row.text(kMissionId), *cause, request_.now)) {
+        claimed.notice = cause;
+        claimed.held_by = core::name(decision);
+        claim(row, std::move(claimed));
+        return;
+    }
     // That the mission ran is counted with its run's end, which may decide otherwise.
     if (decision != core::GateDecision::Ran && (agent != nullptr || gates.agent_missing))
         pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
@@ -386,6 +395,7 @@ UPDATE mana_ai.mission_schedule s
         static pg::Statement hold_back(std::string(R"sql(
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = k.decision, decided_at = $1,
+       held_since = CASE WHEN s.decision = k.decision THEN coalesce(s.held_since, $1) ELSE $1 END,
        problem = )sql") + problem_of("k.decision") +
                                        R"sql(,
        agent_version = k.agent_version::bigint, not_before = k.until,

@@ -8,11 +8,13 @@
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/crypto/grant.hpp"
 #include "mana_ai/extension/input/decrypt_audit.hpp"
 #include "mana_ai/extension/input/mission_reading.hpp"
 #include "mana_ai/extension/research/deep_research.hpp"
 #include "mana_ai/extension/research/web_research.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
@@ -92,22 +94,65 @@ Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr
     return failure;
 }
 
+// Writing into a large record takes its time, and others' short steps go first.
+DatabaseJobs::Sharing sharing_of(const ClaimedMission& claimed) {
+    return claimed.is_large || claimed.is_unread ? DatabaseJobs::Sharing::Alone
+                                                 : DatabaseJobs::Sharing::Shared;
+}
+
+// Ends a run that has made no plan: end() writes how, and is told whether the mission has changed
+// meanwhile, which may have cured the cause. With a cause to tell, the user is told of it in the
+// same transaction; a table that refuses that keeps the run from ending for a short while only.
+net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& claimed,
+                                 std::optional<core::NoticeCause> cause, RunResult& result,
+                                 std::function<void(bool has_changed)> end) {
+    const core::Instant now = pg::now();
+    const auto ending = [&](bool tells) -> DatabaseJobs::Work {
+        return [&, tells] {
+            const bool has_changed = mission_has_changed(claimed);
+            if (!hold_lease(claimed))
+                return;
+            result.iteration_id.clear();
+            if (tells && !has_changed)
+                result.iteration_id = write_failure_notice(claimed, *cause, result.error_kind, now,
+                                                           services.table_patience);
+            end(has_changed);
+        };
+    };
+    bool has_ended = false;
+    if (cause && pg::settings::report_failures()) {
+        DatabaseJobs::Work work = ending(true);
+        try {
+            co_await write_until_done(services, claimed, std::move(work), sharing_of(claimed),
+                                      admit_by_patience(services, claimed));
+            has_ended = true;
+        } catch (const std::exception&) {
+            pg::log_warning("the user of mission " + pg::printable(claimed.mission_id) +
+                            " could not be told why it does not run");
+        }
+    }
+    if (has_ended)
+        co_return;
+    DatabaseJobs::Work work = ending(false);
+    co_await write_until_done(services, claimed, std::move(work));
+}
+
 net::Task<void> record_failure(RunServices& services, const ClaimedMission& claimed,
                                Failure failure, RunResult& result) {
     result.outcome = RunOutcome::Failed;
     result.error_kind = failure.kind;
     result.error_message = failure.message;
+    std::optional<core::NoticeCause> cause;
+    if (claimed.attempts + 1 >= kFailuresBeforeNotice)
+        cause = core::NoticeCause::Failed;
     const core::Instant now = pg::now();
-    DatabaseJobs::Work record = [&] {
-        // The change may have cured what made the run fail, so it is not held back.
-        const core::Instant not_before = mission_has_changed(claimed) ? now : now + failure.delay;
-        if (!hold_lease(claimed))
-            return;
+    std::function<void(bool)> end = [&](bool has_changed) {
+        const core::Instant not_before = has_changed ? now : now + failure.delay;
         finish_run(claimed, result, now);
         release_lease_after_failure(claimed, result.error_kind, not_before, now);
     };
     MANA_AI_FAILPOINT("run.before_failure");
-    co_await write_until_done(services, claimed, std::move(record));
+    co_await end_without_plan(services, claimed, cause, result, std::move(end));
     MANA_AI_FAILPOINT("run.after_failure");
 }
 
@@ -120,6 +165,23 @@ net::Task<void> record_failure_if_possible(RunServices& services, const ClaimedM
         // The lease runs out; the run is then recorded as crashed.
         result.outcome = RunOutcome::Failed;
     }
+}
+
+// The gates hold the mission back, and all that is left to do is to tell its user.
+net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& claimed,
+                                RunResult& result) {
+    result.outcome = RunOutcome::Skipped;
+    result.decision = claimed.held_by;
+    if (claimed.notice == core::NoticeCause::Encrypted &&
+        pg::settings::grant_private_key_file().empty())
+        result.error_kind = crypto::to_string(crypto::GrantFailure::kNotConfigured);
+    const core::Instant now = pg::now();
+    std::function<void(bool)> end = [&](bool has_changed) {
+        hold_back(claimed, result, has_changed ? now : now + pg::settings::tick_interval_us(), now);
+    };
+    MANA_AI_FAILPOINT("run.before_notice");
+    co_await end_without_plan(services, claimed, claimed.notice, result, std::move(end));
+    MANA_AI_FAILPOINT("run.after_notice");
 }
 
 // A provider's error may quote the prompt.
@@ -138,14 +200,15 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     const bool tried = services.grant_key.get() != nullptr;
     const core::Instant pause =
         std::max(tried ? kUnreadablePause : 0, pg::settings::tick_interval_us());
-    DatabaseJobs::Work end = [&] {
+    std::optional<core::NoticeCause> cause;
+    if (tried && !claimed.by_hand && claimed.previous_decision == result.decision)
+        cause = core::NoticeCause::Unopened;
+    std::function<void(bool)> end = [&](bool has_changed) {
         // What has changed since the run read it may open now.
-        const core::Instant not_before = mission_has_changed(claimed) ? now : now + pause;
-        if (hold_lease(claimed))
-            hold_back(claimed, result, not_before, now);
+        hold_back(claimed, result, has_changed ? now : now + pause, now);
     };
     MANA_AI_FAILPOINT("run.before_unreadable");
-    co_await write_until_done(services, claimed, std::move(end));
+    co_await end_without_plan(services, claimed, cause, result, std::move(end));
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
@@ -174,11 +237,6 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     return crypto::sha256_hex(
         core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
-}
-
-// Writing into a large record takes its time, and others' short steps go first.
-DatabaseJobs::Sharing sharing_of(const ClaimedMission& claimed) {
-    return claimed.is_large ? DatabaseJobs::Sharing::Alone : DatabaseJobs::Sharing::Shared;
 }
 
 bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
@@ -252,6 +310,17 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     span.set("outcome", name(result.outcome));
 }
 
+net::Task<void> run_to_its_end(RunServices& services, const ClaimedMission& claimed,
+                               RunResult& result) {
+    ReadMission read;
+    co_await read_mission(services, claimed, read);
+    MANA_AI_FAILPOINT("run.read");
+    if (read.unreadable.empty())
+        co_await run_readable(services, claimed, read, result);
+    else
+        co_await end_unreadable(services, claimed, read, result);
+}
+
 }  // namespace
 
 net::Task<void> read_mission_alone(RunServices& services, const ClaimedMission& claimed,
@@ -279,13 +348,10 @@ net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed
     std::exception_ptr failure;
     try {
         MANA_AI_FAILPOINT("run.begin");
-        ReadMission read;
-        co_await read_mission(services, claimed, read);
-        MANA_AI_FAILPOINT("run.read");
-        if (read.unreadable.empty())
-            co_await run_readable(services, claimed, read, result);
+        if (claimed.notice)
+            co_await end_with_notice(services, claimed, result);
         else
-            co_await end_unreadable(services, claimed, read, result);
+            co_await run_to_its_end(services, claimed, result);
     } catch (...) {
         failure = std::current_exception();
     }

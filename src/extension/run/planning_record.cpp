@@ -291,6 +291,14 @@ bool waits_for_review(const JsonbFields& members, core::Instant now) {
     return is_untouched(members);
 }
 
+// Whether the iteration only tells the user why there was no plan. It says nothing to a model, and
+// it is no reason to plan again.
+bool is_notice(const JsonbFields& members) {
+    const JsonbValueRef* details = find_field(members, "errorDetails");
+    return details != nullptr && is_object(*details) && is_text(members, "source", "server") &&
+           is_text(members, "overallStatus", "failed");
+}
+
 // When a browser began to run the mission, if this is an iteration of a run that goes on. Clients
 // name no source.
 std::optional<core::Instant> browser_run_start(const JsonbFields& members) {
@@ -310,8 +318,11 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::In
     const uint32_t wanted =
         pg::settings::skip_unchanged() ? kIterationsCompared : core::PromptLimits::iterations;
     uint32_t first = elements.count;
-    for (uint32_t found = 0; first > 0 && found < wanted; first--)
-        found += is_object(elements.values[first - 1]) ? 1 : 0;
+    for (uint32_t found = 0; first > 0 && found < wanted; first--) {
+        JsonbFields members = pg::read_object(elements.values[first - 1]);
+        found += is_object(elements.values[first - 1]) && !is_notice(members) ? 1 : 0;
+        forget(members);
+    }
     StringInfo out = object.key("iterations");
     appendStringInfoChar(out, '[');
     bool is_first = true;
@@ -323,7 +334,7 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::In
         unreviewed += waits_for_review(members, now) ? 1 : 0;
         if (const auto start = browser_run_start(members))
             browser_run = std::max(browser_run, std::optional(std::min(*start, latest_start)));
-        if (i >= first) {
+        if (i >= first && !is_notice(members)) {
             if (!is_first)
                 appendStringInfoChar(out, ',');
             is_first = false;

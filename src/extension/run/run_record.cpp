@@ -118,7 +118,7 @@ void release_lease(const ClaimedMission& claimed) {
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule
    SET lease_owner = NULL, run_id = NULL, attempts = 0, not_before = NULL, error_kind = NULL,
-       wake_at = due_at, problem = NULL
+       wake_at = due_at, problem = NULL, held_since = NULL, told = NULL
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
     release.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                      int64_t{claimed.engine}, std::string_view(claimed.run_id)});
@@ -142,7 +142,8 @@ UPDATE mana_ai.mission_schedule
 
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now) {
-    if (claimed.previous_decision == result.decision && result.outcome == RunOutcome::Skipped) {
+    const bool is_same_decision = claimed.previous_decision == result.decision;
+    if (is_same_decision && result.outcome == RunOutcome::Skipped && result.iteration_id.empty()) {
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
         forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
@@ -154,6 +155,7 @@ void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Ins
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL, decision = $5, decided_at = $6, error_kind = $7,
        not_before = $8, agent_version = $9,
+       held_since = CASE WHEN $10 THEN coalesce(s.held_since, $6) ELSE $6 END,
        problem = )sql") + problem_of("$5") +
                                  R"sql(,
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $8) END
@@ -164,7 +166,8 @@ UPDATE mana_ai.mission_schedule s
          int64_t{claimed.engine}, std::string_view(claimed.run_id),
          std::string_view(result.decision), pg::Timestamp{now}, pg::text_or_null(error_kind),
          pg::Timestamp{not_before},
-         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID})});
+         claimed.agent_version ? pg::Param(*claimed.agent_version) : pg::Param(pg::Null{INT8OID}),
+         is_same_decision});
 }
 
 void release_lease_for_research(const ClaimedMission& claimed, const std::string& decision,

@@ -4,9 +4,11 @@
 #include <map>
 
 #include "mana_ai/core/planner/gates.hpp"
+#include "mana_ai/core/record/failure_notice.hpp"
 #include "mana_ai/core/record/iteration.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
@@ -14,6 +16,7 @@
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -81,12 +84,16 @@ core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) 
     return whole_millis(std::max(now, newest_clock + 1));
 }
 
+struct NextRun {
+    bool is_written = true;  // false: it stays what it is
+    std::optional<std::string> at;
+};
+
 // The iteration is appended to the newest ones; what the mission had when the run began and has no
 // more is put back before it.
 std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& newest,
-                           const std::string& iteration,
-                           const std::optional<std::string>& next_run_at,
-                           const std::string& updated_at) {
+                           const std::string& iteration, const NextRun& next_run,
+                           const std::optional<std::string>& updated_at) {
     static pg::Statement build(R"sql(
 WITH newest AS MATERIALIZED (
   SELECT CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
@@ -94,7 +101,7 @@ WITH newest AS MATERIALIZED (
     FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2),
 before AS MATERIALIZED (
   SELECT iterations FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $6::uuid)
-SELECT jsonb_build_object(
+SELECT (jsonb_build_object(
          'iterations',
          (SELECT iterations FROM newest)
          || coalesce((SELECT jsonb_agg(e.iteration ORDER BY e.place)
@@ -105,18 +112,42 @@ SELECT jsonb_build_object(
                                 FROM newest, jsonb_array_elements(newest.iterations) AS n(iteration)
                                WHERE n.iteration ->> 'id' IS NOT NULL)),
                      '[]'::jsonb)
-         || jsonb_build_array($3::jsonb),
-         'nextRunAt', $4::text,
-         'updatedAt', $5::text)::text)sql");
+         || jsonb_build_array($3::jsonb))
+    || CASE WHEN $5::text IS NOT NULL THEN jsonb_build_object('updatedAt', $5::text) ELSE '{}'::jsonb END
+    || CASE WHEN $7 THEN jsonb_build_object('nextRunAt', $4::text) ELSE '{}'::jsonb END)::text)sql");
     // Nothing can have gone if the mission has not changed since.
     const bool changed = newest.version != claimed.mission_version;
     return build
         .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
-                  std::string_view(iteration), pg::text_or_null(next_run_at),
-                  std::string_view(updated_at),
-                  changed ? pg::Param(std::string_view(claimed.run_id)) : pg::Null{TEXTOID}})
+                  std::string_view(iteration), pg::text_or_null(next_run.at),
+                  pg::text_or_null(updated_at),
+                  changed ? pg::Param(std::string_view(claimed.run_id)) : pg::Null{TEXTOID},
+                  next_run.is_written})
         .rows.front()
         .take_text(0);
+}
+
+// When what is written is written, and whether the record has an updatedAt that says so: clients of
+// the newer shape keep none.
+struct Writing {
+    std::string at;
+    std::optional<std::string> updated_at;
+
+    core::Json stamps(std::initializer_list<const char*> fields) const {
+        core::Json stamps = core::Json::object();
+        for (const char* field : fields)
+            stamps[field] = at;
+        if (updated_at)
+            stamps["updatedAt"] = at;
+        return stamps;
+    }
+};
+
+Writing begin_writing(core::Instant now, const NewestRecord& newest) {
+    Writing writing{core::to_iso_millis(instant_of_writing(now, newest.newest_clock)), {}};
+    if (attached_sync_table().stamps_column == "field_timestamps")
+        writing.updated_at = writing.at;
+    return writing;
 }
 
 // Planned once per shape of the table; a rename of the column while we run makes a new shape.
@@ -177,12 +208,16 @@ void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
 
 // A snapshot that waits for repair lacks rows that the user has written: what we would append to is
 // not the newest record.
-void refuse_if_dirty(const ClaimedMission& claimed) {
+bool waits_for_repair(const ClaimedMission& claimed) {
     static pg::Statement find_mark(R"sql(
 SELECT 1 WHERE mana_ai.waits_for_repair($1, $2))sql");
-    if (!find_mark
-             .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
-             .rows.empty())
+    return !find_mark
+                .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
+                .rows.empty();
+}
+
+void refuse_if_dirty(const ClaimedMission& claimed) {
+    if (waits_for_repair(claimed))
         throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
                              "the mission's snapshot waits for its repair");
 }
@@ -190,13 +225,14 @@ SELECT 1 WHERE mana_ai.waits_for_repair($1, $2))sql");
 // The row that we wrote must have come back through the trigger. If it has not, the mission would
 // stay due and be planned, and paid for, over and over.
 void check_taken_over(const ClaimedMission& claimed, const NewestRecord& before,
-                      const std::string& updated_at) {
+                      const std::string& written_at) {
     static pg::Statement find_own_write(R"sql(
 SELECT 1 FROM mana_ai.mission_snapshots
- WHERE user_id = $1 AND mission_id = $2 AND version > $3 AND record ->> 'updatedAt' = $4)sql");
+ WHERE user_id = $1 AND mission_id = $2 AND version > $3
+   AND mana_ai.newest_clock(record, clocks, ARRAY['iterations', 'nextRunAt']) = $4::timestamptz)sql");
     if (find_own_write
             .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
-                      before.version, std::string_view(updated_at)})
+                      before.version, std::string_view(written_at)})
             .rows.empty())
         throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                              "the written plan was not folded into the mission's snapshot", {},
@@ -290,21 +326,19 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     MANA_AI_FAILPOINT("write_back.locked");
     if (give_way_to_browser(claimed, *newest, result, now))
         return;
-    const std::string updated_at =
-        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const Writing writing = begin_writing(now, *newest);
     const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
                                      plan.summary};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const std::string actor = core::dump_json(core::build_actor(
         agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));
-    const core::Json stamps = {
-        {"iterations", updated_at}, {"nextRunAt", updated_at}, {"updatedAt", updated_at}};
-    const std::string data =
-        changed_fields(claimed, *newest, iteration, next_run_after(*newest, now), updated_at);
+    const core::Json stamps = writing.stamps({"iterations", "nextRunAt"});
+    const std::string data = changed_fields(
+        claimed, *newest, iteration, {true, next_run_after(*newest, now)}, writing.updated_at);
     insert_change(claimed, *newest, data, core::dump_json(stamps), actor, patience);
     MANA_AI_FAILPOINT("write_back.inserted");
-    check_taken_over(claimed, *newest, updated_at);
+    check_taken_over(claimed, *newest, writing.at);
 
     result.outcome = RunOutcome::Planned;
     result.iteration_id = claimed.iteration_id;
@@ -315,6 +349,35 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
         close_research(claimed.user_id, claimed.mission_id);
     MANA_AI_FAILPOINT("write_back.finished");
+}
+
+std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCause cause,
+                                 const std::string& error_kind, core::Instant now,
+                                 TablePatience& patience) {
+    const auto newest = lock_newest_record(claimed);
+    if (!newest || !newest->active || waits_for_repair(claimed) ||
+        !is_notice_due(claimed.user_id, claimed.mission_id, cause, now))
+        return {};
+    const core::FailureNotice notice = core::failure_notice(cause, error_kind);
+    remember_told(claimed, cause);
+    // After a restore only the record knows what was told.
+    if (says_already(claimed, notice))
+        return {};
+    const std::string updated_at =
+        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const std::string iteration = core::dump_json(
+        core::build_failed_iteration(notice, iteration_id, claimed.started_at, now));
+    const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const std::string actor =
+        core::dump_json(core::build_actor(agent, about, iteration_id, true));
+    const core::Json stamps = writing.stamps({"iterations"});
+    // The mission stays due: when it runs next is not decided by what did not run.
+    const std::string data =
+        changed_fields(claimed, *newest, iteration, {false, std::nullopt}, writing.updated_at);
+    insert_change(claimed, *newest, data, core::dump_json(stamps), actor, patience);
+    MANA_AI_FAILPOINT("notice.inserted");
+    check_taken_over(claimed, *newest, writing.at);
+    return iteration_id;
 }
 
 void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePatience& patience) {
@@ -329,17 +392,17 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
         hold_back(claimed, result, now, now);
         return;
     }
-    const std::string updated_at =
-        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const Writing writing = begin_writing(now, *newest);
     const auto next_run_at = next_run_after(*newest, now);
-    const core::Json data = {{"nextRunAt", next_run_at ? core::Json(*next_run_at) : core::Json()},
-                             {"updatedAt", updated_at}};
-    const core::Json stamps = {{"nextRunAt", updated_at}, {"updatedAt", updated_at}};
+    core::Json data = {{"nextRunAt", next_run_at ? core::Json(*next_run_at) : core::Json()}};
+    if (writing.updated_at)
+        data["updatedAt"] = *writing.updated_at;
+    const core::Json stamps = writing.stamps({"nextRunAt"});
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
     insert_change(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
                   core::dump_json(actor), patience);
-    check_taken_over(claimed, *newest, updated_at);
+    check_taken_over(claimed, *newest, writing.at);
 
     finish_run(claimed, result, now);
     release_lease(claimed);

@@ -9,6 +9,7 @@
 
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/planner/reminders.hpp"
+#include "mana_ai/core/record/failure_notice.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/extension/research/research_jobs.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
@@ -32,6 +33,9 @@ struct ClaimedMission {
     bool is_unread = false;   // its records are large: read_announced() reads them, and judges then
     bool is_suspect = false;  // likewise, and its last run took the process down
     bool is_large = false;    // its records were large, and are read: its write-back takes long
+    // The gate that is shut, and what the user is to be told of it: the run does nothing else.
+    std::optional<core::NoticeCause> notice;
+    std::string held_by;
     std::optional<core::Instant> due_at;
     std::optional<core::Instant> runnable_since;  // when it is due: since when nothing held it back
     core::Instant started_at = 0;

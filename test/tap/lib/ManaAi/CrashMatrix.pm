@@ -1,7 +1,7 @@
 # Kills, fails and delays the server at each failpoint (include/mana_ai/pg/failpoint_names.hpp) and looks whether
 # the mission that was worked on, and one that its user changes at that moment, come out right:
 #
-#   - each is planned once: one iteration of the server's, one row in the log, one run with outcome "planned",
+#   - each is planned once, and its user is told of nothing twice: one iteration of the server's, one row in the log, one run with outcome "planned",
 #     which name each other; what its user wrote is all there
 #   - no lease, no running run and no mark is left; snapshots and schedule are what the log says
 #   - the ledger holds what the model server was asked for, except what a cut run was still waiting for, and no
@@ -140,6 +140,23 @@ my %scenario = (
                 data => { maxTokensPerDay => 1000000 }, stamps => { maxTokensPerDay => iso(0) });
         },
     },
+    # Its agent is archived, which its user is told of, once.
+    told => {
+        settings => { tick_interval => '300ms' },
+        fields   => { agentId => 'AGENT' },
+        start    => sub {
+            my ($self, $case) = @_;
+            $self->push_row(user => $case->{user}, table => 'agents', id => "agent-$case->{user}", op => 'insert',
+                data => { id => "agent-$case->{user}", name => 'Ada', role => 'Assistenz', policy => { tools => {}, defaultForAi => 'propose' },
+                    state => 'archived', maxConcurrentMissions => 5, createdAt => iso(-120), updatedAt => iso(-120) });
+            $self->push_both($case);
+        },
+        after => sub {
+            my ($self, $case) = @_;
+            $self->push_row(user => $case->{user}, table => 'agents', id => "agent-$case->{user}",
+                data => { state => 'active' }, stamps => { state => iso(0) });
+        },
+    },
     web  => { fields => { objective => 'Bitte recherchiere' } },
     deep => {
         settings => { deep_research_enabled => 'on', tick_interval => '300ms' },
@@ -209,6 +226,7 @@ my %place = (
     'run.after_compaction' => 'compacts',
     (map { $_ => 'refused' } qw(run.before_failure run.after_failure)),
     (map { $_ => 'budget' } qw(run.before_budget_end run.after_budget_end)),
+    (map { $_ => 'told' } qw(run.before_notice run.after_notice notice.inserted)),
     (map { $_ => 'deep' } qw(research.intended research.answered research.stored research.before_wait research.after_wait
           research.offered research.fetched poll.before_commit poll.after_commit poll.answered poll.recorded)),
     'research.given_up' => 'no_research',
@@ -406,7 +424,8 @@ sub is_planned
     return $self->ask(<<"END") eq 't';
 SELECT count(*) = ${\scalar @ids} FROM mana_ai.mission_snapshots m JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
  WHERE m.user_id = '$case->{user}' AND m.mission_id IN ($list) AND s.lease_owner IS NULL
-   AND (SELECT count(*) FROM jsonb_array_elements(m.record -> 'iterations') i WHERE i ->> 'source' = 'server') >= $want
+   AND (SELECT count(*) FROM jsonb_array_elements(m.record -> 'iterations') i
+         WHERE i ->> 'source' = 'server' AND NOT i ? 'errorDetails') >= $want
 END
 }
 
@@ -436,11 +455,13 @@ END
         my ($record, $runs) = @{ $found->{$id} }{qw(record runs)};
         $runs //= [];
         my $is = sub { my ($what, $got, $expected) = @_; push @wrong, "$id: $what is $got, not $expected" if $got ne $expected };
-        my @ours = grep { ($_->{source} // '') eq 'server' } @{ $record->{iterations} };
+        my @ours = grep { ($_->{source} // '') eq 'server' && !$_->{errorDetails} } @{ $record->{iterations} };
+        my $told = grep { $_->{errorDetails} } @{ $record->{iterations} };
+        push @wrong, "$id: its user was told $told times" if $told > ($case->{name} eq 'told' ? 1 : 0);
         my %ids = map { $_->{id} => 1 } @{ $record->{iterations} };
-        $is->('number of iterations', scalar @{ $record->{iterations} }, $wanted + 1);
-        $is->('number of different iterations', scalar keys %ids, $wanted + 1);
-        $is->('plans in the log', $found->{$id}{plans}, $wanted);
+        $is->('number of iterations', scalar @{ $record->{iterations} }, $wanted + $told + 1);
+        $is->('number of different iterations', scalar keys %ids, $wanted + $told + 1);
+        $is->('plans in the log', $found->{$id}{plans}, $wanted + $told);
         my @planned = grep { $_->{outcome} eq 'planned' } @$runs;
         $is->('ids of planned runs', join(' ', sort map { $_->{iteration_id} } @planned), join(' ', sort map { $_->{id} } @ours));
         $is->('running runs', scalar(grep { $_->{outcome} eq 'running' } @$runs), 0);

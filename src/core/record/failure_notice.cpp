@@ -1,0 +1,133 @@
+#include "mana_ai/core/record/failure_notice.hpp"
+
+#include <array>
+#include <utility>
+
+namespace mana_ai::core {
+
+namespace {
+
+struct KindWords {
+    std::string_view kind;
+    const char* reason;
+};
+
+// The first stands for every kind that has no words of its own.
+constexpr std::array<KindWords, 9> kReasons = {{
+    {"", "Auf dem Server ist ein Fehler aufgetreten."},
+    {"unreachable", "Das Sprachmodell ist nicht erreichbar."},
+    {"timeout", "Das Sprachmodell hat nicht rechtzeitig geantwortet."},
+    {"rate_limit", "Das Sprachmodell nimmt zurzeit keine weiteren Anfragen an."},
+    {"auth", "Der Server hat keinen Zugang zum Sprachmodell."},
+    {"blocked", "Das Sprachmodell lehnt den Inhalt der Mission ab."},
+    {"capability", "Das Sprachmodell kann diese Aufgabe nicht ausführen."},
+    {"truncated", "Die Antwort des Sprachmodells brach ab, weil sie zu lang war."},
+    {"malformed", "Die Antwort des Sprachmodells war nicht zu verstehen."},
+}};
+
+constexpr std::string_view kOnThisDevice =
+    " „Erneut versuchen“ führt die Mission sofort auf diesem Gerät aus.";
+
+FailureNotice failed_notice(std::string_view kind) {
+    std::string reason = kReasons.front().reason;
+    for (const KindWords& words : kReasons) {
+        if (words.kind == kind) {
+            reason = words.reason;
+        }
+    }
+    const bool is_ours = kind == "database" || kind == "internal" || kind == "crashed";
+    FailureNotice notice;
+    notice.title = "Planung auf dem Server fehlgeschlagen";
+    notice.summary = "Der Server konnte diese Mission mehrmals hintereinander nicht planen.";
+    notice.message = reason;
+    notice.message += kind == "blocked"
+                          ? " Formuliere das Ziel anders; dann versucht der Server es erneut."
+                          : " Der Server versucht es weiter, in immer größeren Abständen von bis "
+                            "zu sechs Stunden.";
+    notice.message += kOnThisDevice;
+    notice.phase = is_ours ? "finalizing" : "calling-llm";
+    return notice;
+}
+
+}  // namespace
+
+const char* name(NoticeCause cause) noexcept {
+    switch (cause) {
+        case NoticeCause::Failed:
+            return "failed";
+        case NoticeCause::Encrypted:
+            return "encrypted";
+        case NoticeCause::Unopened:
+            return "unopened";
+        case NoticeCause::Archived:
+            return "archived";
+        case NoticeCause::Budget:
+            break;
+    }
+    return "budget";
+}
+
+FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
+    FailureNotice notice;
+    switch (cause) {
+        case NoticeCause::Failed:
+            return failed_notice(error_kind);
+        case NoticeCause::Encrypted:
+            notice.title = "Kein Server-Zugriff";
+            notice.summary =
+                "Diese Mission ist verschlüsselt, und der Server darf sie nicht lesen.";
+            notice.message =
+                error_kind == "not-configured"
+                    ? "Auf diesem Server ist kein Server-Zugriff eingerichtet: Verschlüsselte "
+                      "Missionen laufen nur auf deinen Geräten."
+                    : "Der Server-Zugriff wurde nicht erteilt oder ist abgelaufen. Erteile ihn "
+                      "neu, damit die Mission auch ohne offenes Gerät läuft.";
+            notice.phase = "resolving-inputs";
+            break;
+        case NoticeCause::Unopened:
+            notice.title = "Server-Zugriff öffnet die Mission nicht";
+            notice.summary =
+                "Diese Mission ist verschlüsselt, und der Server kann sie nicht lesen.";
+            notice.message =
+                "Der erteilte Server-Zugriff passt nicht zu den Schlüsseln, mit denen deine Geräte "
+                "die Mission verschlüsselt haben.";
+            notice.phase = "resolving-inputs";
+            break;
+        case NoticeCause::Archived:
+            notice.title = "Agent archiviert";
+            notice.summary = "Der Agent dieser Mission ist archiviert.";
+            notice.message =
+                "Der Server führt Missionen archivierter Agenten nicht aus. Aktiviere den Agenten "
+                "wieder, oder weise die Mission einem anderen zu.";
+            break;
+        case NoticeCause::Budget:
+            notice.title = "Token-Budget aufgebraucht";
+            notice.summary =
+                "Das Token-Budget des Agenten ist seit mindestens einem Tag aufgebraucht.";
+            notice.message =
+                "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Erhöhe das "
+                "Tagesbudget des Agenten, oder lass seine Missionen seltener laufen.";
+            notice.phase = "calling-llm";
+            break;
+    }
+    notice.message += kOnThisDevice;
+    return notice;
+}
+
+Json build_failed_iteration(const FailureNotice& notice, std::string_view iteration_id,
+                            Instant started_at, Instant finished_at) {
+    Json details = {{"name", notice.title}, {"message", notice.message}};
+    if (!notice.phase.empty()) {
+        details["phase"] = notice.phase;
+    }
+    return {{"id", iteration_id},
+            {"startedAt", to_iso_millis(started_at)},
+            {"finishedAt", to_iso_millis(finished_at)},
+            {"plan", Json::array()},
+            {"summary", notice.summary},
+            {"overallStatus", "failed"},
+            {"source", "server"},
+            {"errorDetails", std::move(details)}};
+}
+
+}  // namespace mana_ai::core
