@@ -135,6 +135,38 @@ SELECT jsonb_build_object(
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 
+-- One user's missions as the engine sees them, for whoever looks after the service.
+CREATE FUNCTION mana_ai.http_missions(of_user text)
+RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+WITH some AS (
+  SELECT m.* FROM mana_ai.mission_snapshots m WHERE m.user_id = of_user ORDER BY m.mission_id LIMIT 101),
+shown AS (
+  SELECT x.*, s.agent_id, s.due_at, s.not_before, s.attempts, s.decision, s.held_since, s.error_kind, s.told,
+         s.lease_owner IS NOT NULL AND s.wake_at > clock_timestamp() AS running
+    FROM some x LEFT JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
+   ORDER BY x.mission_id LIMIT 100)
+SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM some), 'missions', coalesce(jsonb_agg(
+         jsonb_build_object(
+           'id', m.mission_id, 'spaceId', m.space_id, 'title', mana_ai.readable_text(m.record, 'title'),
+           'state', mana_ai.readable_text(m.record, 'state'), 'agentId', m.agent_id, 'dueAt', m.due_at,
+           'notBefore', m.not_before, 'running', coalesce(m.running, false), 'attempts', m.attempts,
+           'decision', m.decision, 'heldSince', m.held_since, 'errorKind', m.error_kind, 'told', m.told,
+           'why', left(mana_ai.why(m.user_id, m.mission_id), 500),
+           'problems', (SELECT coalesce(jsonb_agg(left(p.problem, 500) ORDER BY p.problem), '[]')
+                          FROM mana_ai.mission_problems p
+                         WHERE p.user_id = m.user_id AND p.mission_id = m.mission_id),
+           'lastRun', (SELECT jsonb_build_object(
+                         'id', r.run_id, 'startedAt', r.started_at, 'finishedAt', r.finished_at,
+                         'outcome', r.outcome, 'decision', r.decision, 'errorKind', r.error_kind,
+                         'iterationId', r.iteration_id, 'tokens', r.total_tokens)
+                         FROM mana_ai.runs r
+                        WHERE r.user_id = m.user_id AND r.mission_id = m.mission_id
+                        ORDER BY r.started_at DESC LIMIT 1))
+         ORDER BY m.mission_id), '[]'))
+  FROM shown m
+$$;
+
 -- One user's rows of the audit, newest first, with the names that the workbench knows.
 CREATE FUNCTION mana_ai.http_audit(of_user text, of_mission text, max_rows int)
 RETURNS jsonb LANGUAGE plpgsql VOLATILE
@@ -144,7 +176,7 @@ DECLARE
 BEGIN
   PERFORM set_config('app.current_user_id', of_user, true);
   SELECT jsonb_build_object('rows', coalesce(jsonb_agg(jsonb_build_object(
-           'id', r.id, 'missionId', r.mission_id, 'iterationId', r.iteration_id,
+           'id', r.id::text, 'missionId', r.mission_id, 'iterationId', r.iteration_id,
            'tableName', r.table_name, 'recordId', r.record_id, 'status', r.status,
            'reason', r.reason,
            'ts', to_char(r.ts AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))

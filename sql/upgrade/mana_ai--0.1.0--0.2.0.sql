@@ -338,6 +338,28 @@ COMMENT ON FUNCTION mana_ai.worker_slots() IS
   'places of max_worker_processes that mana_ai needs, and those that are free now';
 REVOKE ALL ON FUNCTION mana_ai.worker_slots() FROM PUBLIC;
 
+-- Whether no grant of the user has opened anything lately: of their last attempts, a hundred at most, each failed
+-- for its key. So it is with clients that encrypt with a key of the user's that no grant carries.
+CREATE FUNCTION mana_ai.grants_open_nothing(of_user text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(bool_and(a.status = 'failed' AND a.reason = 'ciphertext-tampered-or-wrong-key'), false)
+    FROM (SELECT d.status, d.reason FROM mana_ai.decrypt_audit d
+           WHERE d.user_id = of_user AND d.status <> 'scope-violation' ORDER BY d.id DESC LIMIT 100) a
+$$;
+
+-- How many users that is, of those whose attempts are among the last thousand.
+CREATE FUNCTION mana_ai.users_without_opens()
+RETURNS int LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT count(*)::int
+    FROM (SELECT DISTINCT a.user_id
+            FROM (SELECT d.user_id FROM mana_ai.decrypt_audit d ORDER BY d.ts DESC LIMIT 1000) a) u
+   WHERE mana_ai.grants_open_nothing(u.user_id)
+$$;
+
+REVOKE ALL ON FUNCTION mana_ai.grants_open_nothing(text), mana_ai.users_without_opens() FROM PUBLIC;
+
 DROP FUNCTION mana_ai.status();
 CREATE FUNCTION mana_ai.status(
   OUT library_version text, OUT extension_version text, OUT preloaded boolean, OUT worker_pid int,
@@ -346,7 +368,8 @@ CREATE FUNCTION mana_ai.status(
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
-  OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int)
+  OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int,
+  OUT users_without_opens int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -361,7 +384,7 @@ SET search_path = pg_catalog, pg_temp AS $$
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
-         mana_ai.unmarked_changes(), p.needed, p.free
+         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens()
     FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -381,6 +404,7 @@ DECLARE
   tokens  bigint;
   gate    text;
   name    text;
+  remark  text := '';
 BEGIN
   SELECT * INTO m FROM mana_ai.mission_snapshots x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -412,13 +436,16 @@ BEGIN
     RETURN (SELECT format('running since %s', r.started_at)
               FROM mana_ai.runs r WHERE r.user_id = why.user_id AND r.run_id = s.run_id);
   END IF;
+  IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
+    remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
+  END IF;
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
         'not scheduled: nextRunAt is not set'
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s', s.due_at);
+    RETURN format('not due until %s%s', s.due_at, remark);
   END IF;
 
   SELECT x.record INTO a FROM mana_ai.agent_snapshots x
@@ -471,8 +498,8 @@ BEGIN
                   CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
                   coalesce(s.error_kind, 'crashed'));
   ELSIF s.not_before > clock_timestamp() AND s.decision = 'skipped-encrypted' THEN
-    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s',
-                  coalesce(s.error_kind, 'unknown'));
+    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s%s',
+                  coalesce(s.error_kind, 'unknown'), remark);
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;
@@ -561,3 +588,55 @@ BEGIN
 END $$;
 
 -- ---------------------------------------------------------------- inputs, resolvers, endpoint
+
+-- ---------------------------------------------------------------- the endpoint
+-- One user's missions as the engine sees them, for whoever looks after the service.
+CREATE FUNCTION mana_ai.http_missions(of_user text)
+RETURNS jsonb LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+WITH some AS (
+  SELECT m.* FROM mana_ai.mission_snapshots m WHERE m.user_id = of_user ORDER BY m.mission_id LIMIT 101),
+shown AS (
+  SELECT x.*, s.agent_id, s.due_at, s.not_before, s.attempts, s.decision, s.held_since, s.error_kind, s.told,
+         s.lease_owner IS NOT NULL AND s.wake_at > clock_timestamp() AS running
+    FROM some x LEFT JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
+   ORDER BY x.mission_id LIMIT 100)
+SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM some), 'missions', coalesce(jsonb_agg(
+         jsonb_build_object(
+           'id', m.mission_id, 'spaceId', m.space_id, 'title', mana_ai.readable_text(m.record, 'title'),
+           'state', mana_ai.readable_text(m.record, 'state'), 'agentId', m.agent_id, 'dueAt', m.due_at,
+           'notBefore', m.not_before, 'running', coalesce(m.running, false), 'attempts', m.attempts,
+           'decision', m.decision, 'heldSince', m.held_since, 'errorKind', m.error_kind, 'told', m.told,
+           'why', left(mana_ai.why(m.user_id, m.mission_id), 500),
+           'problems', (SELECT coalesce(jsonb_agg(left(p.problem, 500) ORDER BY p.problem), '[]')
+                          FROM mana_ai.mission_problems p
+                         WHERE p.user_id = m.user_id AND p.mission_id = m.mission_id),
+           'lastRun', (SELECT jsonb_build_object(
+                         'id', r.run_id, 'startedAt', r.started_at, 'finishedAt', r.finished_at,
+                         'outcome', r.outcome, 'decision', r.decision, 'errorKind', r.error_kind,
+                         'iterationId', r.iteration_id, 'tokens', r.total_tokens)
+                         FROM mana_ai.runs r
+                        WHERE r.user_id = m.user_id AND r.mission_id = m.mission_id
+                        ORDER BY r.started_at DESC LIMIT 1))
+         ORDER BY m.mission_id), '[]'))
+  FROM shown m
+$$;
+REVOKE ALL ON FUNCTION mana_ai.http_missions(text) FROM PUBLIC;
+
+CREATE OR REPLACE FUNCTION mana_ai.http_audit(of_user text, of_mission text, max_rows int)
+RETURNS jsonb LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  answer jsonb;
+BEGIN
+  PERFORM set_config('app.current_user_id', of_user, true);
+  SELECT jsonb_build_object('rows', coalesce(jsonb_agg(jsonb_build_object(
+           'id', r.id::text, 'missionId', r.mission_id, 'iterationId', r.iteration_id,
+           'tableName', r.table_name, 'recordId', r.record_id, 'status', r.status,
+           'reason', r.reason,
+           'ts', to_char(r.ts AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+           ORDER BY r.ts DESC, r.id DESC), '[]'))
+    INTO answer
+    FROM mana_ai.read_decrypt_audit(of_mission, max_rows) r;
+  RETURN answer;
+END $$;

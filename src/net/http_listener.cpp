@@ -234,7 +234,20 @@ HttpListener::~HttpListener() {
 }
 
 void HttpListener::route(std::string method, std::string path, HttpServer::Handler handler) {
+    if (const size_t parameter = path.find("/:"); parameter != std::string::npos) {
+        parameters_[path.substr(0, parameter + 1)] = path;
+    }
     routes_[std::move(path)][std::move(method)] = std::move(handler);
+}
+
+HttpListener::Routes::const_iterator HttpListener::find_route(const std::string& path) const {
+    const size_t segment = path.rfind('/') + 1;
+    if (const auto found = parameters_.find(path.substr(0, segment));
+        found != parameters_.end() && segment < path.size()) {
+        return routes_.find(found->second);
+    }
+    // A parameter's name is no path.
+    return path.find("/:") == std::string::npos ? routes_.find(path) : routes_.end();
 }
 
 void HttpListener::run() {
@@ -357,8 +370,12 @@ void HttpListener::read_head(HttpExchange& exchange, const char* method, const c
     request.method = exchange.method == "HEAD" ? "GET" : exchange.method;
     // Compared as it was sent: an escaped path is not another name of a route.
     request.path = exchange.uri.substr(0, exchange.uri.find('?'));
-    if (const auto path = routes_.find(request.path); path != routes_.end()) {
-        exchange.path_label = path->first;
+    if (const auto route = find_route(request.path); route != routes_.end()) {
+        exchange.path_label = route->first;
+        if (route->first != request.path) {
+            request.path_parameter = request.path.substr(request.path.rfind('/') + 1);
+            request.path_parameter.resize(MHD_http_unescape(request.path_parameter.data()));
+        }
     }
     MHD_get_connection_values_n(exchange.connection, MHD_HEADER_KIND, &Callbacks::on_value,
                                 &exchange);
@@ -381,7 +398,7 @@ void HttpListener::read_head(HttpExchange& exchange, const char* method, const c
 
 void HttpListener::dispatch(HttpExchange& exchange) {
     const HttpServerRequest& request = exchange.request;
-    const auto path = routes_.find(request.path);
+    const auto path = find_route(request.path);
     if (path == routes_.end()) {
         exchange.answer = error_answer(404, "not found");
         return;

@@ -74,13 +74,17 @@ class HttpListener {
                       const char* data, size_t* size);
     void read_head(HttpExchange& exchange, const char* method, const char* version);
     bool is_ambiguous(HttpExchange& exchange) const;
+    using Methods = std::map<std::string, HttpServer::Handler>;
+    using Routes = std::map<std::string, Methods>;
+    Routes::const_iterator find_route(const std::string& path) const;
     void dispatch(HttpExchange& exchange);
     MHD_Result queue(HttpExchange& exchange);
     void ended(HttpExchange& exchange);
 
     EventLoop& loop_;
     HttpServerOptions options_;
-    std::map<std::string, std::map<std::string, HttpServer::Handler>> routes_;  // path, method
+    Routes routes_;                                  // by path
+    std::map<std::string, std::string> parameters_;  // "/a/" of a route "/a/:name", and the route
     std::list<HttpPeer> peers_;
     Timer run_timer_;
     Timer sweep_timer_;

@@ -54,6 +54,16 @@ struct Histogram {
     pg_atomic_uint64 sum_micros;
 };
 
+// Of a histogram that has labels. Their values are few: routes, methods and the like.
+struct LabelledHistogram {
+    pg_atomic_uint32 ready;  // as in Series
+    Key key;
+    Histogram histogram;
+};
+constexpr size_t kMaxLabelledHistograms = 256;
+// Beyond this many, label values of an open label count under "other".
+constexpr size_t kMaxOwnHistograms = 200;
+
 struct Registry {
     slock_t mutex;  // protects the making of series and the counts of them
     uint32_t series_of[core::kMetricCount];
@@ -62,6 +72,7 @@ struct Registry {
     pg_atomic_uint32 full[core::kMetricCount];   // set: new label values count under "other"
     pg_atomic_uint64 plain[core::kMetricCount];  // without labels; of gauges a double's bits
     Histogram histograms[core::kMetricCount];
+    LabelledHistogram labelled_histograms[kMaxLabelledHistograms];
     pg_atomic_uint64 lost;  // where counts go for which there is no room at all
     Series series[kSlots];
 };
@@ -269,6 +280,60 @@ pg_atomic_uint64* cell_of(Metric metric, LabelValues labels) {
     return series != nullptr ? &series->value : &all.lost;
 }
 
+void initialize_histogram(Histogram& histogram) {
+    pg_atomic_init_u64(&histogram.sum_micros, 0);
+    for (pg_atomic_uint64& count : histogram.counts)
+        pg_atomic_init_u64(&count, 0);
+}
+
+// The histogram of this key among the first `limit`; made in the first free place if there is none.
+Histogram* find_or_make_histogram(Registry& all, const Key& key, size_t limit) {
+    const Values values = values_of(key);
+    for (size_t i = 0; i < limit; i++) {
+        LabelledHistogram& place = all.labelled_histograms[i];
+        if (pg_atomic_read_u32(&place.ready) == 0) {
+            SpinLockAcquire(&all.mutex);
+            const bool is_free = pg_atomic_read_u32(&place.ready) == 0;
+            if (is_free) {
+                place.key = key;
+                initialize_histogram(place.histogram);
+                pg_write_barrier();
+                pg_atomic_write_u32(&place.ready, 1);
+            }
+            SpinLockRelease(&all.mutex);
+            if (is_free)
+                return &place.histogram;
+        }
+        pg_read_barrier();
+        if (is_key_of(place.key, values))
+            return &place.histogram;
+    }
+    return nullptr;
+}
+
+// Null when there is no room for it.
+Histogram* histogram_of(Metric metric, LabelValues labels) {
+    Registry& all = current();
+    const MetricInfo& info = core::describe(metric);
+    if (info.label_count == 0)
+        return &all.histograms[index_of(metric)];
+    Key key;
+    const Values given = given_values(info, labels);
+    make_key(info, given, OpenValues::AsGiven, key);
+    if (Histogram* histogram = find_or_make_histogram(all, key, kMaxOwnHistograms))
+        return histogram;
+    make_key(info, given, OpenValues::Other, key);
+    return find_or_make_histogram(all, key, kMaxLabelledHistograms);
+}
+
+core::MetricHistogram copy_of(const MetricInfo& info, Histogram& histogram) {
+    core::MetricHistogram copy{info.metric, {}, {}, 0};
+    for (size_t i = 0; i <= info.bucket_count; i++)
+        copy.counts.push_back(pg_atomic_read_u64(&histogram.counts[i]));
+    copy.sum = static_cast<double>(pg_atomic_read_u64(&histogram.sum_micros)) / kMicros;
+    return copy;
+}
+
 // ---------------------------------------------------------------- counting at commit
 
 struct Pending {
@@ -363,16 +428,18 @@ void count_at_commit(Metric metric, LabelValues labels, uint64_t by) noexcept {
         pg_atomic_fetch_add_u64(cell, static_cast<int64>(by));
 }
 
-void observe(Metric metric, double value) noexcept {
+void observe(Metric metric, double value, LabelValues labels) noexcept {
     if (std::isnan(value))
         return;
     constexpr double kLargest = 1e12;
     value = std::clamp(value, 0.0, kLargest);
     const auto bounds = core::describe(metric).bounds();
     const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), value) - bounds.begin();
-    Histogram& histogram = current().histograms[index_of(metric)];
-    pg_atomic_fetch_add_u64(&histogram.sum_micros, std::llround(value * kMicros));
-    pg_atomic_fetch_add_u64(&histogram.counts[bucket], 1);
+    Histogram* histogram = histogram_of(metric, labels);
+    if (histogram == nullptr)
+        return;
+    pg_atomic_fetch_add_u64(&histogram->sum_micros, std::llround(value * kMicros));
+    pg_atomic_fetch_add_u64(&histogram->counts[bucket], 1);
 }
 
 void set_gauge(Metric metric, double value) noexcept {
@@ -398,12 +465,8 @@ core::MetricsState read() {
     for (const MetricInfo& info : core::metric_catalog()) {
         const size_t metric = index_of(info.metric);
         if (info.type == core::MetricType::Histogram) {
-            core::MetricHistogram copy{info.metric, {}, 0};
-            Histogram& histogram = all.histograms[metric];
-            for (size_t i = 0; i <= info.bucket_count; i++)
-                copy.counts.push_back(pg_atomic_read_u64(&histogram.counts[i]));
-            copy.sum = static_cast<double>(pg_atomic_read_u64(&histogram.sum_micros)) / kMicros;
-            state.histograms.push_back(std::move(copy));
+            if (info.label_count == 0)
+                state.histograms.push_back(copy_of(info, all.histograms[metric]));
         } else if (info.label_count == 0) {
             const uint64_t number = pg_atomic_read_u64(&all.plain[metric]);
             state.series.push_back({info.metric,
@@ -412,6 +475,17 @@ core::MetricsState read() {
                                         ? std::bit_cast<double>(number)
                                         : static_cast<double>(number)});
         }
+    }
+    for (LabelledHistogram& place : all.labelled_histograms) {
+        if (pg_atomic_read_u32(&place.ready) == 0)
+            break;
+        pg_read_barrier();
+        const Values values = values_of(place.key);
+        const MetricInfo& info = core::describe(values.metric);
+        core::MetricHistogram copy = copy_of(info, place.histogram);
+        for (size_t i = 0; i < info.label_count; i++)
+            copy.label_values.emplace_back(values.labels[i]);
+        state.histograms.push_back(std::move(copy));
     }
     for (Series& series : all.series) {
         if (!is_ready(&series))

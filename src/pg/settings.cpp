@@ -40,6 +40,7 @@ char* timezone_value = nullptr;
 int runs_retention_s = 30 * 24 * 3600;
 char* proxy_value = nullptr;
 char* api_url_value = nullptr;
+bool api_service_key_value = false;
 char* research_url_value = nullptr;
 char* auth_url_value = nullptr;
 char* jwt_issuers_value = nullptr;
@@ -55,6 +56,7 @@ char* compact_model_value = nullptr;
 int compact_max_context_tokens_value = 1'000'000;
 int policy_mode_value = static_cast<int>(PolicyMode::LogOnly);
 char* http_listen_value = nullptr;
+char* http_cors_origins_value = nullptr;
 char* otlp_endpoint_value = nullptr;
 
 const config_enum_entry kPolicyModes[] = {
@@ -115,6 +117,37 @@ static bool check_issuers(char** value, void**, GucSource) {
     }
     list_free(issuers);
     return true;
+}
+
+// As browsers send them: scheme, host and port, in lower case. There is no way to say "all".
+bool is_origin(const char* text) {
+    if (!check_url(text, false) || strchr(text, '*') != nullptr)
+        return false;
+    for (const char* c = text; *c != '\0'; c++)
+        if (*c >= 'A' && *c <= 'Z')
+            return false;
+    return strchr(strstr(text, "://") + 3, '/') == nullptr;
+}
+
+static bool check_origins(char** value, void**, GucSource) {
+    char* copy = pstrdup(*value);
+    List* origins = NIL;
+    bool valid = SplitGUCList(copy, ',', &origins);
+    if (!valid)
+        GUC_check_errdetail("List syntax is invalid: origins, separated by commas.");
+    ListCell* cell = nullptr;
+    foreach (cell, origins) {
+        const char* origin = static_cast<const char*>(lfirst(cell));
+        if (valid && !is_origin(origin)) {
+            valid = false;
+            GUC_check_errdetail(
+                "\"%s\" is no origin: a scheme, a host and, if it is not the scheme's own, a "
+                "port, in lower case, such as https://mana.example.",
+                origin);
+        }
+    }
+    list_free(origins);
+    return valid;
 }
 
 // An address literal and a port: names could resolve to more than the operator meant to open.
@@ -216,7 +249,7 @@ void define(bool preloading) {
         &crash_limit_value, 3, 0, 20, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
     DefineCustomStringVariable(
         "mana_ai.llm_url", "Base URL of the OpenAI-compatible model service.", nullptr,
-        &llm_url_value, "http://localhost:3020", PGC_SUSET, 0, check_service_url, nullptr, nullptr);
+        &llm_url_value, "http://localhost:3025", PGC_SUSET, 0, check_service_url, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.service_key_file",
                                "File whose first line is the bearer token for the services.",
                                nullptr, &service_key_file_value, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
@@ -252,6 +285,9 @@ void define(bool preloading) {
     DefineCustomStringVariable("mana_ai.api_url", "Base URL of mana-api, for web research.",
                                nullptr, &api_url_value, "http://localhost:3060", PGC_SUSET, 0,
                                check_service_url, nullptr, nullptr);
+    DefineCustomBoolVariable(
+        "mana_ai.api_service_key", "Whether calls of mana-api carry the service key.", nullptr,
+        &api_service_key_value, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.research_url",
                                "Base URL of mana-research, for research that takes long.", nullptr,
                                &research_url_value, "http://localhost:3068", PGC_SUSET, 0,
@@ -319,6 +355,11 @@ void define(bool preloading) {
                                "Address and port of the HTTP endpoint; empty means none.", nullptr,
                                &http_listen_value, "", restart, 0, check_listen, nullptr, nullptr);
     DefineCustomStringVariable(
+        "mana_ai.http_cors_origins",
+        "Origins whose pages may read the audit from the HTTP endpoint, separated by commas.",
+        nullptr, &http_cors_origins_value, "", PGC_SIGHUP, GUC_LIST_INPUT, check_origins, nullptr,
+        nullptr);
+    DefineCustomStringVariable(
         "mana_ai.otlp_endpoint", "Base URL of the collector that gets traces; empty means none.",
         nullptr, &otlp_endpoint_value, "", PGC_SUSET, 0, check_optional_url, nullptr, nullptr);
 #ifdef MANA_AI_FAILPOINTS
@@ -346,6 +387,9 @@ int64_t tick_interval_us() {
 
 std::string llm_url() {
     return without_trailing_slash(llm_url_value);
+}
+bool api_service_key() {
+    return api_service_key_value;
 }
 std::string api_url() {
     return without_trailing_slash(api_url_value);
@@ -397,6 +441,9 @@ PolicyMode policy_mode() {
 }
 std::string http_listen() {
     return http_listen_value;
+}
+std::string http_cors_origins() {
+    return http_cors_origins_value;
 }
 std::string otlp_endpoint() {
     return without_trailing_slash(otlp_endpoint_value);

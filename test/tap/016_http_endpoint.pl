@@ -96,7 +96,7 @@ $health = json_of(ask('GET', '/health'));
 is_deeply([ sort keys %$health ], [qw(ok service tick version)], '/health has the members of the contract');
 is($health->{service}, 'mana-ai', 'its service');
 is($health->{version}, value($node, 'SELECT library_version FROM mana_ai.status()'), 'its version');
-is_deeply($health->{tick}, { enabled => JSON::PP::true, running => JSON::PP::false }, 'its tick');
+is_deeply($health->{tick}, { enabled => JSON::PP::true, running => JSON::PP::true }, 'its tick: on, and somebody is there to do it');
 
 settings($node, 'mana_ai.tick_enabled' => 'off');
 wait_until('/health says when ticks are switched off', 5, sub { !json_of(ask('GET', '/health'))->{tick}{enabled} });

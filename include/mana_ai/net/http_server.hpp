@@ -30,6 +30,7 @@ struct HttpExchange;
 struct HttpServerRequest {
     std::string method;  // HEAD comes as GET
     std::string path;
+    std::string path_parameter;  // decoded; of a route that ends in "/:name"
     // Names in lower case, arguments decoded; the first one of a name counts.
     std::map<std::string, std::string> headers;
     std::map<std::string, std::string> arguments;
@@ -111,8 +112,9 @@ class HttpServer {
     HttpServer(const HttpServer&) = delete;
     HttpServer& operator=(const HttpServer&) = delete;
 
-    // GET serves HEAD too. Other methods of a path that has routes get 405, other paths 404. What a
-    // handler throws becomes 500.
+    // A path that ends in "/:name" stands for each that has one segment there, not empty, which is
+    // the request's path_parameter. GET serves HEAD too. Other methods of a path that has routes
+    // get 405, other paths 404. What a handler throws becomes 500.
     void route(std::string method, std::string path, Handler handler);
 
     int port() const noexcept;

@@ -31,7 +31,7 @@ void count(core::Metric metric, LabelValues labels = {}, uint64_t by = 1) noexce
 void count_at_commit(core::Metric metric, LabelValues labels = {}, uint64_t by = 1) noexcept;
 
 // Of a histogram. Negative values count as 0.
-void observe(core::Metric metric, double value) noexcept;
+void observe(core::Metric metric, double value, LabelValues labels = {}) noexcept;
 
 // Of a gauge without labels. raise_gauge() only if the value is larger than what is there; not for
 // negative values.

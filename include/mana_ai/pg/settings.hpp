@@ -30,7 +30,8 @@ std::string timezone();       // never empty: falls back to the server's TimeZon
 int64_t runs_retention_us();  // 0 = for ever
 std::string proxy();          // empty = none
 
-std::string api_url();  // these URLs without a trailing slash, as llm_url()
+bool api_service_key();  // whether calls of mana-api carry the service key
+std::string api_url();   // these URLs without a trailing slash, as llm_url()
 std::string research_url();
 std::string auth_url();
 std::string jwt_issuers();  // comma list as configured
@@ -46,8 +47,9 @@ int64_t max_record_size();     // bytes in memory
 std::string compact_model();
 int64_t compact_max_context_tokens();  // 0 = never compact
 core::PolicyMode policy_mode();
-std::string http_listen();    // "address:port"; empty = no endpoint
-std::string otlp_endpoint();  // without a trailing slash; empty = no traces
+std::string http_listen();        // "address:port"; empty = no endpoint
+std::string http_cors_origins();  // comma list as configured
+std::string otlp_endpoint();      // without a trailing slash; empty = no traces
 
 // The service key: the first line of the file that mana_ai.service_key_file names. Empty when none
 // is named or the file cannot be read; `problem` then says why. Never log the result.

@@ -42,8 +42,9 @@ constexpr MetricInfo gauge(Metric metric, std::string_view name, std::string_vie
 }
 
 constexpr MetricInfo histogram(Metric metric, std::string_view name, std::string_view help,
-                               std::initializer_list<double> buckets) {
-    return made(metric, MetricType::Histogram, name, help, {}, buckets);
+                               std::initializer_list<double> buckets,
+                               std::initializer_list<Label> labels = {}) {
+    return made(metric, MetricType::Histogram, name, help, labels, buckets);
 }
 
 constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
@@ -74,7 +75,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
             {fixed("reason")}),
     histogram(Metric::HttpRequestDuration, "mana_ai_http_request_duration_seconds",
               "Time that answering a request to our own HTTP endpoint took.",
-              {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}),
+              {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+              {open("method"), open("path"), fixed("status")}),
     counter(Metric::HttpRequests, "mana_ai_http_requests_total",
             "Requests to our own HTTP endpoint.", {open("method"), open("path"), fixed("status")}),
     counter(Metric::InjectionMarkers, "mana_ai_injection_markers_total",
@@ -88,7 +90,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
             "Mission runs that ended, as recorded in mana_ai.runs.", {fixed("outcome")}),
     gauge(Metric::MissionsInFlight, "mana_ai_missions_in_flight", "Missions that are running."),
     counter(Metric::ParseFailures, "mana_ai_parse_failures_total",
-            "Mission runs that failed because the model's reply could not be read."),
+            "Mission runs that failed because there was no plan: the model service failed, or its "
+            "reply could not be read."),
     histogram(Metric::PlannerRequestDuration, "mana_ai_planner_request_duration_seconds",
               "Time from sending a request to the model service until its reply or its failure.",
               {0.25, 0.5, 1, 2, 5, 10, 30, 60}),

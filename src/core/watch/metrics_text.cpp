@@ -13,37 +13,37 @@ namespace {
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
-// Series of one metric in the order of their label values.
-std::vector<const MetricSeries*> sorted_series(const MetricsState& state) {
-    std::vector<const MetricSeries*> sorted;
-    sorted.reserve(state.series.size());
-    for (const MetricSeries& series : state.series) {
-        sorted.push_back(&series);
+// Those of one metric in the order of their label values.
+template <class Labelled>
+std::vector<const Labelled*> sorted(const std::vector<Labelled>& all) {
+    std::vector<const Labelled*> sorted;
+    sorted.reserve(all.size());
+    for (const Labelled& one : all) {
+        sorted.push_back(&one);
     }
-    std::sort(sorted.begin(), sorted.end(), [](const MetricSeries* a, const MetricSeries* b) {
+    std::sort(sorted.begin(), sorted.end(), [](const Labelled* a, const Labelled* b) {
         return a->metric != b->metric ? a->metric < b->metric : a->label_values < b->label_values;
     });
     return sorted;
 }
 
-MetricSample sample_of(const MetricInfo& info, std::string_view suffix, double value) {
+MetricSample sample_of(const MetricInfo& info, std::string_view suffix,
+                       const std::vector<std::string>& label_values, double value) {
     MetricSample sample;
     sample.name.reserve(info.name.size() + suffix.size());
     sample.name.append(info.name).append(suffix);
-    sample.labels.reserve(1 + info.label_count);
+    sample.labels.reserve(2 + info.label_count);
     sample.labels.emplace_back("service", "mana-ai");
+    for (std::size_t i = 0; i < info.label_count; ++i) {
+        sample.labels.emplace_back(info.labels[i].name,
+                                   i < label_values.size() ? label_values[i] : "");
+    }
     sample.value = value;
     return sample;
 }
 
 void add_series(const MetricSeries& series, std::vector<MetricSample>& samples) {
-    const MetricInfo& info = describe(series.metric);
-    MetricSample sample = sample_of(info, "", series.value);
-    for (std::size_t i = 0; i < info.label_count; ++i) {
-        sample.labels.emplace_back(info.labels[i].name,
-                                   i < series.label_values.size() ? series.label_values[i] : "");
-    }
-    samples.push_back(std::move(sample));
+    samples.push_back(sample_of(describe(series.metric), "", series.label_values, series.value));
 }
 
 // Buckets of the exposition count everything up to their bound.
@@ -52,29 +52,32 @@ void add_histogram(const MetricHistogram& histogram, std::vector<MetricSample>& 
     std::uint64_t count = 0;
     for (std::size_t i = 0; i <= info.bucket_count; ++i) {
         count += i < histogram.counts.size() ? histogram.counts[i] : 0;
-        MetricSample sample = sample_of(info, "_bucket", static_cast<double>(count));
+        MetricSample sample =
+            sample_of(info, "_bucket", histogram.label_values, static_cast<double>(count));
         sample.labels.emplace_back("le",
                                    i < info.bucket_count ? metric_number(info.buckets[i]) : "+Inf");
         samples.push_back(std::move(sample));
     }
-    samples.push_back(sample_of(info, "_sum", histogram.sum));
-    samples.push_back(sample_of(info, "_count", static_cast<double>(count)));
+    samples.push_back(sample_of(info, "_sum", histogram.label_values, histogram.sum));
+    samples.push_back(
+        sample_of(info, "_count", histogram.label_values, static_cast<double>(count)));
 }
 
 // Calls add(info, samples) for each metric of the catalog in turn.
 template <class Add>
 void for_each_metric(const MetricsState& state, Add&& add) {
-    const std::vector<const MetricSeries*> series = sorted_series(state);
+    const std::vector<const MetricSeries*> series = sorted(state.series);
+    const std::vector<const MetricHistogram*> histograms = sorted(state.histograms);
     auto next = series.begin();
+    auto next_histogram = histograms.begin();
     for (const MetricInfo& info : metric_catalog()) {
         std::vector<MetricSample> samples;
         for (; next != series.end() && (*next)->metric == info.metric; ++next) {
             add_series(**next, samples);
         }
-        for (const MetricHistogram& histogram : state.histograms) {
-            if (histogram.metric == info.metric) {
-                add_histogram(histogram, samples);
-            }
+        for (; next_histogram != histograms.end() && (*next_histogram)->metric == info.metric;
+             ++next_histogram) {
+            add_histogram(**next_histogram, samples);
         }
         add(info, samples);
     }

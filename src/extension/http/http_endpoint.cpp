@@ -96,8 +96,39 @@ void count_request(const net::HttpServed& served) {
     const std::string status = std::to_string(served.status);
     pg::metrics::count(core::Metric::HttpRequests, {served.method, served.path, status});
     pg::metrics::observe(core::Metric::HttpRequestDuration,
-                         static_cast<double>(served.duration_us) / core::kMicrosPerSecond);
+                         static_cast<double>(served.duration_us) / core::kMicrosPerSecond,
+                         {served.method, served.path, status});
 }
+
+// The request's origin if pages of it may read what users may ask for (mana_ai.http_cors_origins);
+// else empty. Compared to the letter.
+std::string allowed_origin(const HttpServerRequest& request) {
+    const std::string_view origin = request.header("origin");
+    if (!origin.empty())
+        for (const std::string& allowed : split_list(pg::settings::http_cors_origins()))
+            if (origin == allowed)
+                return allowed;
+    return {};
+}
+
+// Lets pages of that origin read the answer. Never all pages, and never with cookies: the token
+// comes in a header, which a page must have itself.
+void allow_origin(HttpAnswer& answer, const std::string& origin) {
+    answer.headers.emplace_back("Vary", "Origin");
+    if (!origin.empty())
+        answer.headers.emplace_back("Access-Control-Allow-Origin", origin);
+}
+
+// Of what is asked for by pages of other origins.
+struct CrossOriginReply {
+    HttpReply reply;
+    std::string origin;  // empty = none that is allowed
+
+    void send(HttpAnswer answer) {
+        allow_origin(answer, origin);
+        reply.send(std::move(answer));
+    }
+};
 
 }  // namespace
 
@@ -163,7 +194,9 @@ void HttpEndpoint::listen() {
     route("GET", "/health", &HttpEndpoint::health);
     route("GET", "/metrics", &HttpEndpoint::metrics);
     route("POST", "/internal/tick", &HttpEndpoint::tick);
+    route("GET", "/internal/missions/:userId", &HttpEndpoint::missions);
     route("GET", "/api/v1/me/ai-audit", &HttpEndpoint::audit);
+    route("OPTIONS", "/api/v1/me/ai-audit", &HttpEndpoint::audit_preflight);
     route("GET", "/api/v1/status", &HttpEndpoint::status);
     route("GET", "/", &HttpEndpoint::page);
     route("POST", "/login", &HttpEndpoint::login);
@@ -198,7 +231,7 @@ void HttpEndpoint::health(HttpReply reply) {
          {"version", MANA_AI_VERSION},
          {"tick",
           {{"enabled", usable ? worker->state != "paused" : pg::settings::tick_enabled()},
-           {"running", usable && worker->state == "ticking"}}}});
+           {"running", usable && worker->state != "paused"}}}});
     answer.status = usable ? 200 : 503;
     reply.send(std::move(answer));
 }
@@ -272,13 +305,33 @@ void HttpEndpoint::finish_tick() {
     tick_reply_.reset();
 }
 
+// What a browser asks before it sends a token to another origin than the page's own.
+void HttpEndpoint::audit_preflight(const HttpServerRequest& request, HttpReply reply) {
+    const std::string origin = allowed_origin(request);
+    const bool is_allowed =
+        !origin.empty() && request.header("access-control-request-method") == "GET";
+    HttpAnswer answer;
+    if (is_allowed) {
+        answer.status = 204;
+        answer.content_type.clear();
+        answer.headers = {{"Access-Control-Allow-Methods", "GET"},
+                          {"Access-Control-Allow-Headers", "Authorization"},
+                          {"Access-Control-Max-Age", "600"}};
+    } else {
+        answer = error_answer(403, "this origin or method is not allowed");
+    }
+    allow_origin(answer, is_allowed ? origin : std::string());
+    reply.send(std::move(answer));
+}
+
 void HttpEndpoint::audit(const HttpServerRequest& request, HttpReply reply) {
     const std::string mission_id(request.argument("missionId"));
     const auto limit = audit_limit(request.argument("limit"));
     const std::string token = bearer_token(request);
     // Shared, since a function object is copied where a reply cannot be.
-    auto shared = std::make_shared<HttpReply>(std::move(reply));
-    const auto refuse = [](HttpReply& to) {
+    auto shared = std::make_shared<CrossOriginReply>(
+        CrossOriginReply{std::move(reply), allowed_origin(request)});
+    const auto refuse = [](CrossOriginReply& to) {
         HttpAnswer answer = error_answer(401, "unauthorized");
         answer.headers.emplace_back("WWW-Authenticate", "Bearer");
         to.send(std::move(answer));
@@ -293,24 +346,46 @@ void HttpEndpoint::audit(const HttpServerRequest& request, HttpReply reply) {
         else if (!limit || core::repair_utf8(mission_id) != mission_id)
             shared->send(error_answer(400, "invalid missionId or limit"));
         else
-            read_audit(*user_id, mission_id, *limit, std::move(*shared));
+            read_audit(*user_id, mission_id, *limit,
+                       [shared](HttpAnswer answer) { shared->send(std::move(answer)); });
     });
 }
 
 void HttpEndpoint::read_audit(const std::string& user_id, const std::string& mission_id,
-                              int64_t limit, HttpReply reply) {
+                              int64_t limit, std::function<void(HttpAnswer)> send) {
     core::Json question = {
         {"question", "audit"}, {"user_id", user_id}, {"mission_id", mission_id}, {"limit", limit}};
-    auto shared = std::make_shared<HttpReply>(std::move(reply));
     if (size_t& waiting = audits_waiting_[user_id]; waiting++ >= kMaxAuditsOfUser) {
         waiting--;
-        shared->send(error_answer(429, "too many requests"));
+        send(error_answer(429, "too many requests"));
         return;
     }
-    queries_.ask(std::move(question), [this, user_id, shared](QueryResult result) {
+    queries_.ask(std::move(question), [this, user_id, send](QueryResult result) {
         if (--audits_waiting_[user_id] == 0)
             audits_waiting_.erase(user_id);
         HttpAnswer answer = error_answer(503, "the audit is not available");
+        if (result.answered) {
+            answer.status = 200;
+            answer.body = std::move(result.text);
+        }
+        send(std::move(answer));
+    });
+}
+
+void HttpEndpoint::missions(const HttpServerRequest& request, HttpReply reply) {
+    if (const Access access = access_by_header(request); access != Access::Granted) {
+        reply.send(refusal(access));
+        return;
+    }
+    const std::string& user_id = request.path_parameter;
+    if (user_id.find('\0') != std::string::npos || core::repair_utf8(user_id) != user_id) {
+        reply.send(error_answer(400, "invalid user id"));
+        return;
+    }
+    auto shared = std::make_shared<HttpReply>(std::move(reply));
+    core::Json question = {{"question", "missions"}, {"user_id", user_id}};
+    status_queries_.ask(std::move(question), [shared](QueryResult result) {
+        HttpAnswer answer = error_answer(503, "the database or the extension is not available");
         if (result.answered) {
             answer.status = 200;
             answer.body = std::move(result.text);

@@ -75,6 +75,7 @@ std::string one_value(pg::StatementResult result) {
 std::string answer_to(const core::Json& question) {
     static pg::Statement metrics("SELECT mana_ai.metrics()");
     static pg::Statement status("SELECT mana_ai.http_status()::text");
+    static pg::Statement missions("SELECT mana_ai.http_missions($1)::text");
     static pg::Statement audit("SELECT mana_ai.http_audit($1, $2, $3::int)::text");
     const std::string_view what = core::string_or(question, "question", {});
     if (what == "metrics")
@@ -82,6 +83,8 @@ std::string answer_to(const core::Json& question) {
     if (what == "status")
         return one_value(status.execute());
     const std::string user_id = question.at("user_id");
+    if (what == "missions")
+        return one_value(missions.execute({std::string_view(user_id)}));
     const std::string mission_id = question.at("mission_id");
     const pg::Param mission =
         mission_id.empty() ? pg::Param(pg::Null{TEXTOID}) : pg::Param(std::string_view(mission_id));

@@ -8,6 +8,7 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
@@ -559,8 +560,7 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
             polls_.expect(pg::now());
             break;
         default:
-            if (result.error_kind == core::name(core::ErrorKind::Malformed))
-                counts_.parse_failures++;
+            counts_.parse_failures += is_failed_plan(result) ? 1 : 0;
             note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
                        (result.error_kind.empty() ? "internal error" : result.error_kind));
             break;

@@ -55,6 +55,11 @@ void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
                                  static_cast<uint64_t>(std::max<int64_t>(tokens, 0)));
 }
 
+bool is_failed_plan(const RunResult& result) {
+    return result.outcome == RunOutcome::Failed &&
+           core::error_kind_from_name(result.error_kind).has_value();
+}
+
 void count_outcome(const RunResult& result) {
     count_outcomes(name(result.outcome), 1);
     if (result.outcome == RunOutcome::Planned)
@@ -64,7 +69,7 @@ void count_outcome(const RunResult& result) {
     if (result.outcome != RunOutcome::Failed)
         return;
     pg::metrics::count_at_commit(Metric::MissionErrors);
-    if (result.error_kind == core::name(core::ErrorKind::Malformed))
+    if (is_failed_plan(result))
         pg::metrics::count_at_commit(Metric::ParseFailures);
 }
 

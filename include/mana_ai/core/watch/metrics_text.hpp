@@ -22,6 +22,7 @@ struct MetricSeries {
 
 struct MetricHistogram {
     Metric metric{};
+    std::vector<std::string> label_values;  // as many as the metric has labels
     std::vector<std::uint64_t> counts;  // of each bucket alone; the last one is beyond all bounds
     double sum = 0;
 };

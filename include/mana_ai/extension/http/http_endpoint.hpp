@@ -1,6 +1,7 @@
 // The HTTP endpoint (docs/contract/interface.md, HTTP endpoints): what each route answers.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -43,7 +44,9 @@ class HttpEndpoint {
     void tick(const net::HttpServerRequest& request, net::HttpReply reply);
     void audit(const net::HttpServerRequest& request, net::HttpReply reply);
     void read_audit(const std::string& user_id, const std::string& mission_id, int64_t limit,
-                    net::HttpReply reply);
+                    std::function<void(net::HttpAnswer)> send);
+    void audit_preflight(const net::HttpServerRequest& request, net::HttpReply reply);
+    void missions(const net::HttpServerRequest& request, net::HttpReply reply);
     void status(const net::HttpServerRequest& request, net::HttpReply reply);
     void page(const net::HttpServerRequest& request, net::HttpReply reply);
     void login(const net::HttpServerRequest& request, net::HttpReply reply);
@@ -54,8 +57,9 @@ class HttpEndpoint {
                   net::HttpReply reply, const char* content_type, const char* problem);
 
     net::EventLoop& loop_;
-    QueryProcess queries_;         // metrics and audits
-    QueryProcess status_queries_;  // the status reads more; the others do not wait for it
+    QueryProcess queries_;  // metrics and audits
+    QueryProcess
+        status_queries_;  // the status and missions read more; the others do not wait for it
     UserTokens tokens_;
     crypto::PageTickets tickets_;
     net::FailureLimit wrong_keys_;

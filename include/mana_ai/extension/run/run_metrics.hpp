@@ -31,6 +31,9 @@ void count_compaction(size_t folded);
 // Called when the first request of a run goes out.
 void observe_due_lag(const ClaimedMission& claimed);
 
+// Whether the run failed because the model service did, or its reply could not be read.
+bool is_failed_plan(const RunResult& result);
+
 // At commit: tokens of one reply, and how `runs` runs ended.
 void count_tokens(const ClaimedMission& claimed, int64_t tokens);
 void count_outcome(const RunResult& result);
