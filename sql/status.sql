@@ -118,6 +118,26 @@ BEGIN
   END;
 END $$;
 
+-- Whether no grant of the user has opened anything lately: of their last attempts, a hundred at most, each failed
+-- for its key. So it is with clients that encrypt with a key of the user's that no grant carries.
+CREATE FUNCTION mana_ai.grants_open_nothing(of_user text)
+RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(bool_and(a.status = 'failed' AND a.reason = 'ciphertext-tampered-or-wrong-key'), false)
+    FROM (SELECT d.status, d.reason FROM mana_ai.decrypt_audit d
+           WHERE d.user_id = of_user AND d.status <> 'scope-violation' ORDER BY d.id DESC LIMIT 100) a
+$$;
+
+-- How many users that is, of those whose attempts are among the last thousand.
+CREATE FUNCTION mana_ai.users_without_opens()
+RETURNS int LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT count(*)::int
+    FROM (SELECT DISTINCT a.user_id
+            FROM (SELECT d.user_id FROM mana_ai.decrypt_audit d ORDER BY d.ts DESC LIMIT 1000) a) u
+   WHERE mana_ai.grants_open_nothing(u.user_id)
+$$;
+
 CREATE FUNCTION mana_ai.status(
   OUT library_version text, OUT extension_version text, OUT preloaded boolean, OUT worker_pid int,
   OUT worker_state text, OUT worker_since timestamptz, OUT worker_problem text, OUT in_flight int,
@@ -125,7 +145,8 @@ CREATE FUNCTION mana_ai.status(
   OUT due_mission_count int, OUT plans_produced int, OUT plans_written_back int,
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
-  OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int)
+  OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int,
+  OUT users_without_opens int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -140,7 +161,7 @@ SET search_path = pg_catalog, pg_temp AS $$
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
-         mana_ai.unmarked_changes(), p.needed, p.free
+         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens()
     FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -209,6 +230,7 @@ DECLARE
   tokens  bigint;
   gate    text;
   name    text;
+  remark  text := '';
 BEGIN
   SELECT * INTO m FROM mana_ai.mission_snapshots x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -240,13 +262,16 @@ BEGIN
     RETURN (SELECT format('running since %s', r.started_at)
               FROM mana_ai.runs r WHERE r.user_id = why.user_id AND r.run_id = s.run_id);
   END IF;
+  IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
+    remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
+  END IF;
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
         'not scheduled: nextRunAt is not set'
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s', s.due_at);
+    RETURN format('not due until %s%s', s.due_at, remark);
   END IF;
 
   SELECT x.record INTO a FROM mana_ai.agent_snapshots x
@@ -299,8 +324,8 @@ BEGIN
                   CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
                   coalesce(s.error_kind, 'crashed'));
   ELSIF s.not_before > clock_timestamp() AND s.decision = 'skipped-encrypted' THEN
-    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s',
-                  coalesce(s.error_kind, 'unknown'));
+    RETURN format('title, objective or concept is encrypted and the grant does not open it: %s%s',
+                  coalesce(s.error_kind, 'unknown'), remark);
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;

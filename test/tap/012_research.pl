@@ -75,8 +75,18 @@ for my $request ($discover, $search)
 {
     my %headers = map { lc $_ => $request->{headers}{$_} } keys %{ $request->{headers} };
     is_deeply([ @headers{qw(x-service-key x-user-id x-app-id content-type)} ],
-        [ 'key-for-research', USER_ID, 'mana-ai', 'application/json' ], "headers of $request->{endpoint}");
+        [ undef, USER_ID, 'mana-ai', 'application/json' ], "headers of $request->{endpoint}: no key leaves the house unasked");
 }
+fresh();
+settings($node, 'mana_ai.api_service_key' => 'on');
+push_mission($node, 'web-key', objective => 'Finde Neues über Wärmepumpen');
+wait_for_iterations($node, 'web-key', 1);
+for my $request ($research->requests_of('discover'), $research->requests_of('search'))
+{
+    my %headers = map { lc $_ => $request->{headers}{$_} } keys %{ $request->{headers} };
+    is($headers{'x-service-key'}, 'key-for-research', "$request->{endpoint}: with the key if the operator says so");
+}
+settings($node, 'mana_ai.api_service_key' => undef);
 
 fresh();
 push_mission($node, 'plain', objective => 'Räume den Keller auf');

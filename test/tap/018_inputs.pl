@@ -121,10 +121,10 @@ my $iteration = iterations_of($node, 'sealed')->[0]{id};
 is_deeply(
     [ map { "$_->{table_name}:$_->{record_id} $_->{status} " . ($_->{reason} // '-') } @{ audit_of('sealed') } ],
     [
-        'notes:s5 scope-violation record-not-in-grant-allowlist',
         'notes:s1 ok -',
         'notes:s2 failed ciphertext-tampered-or-wrong-key',
         'notes:s3 failed ciphertext-malformed',
+        'notes:s5 scope-violation record-not-in-grant-allowlist',
         'userContext:s4 ok -'
     ],
     'every attempt is on record');
@@ -165,12 +165,10 @@ for my $reason (sort keys %no_key)
     is($result->{outcome}, 'planned', "$reason: the mission is planned all the same");
     my ($n1, $s1) = split ' ', inputs_of($id);
     is($s1, "notes:s1=$reason", 'without the encrypted input');
-    is($n1, $reason eq 'no-grant' || $reason eq 'expired' || $reason eq 'malformed'
-          ? 'notes:n1=used' : 'notes:n1=record-not-in-grant-allowlist', 'a plaintext one is read where the grant does not forbid it');
+    is($n1, 'notes:n1=used', 'a plaintext one is read, whatever the grant lists');
     unlike(newest_prompt(), qr/Tresor|enc:1:/, 'and nothing of it reaches the model');
 }
-is(value($node, "SELECT count(*) FROM mana_ai.decrypt_audit WHERE mission_id = 'nokey' AND status <> 'scope-violation'"),
-    0, 'no record was touched');
+is(value($node, "SELECT count(*) FROM mana_ai.decrypt_audit WHERE mission_id = 'nokey'"), 0, 'no record was touched, and nothing is a violation');
 
 # ---------------------------------------------------------------- the mission's own texts
 

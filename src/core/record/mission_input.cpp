@@ -173,6 +173,19 @@ void render_content(CutText& text, const Json& record) {
     append_member(text, record, "content");
 }
 
+bool is_space_context(const Json& record) {
+    const Json* const flag = member(record, "isSpaceContext");
+    return flag != nullptr && flag->is_boolean() && flag->get<bool>();
+}
+
+// A space has one note at most that stands for what is always to be known.
+void render_note(CutText& text, const Json& record) {
+    if (is_space_context(record)) {
+        text.append("Dauerhafter Kontext dieses Bereichs:\n");
+    }
+    render_content(text, record);
+}
+
 void render_task(CutText& text, const Json& record) {
     append_line(text, record, "Status", "status");
     if (const Json* const done = member(record, "isCompleted");
@@ -187,6 +200,8 @@ void render_task(CutText& text, const Json& record) {
 void render_event(CutText& text, const Json& record) {
     append_line(text, record, "Titel", "title");
     append_line(text, record, "Beginn", "startDate");
+    append_line(text, record, "Ende", "endDate");
+    append_line(text, record, "Ganztägig", "allDay");
     append_line(text, record, "Ort", "location");
 }
 
@@ -195,6 +210,7 @@ void render_profile(CutText& text, const Json& record) {
     append_line(text, record, "Interessen", "interests");
     append_line(text, record, "Tagesablauf", "routine");
     append_line(text, record, "Ernährung", "nutrition");
+    append_line(text, record, "Freizeit", "leisure");
     append_line(text, record, "Ziele", "goals");
     append_line(text, record, "Soziales", "social");
     append_line(text, record, "Weiteres", "freeform");
@@ -203,11 +219,15 @@ void render_profile(CutText& text, const Json& record) {
 using Names = std::string_view;
 constexpr Names kGoalFields[] = {"title", "currentValue", "target", "period"};
 constexpr Names kTitleAndContent[] = {"title", "content"};
+constexpr Names kNoteFields[] = {"title", "content", "isSpaceContext"};
 constexpr Names kTaskFields[] = {"title", "status", "isCompleted", "description", "dueDate"};
-constexpr Names kEventFields[] = {"title", "startDate", "location"};
+constexpr Names kEventFields[] = {"title", "startDate", "endDate", "allDay", "location"};
+// What the workbench calls a time block: when something is. Its times are never encrypted.
+constexpr Names kTimes[] = {"startDate", "endDate", "allDay"};
+constexpr LinkedRecord kTimeBlock = {"timeBlockId", "timeblocks", "timeBlocks", kTimes};
 constexpr Names kContent[] = {"content"};
-constexpr Names kProfileFields[] = {"about", "interests", "routine", "nutrition",
-                                    "goals", "social",    "freeform"};
+constexpr Names kProfileFields[] = {"about",   "interests", "routine", "nutrition",
+                                    "leisure", "goals",     "social",  "freeform"};
 
 struct Rendering {
     InputModule module;
@@ -219,10 +239,10 @@ struct Rendering {
 
 constexpr std::array<Rendering, 8> kRenderings = {{
     {{"goals", "companion", false, kGoalFields}, "Goal", true, 500, render_goal},
-    {{"notes", "notes", true, kTitleAndContent}, "Notiz", true, 500, render_content},
+    {{"notes", "notes", true, kNoteFields}, "Notiz", true, 500, render_note},
     {{"tasks", "todo", true, kTaskFields}, "Task", true, 500, render_task},
     {{"todo", "todo", true, kTaskFields}, "Task", true, 500, render_task},
-    {{"calendar", "calendar", true, kEventFields}, "Termin", true, 500, render_event},
+    {{"calendar", "calendar", true, kEventFields, &kTimeBlock}, "Termin", true, 500, render_event},
     {{"journal", "journal", true, kTitleAndContent}, "Journal-Eintrag", true, 500, render_content},
     {{"kontext", "kontext", true, kContent}, "Kontext", false, 1500, render_content},
     {{"profile", "profile", true, kProfileFields}, "Profil", false, 2000, render_profile},
@@ -305,7 +325,8 @@ ResolvedInput render_input(const InputReference& reference, const InputModule& m
         title.append(rendering->title);
     }
     input.title = title.cut();
-    CutText content(rendering->max_chars);
+    constexpr std::size_t kSpaceContext = 1500;  // as much as a context of its own module
+    CutText content(is_space_context(record) ? kSpaceContext : rendering->max_chars);
     rendering->render(content, record);
     input.content = content.cut();
     return input;
@@ -324,6 +345,10 @@ std::optional<ResolvedInput> input_from_resolver(const InputReference& reference
         becomes_ciphertext(title) ? std::string()
                                   : cut_utf8(repair_utf8(title), PromptLimits::title),
         cut_utf8(repair_utf8(content->get_ref<const std::string&>()), kMaxResolverContent)};
+}
+
+bool holds_ciphertext(const Json& value) {
+    return !visit_ciphertexts(value, [](const std::string*) { return false; });
 }
 
 bool has_ciphertext(const Json& record, const InputModule& module) {

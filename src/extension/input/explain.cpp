@@ -119,16 +119,14 @@ struct ReadInput {
 
 std::optional<ReadInput> read_built_in(const Subject& subject, const core::InputModule& module,
                                        const core::InputReference& reference) {
-    if (module.may_be_encrypted && subject.grant &&
-        !subject.grant->allows(reference.table, reference.id))
-        return std::nullopt;
     auto found = read_input_record(subject.user_id, module, reference.table, reference.id);
     if (!found)
         return std::nullopt;
     std::string version = content_version(found->record);
     if (module.may_be_encrypted) {
         const auto ciphertexts = core::ciphertexts_in(found->record, module);
-        if (!ciphertexts.empty() && !subject.grant)
+        if (!ciphertexts.empty() &&
+            (!subject.grant || !subject.grant->allows(reference.table, reference.id)))
             return std::nullopt;
         for (std::string* text : ciphertexts)
             *text = kPlaceholder;

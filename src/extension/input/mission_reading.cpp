@@ -39,8 +39,7 @@ struct Input {
     std::string version;
     std::optional<core::ResolvedInput> rendered;
     bool was_decrypted = false;
-    bool is_refused = false;  // by the grant's list
-    std::string left_out;     // why; empty = it is used
+    std::string left_out;  // why; empty = it is used
 };
 
 class Reading {
@@ -70,7 +69,6 @@ class Reading {
  private:
     static void wipe(Input& input);
     void open_mission();
-    void refuse_what_is_not_granted();
     void read_record(Input& input);
     net::Task<void> fetch();
     net::Task<void> resolve(Input& input);
@@ -126,20 +124,6 @@ void Reading::open_mission() {
     audit_.push_back({kMissionTable, claimed_.mission_id, DecryptStatus::Ok, ""});
 }
 
-void Reading::refuse_what_is_not_granted() {
-    const crypto::Grant* grant = secrets_.grant();
-    if (grant == nullptr)
-        return;
-    for (Input& input : inputs_) {
-        const auto& [module, table, id] = input.reference;
-        if (input.module == nullptr || !input.module->may_be_encrypted || grant->allows(table, id))
-            continue;
-        input.is_refused = true;
-        input.left_out = kNotAllowed;
-        audit_.push_back({table, id, DecryptStatus::ScopeViolation, kNotAllowed});
-    }
-}
-
 // What is wrong with one record must not take the others with it.
 void Reading::read_record(Input& input) {
     core::wipe(input.record);
@@ -170,7 +154,7 @@ net::Task<void> Reading::fetch() {
                 if (end > begin && pg::now() - started > kReadTime)
                     break;
                 Input& input = inputs_[end];
-                if (input.module != nullptr && !input.is_refused)
+                if (input.module != nullptr)
                     read_record(input);
             }
         };
@@ -238,7 +222,16 @@ void Reading::open_and_render(Input& input) {
     if (pg::settings::skip_unchanged())
         input.version = content_version(input.record);
     if (input.module->may_be_encrypted) {
-        for (std::string* text : core::ciphertexts_in(input.record, *input.module)) {
+        const auto ciphertexts = core::ciphertexts_in(input.record, *input.module);
+        // Only what needs a key can be outside of what the key was given for.
+        const crypto::Grant* grant = secrets_.grant();
+        if (!ciphertexts.empty() && grant != nullptr && !grant->allows(table, id)) {
+            input.left_out = kNotAllowed;
+            audit_.push_back({table, id, DecryptStatus::ScopeViolation, kNotAllowed});
+            core::wipe(input.record);
+            return;
+        }
+        for (std::string* text : ciphertexts) {
             const std::string_view failure = secrets_.open(*text);
             if (failure.empty()) {
                 input.was_decrypted = true;
@@ -325,7 +318,6 @@ net::Task<void> Reading::put_on_record() {
 net::Task<void> Reading::run() {
     open_mission();
     if (read_.unreadable.empty()) {
-        refuse_what_is_not_granted();
         co_await fetch();
         MANA_AI_FAILPOINT("run.fetched");
         for (Input& input : inputs_)

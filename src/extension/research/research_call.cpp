@@ -22,7 +22,7 @@ std::optional<net::HttpRequest> research_request(const RunServices& services,
     request.timeout_us = call.timeout_us;
     request.headers.push_back("X-User-Id: " + user_id);
     request.headers.emplace_back("X-App-Id: mana-ai");
-    if (!services.service_key.empty())
+    if (call.with_service_key && !services.service_key.empty())
         request.headers.push_back(services.service_key);
     if (call.body.empty()) {
         request.method = "GET";

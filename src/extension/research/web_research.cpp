@@ -17,6 +17,7 @@ constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
 // The body of a successful answer.
 net::Task<std::optional<std::string>> ask(RunServices& services, const ClaimedMission& claimed,
                                           const char* span_name, ResearchCall call) {
+    call.with_service_key = pg::settings::api_service_key();
     std::optional<net::HttpRequest> request =
         research_request(services, claimed.user_id, std::move(call));
     if (!request)

@@ -36,6 +36,14 @@ struct InputReference {
 // control characters; all but the last mention of the same record; all but the last kMaxInputs.
 std::vector<InputReference> input_references(const Json& inputs);
 
+// Another record of the user's that a record names, and the fields that it has in its stead.
+struct LinkedRecord {
+    std::string_view id_field;
+    std::string_view app_id;
+    std::string_view table;
+    std::span<const std::string_view> fields;
+};
+
 // A module whose records the extension itself can read.
 struct InputModule {
     std::string_view name;
@@ -43,6 +51,7 @@ struct InputModule {
     bool may_be_encrypted = false;  // then its encrypted records need a grant
     // The fields of a record that rendering reads; nothing else is ever to be decrypted.
     std::span<const std::string_view> fields;
+    const LinkedRecord* link = nullptr;  // static
 };
 
 // goals, notes, tasks, todo, calendar, journal, kontext, profile; null for any other name. The
@@ -63,6 +72,9 @@ ResolvedInput render_input(const InputReference& reference, const InputModule& m
 // kMaxResolverContent. nullopt: no object, or no content that is a string in plaintext.
 std::optional<ResolvedInput> input_from_resolver(const InputReference& reference,
                                                  const Json& output);
+
+// Whether the value is ciphertext or has some inside.
+bool holds_ciphertext(const Json& value);
 
 // Whether a field that rendering reads holds ciphertext, also inside lists and objects.
 bool has_ciphertext(const Json& record, const InputModule& module);

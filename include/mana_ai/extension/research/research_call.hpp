@@ -16,6 +16,7 @@ struct ResearchCall {
     std::string url;
     std::string body;
     int64_t timeout_us = 0;
+    bool with_service_key = true;
 };
 
 // The request with the headers that these services want. Nullopt when the user's id cannot stand in
