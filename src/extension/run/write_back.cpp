@@ -363,13 +363,16 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
     // After a restore only the record knows what was told.
     if (says_already(claimed, notice))
         return {};
-    const std::string updated_at =
-        core::to_iso_millis(instant_of_writing(now, newest->newest_clock));
+    const Writing writing = begin_writing(now, *newest);
+    // Of a mission that was claimed unread there is neither an id for it nor any text.
+    const std::string iteration_id =
+        claimed.iteration_id.empty() ? pg::random_uuid() : claimed.iteration_id;
+    core::Mission about;
+    about.id = claimed.mission_id;
     const std::string iteration = core::dump_json(
         core::build_failed_iteration(notice, iteration_id, claimed.started_at, now));
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const std::string actor =
-        core::dump_json(core::build_actor(agent, about, iteration_id, true));
+    const std::string actor = core::dump_json(core::build_actor(agent, about, iteration_id, true));
     const core::Json stamps = writing.stamps({"iterations"});
     // The mission stays due: when it runs next is not decided by what did not run.
     const std::string data =

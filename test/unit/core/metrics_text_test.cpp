@@ -121,7 +121,7 @@ TEST(MetricsText, EscapesWhatWouldEndALabelValue) {
 
 TEST(MetricsText, AddsUpTheBucketsOfAHistogram) {
     MetricsState state;
-    state.histograms.push_back({Metric::PlannerRounds, {1, 0, 2, 0, 0, 4}, 31});
+    state.histograms.push_back({Metric::PlannerRounds, {}, {1, 0, 2, 0, 0, 4}, 31});
     const std::string expected =
         "# TYPE mana_ai_planner_rounds histogram\n"
         "mana_ai_planner_rounds_bucket{service=\"mana-ai\",le=\"1\"} 1\n"
@@ -137,18 +137,31 @@ TEST(MetricsText, AddsUpTheBucketsOfAHistogram) {
 
 TEST(MetricsText, BoundsReadAsTheyAreWritten) {
     MetricsState state;
-    state.histograms.push_back({Metric::HttpRequestDuration, std::vector<uint64_t>(12), 0});
+    state.histograms.push_back(
+        {Metric::HttpRequestDuration, {"GET", "/health", "200"}, std::vector<uint64_t>(12), 0});
     const auto buckets =
         lines_with(metrics_text(state), "mana_ai_http_request_duration_seconds_bucket");
     ASSERT_EQ(buckets.size(), 12U);
     EXPECT_EQ(buckets.front(),
-              "mana_ai_http_request_duration_seconds_bucket{service=\"mana-ai\",le=\"0.005\"} 0");
+              "mana_ai_http_request_duration_seconds_bucket{service=\"mana-ai\",method=\"GET\","
+              "path=\"/health\",status=\"200\",le=\"0.005\"} 0");
+}
+
+TEST(MetricsText, HistogramsOfOneMetricStandInTheOrderOfTheirLabels) {
+    MetricsState state;
+    const std::vector<uint64_t> counts(12);
+    for (const char* path : {"/metrics", "/health"})
+        state.histograms.push_back({Metric::HttpRequestDuration, {"GET", path, "200"}, counts, 1});
+    const auto sums = lines_with(metrics_text(state), "mana_ai_http_request_duration_seconds_sum");
+    ASSERT_EQ(sums.size(), 2U);
+    EXPECT_NE(sums[0].find("path=\"/health\",status=\"200\"} 1"), std::string::npos);
+    EXPECT_NE(sums[1].find("path=\"/metrics\""), std::string::npos);
 }
 
 TEST(MetricsText, SamplesAreTheLinesOfTheText) {
     MetricsState state;
     state.series.push_back({Metric::ProviderErrors, {"google", "timeout"}, 2});
-    state.histograms.push_back({Metric::PlannerRounds, {1, 0, 0, 0, 0, 0}, 1});
+    state.histograms.push_back({Metric::PlannerRounds, {}, {1, 0, 0, 0, 0, 0}, 1});
     const auto samples = metric_samples(state);
     EXPECT_EQ(samples.size(), lines_with(metrics_text(state), "mana_ai_").size());
     const MetricSample& last = samples.back();

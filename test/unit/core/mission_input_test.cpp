@@ -177,7 +177,32 @@ TEST(RenderInput, EventTellsTitleStartAndPlace) {
         Json{{"title", "Zahnarzt"}, {"startDate", "2026-04-15T09:00:00Z"}, {"location", "Bonn"}});
     EXPECT_EQ(event.title, "Zahnarzt");
     EXPECT_EQ(event.content, "Titel: Zahnarzt\nBeginn: 2026-04-15T09:00:00Z\nOrt: Bonn");
+    EXPECT_EQ(
+        render("calendar", Json{{"endDate", "2026-04-15T10:00:00Z"}, {"allDay", false}}).content,
+        "Ende: 2026-04-15T10:00:00Z\nGanztägig: nein");
     EXPECT_EQ(render("calendar", Json::object()).title, "Termin");
+}
+
+TEST(RenderInput, TheNoteThatIsASpacesContextIsIntroducedAndLonger) {
+    const Json note = {{"content", std::string(1400, 'x')}, {"isSpaceContext", true}};
+    EXPECT_EQ(render("notes", note).content,
+              "Dauerhafter Kontext dieses Bereichs:\n" + std::string(1400, 'x'));
+    for (const Json& other : {Json(false), Json("true"), Json(1), Json()}) {
+        Json ordinary = note;
+        ordinary["isSpaceContext"] = other;
+        EXPECT_EQ(render("notes", ordinary).content.find("Kontext"), std::string::npos) << other;
+    }
+}
+
+TEST(InputModule, OfTheCalendarNamesTheRecordThatHasTheTimes) {
+    const LinkedRecord* link = built_in_module("calendar")->link;
+    ASSERT_NE(link, nullptr);
+    EXPECT_EQ(link->id_field, "timeBlockId");
+    EXPECT_EQ(link->app_id, "timeblocks");
+    EXPECT_EQ(link->table, "timeBlocks");
+    EXPECT_EQ(built_in_module("notes")->link, nullptr);
+    EXPECT_TRUE(holds_ciphertext(Json{{"a", {"x", "enc:1:a.b"}}}));
+    EXPECT_FALSE(holds_ciphertext(Json{{"a", {"x", 1}}}));
 }
 
 TEST(RenderInput, ContextAndProfileHaveFixedLabels) {
@@ -194,8 +219,8 @@ TEST(RenderInput, ProfileJoinsListsAndObjects) {
         "freeform": "# Mehr\nText", "interview": {"answeredIds": ["a"]}})"));
     EXPECT_EQ(profile.content,
               "Über mich: bio: Lehrerin; languages: de, en\nInteressen: Laufen, Yoga\n"
-              "Tagesablauf: wakeUp: 07:00; workDays: 1, 2\nSoziales: Team\n"
-              "Weiteres: # Mehr\nText");
+              "Tagesablauf: wakeUp: 07:00; workDays: 1, 2\n"
+              "Freizeit: media: Bücher\nSoziales: Team\nWeiteres: # Mehr\nText");
 }
 
 TEST(RenderInput, TellsTruthValuesAndListsOfObjects) {

@@ -130,6 +130,13 @@ struct Fixture {
         server->route("GET", "/later", [this](const HttpServerRequest&, HttpReply reply) {
             waiting.push_back(std::move(reply));
         });
+        server->route("GET", "/users/:id",
+                      [this](const HttpServerRequest& request, HttpReply reply) {
+                          seen = request;
+                          HttpAnswer answer;
+                          answer.body = request.path_parameter;
+                          reply.send(std::move(answer));
+                      });
         server->route("GET", "/dropped", [](const HttpServerRequest&, HttpReply) {});
         server->route("GET", "/throws", [](const HttpServerRequest&, HttpReply) {
             throw std::runtime_error("private text");
@@ -156,6 +163,20 @@ struct Fixture {
 
 std::string status_line(const std::string& answer) {
     return answer.substr(0, answer.find("\r\n"));
+}
+
+TEST(HttpServer, GivesARoutesParameterDecoded) {
+    Fixture fixture;
+    EXPECT_TRUE(fixture.get("/users/anna").ends_with("\r\n\r\nanna"));
+    EXPECT_TRUE(fixture.get("/users/a%2Fb%20c?x=1").ends_with("\r\n\r\na/b c"));
+    EXPECT_TRUE(fixture.get("/users/:id").ends_with("\r\n\r\n:id"));
+    for (const char* path : {"/users", "/users/", "/users/a/", "/users/a/b", "/users//"}) {
+        EXPECT_TRUE(fixture.get(path).starts_with("HTTP/1.1 404")) << path;
+    }
+    EXPECT_TRUE(fixture.get("/users/anna", "POST").starts_with("HTTP/1.1 405"));
+    // What is counted has no end otherwise.
+    EXPECT_EQ(fixture.served.front(), "GET /users/:id 200");
+    EXPECT_EQ(fixture.served[3], "GET other 404");
 }
 
 TEST(HttpServer, AnswersARequest) {

@@ -26,11 +26,11 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
 
 // Appends a failed iteration that tells the user of the cause, and remembers that they were told.
 // The mission stays due, and the run goes on to its end. The error kind is what failure_notice()
-// takes. Does nothing and returns false when they were told before, or the record is not ours to
-// write now. Call when the lease is held. Throws PgError as write_back().
-bool write_failure_notice(const ClaimedMission& claimed, core::NoticeCause cause,
-                          const std::string& error_kind, core::Instant now,
-                          TablePatience& patience);
+// takes. Returns its id; empty, and nothing done, when they were told before, or the record is not
+// ours to write now. Call when the lease is held. Throws PgError as write_back().
+std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCause cause,
+                                 const std::string& error_kind, core::Instant now,
+                                 TablePatience& patience);
 
 // Moves the mission to its next run without a plan, and ends the run as skipped-unchanged, in the
 // same way (docs/configuration.md, mana_ai.skip_unchanged). Discarded as above.
