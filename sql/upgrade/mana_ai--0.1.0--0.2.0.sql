@@ -594,14 +594,14 @@ END $$;
 CREATE FUNCTION mana_ai.http_missions(of_user text)
 RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-WITH some AS (
+WITH found AS (
   SELECT m.* FROM mana_ai.mission_snapshots m WHERE m.user_id = of_user ORDER BY m.mission_id LIMIT 101),
 shown AS (
   SELECT x.*, s.agent_id, s.due_at, s.not_before, s.attempts, s.decision, s.held_since, s.error_kind, s.told,
          s.lease_owner IS NOT NULL AND s.wake_at > clock_timestamp() AS running
-    FROM some x LEFT JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
+    FROM found x LEFT JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
    ORDER BY x.mission_id LIMIT 100)
-SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM some), 'missions', coalesce(jsonb_agg(
+SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM found), 'missions', coalesce(jsonb_agg(
          jsonb_build_object(
            'id', m.mission_id, 'spaceId', m.space_id, 'title', mana_ai.readable_text(m.record, 'title'),
            'state', mana_ai.readable_text(m.record, 'state'), 'agentId', m.agent_id, 'dueAt', m.due_at,

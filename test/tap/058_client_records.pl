@@ -69,7 +69,7 @@ for my $text ($prompt, $explained)
     unlike($text, qr/2030-01-01/, "$what: another user's block is not read");
     like($text, qr/Dauerhafter Kontext dieses Bereichs:\nWir sind zu viert\..*ENDE-DES-KONTEXTS/s, "$what: the note that is the space's context is whole");
     unlike($text, qr/ENDE-DER-NOTIZ/, "$what: an ordinary note is cut");
-    like($text, qr/Freizeit: .*Krimis.*Klettern, Laufen.*zwei Katzen/, "$what: leisure is part of the profile");
+    like($text, qr/Freizeit: media: Krimis, pets: zwei Katzen; sports: Klettern, Laufen/, "$what: leisure is part of the profile");
 }
 
 # ---------------------------------------------------------------- encrypted with the user's key
