@@ -89,6 +89,7 @@ struct NextRun {
     std::optional<std::string> at;
 };
 
+// The fields as text, since an object of them would be one more copy of a list that may be long.
 // The iteration is appended to the newest ones; what the mission had when the run began and has no
 // more is put back before it.
 std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& newest,
@@ -101,20 +102,20 @@ WITH newest AS MATERIALIZED (
     FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2),
 before AS MATERIALIZED (
   SELECT iterations FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $6::uuid)
-SELECT (jsonb_build_object(
-         'iterations',
-         (SELECT iterations FROM newest)
-         || coalesce((SELECT jsonb_agg(e.iteration ORDER BY e.place)
-                        FROM before, jsonb_array_elements(before.iterations)
-                             WITH ORDINALITY AS e(iteration, place)
-                       WHERE e.iteration ->> 'id' NOT IN
-                             (SELECT n.iteration ->> 'id'
-                                FROM newest, jsonb_array_elements(newest.iterations) AS n(iteration)
-                               WHERE n.iteration ->> 'id' IS NOT NULL)),
-                     '[]'::jsonb)
-         || jsonb_build_array($3::jsonb))
-    || CASE WHEN $5::text IS NOT NULL THEN jsonb_build_object('updatedAt', $5::text) ELSE '{}'::jsonb END
-    || CASE WHEN $7 THEN jsonb_build_object('nextRunAt', $4::text) ELSE '{}'::jsonb END)::text)sql");
+SELECT '{"iterations": '
+    || ((SELECT iterations FROM newest)
+        || coalesce((SELECT jsonb_agg(e.iteration ORDER BY e.place)
+                       FROM before, jsonb_array_elements(before.iterations)
+                            WITH ORDINALITY AS e(iteration, place)
+                      WHERE e.iteration ->> 'id' NOT IN
+                            (SELECT n.iteration ->> 'id'
+                               FROM newest, jsonb_array_elements(newest.iterations) AS n(iteration)
+                              WHERE n.iteration ->> 'id' IS NOT NULL)),
+                    '[]'::jsonb)
+        || jsonb_build_array($3::jsonb))::text
+    || CASE WHEN $7 THEN ', "nextRunAt": ' || coalesce(to_json($4::text)::text, 'null') ELSE '' END
+    || CASE WHEN $5::text IS NULL THEN '' ELSE ', "updatedAt": ' || to_json($5::text)::text END
+    || '}')sql");
     // Nothing can have gone if the mission has not changed since.
     const bool changed = newest.version != claimed.mission_version;
     return build
