@@ -372,8 +372,8 @@ void HttpListener::read_head(HttpExchange& exchange, const char* method, const c
     request.path = exchange.uri.substr(0, exchange.uri.find('?'));
     if (const auto route = find_route(request.path); route != routes_.end()) {
         exchange.path_label = route->first;
-        if (route->first != request.path) {
-            request.path_parameter = request.path.substr(request.path.rfind('/') + 1);
+        if (const size_t parameter = route->first.find("/:"); parameter != std::string::npos) {
+            request.path_parameter = request.path.substr(parameter + 1);
             request.path_parameter.resize(MHD_http_unescape(request.path_parameter.data()));
         }
     }

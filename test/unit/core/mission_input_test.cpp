@@ -362,14 +362,14 @@ TEST(Ciphertexts, AreFoundOnlyInFieldsThatAreRead) {
 TEST(Ciphertexts, CanBeReplacedInPlace) {
     Json record = {{"about", "enc:1:1"},
                    {"interests", {"enc:1:2", "plain", {{"x", "enc:1:3"}}}},
-                   {"leisure", "enc:1:4"}};
+                   {"interview", "enc:1:4"}};
     const InputModule& profile = *built_in_module("profile");
     const std::vector<std::string*> found = ciphertexts_in(record, profile);
     ASSERT_EQ(found.size(), 3u);
     for (std::string* text : found) {
         *text = "open";
     }
-    EXPECT_EQ(record, Json::parse(R"({"about": "open", "leisure": "enc:1:4",
+    EXPECT_EQ(record, Json::parse(R"({"about": "open", "interview": "enc:1:4",
                                       "interests": ["open", "plain", {"x": "open"}]})"));
     EXPECT_FALSE(has_ciphertext(record, profile));
     Json no_object = "enc:1:1";
