@@ -83,10 +83,14 @@ CREATE TABLE mana_ai.mission_schedule (
   problem         text,
   held_since      timestamptz,
   told            text[],
+  -- A device may have taken a plan away: the worker looks then. Null = nothing to look for.
+  check_iterations_at timestamptz,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
 CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
+CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (check_iterations_at)
+ WHERE check_iterations_at IS NOT NULL;
 CREATE INDEX mission_schedule_problem ON mana_ai.mission_schedule (decided_at) WHERE problem IS NOT NULL;
 
 -- Records whose snapshot could not be kept by the trigger and waits for repair from the log; with
@@ -152,6 +156,18 @@ CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   iterations jsonb NOT NULL,
   PRIMARY KEY (user_id, run_id)
 );
+
+-- Iterations that devices have taken away and the worker has put back: how often, and that it does so no more.
+CREATE TABLE mana_ai.restored_iterations (
+  user_id      text COLLATE "C" NOT NULL,
+  mission_id   text COLLATE "C" NOT NULL,
+  iteration_id text COLLATE "C" NOT NULL,
+  restores     int         NOT NULL DEFAULT 1,
+  restored_at  timestamptz NOT NULL,
+  given_up_at  timestamptz,
+  PRIMARY KEY (user_id, mission_id, iteration_id)
+);
+CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
 
 -- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
 CREATE TABLE mana_ai.token_usage (
@@ -221,7 +237,7 @@ DECLARE
   made_here text;
 BEGIN
   FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
-                                   'dirty_records', 'oversized_records', 'folded_log', 'engine_state'] LOOP
+                                   'dirty_records', 'oversized_records', 'restored_iterations', 'folded_log', 'engine_state'] LOOP
     EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
                    ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
     EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);

@@ -115,6 +115,22 @@ ALTER TABLE mana_ai.mission_schedule ADD COLUMN problem text;
 -- What users are told of missions that do not run.
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN held_since timestamptz;
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN told text[];
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN check_iterations_at timestamptz;
+CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (check_iterations_at)
+ WHERE check_iterations_at IS NOT NULL;
+CREATE TABLE mana_ai.restored_iterations (
+  user_id      text COLLATE "C" NOT NULL,
+  mission_id   text COLLATE "C" NOT NULL,
+  iteration_id text COLLATE "C" NOT NULL,
+  restores     int         NOT NULL DEFAULT 1,
+  restored_at  timestamptz NOT NULL,
+  given_up_at  timestamptz,
+  PRIMARY KEY (user_id, mission_id, iteration_id)
+);
+CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
+CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.restored_iterations
+   FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
+ALTER TABLE mana_ai.restored_iterations ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
 UPDATE mana_ai.mission_snapshots SET problems = mana_ai.record_problems(record)
  WHERE cardinality(mana_ai.record_problems(record)) > 0;
 UPDATE mana_ai.mission_schedule
@@ -212,6 +228,12 @@ UNION ALL
 SELECT d.user_id, NULL, 'all snapshots of the user wait for repair', d.ts
   FROM mana_ai.dirty_records d
  WHERE d.table_name = '' AND d.record_id = ''
+UNION ALL
+SELECT r.user_id, r.mission_id,
+       format('devices have taken iteration %s away %s times: it is not put back any more', left(r.iteration_id, 100), r.restores + 1),
+       r.given_up_at
+  FROM mana_ai.restored_iterations r
+ WHERE r.given_up_at IS NOT NULL
 UNION ALL
 SELECT o.user_id, o.record_id, 'record too large for a snapshot', o.ts
   FROM mana_ai.oversized_records o

@@ -50,6 +50,7 @@ int deep_research_timeout_ms = 90 * 60 * 1000;
 int resolver_timeout_ms = 500;
 int sync_table_timeout_ms = 5000;
 bool skip_unchanged_value = false;
+bool restore_iterations_value = true;
 int audit_retention_s = 0;
 int max_record_size_kb = 2048;
 char* compact_model_value = nullptr;
@@ -324,6 +325,11 @@ void define(bool preloading) {
                             "read.",
                             nullptr, &sync_table_timeout_ms, 5000, 100, 60 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.restore_iterations",
+                             "Whether plans that a device has taken away without having seen them "
+                             "are put back.",
+                             nullptr, &restore_iterations_value, true, PGC_SUSET, 0, nullptr,
+                             nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.skip_unchanged",
                              "Whether a recurring mission is put off without a model call when "
                              "nothing that it reads has changed.",
@@ -420,6 +426,9 @@ int64_t resolver_timeout_us() {
 }
 int64_t sync_table_timeout_us() {
     return int64_t{sync_table_timeout_ms} * 1000;
+}
+bool restore_iterations() {
+    return restore_iterations_value;
 }
 bool skip_unchanged() {
     return skip_unchanged_value;

@@ -69,11 +69,12 @@ is($iterations->[0]{userFeedback}, 'Neue Rückmeldung', 'what it wrote counts');
 is($iterations->[3]{summary}, 'Zusammenfassung', 'the new iteration is the last');
 is(scalar @$iterations, 4, 'and there is nothing else');
 is(value($node, 'SELECT count(*) FROM mana_ai.iterations_at_claim'), 0, 'nothing is kept after the run');
-# What somebody takes away while nothing runs stays away.
+# What somebody takes away while nothing runs stays away, but for plans of ours (046_lost_plans.pl).
 push_change($node, id => 'stale', data => { iterations => [], nextRunAt => iso(-1) }, stamps => { iterations => iso(1), nextRunAt => iso(1) });
 $model->reset;
 wait_for($node, 'planned again', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'stale' AND outcome = 'planned'", 2);
-is(scalar @{ iterations_of($node, 'stale') }, 1, 'iterations that were taken away before a run are not put back');
+wait_for_iterations($node, 'stale', 2);
+is_deeply([ map { $_->{summary} } @{ iterations_of($node, 'stale') } ], [ ('Zusammenfassung') x 2 ], 'of iterations that were taken away before a run, plans of ours are put back and no others');
 
 # ---------------------------------------------------------------- a rewritten log
 

@@ -82,6 +82,10 @@ inline constexpr std::string_view kFailpointNames[] = {
     "write_back.finished",  // run and lease are written, nothing is committed
     "run.ended",
 
+    // A plan that a device has taken away is put back.
+    "restore.inserted",  // the change is in the log
+    "restore.committed",
+
     // Research.
     "research.intended",  // committed; the order has not gone out
     "research.answered",  // the service has taken the order, its id is not stored

@@ -82,6 +82,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
     counter(Metric::InjectionMarkers, "mana_ai_injection_markers_total",
             "Tool calls of models whose arguments carried a marker of prompt injection.",
             {open("tool")}),
+    counter(Metric::IterationsRestored, "mana_ai_iterations_restored_total",
+            "Iterations that a device had taken away and that were put back."),
     gauge(Metric::LongestTransaction, "mana_ai_longest_transaction_seconds",
           "The longest transaction of a worker or tick since the server's start."),
     counter(Metric::MissionErrors, "mana_ai_mission_errors_total",

@@ -8,6 +8,7 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -33,6 +34,9 @@ namespace {
 
 constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;  // likewise
+constexpr int kCheckBatch = 20;   // of missions that may have lost a plan, per pass
+constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
+constexpr core::Instant kLongCheckPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
@@ -402,6 +406,7 @@ void Engine::start_due_missions(core::Instant due_until) {
         start_due_polls(due_until);
         return;
     }
+    restore_lost_iterations();
     for (;;) {
         const int room = pg::settings::max_concurrency() - in_flight();
         const int limit = std::min(room, kClaimBatch);
@@ -434,6 +439,43 @@ void Engine::start_due_missions(core::Instant due_until) {
         run_ready();
     }
     start_due_polls(due_until);
+}
+
+// Each in a transaction of its own: one that cannot be had, or whose rows are slow, is put off.
+void Engine::restore_lost_iterations() {
+    next_check_at_.reset();
+    if (!pg::settings::restore_iterations())
+        return;
+    const core::Instant now = pg::now();
+    std::vector<SuspectMission> suspects;
+    {
+        pg::Transaction transaction("mana_ai: looking for lost plans");
+        suspects = missions_to_check(now, kCheckBatch);
+        transaction.commit();
+    }
+    for (const SuspectMission& mission : suspects) {
+        try {
+            pg::Transaction transaction("mana_ai: restoring a plan");
+            restore_iterations(mission, now, table_patience_);
+            transaction.commit();
+            MANA_AI_FAILPOINT("restore.committed");
+            continue;
+        } catch (const pg::PgError& error) {
+            if (error.is_interrupt())
+                throw;
+            const bool is_held = error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+            if (!is_held)
+                pg::log_warning("a lost plan of mission " + pg::printable(mission.mission_id) +
+                                " could not be put back and is tried again (SQLSTATE " +
+                                error.sqlstate_text() + ")");
+            pg::Transaction transaction("mana_ai: putting off a check");
+            check_later(mission, pg::now() + (is_held ? kFirstCheckPause : kLongCheckPause));
+            transaction.commit();
+        }
+    }
+    pg::Transaction transaction("mana_ai: looking for the next check");
+    next_check_at_ = mana_ai::next_check_at();
+    transaction.commit();
 }
 
 void Engine::start_due_polls(core::Instant due_until) {

@@ -193,6 +193,13 @@ DELETE FROM mana_ai.iterations_at_claim i
  WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
                     WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running'))sql");
     delete_iterations.execute();
+    // A month without a loss, and it counts as new.
+    static pg::Statement delete_restored(R"sql(
+DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
+  SELECT ctid FROM mana_ai.restored_iterations
+   WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2)))sql");
+    more |= delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
+            static_cast<uint64_t>(kDeleteBatch);
     const core::Instant retention = pg::settings::runs_retention_us();
     if (retention == 0)
         return more;

@@ -78,11 +78,13 @@ core::Instant whole_millis(core::Instant instant) {
     return (instant + kMicrosPerMilli - 1) / kMicrosPerMilli * kMicrosPerMilli;
 }
 
-// The wall clock, but later than any clock that it must win against: of equal times the later row
-// wins, and that need not be ours.
+}  // namespace
+
 core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) {
     return whole_millis(std::max(now, newest_clock + 1));
 }
+
+namespace {
 
 struct NextRun {
     bool is_written = true;  // false: it stays what it is
@@ -176,36 +178,43 @@ pg::Statement& insert_statement(const SyncTable& table) {
     return statements.try_emplace(sql, sql).first->second;
 }
 
+void insert_plan(const ClaimedMission& claimed, const NewestRecord& newest, const std::string& data,
+                 const std::string& stamps, const std::string& actor, TablePatience& patience) {
+    insert_change({claimed.user_id, claimed.mission_id, newest.space_id, data, stamps, actor},
+                  "the plan of run " + claimed.run_id, patience);
+}
+
+}  // namespace
+
 // Triggers, policies and defaults of that table are its owner's code: they run with its rights and
 // not with ours, under the policy for this user, and for a limited time. Deferred triggers would
 // run at the commit, as us, which PostgreSQL refuses: they are made to run with the insert.
-void insert_change(const ClaimedMission& claimed, const NewestRecord& newest,
-                   const std::string& data, const std::string& stamps, const std::string& actor,
-                   TablePatience& patience) {
+void insert_change(const MissionChange& change, const std::string& what, TablePatience& patience) {
     const SyncTable table = attached_sync_table();
     pg::Statement& insert = insert_statement(table);
     static pg::Statement defer_nothing("SET CONSTRAINTS ALL IMMEDIATE");
     const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(), [&] {
         const pg::RoleScope as_owner(table.owner);
-        pg::guarded([&claimed] {
-            pg::set_for_scope("app.current_user_id", claimed.user_id.c_str());
+        pg::guarded([&change] {
+            pg::set_for_scope("app.current_user_id", change.user_id.c_str());
             pg::plan_as_usual_in_scope();
         });
         defer_nothing.execute();
-        insert.execute({std::string_view(claimed.mission_id), std::string_view(claimed.user_id),
-                        std::string_view(data), std::string_view(stamps),
-                        pg::text_or_null(newest.space_id), std::string_view(actor)});
+        insert.execute({std::string_view(change.mission_id), std::string_view(change.user_id),
+                        std::string_view(change.data), std::string_view(change.stamps),
+                        pg::text_or_null(change.space_id), pg::text_or_null(change.actor)});
     });
-    patience.note(claimed.user_id, watched.took_us, pg::monotonic_now());
+    patience.note(change.user_id, watched.took_us, pg::monotonic_now());
     if (!watched.error)
         return;
     if (!watched.timed_out)
         throw pg::as_ordinary_error(*watched.error);
-    pg::log_warning("the plan of run " + claimed.run_id + " of mission " +
-                    pg::printable(claimed.mission_id) +
+    pg::log_warning(what + " of mission " + pg::printable(change.mission_id) +
                     " was not written within mana_ai.sync_table_timeout");
     throw pg::make_timeout_error();
 }
+
+namespace {
 
 // A snapshot that waits for repair lacks rows that the user has written: what we would append to is
 // not the newest record.
@@ -337,7 +346,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     const core::Json stamps = writing.stamps({"iterations", "nextRunAt"});
     const std::string data = changed_fields(
         claimed, *newest, iteration, {true, next_run_after(*newest, now)}, writing.updated_at);
-    insert_change(claimed, *newest, data, core::dump_json(stamps), actor, patience);
+    insert_plan(claimed, *newest, data, core::dump_json(stamps), actor, patience);
     MANA_AI_FAILPOINT("write_back.inserted");
     check_taken_over(claimed, *newest, writing.at);
 
@@ -378,7 +387,7 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
     // The mission stays due: when it runs next is not decided by what did not run.
     const std::string data =
         changed_fields(claimed, *newest, iteration, {false, std::nullopt}, writing.updated_at);
-    insert_change(claimed, *newest, data, core::dump_json(stamps), actor, patience);
+    insert_plan(claimed, *newest, data, core::dump_json(stamps), actor, patience);
     MANA_AI_FAILPOINT("notice.inserted");
     check_taken_over(claimed, *newest, writing.at);
     return iteration_id;
@@ -404,7 +413,7 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
     const core::Json stamps = writing.stamps({"nextRunAt"});
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
-    insert_change(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
+    insert_plan(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
                   core::dump_json(actor), patience);
     check_taken_over(claimed, *newest, writing.at);
 

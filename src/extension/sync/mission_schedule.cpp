@@ -60,6 +60,13 @@ bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& c
     bool is_null = false;
     slot_getattr(slot, columns.lease_owner, &is_null);
     change.reset_wait = is_null;
+    change.check_iterations = false;
+    if (change.iterations_lost && columns.check_iterations_at != InvalidAttrNumber) {
+        slot_getattr(slot, columns.check_iterations_at, &is_null);
+        change.check_iterations = is_null;
+    }
+    if (change.check_iterations)
+        return false;
     const Datum agent = slot_getattr(slot, columns.agent_id, &is_null);
     if (is_null == change.has_agent || (!is_null && view_of(agent) != change.agent_id))
         return false;
@@ -89,6 +96,8 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     if (locked == pg::Lookup::Busy)
         return false;
     if (locked == pg::Lookup::Missing) {
+        change.check_iterations = change.iterations_lost &&
+                                  own_tables().schedule.check_iterations_at != InvalidAttrNumber;
         change.action = state != nullptr ? Action::Insert : Action::None;
         return true;
     }
@@ -119,6 +128,8 @@ void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
         give(row, columns.wake_at, TimestampTzGetDatum(change.due_at), change.is_due);
         give(row, columns.not_before, 0, false);
     }
+    if (change.check_iterations)
+        give(row, columns.check_iterations_at, TimestampTzGetDatum(GetCurrentTimestamp()));
     if (change.action == Action::Update) {
         pg::update_row(schedule, row);
         return;

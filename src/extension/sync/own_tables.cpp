@@ -113,7 +113,10 @@ ScheduleTable schedule_table(Oid oid) {
                         column(oid, "agent_id", TEXTOID),
                         column(oid, "lease_owner", INT8OID),
                         column(oid, "attempts", INT4OID),
-                        column(oid, "research_spent", BOOLOID)};
+                        column(oid, "research_spent", BOOLOID),
+                        InvalidAttrNumber};
+    if (get_attnum(oid, "check_iterations_at") != InvalidAttrNumber)
+        table.check_iterations_at = column(oid, "check_iterations_at", TIMESTAMPTZOID);
     table.key = {oid,
                  {table.user_id, table.mission_id},
                  2,

@@ -1,13 +1,16 @@
 #include "mana_ai/extension/sync/snapshots.hpp"
 
 #include <iterator>
+#include <optional>
 
+#include "mana_ai/extension/sync/lost_iterations.hpp"
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/record_problems.hpp"
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wake.hpp"
 
@@ -193,12 +196,14 @@ void write_schedule_of(Work& work, const ScheduleChange& change) {
 }
 
 // The snapshot in the slot, which we have locked, becomes `state`: live, deleted or gone.
-Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed) {
+Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed,
+                      bool iterations_lost) {
     const bool live = state.exists && !is_deleted(state);
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
     const RecordState shown = live ? shown_state(state) : RecordState{};
     ScheduleChange schedule;
+    schedule.iterations_lost = iterations_lost;
     if (!prepare_schedule_of(work, live ? &shown : nullptr, content_changed, schedule))
         return Kept::Busy;
     if (live && !content_changed && schedule.action == ScheduleChange::Action::None)
@@ -264,8 +269,31 @@ bool replay_is_due(uint64_t name_hash) {
     return false;
 }
 
+// Devices that have not seen a plan take it away with their next edit of the mission: the worker
+// puts it back (docs/contract/data.md, Lost plans). A record that comes to be from the log may have
+// lost one before, if it has changed of late.
+constexpr core::Instant kLossesAreYoung = 7 * 24 * core::kMicrosPerHour;
+
+bool may_have_lost_iterations(const RecordState& state) {
+    return pg::settings::restore_iterations() && state.row_clock.rank == core::WriteRank::Change &&
+           state.row_clock.row_time >
+               pg::instant_from_timestamptz(GetCurrentTimestamp()) - kLossesAreYoung;
+}
+
+std::optional<pg::JsonbValueRef> iterations_of(const Work& work, const RecordState& state) {
+    if (work.name.kind != RecordKind::Mission || !pg::settings::restore_iterations())
+        return std::nullopt;
+    const pg::JsonbValueRef* value = find_value(state, "iterations");
+    return value == nullptr ? std::nullopt : std::optional(*value);
+}
+
 Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, Basis basis) {
     Held held = read_snapshot(work);
+    // apply_row() changes fields in place.
+    const std::optional<pg::JsonbValueRef> iterations = iterations_of(work, held.state);
+    auto lost = [&](const RecordState& state) {
+        return iterations && lacks_server_iterations(find_value(state, "iterations"), *iterations);
+    };
     if (row != nullptr && held.is_whole) {
         RecordState state = held.state;
         switch (apply_row(state, *row, PlaceLost::AskLog)) {
@@ -274,7 +302,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
             case Applied::Changed:
                 if (replay_is_due(work.name_hash))
                     add_log(work, row, limit, state);
-                return replace_snapshot(work, state, true);
+                return replace_snapshot(work, state, true, lost(state));
             case Applied::AskLog:
                 // apply_row() has changed fields in place, which both states share.
                 held = read_snapshot(work);
@@ -284,7 +312,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
     RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
     if (!add_log(work, row, limit, state))
         return Kept::NoIndex;
-    return replace_snapshot(work, state, !held.is_up_to_date() || !same_content(held.state, state));
+    return replace_snapshot(work, state, !held.is_up_to_date() || !same_content(held.state, state),
+                            lost(state));
 }
 
 // With the name locked and nothing in the snapshot table: the record comes to life, or stays dead.
@@ -305,6 +334,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
         return Kept::TooLarge;
     const RecordState shown = shown_state(state);
     ScheduleChange schedule;
+    schedule.iterations_lost = may_have_lost_iterations(state);
     if (!prepare_schedule_of(work, &shown, true, schedule))
         return Kept::Busy;
     insert_snapshot(work, state);

@@ -26,6 +26,7 @@ enum class Metric : std::uint8_t {
     HttpRequestDuration,
     HttpRequests,
     InjectionMarkers,
+    IterationsRestored,
     LongestTransaction,
     MissionErrors,
     MissionOutcomes,

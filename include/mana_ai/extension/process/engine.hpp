@@ -119,6 +119,9 @@ class Engine {
     // When keep_house() has snapshots to repair, on the monotonic clock; nullopt = none are marked.
     std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
 
+    // When a mission is to be looked at that may have lost a plan, by the wall clock.
+    std::optional<core::Instant> next_check_at() const { return next_check_at_; }
+
     TickCounts& counts() { return counts_; }
     // The result of the run that ended last; for run_mission().
     const std::optional<RunResult>& last_result() const { return last_result_; }
@@ -140,6 +143,7 @@ class Engine {
     void repair_marked(bool thorough);
     void repair_later(bool got_on);
     void prepare_tick(bool thorough, core::Instant now);
+    void restore_lost_iterations();
     void renew_http_client();
     void release_tick();
     bool may_claim();
@@ -187,6 +191,7 @@ class Engine {
     core::Instant agents_seen_at_ = 0;
     std::optional<core::Instant> next_wake_at_;
     std::optional<core::Instant> next_repair_at_;
+    std::optional<core::Instant> next_check_at_;
     core::Instant repair_pause_ = 0;
     TickCounts counts_;
     std::optional<RunResult> last_result_;

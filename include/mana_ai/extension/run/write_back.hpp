@@ -1,6 +1,7 @@
 // A finished plan becomes a new iteration of its mission (docs/contract/data.md, Write-back).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,23 @@ struct FinishedPlan {
     bool objective_was_decrypted = false;  // then nothing written may quote it
     std::string basis_digest;              // of core::plan_basis(); empty = not known
 };
+
+// A change of a mission as we write it to mana-sync's table.
+struct MissionChange {
+    const std::string& user_id;
+    const std::string& mission_id;
+    const std::optional<std::string>& space_id;
+    const std::string& data;    // JSON
+    const std::string& stamps;  // JSON: an instant for each field of it
+    std::optional<std::string> actor;
+};
+
+// Inserts the change in the current transaction. `what` names it for the log. Throws PgError.
+void insert_change(const MissionChange& change, const std::string& what, TablePatience& patience);
+
+// The wall clock, but later than any clock that it must win against: of equal times the later row
+// wins, and that need not be ours.
+core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock);
 
 // Appends the iteration to the newest record, ends the run's row and gives the lease back, all in
 // the current transaction. Sets result.outcome to Planned, or to Discarded when the mission is no

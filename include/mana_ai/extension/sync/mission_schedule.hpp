@@ -16,7 +16,9 @@ struct ScheduleChange {
     TimestampTz due_at = 0;
     bool has_agent = false;
     std::string_view agent_id;
-    bool reset_wait = false;  // nobody holds a lease: not_before goes, wake_at follows due_at
+    bool iterations_lost = false;   // set by the caller: a plan may have been taken away
+    bool check_iterations = false;  // it is to be noted
+    bool reset_wait = false;        // nobody holds a lease: not_before goes, wake_at follows due_at
 };
 
 // Finds out what the record's state asks for, and locks the row if it is to change. False: the row

@@ -1,0 +1,32 @@
+// Plans that a device has taken away without having seen them are put back
+// (docs/contract/data.md, Lost plans).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/sync/table_patience.hpp"
+
+namespace mana_ai {
+
+struct SuspectMission {
+    std::string user_id;
+    std::string mission_id;
+};
+
+// Missions that may have lost an iteration and are to be looked at by now, at most `limit`.
+std::vector<SuspectMission> missions_to_check(core::Instant now, int limit);
+
+// When the next of them is to be looked at.
+std::optional<core::Instant> next_check_at();
+
+// Looks at one of them, in the current transaction, and puts back what it lacks. Throws PgError;
+// nothing of it may then be committed.
+void restore_iterations(const SuspectMission& mission, core::Instant now, TablePatience& patience);
+
+// Has it looked at again later.
+void check_later(const SuspectMission& mission, core::Instant at);
+
+}  // namespace mana_ai
