@@ -55,8 +55,13 @@ CREATE TABLE mana_ai.record_tombstones (
   table_name text COLLATE "C" NOT NULL,
   record_id  text COLLATE "C" NOT NULL,
   deleted_at timestamptz NOT NULL,
+  space_id   text,
   PRIMARY KEY (user_id, table_name, record_id)
 ) USING heap;
+-- Records of the same name that members of a space have. Not of the space's id, which may be of any length.
+CREATE INDEX record_tombstones_shared ON mana_ai.record_tombstones (record_id) WHERE space_id IS NOT NULL;
+CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) WHERE space_id IS NOT NULL;
+CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
 
 -- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
 -- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.

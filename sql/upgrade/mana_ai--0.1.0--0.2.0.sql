@@ -427,6 +427,8 @@ DECLARE
   gate    text;
   name    text;
   remark  text := '';
+  hold    text;
+  deleted boolean;
 BEGIN
   SELECT * INTO m FROM mana_ai.mission_snapshots x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -463,6 +465,9 @@ BEGIN
   END IF;
   IF s.due_at IS NULL THEN
     RETURN CASE
+      WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
+           AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0') THEN
+        'not scheduled: the record has neither title nor objective'
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
         'not scheduled: nextRunAt is not set'
       ELSE 'not scheduled: nextRunAt is not an instant' END;
@@ -470,8 +475,12 @@ BEGIN
     RETURN format('not due until %s%s', s.due_at, remark);
   END IF;
 
-  SELECT x.record INTO a FROM mana_ai.agent_snapshots x
-   WHERE x.user_id = why.user_id AND x.agent_id = s.agent_id;
+  hold := CASE WHEN m.space_id IS NOT NULL THEN
+            mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END;
+  IF hold IS NOT NULL THEN
+    RETURN format('another member of the space has made the mission %s', hold);
+  END IF;
+  SELECT x.record, x.is_deleted INTO a, deleted FROM mana_ai.agent_of_mission(why.user_id, s.agent_id, m.space_id) x;
   SELECT count(*) INTO running FROM mana_ai.runs r
    WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
   SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
@@ -479,7 +488,8 @@ BEGIN
      AND u.ts > clock_timestamp() - interval '24 hours';
   SELECT * INTO j FROM mana_ai.mission_research_jobs x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
-  gate := mana_ai.gate_decision(m.record, a, running, tokens, j.state = 'waiting', m.clocks);
+  gate := mana_ai.gate_decision(CASE WHEN deleted THEN jsonb_set(m.record, '{agentId}', 'null') ELSE m.record END, a,
+                                running, tokens, j.state = 'waiting', m.clocks);
   -- A name that was encrypted on the user's device tells nobody anything.
   name := CASE WHEN gate = 'skipped-too-large' THEN s.agent_id ELSE left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200) END;
   CASE gate
@@ -527,6 +537,87 @@ BEGIN
   END IF;
   RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
 END $$;
+
+-- ---------------------------------------------------------------- shared spaces
+ALTER TABLE mana_ai.record_tombstones ADD COLUMN space_id text;
+CREATE INDEX record_tombstones_shared ON mana_ai.record_tombstones (record_id) WHERE space_id IS NOT NULL;
+CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) WHERE space_id IS NOT NULL;
+CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
+
+-- What another member of the mission's space has made of it, if that came later than what its owner says: its state, or
+-- 'deleted'. Null: nothing that holds it back. Of other members' rows nothing else counts, so none of them can make a
+-- mission run, read or cost more than its owner wants (docs/contract/data.md, Shared spaces).
+CREATE FUNCTION mana_ai.member_hold(user_id text, mission_id text, space_id text, record jsonb, clocks bytea)
+RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN h.state <> 'active' THEN h.state END
+    FROM (SELECT x.record ->> 'state' AS state, mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
+            FROM mana_ai.mission_snapshots x
+           WHERE x.mission_id = $2 AND x.space_id = $3 AND x.user_id <> $1
+             AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))
+             AND x.record ->> 'state' IN ('active', 'paused', 'done', 'archived')
+          UNION ALL
+          SELECT 'deleted', t.deleted_at FROM mana_ai.record_tombstones t
+           WHERE t.table_name = 'aiMissions' AND t.record_id = $2 AND t.space_id = $3 AND t.user_id <> $1) h
+   WHERE $3 NOT LIKE '\_personal:%'
+     AND h.at > coalesce(mana_ai.newest_clock($4, $5, ARRAY['state', 'deletedAt']), '-infinity')
+     AND h.at <= clock_timestamp() + interval '48 hours'
+   ORDER BY h.at DESC LIMIT 1
+$$;
+
+-- An agent that the user has no whole record of: another member's of the same space, or that it was deleted. Whole is
+-- what has a name; the rest are fragments that edits have made, of which only that they pause the agent counts.
+CREATE FUNCTION mana_ai.shared_agent(
+  user_id text, agent_id text, space_id text,
+  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean)
+RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
+SET search_path = pg_catalog, pg_temp AS $$
+  WITH shared AS MATERIALIZED (
+    SELECT x.user_id AS owner, x.record, x.version, x.updated_at,
+           mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
+      FROM mana_ai.agent_snapshots x
+     WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
+       AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
+  whole AS (
+    SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'
+     ORDER BY owner LIMIT 1),
+  said AS (
+    SELECT s.record ->> 'state' AS state FROM shared s, whole w
+     WHERE s.record ->> 'state' IN ('active', 'paused', 'archived') AND s.at > coalesce(w.at, '-infinity')
+       AND s.at <= clock_timestamp() + interval '48 hours'
+     ORDER BY s.at DESC LIMIT 1)
+  SELECT CASE WHEN (SELECT said.state FROM said) <> 'active'
+              THEN jsonb_set(w.record, '{state}', to_jsonb((SELECT said.state FROM said))) ELSE w.record END,
+         w.version, w.updated_at,
+         w.record IS NULL AND EXISTS (
+           SELECT FROM mana_ai.record_tombstones t
+            WHERE t.table_name = 'agents' AND t.record_id = $2
+              AND (t.user_id = $1 OR (t.space_id = $3 AND $3 NOT LIKE '\_personal:%')))
+    FROM (SELECT 1) one LEFT JOIN whole w ON true
+$$;
+
+-- The agent of a mission: its user's own, else one that is shared with him.
+CREATE FUNCTION mana_ai.agent_of_mission(
+  user_id text, agent_id text, space_id text, OUT record jsonb, OUT is_deleted boolean)
+RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT coalesce(h.record, o.record), coalesce(h.is_deleted, false) AND o.record IS NULL
+    FROM (SELECT 1) one
+    LEFT JOIN mana_ai.agent_snapshots o ON o.user_id = $1 AND o.agent_id = $2
+    LEFT JOIN LATERAL (SELECT * FROM mana_ai.shared_agent($1, $2, $3)
+                        WHERE $2 IS NOT NULL
+                          AND (o.record IS NULL OR ($3 IS NOT NULL AND NOT o.record ? 'name'))) h ON true
+$$;
+
+REVOKE ALL ON FUNCTION mana_ai.member_hold(text, text, text, jsonb, bytea), mana_ai.shared_agent(text, text, text),
+  mana_ai.agent_of_mission(text, text, text) FROM PUBLIC;
+
+-- Fragments that other members' edits have made are no missions.
+UPDATE mana_ai.mission_schedule s SET due_at = NULL, wake_at = NULL, not_before = NULL
+  FROM mana_ai.mission_snapshots m
+ WHERE m.user_id = s.user_id AND m.mission_id = s.mission_id AND s.due_at IS NOT NULL AND s.lease_owner IS NULL
+   AND coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
+   AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0');
 
 -- ---------------------------------------------------------------- writes to parts of a value
 -- Snapshots of version 0.1.0 show them as fields. They are made anew, from what they hold and the log.

@@ -53,7 +53,8 @@ BEGIN
     CONTINUE WHEN NOT r.is_scheduled OR r.record IS NULL;
     due := NULL;
     next_run := r.record ->> 'nextRunAt';
-    IF r.record -> 'state' = '"active"' AND jsonb_typeof(r.record -> 'nextRunAt') = 'string'
+    IF (coalesce(r.record -> 'title', '""') NOT IN ('""', 'null', 'false', '0')
+        OR coalesce(r.record -> 'objective', '""') NOT IN ('""', 'null', 'false', '0')) AND r.record -> 'state' = '"active"' AND jsonb_typeof(r.record -> 'nextRunAt') = 'string'
        AND next_run ~ '^\d\d\d\d-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d+)?)?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)$' THEN
       BEGIN
         -- As UTC, and the offset by hand: PostgreSQL's ends at 15:59. Digits beyond the sixth are cut.

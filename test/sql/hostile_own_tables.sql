@@ -101,7 +101,7 @@ SELECT * FROM try_all();
 ALTER TABLE mana_ai.mission_snapshots DROP COLUMN must, DROP COLUMN title;
 SELECT all_is_right();
 CREATE UNIQUE INDEX added ON mana_ai.mission_schedule (due_at) WHERE due_at > '2039-01-01Z';
-SELECT push('same-1', '{"state": "active", "nextRunAt": "2040-01-01T00:00:00Z"}', 'insert'), push('same-2', '{"state": "active", "nextRunAt": "2040-01-01T00:00:00Z"}', 'insert');
+SELECT push('same-1', '{"title": "T", "state": "active", "nextRunAt": "2040-01-01T00:00:00Z"}', 'insert'), push('same-2', '{"title": "T", "state": "active", "nextRunAt": "2040-01-01T00:00:00Z"}', 'insert');
 DROP INDEX mana_ai.added;
 ALTER TABLE mana_ai.mission_schedule ADD EXCLUDE USING btree (user_id WITH =, mission_id WITH =);
 SELECT push('excluded', '{"state": "active"}', 'insert');

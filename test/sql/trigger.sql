@@ -136,7 +136,7 @@ SELECT 'ai', 'aiMissions', 'odd' || n, 'u1', op, data::jsonb, stamps::jsonb, 'c'
     (9, 'insert', '{"id": "other", "__x": 1, "": 2, "a.b": 3, "ä": 4}', '{"": "2026-01-01T00:00:00Z"}', now()),
     (10, 'delete', '{"deletedAt": false}', '{}', now()), (11, 'delete', '7', '{}', now()), (12, 'delete', NULL, NULL, NULL),
     (13, 'insert', '{"nextRunAt": "294277-01-01T00:00:00Z", "state": "active"}', '{}', now()),
-    (14, 'insert', '{"nextRunAt": "9999-12-31T23:59:59.999999Z", "state": "active"}', '{}', now()),
+    (14, 'insert', '{"title": "T", "nextRunAt": "9999-12-31T23:59:59.999999Z", "state": "active"}', '{}', now()),
     (15, 'insert', '{"nextRunAt": {"a": 1}, "state": ["active"], "agentId": 7}', '{}', now())
   ) AS v(n, op, data, stamps, created_at);
 SELECT * FROM public.broken_invariants();

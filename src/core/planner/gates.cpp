@@ -22,6 +22,8 @@ const char* name(GateDecision decision) noexcept {
             return "skipped-research";
         case GateDecision::SkippedAgentMissing:
             return "skipped-agent-missing";
+        case GateDecision::SkippedMemberHold:
+            return "skipped-member-hold";
         case GateDecision::SkippedTooLarge:
             return "skipped-too-large";
         case GateDecision::SkippedUnreadable:
@@ -55,6 +57,9 @@ GateDecision judge_gates(const GateInput& input) noexcept {
     }
     if (input.clock_ahead) {
         return GateDecision::SkippedClockAhead;
+    }
+    if (input.member_hold) {
+        return GateDecision::SkippedMemberHold;
     }
     if (input.agent_missing) {
         return GateDecision::SkippedAgentMissing;

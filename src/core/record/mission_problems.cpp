@@ -47,7 +47,9 @@ void MissionProblems::add(std::string_view first, std::string_view second) noexc
 void find_mission_problems(const MissionFields& fields, Instant now,
                            MissionProblems& problems) noexcept {
     // What every client writes into a new mission: without it, rows of the mission are missing.
-    if (!is_there(fields.objective)) {
+    if (!is_there(fields.objective) && !is_there(fields.title)) {
+        problems.add("title and objective are missing: not scheduled");
+    } else if (!is_there(fields.objective)) {
         problems.add("objective is missing");
     }
     if (!is_there(fields.state)) {

@@ -66,10 +66,15 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
            AND u.ts > clock_timestamp() - interval '24 hours'),
        EXISTS (SELECT FROM mana_ai.mission_research_jobs j
                 WHERE j.user_id = m.user_id AND j.mission_id = m.mission_id
-                  AND j.state = 'waiting'), a.agent_id
+                  AND j.state = 'waiting'), a.agent_id,
+       CASE WHEN m.space_id IS NOT NULL THEN
+         mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END IS NOT NULL,
+       a.is_deleted
   FROM mana_ai.mission_snapshots m
   LEFT JOIN mana_ai.mission_schedule s ON s.user_id = m.user_id AND s.mission_id = m.mission_id
-  LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = s.user_id AND a.agent_id = s.agent_id
+  LEFT JOIN LATERAL (SELECT CASE WHEN f.record IS NOT NULL THEN s.agent_id END AS agent_id,
+                            f.record, f.is_deleted
+                       FROM mana_ai.agent_of_mission(s.user_id, s.agent_id, m.space_id) f) a ON true
  WHERE m.user_id = $1 AND m.mission_id = $2)sql");
     const auto rows = select_subject
                           .execute({std::string_view(user_id), std::string_view(mission_id),
@@ -102,7 +107,9 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
         subject.grant =
             std::get<crypto::Grant>(crypto::Grant::parse(subject.mission.grant, mission_id, now));
     gates.agent = subject.agent ? &*subject.agent : nullptr;
-    gates.agent_missing = core::is_agent_missing(subject.mission, gates.agent);
+    gates.agent_missing =
+        core::is_agent_missing(subject.mission, gates.agent) && row.number(8) == 0;
+    gates.member_hold = row.number(7) != 0;
     gates.agent_running = static_cast<int>(row.number(3));
     gates.agent_tokens_24h = row.number(4);
     gates.max_unreviewed = pg::settings::max_unreviewed();

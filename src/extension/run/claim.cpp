@@ -41,12 +41,16 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        s.attempts > 0 AND s.size > $4 AND
          (SELECT r.outcome FROM mana_ai.runs r
            WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
-           ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running')
+           ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running'),
+       CASE WHEN s.is_read AND s.space_id IS NOT NULL THEN
+         mana_ai.member_hold(s.user_id, s.mission_id, s.space_id, s.record, s.clocks) END IS NOT NULL,
+       s.agent_is_deleted
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
-SELECT s.*, m.record, m.clocks, m.version, a.record AS agent_record,
+SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
        a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
+       a.is_deleted AS agent_is_deleted,
        greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
@@ -56,7 +60,15 @@ constexpr char kSelectJoins[] = R"sql(
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_snapshots x
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
-                      WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) a ON true
+                      WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) o ON true
+  LEFT JOIN LATERAL (SELECT * FROM mana_ai.shared_agent(s.user_id, s.agent_id, m.space_id)
+                      WHERE s.agent_id IS NOT NULL
+                        AND (o.record IS NULL OR (m.space_id IS NOT NULL AND NOT o.record ? 'name'))) h
+    ON true
+  LEFT JOIN LATERAL (SELECT coalesce(h.record, o.record) AS record,
+                            coalesce(h.version, o.version) AS version,
+                            coalesce(h.updated_at, o.updated_at) AS updated_at,
+                            coalesce(h.is_deleted, false) AND o.record IS NULL AS is_deleted) a ON true
        ) s ) s
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.mission_research_jobs x
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) j ON true
@@ -98,6 +110,8 @@ enum Column : size_t {
     kTooLarge,
     kLarge,
     kSuspect,
+    kMemberHold,
+    kAgentIsDeleted,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -315,7 +329,9 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
                        is_unread ? row.text(kAgentId) : mission.agent_id.value_or("")};
 
     gates.agent = agent;
-    gates.agent_missing = core::is_agent_missing(mission, agent);
+    gates.agent_missing =
+        core::is_agent_missing(mission, agent) && row.number(kAgentIsDeleted) == 0;
+    gates.member_hold = row.number(kMemberHold) != 0;
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
     gates.agent_tokens_24h = row.number(kTokens24h);
     gates.max_unreviewed = pg::settings::max_unreviewed();

@@ -69,7 +69,7 @@ SELECT e.iteration ->> 'id'
 struct LostIteration {
     std::string id;
     std::string iteration;  // JSON
-    bool is_ours = false;   // the log has the row that we wrote it with
+    bool is_ours = false;   // the log has a row of ours that says so
     std::optional<std::string> actor;
 };
 
@@ -80,27 +80,31 @@ pg::Statement& lost_statement(const SyncTable& table) {
     const std::string stamp = "coalesce(c." + table.stamps_column +
                               " -> 'iterations' ->> 'at', c." + table.stamps_column +
                               " ->> 'iterations', '')";
-    const std::string sql = std::string(R"sql(
+    const std::string sql =
+        std::string(R"sql(
 WITH version AS (
-  SELECT e.iteration ->> 'id' AS id, e.iteration, c.client_id, c.created_at, )sql") +
-                            stamp + " AS stamp, " + (table.has_actor ? "c.actor" : "NULL::jsonb") +
-                            R"sql( AS actor,
+  SELECT e.iteration ->> 'id' AS id, e.iteration, c.created_at, )sql") +
+        stamp + " AS stamp, " + (table.has_actor ? "c.actor" : "NULL::jsonb") +
+        R"sql( AS actor, c.client_id = 'mana-ai-runner' AND )sql" +
+        (table.has_actor ? "c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'"
+                         : "false") +
+        R"sql( AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
          + (SELECT count(*)
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
                                              THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
              WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS progress
-    FROM ONLY )sql" + table.qualified_name +
-                            R"sql( c,
+    FROM ONLY )sql" +
+        table.qualified_name +
+        R"sql( c,
          jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
                                    THEN c.data -> 'iterations' ELSE '[]' END) AS e(iteration)
    WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'
      AND c.record_id = $2 AND e.iteration ->> 'source' = 'server'
      AND e.iteration ->> 'id' <> ALL ($3))
 SELECT DISTINCT ON (v.id) v.id, v.iteration::text,
-       bool_or(v.client_id = 'mana-ai-runner') OVER w,
-       first_value(v.actor::text) OVER (PARTITION BY v.id
-         ORDER BY v.client_id = 'mana-ai-runner' DESC, v.created_at)
+       bool_or(v.is_ours) OVER w,
+       first_value(v.actor::text) OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at)
   FROM version v WINDOW w AS (PARTITION BY v.id)
  ORDER BY v.id, v.progress DESC, v.stamp COLLATE "C" DESC, v.created_at DESC)sql";
     return statements.try_emplace(sql, sql).first->second;
@@ -135,7 +139,7 @@ std::vector<LostIteration> lost_iterations(const SuspectMission& mission, const 
     return lost;
 }
 
-// Not what a client has called ours. The row that we wrote may be gone, but not both.
+// Not what a client has called ours. The row that we wrote it with may be gone, or have no actor.
 bool was_written_by_us(const SuspectMission& mission, const LostIteration& lost) {
     if (lost.is_ours)
         return true;
@@ -165,8 +169,9 @@ SELECT restores, restored_at FROM mana_ai.restored_iterations
         return {};
     History history;
     history.restores = rows.front().number(0);
-    history.may_be_restored_at = rows.front().optional_instant(1).value_or(0) +
-                                 (kFirstPause << 2 * std::clamp<int64_t>(history.restores - 1, 0, 10));
+    history.may_be_restored_at =
+        rows.front().optional_instant(1).value_or(0) +
+        (kFirstPause << 2 * std::clamp<int64_t>(history.restores - 1, 0, 10));
     return history;
 }
 

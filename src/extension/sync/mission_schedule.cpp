@@ -34,6 +34,14 @@ void read_wishes(const RecordState& state, ScheduleChange& change) {
             change.agent_id = id->substr(0, indexable_size(*id));
         }
     }
+    // Another member's edit of a shared mission makes a record of its own under his id, which says
+    // nothing but what was edited: that is no mission.
+    auto says = [&state](std::string_view name) {
+        const pg::JsonbValueRef* value = find_value(state, name);
+        return value != nullptr && pg::is_truthy(*value);
+    };
+    if (!says("title") && !says("objective"))
+        return;
     const pg::JsonbValueRef* activity = find_value(state, "state");
     const pg::JsonbValueRef* next_run = find_value(state, "nextRunAt");
     if (activity == nullptr || next_run == nullptr || pg::string_of(*activity) != "active")

@@ -95,7 +95,10 @@ TombstoneTable tombstone_table(Oid oid) {
                          column(oid, "user_id", TEXTOID),
                          column(oid, "table_name", TEXTOID),
                          column(oid, "record_id", TEXTOID),
-                         column(oid, "deleted_at", TIMESTAMPTZOID)};
+                         column(oid, "deleted_at", TIMESTAMPTZOID),
+                         InvalidAttrNumber};
+    if (get_attnum(oid, "space_id") != InvalidAttrNumber)
+        table.space_id = column(oid, "space_id", TEXTOID);
     table.key = {oid,
                  {table.user_id, table.table_name, table.record_id},
                  3,

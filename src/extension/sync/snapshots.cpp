@@ -123,14 +123,16 @@ int64_t next_version(Work& work) {
     return is_null ? GetCurrentTimestamp() : DatumGetInt64(held) + 1;
 }
 
+Datum space_of(const RecordState& state) {
+    return state.has_space ? PointerGetDatum(cstring_to_text_with_len(
+                                 state.space.data(), static_cast<int>(state.space.size())))
+                           : Datum{0};
+}
+
 pg::RowValues snapshot_row(const Work& work, const RecordState& state, int64_t version) {
     const SnapshotTable& columns = work.columns;
     pg::RowValues row = pg::row_values(work.snapshots.table);
-    give(row, columns.space_id,
-         state.has_space ? PointerGetDatum(cstring_to_text_with_len(
-                               state.space.data(), static_cast<int>(state.space.size())))
-                         : Datum{0},
-         state.has_space);
+    give(row, columns.space_id, space_of(state), state.has_space);
     give(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
     give(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
     give(row, columns.version, Int64GetDatum(version));
@@ -162,6 +164,8 @@ void insert_tombstone(Work& work, const RecordState& state) {
     give(row, columns.table_name, work.name.key.table_name);
     give(row, columns.record_id, work.name.key.record_id);
     give(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
+    if (columns.space_id != InvalidAttrNumber)
+        give(row, columns.space_id, space_of(state), state.has_space);
     pg::insert_row(work.store.tombstones, row);
 }
 

@@ -18,6 +18,7 @@ enum class GateDecision {
     SkippedBrowserRun,  // the user's own browser plans it right now
     SkippedResearch,
     SkippedAgentMissing,
+    SkippedMemberHold,  // another member of the mission's space has paused or deleted it
     SkippedTooLarge,    // the record of the mission or its agent
     SkippedUnreadable,  // likewise
     SkippedClockAhead,  // what we would write could not win, or not be written at all
@@ -34,7 +35,8 @@ struct GateInput {
     const Mission& mission;
     const Agent* agent = nullptr;  // null = runs without agent
     bool agent_missing = false;    // see is_agent_missing()
-    int agent_running = 0;         // missions of this agent that the tick already started
+    bool member_hold = false;
+    int agent_running = 0;  // missions of this agent that the tick already started
     std::int64_t agent_tokens_24h = 0;
     int max_unreviewed = 3;          // 0 = no limit
     bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission

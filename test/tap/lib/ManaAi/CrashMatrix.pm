@@ -115,6 +115,20 @@ my %scenario = (
         cure       => { objective => 'Etwas anderes', nextRunAt => iso(-60) },
         iterations => 2,
     },
+    lost => {
+        before => sub {
+            my ($self, $case) = @_;
+            $self->push_both($case);
+            $self->until('the missions are planned', 30, sub { $self->is_planned($case, @{ $case->{ids} }) });
+        },
+        start => sub {
+            my ($self, $case) = @_;
+            for my $id (@{ $case->{ids} })
+            {
+                $self->write_fields($case, { iterations => [ { id => "it-$id", plan => [], summary => 'Gesehen', overallStatus => 'approved' } ] }, $id);
+            }
+        },
+    },
     retried  => { fields => { objective => '[[szenario:503-once]]' } },
     refused  => { fields => { objective => '[[szenario:400]]' }, cure => { objective => 'Geht wieder' } },
     compacts => {
@@ -222,6 +236,7 @@ my %place = (
     (map { $_ => 'inputs' } qw(run.fetched run.opened audit.recorded audit.committed inputs.recorded)),
     (map { $_ => 'unreadable' } qw(run.before_unreadable run.after_unreadable)),
     (map { $_ => 'unchanged' } qw(run.before_put_off run.after_put_off)),
+    (map { $_ => 'lost' } qw(restore.inserted restore.committed)),
     'run.retry_call'       => 'retried',
     'run.after_compaction' => 'compacts',
     (map { $_ => 'refused' } qw(run.before_failure run.after_failure)),
@@ -439,7 +454,7 @@ SELECT json_object_agg(m.id, json_build_object(
   'record', mana_ai.replay('$user', 'ai', 'aiMissions', m.id),
   'runs', (SELECT json_agg(r ORDER BY started_at) FROM mana_ai.runs r WHERE r.user_id = '$user' AND r.mission_id = m.id),
   'plans', (SELECT count(*) FROM public.sync_changes c WHERE c.user_id = '$user' AND c.record_id = m.id
-               AND c.client_id = 'mana-ai-runner' AND c.data ? 'iterations'),
+               AND c.client_id = 'mana-ai-runner' AND c.data ?& '{iterations,nextRunAt}'),
   'charges', (SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = '$user' AND u.mission_id = m.id),
   'audited', (SELECT count(*) FROM mana_ai.decrypt_audit d WHERE d.user_id = '$user' AND d.mission_id = m.id AND status = 'ok'),
   'left', (SELECT count(*) FROM mana_ai.mission_research_jobs j WHERE j.user_id = '$user' AND j.mission_id = m.id)
