@@ -79,6 +79,9 @@ suspects AS (
   (SELECT m.user_id, m.mission_id FROM mana_ai.mission_snapshots m
     WHERE m.problems IS NOT NULL LIMIT 100)
   UNION
+  (SELECT r.user_id, r.mission_id FROM mana_ai.restored_iterations r
+    WHERE r.given_up_at IS NOT NULL LIMIT 100)
+  UNION
   (SELECT d.user_id, d.record_id FROM mana_ai.dirty_records d
     WHERE d.table_name = 'aiMissions' LIMIT 100)),
 problems AS (

@@ -415,7 +415,7 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const core::Json actor = core::build_actor(agent, claimed.mission, "", true);
     insert_plan(claimed, *newest, core::dump_json(data), core::dump_json(stamps),
-                  core::dump_json(actor), patience);
+                core::dump_json(actor), patience);
     check_taken_over(claimed, *newest, writing.at);
 
     finish_run(claimed, result, now);
