@@ -131,6 +131,7 @@ CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at)
 CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.restored_iterations
    FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
 ALTER TABLE mana_ai.restored_iterations ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
+REVOKE ALL ON mana_ai.restored_iterations FROM PUBLIC;
 UPDATE mana_ai.mission_snapshots SET problems = mana_ai.record_problems(record)
  WHERE cardinality(mana_ai.record_problems(record)) > 0;
 UPDATE mana_ai.mission_schedule
