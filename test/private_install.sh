@@ -4,7 +4,8 @@
 #
 # PostgreSQL finds its files relative to its own binary, so copied binaries in a tree of the same shape use
 # that tree: links for what the installation has, files of our own beside them. No rights are needed.
-# mana_ai must have been built before (make).
+# mana_ai must have been built before (make). MANA_AI_LIBRARY=file is a mana_ai.so that was built elsewhere for this
+# server: then its headers are not needed.
 set -euo pipefail
 umask 022
 
@@ -38,7 +39,12 @@ link_contents "$sharedir/extension"
 mkdir -p "$(dirname "$destination$includedir")"
 [ -e "$destination$includedir" ] || ln -s "$includedir" "$destination$includedir"
 
-make -s -C "$top" install DESTDIR="$destination" PG_CONFIG="$pg_config" >/dev/null
+if [ -n "${MANA_AI_LIBRARY:-}" ]; then
+    cp "$MANA_AI_LIBRARY" "$destination$libdir/mana_ai.so"
+    cp "$top"/mana_ai.control "$top"/sql/upgrade/*.sql "$top"/build/sql/*.sql "$destination$sharedir/extension/"
+else
+    make -s -C "$top" install DESTDIR="$destination" PG_CONFIG="$pg_config" >/dev/null
+fi
 # For the tests of upgrades: the install scripts of released versions.
 cp "$top"/test/data/mana_ai--*.sql "$destination$sharedir/extension/"
 

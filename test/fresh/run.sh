@@ -50,13 +50,14 @@ mkdir -p "$folder/base" "$folder/debs" "$folder/run" "$folder/log"
 base() {
     local release=${1%+*} architecture="" target=$folder/base/$1
     if [[ $1 == *+* ]]; then architecture=${1#*+}; fi
-    [ ! -e "$target/etc/debian_version" ] || [ -e "$target/debootstrap" ] || return 0
-    rm -rf "$target"
-    debootstrap --variant=minbase ${architecture:+--arch="$architecture"} "$release" "$target" >"$folder/log/base-$1.log" 2>&1 || {
-        tail -n 5 "$folder/log/base-$1.log"
+    if [ ! -e "$target/etc/debian_version" ] || [ -e "$target/debootstrap" ]; then
         rm -rf "$target"
-        return 1
-    }
+        debootstrap --variant=minbase ${architecture:+--arch="$architecture"} "$release" "$target" >"$folder/log/base-$1.log" 2>&1 || {
+            tail -n 5 "$folder/log/base-$1.log"
+            rm -rf "$target"
+            return 1
+        }
+    fi
     # A snapshot of an archive may be older than it says it is good for.
     echo 'Acquire::Check-Valid-Until "false";' >"$target/etc/apt/apt.conf.d/90fresh"
     # No service starts in a folder.
@@ -123,8 +124,27 @@ prepare() {
     fi
 }
 
-# Copies the checkout, with what is not committed and without what is built.
+# Copies the checkout, with what is not committed and without what is built. In a tree that was kept only what has
+# changed gets a new time, so that make sees it.
 copy_checkout() { # TARGET
+    local copy=$1.new file
+    rm -rf "$copy"
+    extract_checkout "$copy"
+    if [ ! -e "$1" ]; then
+        mv "$copy" "$1"
+        return
+    fi
+    (cd "$copy" && find . -type f) | while IFS= read -r file; do
+        if ! cmp -s "$copy/$file" "$1/$file"; then
+            mkdir -p "$(dirname "$1/$file")"
+            cp --no-preserve=timestamps "$copy/$file" "$1/$file"
+            chmod --reference="$copy/$file" "$1/$file"
+        fi
+    done
+    rm -rf "$copy"
+}
+
+extract_checkout() { # TARGET
     mkdir -p "$1"
     if git -C "$top" rev-parse >/dev/null 2>&1; then
         git -C "$top" -c safe.directory='*' ls-files -co --exclude-standard -z |
