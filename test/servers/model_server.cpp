@@ -27,6 +27,7 @@
 #include <deque>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -115,7 +116,7 @@ class ModelServer {
             }
             return &found->second;
         }
-        return default_script_ ? &*default_script_ : nullptr;
+        return default_script_.get();
     }
 
     Response control(const Request& request) {
@@ -132,7 +133,7 @@ class ModelServer {
                 scenarios_.insert_or_assign(definition["scenario"].get<std::string>(),
                                             std::move(script));
             } else {
-                default_script_ = std::move(script);
+                default_script_ = std::make_unique<Script>(std::move(script));
             }
         } catch (const std::exception& error) {
             return json_response({{"detail", error.what()}}, 400);
@@ -141,10 +142,9 @@ class ModelServer {
     }
 
     Response reset() {
-        default_script_.reset();
-        if (options_.script) {
-            default_script_.emplace(*options_.script);
-        }
+        // Not std::optional: with g++ 16 its emplace() gets a wrong warning of uninitialized
+        // memory.
+        default_script_ = options_.script ? std::make_unique<Script>(*options_.script) : nullptr;
         scenarios_ = mana_ai::test::built_in_scenarios();
         latency_ms_ = options_.latency_ms;
         kept_.clear();
@@ -200,7 +200,7 @@ class ModelServer {
     Options options_;
     HttpServer server_;
     mana_ai::test::Planner planner_;
-    std::optional<Script> default_script_;
+    std::unique_ptr<Script> default_script_;
     std::unordered_map<std::string, Script> scenarios_;
     std::int64_t latency_ms_ = 0;
     std::deque<Request> kept_;
