@@ -85,7 +85,8 @@ value($node, "UPDATE pg_extension SET extversion = '9.9.9' WHERE extname = 'mana
 $node->reload;
 wait_for($node, 'an extension of another version stops the worker\'s work', 5,
     'SELECT worker_state FROM mana_ai.status()', 'wrong version');
-like(value($node, 'SELECT worker_problem FROM mana_ai.status()'), qr/version .* of the library/, 'status() says so');
+like(value($node, 'SELECT worker_problem FROM mana_ai.status()'), qr/^worker waits: the extension in this database has version 9\.9\.9, the library that the server has loaded .*; install the library of version 9\.9\.9/,
+    'status() says so');
 is(value($node, 'SELECT extension_version FROM mana_ai.status()'), '9.9.9', 'and which versions these are');
 $model->reset;
 push_mission($node, 'version');
