@@ -98,6 +98,7 @@ TEST(Gates, NamesAreThoseOfTheSpec) {
     EXPECT_STREQ(name(GateDecision::SkippedResearch), "skipped-research");
     EXPECT_STREQ(name(GateDecision::SkippedBrowserRun), "skipped-browser-run");
     EXPECT_STREQ(name(GateDecision::SkippedAgentMissing), "skipped-agent-missing");
+    EXPECT_STREQ(name(GateDecision::SkippedMemberHold), "skipped-member-hold");
     EXPECT_STREQ(name(GateDecision::SkippedUnchanged), "skipped-unchanged");
 }
 

@@ -65,7 +65,8 @@ TEST(MissionProblems, AtRestOnlyWhatIsMissingCounts) {
     fields.cadence = {};
     EXPECT_EQ(problems_of(fields), (Texts{"objective is missing", "cadence is missing"}));
     EXPECT_EQ(problems_of(MissionFields{}),
-              (Texts{"objective is missing", "state is missing", "cadence is missing"}));
+              (Texts{"title and objective are missing: not scheduled", "state is missing",
+                     "cadence is missing"}));
 }
 
 TEST(MissionProblems, NamesACadenceThatCannotBeFollowed) {
