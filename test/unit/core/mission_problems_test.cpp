@@ -64,9 +64,8 @@ TEST(MissionProblems, AtRestOnlyWhatIsMissingCounts) {
     fields.objective = {Type::Null, {}};
     fields.cadence = {};
     EXPECT_EQ(problems_of(fields), (Texts{"objective is missing", "cadence is missing"}));
-    EXPECT_EQ(problems_of(MissionFields{}),
-              (Texts{"title and objective are missing: not scheduled", "state is missing",
-                     "cadence is missing"}));
+    EXPECT_EQ(problems_of(MissionFields{}), (Texts{"title and objective are missing: not scheduled",
+                                                   "state is missing", "cadence is missing"}));
 }
 
 TEST(MissionProblems, NamesACadenceThatCannotBeFollowed) {
