@@ -15,10 +15,6 @@ CREATE FUNCTION mana_ai.sync_table_problem()
 RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(mana_ai.attached_problem(),
-                  (SELECT format('trigger %s of table %s fires for replicated rows only', t.tgname, c.relname)
-                     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-                    WHERE t.tgrelid = mana_ai.attached_table() AND t.tgenabled = 'R'
-                      AND t.tgfoid = 'mana_ai.fold_sync_change()'::regprocedure LIMIT 1),
                   (SELECT format('table %s is another one than mana_ai is attached to', f.log_name)
                      FROM mana_ai.folded_log f
                     WHERE f.log = mana_ai.attached_table() AND to_regclass(f.log_name)::oid <> f.log))

@@ -221,6 +221,18 @@ Oid relation_of_trigger(Oid trigger) {
     return relation;
 }
 
+const char* trigger_problem(const Trigger& trigger, const char* table) {
+    switch (trigger.tgenabled) {
+        case TRIGGER_DISABLED:
+            return psprintf("trigger %s of table %s is disabled", trigger.tgname, table);
+        case TRIGGER_FIRES_ON_REPLICA:
+            return psprintf("trigger %s of table %s fires for replicated rows only", trigger.tgname,
+                            table);
+        default:
+            return nullptr;
+    }
+}
+
 std::string_view text_view(const text* value) {
     return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
 }
@@ -231,6 +243,10 @@ const Jsonb* jsonb_of(Datum value, bool copy) {
 }
 
 }  // namespace
+
+const SyncShape* known_shape(Relation relation) {
+    return shape_cache.relation == RelationGetRelid(relation) ? &shape_cache.shape : nullptr;
+}
 
 const SyncShape& shape_of(Relation relation) {
     if (shape_cache.relation != RelationGetRelid(relation)) {
@@ -360,10 +376,8 @@ const char* attached_problem() {
     const Oid function = trigger_function();
     const TriggerDesc* triggers = relation->trigdesc;
     for (int i = 0; problem == nullptr && triggers != nullptr && i < triggers->numtriggers; i++)
-        if (triggers->triggers[i].tgfoid == function &&
-            triggers->triggers[i].tgenabled == TRIGGER_DISABLED)
-            problem = psprintf("trigger %s of table %s is disabled", triggers->triggers[i].tgname,
-                               RelationGetRelationName(relation));
+        if (triggers->triggers[i].tgfoid == function)
+            problem = trigger_problem(triggers->triggers[i], RelationGetRelationName(relation));
     relation_close(relation, AccessShareLock);
     return problem;
 }

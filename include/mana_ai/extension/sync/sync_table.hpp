@@ -66,6 +66,8 @@ struct SyncShape {
 
 // The shape of a relation, cached until the relation changes. Valid until the next call.
 const SyncShape& shape_of(Relation relation);
+// The same if it is cached, else null. Raises nothing.
+const SyncShape* known_shape(Relation relation);
 
 // What keeps the relation from being the log, as a phrase for marks and messages; nullptr: nothing.
 // Only an ordinary table that is a heap has rows in a physical order, and only one with the columns
