@@ -119,8 +119,10 @@ void SortedLog::add_rows(Relation log, Snapshot snapshot) {
         const Datum user_id = slot_getattr(slot, shape.user_id, &no_user);
         if (no_record || no_user)
             continue;
+        MemoryContextSwitchTo(row_memory);
         const ChangeRowValues values = change_row_values(slot, shape);
         put(user_id, record_id, kind, &values);
+        MemoryContextSwitchTo(outer);
     }
     MemoryContextDelete(row_memory);
     table_endscan(scan);
