@@ -186,18 +186,41 @@ bool may_be_null(const FormData_pg_attribute* column, uint64_t never_null) {
     return place >= 64 || (never_null >> place & 1) == 0;
 }
 
+// Whether updates of the table may fail because it is published: without a usable replica identity,
+// or with a row filter or column list that names other columns.
+bool may_fail_as_published(Relation table) {
+    return table->rd_rel->relreplident != REPLICA_IDENTITY_DEFAULT ||
+           !OidIsValid(RelationGetReplicaIndex(table)) ||
+           !compat::publications_allow_changes(table);
+}
+
+// Whether an entry may be too large for the index, by its columns of variable size.
+bool may_not_fit(Relation index, const TableKey& key) {
+    const Form_pg_index form = index->rd_index;
+    for (int i = 0; i < form->indnatts; i++) {
+        const AttrNumber column = form->indkey.values[i];
+        bool is_short =
+            TupleDescAttr(RelationGetDescr(index), i)->attlen > 0 || column == key.short_text;
+        for (int k = 0; k < key.count; k++)
+            is_short |= column == key.columns[k];
+        if (!is_short)
+            return true;
+    }
+    return false;
+}
+
 TableFacts read_facts(Relation table, const TableKey& key) {
     TableFacts facts;
     facts.table = RelationGetRelid(table);
     const TupleConstr* rules = RelationGetDescr(table)->constr;
-    // Without a usable replica identity, updates of a table that is published fail.
     facts.has_additions =
         (rules != nullptr && (rules->num_check > 0 || rules->has_generated_stored)) ||
-        table->rd_rel->relreplident != REPLICA_IDENTITY_DEFAULT ||
-        !OidIsValid(RelationGetReplicaIndex(table));
+        may_fail_as_published(table);
     for (int i = 0; i < RelationGetNumberOfAttributes(table); i++) {
         const FormData_pg_attribute* column = TupleDescAttr(RelationGetDescr(table), i);
-        if (column->attnotnull && !column->attisdropped && may_be_null(column, key.never_null))
+        // A default is evaluated for a column that we do not give.
+        if (!column->attisdropped && may_be_null(column, key.never_null) &&
+            (column->attnotnull || column->atthasdef || column->attidentity != '\0'))
             facts.has_additions = true;
     }
     List* indexes = RelationGetIndexList(table);
@@ -208,7 +231,7 @@ TableFacts read_facts(Relation table, const TableKey& key) {
             facts.key_index = RelationGetRelid(index);
         const Form_pg_index form = index->rd_index;
         if (form->indisexclusion || (form->indisunique && !form->indisprimary) ||
-            needs_evaluation(index))
+            needs_evaluation(index) || may_not_fit(index, key))
             facts.has_additions = true;
         index_close(index, AccessShareLock);
     }

@@ -9,6 +9,7 @@
 extern "C" {
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "catalog/pg_publication.h"
 #include "executor/executor.h"
 #include "parser/parse_relation.h"
 #include "postmaster/autovacuum.h"
@@ -181,6 +182,20 @@ inline void init_range_table(EState* estate, RangeTblEntry* entry) {
     ExecInitRangeTable(estate, table, permissions);
 #else
     ExecInitRangeTable(estate, table);
+#endif
+}
+
+// Whether the row filters and column lists of publications, where there are any, leave updates and
+// deletions of the table possible.
+inline bool publications_allow_changes(Relation table) {
+#if PG_VERSION_NUM >= 150000
+    PublicationDesc published;
+    RelationBuildPublicationDesc(table, &published);
+    return published.rf_valid_for_update && published.rf_valid_for_delete &&
+           published.cols_valid_for_update && published.cols_valid_for_delete;
+#else
+    (void)table;
+    return true;
 #endif
 }
 

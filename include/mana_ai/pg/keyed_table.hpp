@@ -39,8 +39,8 @@ struct KeyedTable {
     Relation key_index = nullptr;
     TupleTableSlot* slot = nullptr;  // the row that the last lookup found
     int key_columns = 0;
-    // A write may raise because of what an administrator has added: constraints, unique indexes,
-    // expressions.
+    // A write may raise because of what an administrator has added: constraints, defaults, indexes
+    // that are unique, evaluate expressions or hold long values, publications.
     bool has_additions = false;
 };
 
@@ -56,6 +56,7 @@ struct TableKey {
     AttrNumber columns[kMaxKeyColumns] = {};
     int count = 0;
     uint64_t never_null = 0;  // bit n: column n + 1 has a value in every row that we insert
+    AttrNumber short_text = InvalidAttrNumber;  // besides the key: its values fit into an index
 };
 
 // Locks the table for writing rows, until the transaction ends; false when it would have to wait.

@@ -123,7 +123,8 @@ ScheduleTable schedule_table(Oid oid) {
     table.key = {oid,
                  {table.user_id, table.mission_id},
                  2,
-                 bits_of({table.user_id, table.mission_id, table.attempts, table.research_spent})};
+                 bits_of({table.user_id, table.mission_id, table.attempts, table.research_spent}),
+                 table.agent_id};
     return table;
 }
 
