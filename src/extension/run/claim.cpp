@@ -13,6 +13,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 
@@ -144,6 +145,17 @@ bool is_research_pending(const std::optional<ResearchJob>& job, core::Instant no
            !has_waited_too_long(job->waiting_since, now);
 }
 
+// Whether the run that has the row's lease may be alive, whatever the clock says: it may have been
+// set forward.
+bool is_running(const ClaimRequest& request, const pg::Row& row) {
+    if (row.is_null(kLeaseOwner) || row.is_null(kRunId))
+        return false;
+    const auto owner = static_cast<uint32_t>(row.number(kLeaseOwner));
+    if (owner == request.engine)
+        return request.still_running && request.still_running(row.text(kRunId));
+    return pg::is_session_lock_held(pg::LockKey::Engine, owner);
+}
+
 class Pass {
  public:
     explicit Pass(const ClaimRequest& request, bool is_announced = false)
@@ -234,17 +246,17 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
 // A lease in a row that is up for attention has run out (docs/contract/tick.md, leases). False: its
 // run goes on.
 bool Pass::settle_lease(const pg::Row& row) {
-    if (row.number(kLeaseOwner) == int64_t{request_.engine} && !row.is_null(kRunId) &&
-        request_.still_running && request_.still_running(row.text(kRunId))) {
-        result.prolonged.push_back(row.text(kRunId));
+    if (row.is_null(kLeaseOwner) || row.is_null(kRunId))
+        return true;
+    if (is_running(request_, row)) {
+        if (row.number(kLeaseOwner) == int64_t{request_.engine})
+            result.prolonged.push_back(row.text(kRunId));
         writes_.prolong_user.push_back(row.text(kUserId));
         writes_.prolong_mission.push_back(row.text(kMissionId));
         return false;
     }
-    if (!row.is_null(kLeaseOwner) && !row.is_null(kRunId)) {
-        writes_.lost_user.push_back(row.text(kUserId));
-        writes_.lost_run.push_back(row.text(kRunId));
-    }
+    writes_.lost_user.push_back(row.text(kUserId));
+    writes_.lost_run.push_back(row.text(kRunId));
     return true;
 }
 
@@ -525,7 +537,8 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
                                                   user_id + "\" does not exist");
     pg::Row& row = rows.front();
-    if (!row.is_null(kLeaseOwner) && row.number(kWakeAt) > request.now)
+    if (!row.is_null(kLeaseOwner) &&
+        (row.number(kWakeAt) > request.now || is_running(request, row)))
         throw pg::make_error(ERRCODE_OBJECT_IN_USE, "mission \"" + mission_id + "\" of user \"" +
                                                         user_id + "\" is running already");
     Pass pass(request);

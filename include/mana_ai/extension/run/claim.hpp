@@ -45,7 +45,7 @@ struct ClaimResult {
     int due = 0;
     std::vector<ClaimedMission> claimed;
     std::vector<SkippedMission> skipped;
-    std::vector<std::string> prolonged;  // runs, until:
+    std::vector<std::string> prolonged;  // own runs, until:
     core::Instant lease_expires_at = 0;
 };
 
