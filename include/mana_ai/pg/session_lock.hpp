@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 namespace mana_ai::pg {
 
@@ -21,5 +22,19 @@ bool is_session_lock_held(LockKey key, uint32_t number);
 // Releases what pg_advisory_lock() took in this process; locks of our own class stay. Call it
 // outside of transactions: it does not tell their locks from the session's.
 void release_foreign_session_locks();
+
+// In somebody's session: what a stranger's function takes by pg_advisory_lock() is released at the
+// end of the scope, inside the transaction or not. What the session held before stays.
+class AdvisoryLockScope {
+ public:
+    AdvisoryLockScope();
+    ~AdvisoryLockScope();
+    AdvisoryLockScope(const AdvisoryLockScope&) = delete;
+    AdvisoryLockScope& operator=(const AdvisoryLockScope&) = delete;
+
+ private:
+    struct Held;
+    std::unique_ptr<Held> before_;
+};
 
 }  // namespace mana_ai::pg

@@ -21,6 +21,7 @@
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -146,6 +147,7 @@ std::optional<ReadInput> read_by_resolver(const Subject& subject,
     const auto resolver = find_resolver(reference.module);
     if (!resolver)
         return std::nullopt;
+    const pg::AdvisoryLockScope locks;
     const auto output =
         call_resolver(*resolver, subject.user_id, reference.module, reference.table, reference.id);
     const auto* json = std::get_if<core::Json>(&output);
