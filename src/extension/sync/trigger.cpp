@@ -5,6 +5,8 @@
 // later. Only a cancel or a termination of the session passes through.
 
 #include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
@@ -24,6 +26,7 @@ extern "C" {
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
+#include "storage/proc.h"
 }
 
 namespace mana_ai {
@@ -45,6 +48,8 @@ struct TransactionBudget {
     int rows = 0;
     bool has_failed = false;
     int waited_ms = 0;
+    // A lock was waited for in vain: nothing that may need it is tried again.
+    bool is_locked_out = false;
     // The last mark, good as long as the subtransaction that made it is the current one: a thousand
     // rows of a record that somebody else holds need one mark.
     SubTransactionId marked_in = InvalidSubTransactionId;
@@ -96,12 +101,65 @@ void begin_row() {
     budget.rows++;
 }
 
+int time_left_ms() {
+    return kMaxWaitMs - budget.waited_ms;
+}
+
+class StopWatch {
+ public:
+    StopWatch() { INSTR_TIME_SET_CURRENT(start_); }
+    int milliseconds() const {
+        instr_time passed;
+        INSTR_TIME_SET_CURRENT(passed);
+        INSTR_TIME_SUBTRACT(passed, start_);
+        return static_cast<int>(INSTR_TIME_GET_MILLISEC(passed));
+    }
+
+ private:
+    instr_time start_;
+};
+
+// Waits a moment, at the transaction's expense.
+void pause(int milliseconds) {
+    const StopWatch watch;
+    pg::guarded([milliseconds] { pg::sleep_and_check_interrupts(milliseconds); });
+    budget.waited_ms += std::max(1, watch.milliseconds());
+}
+
+// Tables and rows are locked without waiting, but who locks only an index of ours, or the table
+// that holds its long values, is met further down. Bounds that wait as lock_timeout does, for as
+// long as the transaction has time left. What then fails must be in a subtransaction.
+class BoundedLockWaits {
+ public:
+    BoundedLockWaits() : previous_(LockTimeout) {
+        const int left = std::max(1, time_left_ms());
+        if (previous_ == 0 || previous_ > left)
+            LockTimeout = left;
+    }
+    ~BoundedLockWaits() {
+        LockTimeout = previous_;
+        budget.waited_ms += watch_.milliseconds();
+    }
+    BoundedLockWaits(const BoundedLockWaits&) = delete;
+    BoundedLockWaits& operator=(const BoundedLockWaits&) = delete;
+
+ private:
+    int previous_;
+    StopWatch watch_;
+};
+
+template <class F>
+std::optional<pg::PgError> in_bounded_subtransaction(F&& f) {
+    const BoundedLockWaits bounded;
+    return pg::in_subtransaction(std::forward<F>(f));
+}
+
 // Whether what an administrator has added to our tables may fail for a row, of whatever number.
 bool own_tables_have_additions() {
     bool found = true;
     if (pg::guarded([&] { return known_additions(found); }))
         return found;
-    const auto error = pg::in_subtransaction([&] {
+    const auto error = in_bounded_subtransaction([&] {
         found = find_additions();
         return true;
     });
@@ -110,21 +168,6 @@ bool own_tables_have_additions() {
 
 bool is_protected() {
     return budget.rows <= kProtectedRows || budget.has_failed || own_tables_have_additions();
-}
-
-int time_left_ms() {
-    return kMaxWaitMs - budget.waited_ms;
-}
-
-// Waits a moment, at the transaction's expense.
-void pause(int milliseconds) {
-    instr_time start;
-    INSTR_TIME_SET_CURRENT(start);
-    pg::guarded([milliseconds] { pg::sleep_and_check_interrupts(milliseconds); });
-    instr_time passed;
-    INSTR_TIME_SET_CURRENT(passed);
-    INSTR_TIME_SUBTRACT(passed, start);
-    budget.waited_ms += std::max(1, static_cast<int>(INSTR_TIME_GET_MILLISEC(passed)));
 }
 
 struct Change {
@@ -165,13 +208,13 @@ void mark(const Change& change, const char* reason) {
         return;
     for (;;) {
         Marked marked = Marked::TableIsLocked;
-        const auto error = pg::in_subtransaction([&] {
+        const auto error = in_bounded_subtransaction([&] {
             MANA_AI_FAILPOINT("trigger.mark");
             marked = try_mark_dirty(change.name.key, reason, budget.user_marks);
             MANA_AI_FAILPOINT("trigger.marked");
             return marked != Marked::TableIsLocked;
         });
-        if (error) {
+        if (error && error->sqlstate != ERRCODE_LOCK_NOT_AVAILABLE) {
             report(Fault::NotMarked, "a changed record could not even be marked as dirty", *error);
             leave_unmarked("error");
             return;
@@ -223,10 +266,18 @@ Attempt attempt(const Change& change) {
         result.kept = keep(change);
         return result.kept != Kept::Busy;
     };
-    if (is_protected())
-        result.error = pg::in_subtransaction(body);
-    else
+    if (budget.is_locked_out) {
+        result.kept = Kept::Busy;
+    } else if (!is_protected()) {
         pg::guarded(body);
+    } else {
+        result.error = in_bounded_subtransaction(body);
+        if (result.error && result.error->sqlstate == ERRCODE_LOCK_NOT_AVAILABLE) {
+            result.kept = Kept::Busy;
+            result.error.reset();
+            budget.is_locked_out = time_left_ms() <= 0;
+        }
+    }
     return result;
 }
 
@@ -269,7 +320,18 @@ enum class Subject : uint8_t {
     NotOurs,
     Record,
     Unknown,  // columns that name a record are missing
+    Hidden,   // nothing is known of the table yet, or a value is compressed or stored elsewhere
 };
+
+// Whether reading the value is no more than looking at it.
+bool is_in_place(TupleTableSlot* slot, AttrNumber column) {
+    if (column == 0)
+        return true;
+    bool is_null = false;
+    const Datum value = slot_getattr(slot, column, &is_null);
+    return is_null || !VARATT_IS_EXTENDED(DatumGetPointer(value)) ||
+           VARATT_IS_SHORT(DatumGetPointer(value));
+}
 
 // What the row is about. Most rows are of other apps: they are told apart before anything else. A
 // table that somebody has changed beyond recognition still names its records, unless it has lost
@@ -303,6 +365,21 @@ Subject read_subject(TriggerData* trigger, RecordName& name) {
     return Subject::Record;
 }
 
+// The same, as far as nothing in it can fail. Needs no subtransaction, and hardly any row is
+// Hidden.
+Subject look_at_subject(TriggerData* trigger, RecordName& name) {
+    const SyncShape* shape = known_shape(trigger->tg_relation);
+    TupleTableSlot* slot = trigger->tg_trigslot;
+    if (shape == nullptr || !is_in_place(slot, shape->app_id))
+        return Subject::Hidden;
+    if (shape->app_id != 0 && !is_column_text(slot, shape->app_id, "ai"))
+        return Subject::NotOurs;
+    for (const AttrNumber column : {shape->table_name, shape->user_id, shape->record_id})
+        if (!is_in_place(slot, column))
+            return Subject::Hidden;
+    return read_subject(trigger, name);
+}
+
 void keep_long_ids_out() {
     pg::metrics::count_at_commit(core::Metric::ChangesUnkeepable);
     log_once(Fault::IdsTooLong, "a changed record has ids that are too long for a snapshot");
@@ -317,18 +394,20 @@ void take_row(TriggerData* trigger) {
     }
     const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
     Change change{trigger, {}};
-    Subject subject = Subject::Unknown;
-    try {
-        subject = pg::guarded([&] { return read_subject(trigger, change.name); });
-        if (subject == Subject::NotOurs)
-            return;
-        begin_row();
-    } catch (const pg::PgError& error) {
-        if (error.is_interrupt())
-            throw;
-        begin_row();
-        report(Fault::NotRead, "a new row could not be read", error);
+    Subject subject = pg::guarded([&] { return look_at_subject(trigger, change.name); });
+    std::optional<pg::PgError> error;
+    if (subject == Subject::Hidden) {
+        subject = Subject::Unknown;
+        error = pg::in_subtransaction([&] {
+            subject = read_subject(trigger, change.name);
+            return true;
+        });
     }
+    if (subject == Subject::NotOurs)
+        return;
+    begin_row();
+    if (error)
+        report(Fault::NotRead, "a new row could not be read", *error);
     if (subject == Subject::Unknown) {
         leave_unmarked("its row does not name it");
         return;
