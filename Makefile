@@ -134,6 +134,9 @@ $(OUTSIDE_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 
 -include $(OBJS:.o=.d)
 
+# PGXS names all targets .SECONDARY, so an object that is gone would not be missed while mana_ai.so is newer.
+.PHONY: $(filter-out $(wildcard $(OBJS)),$(OBJS))
+
 # All that takes time, without touching mana_ai.so.
 objects: $(OBJS)
 .PHONY: objects
