@@ -534,6 +534,31 @@ sub quiet
 
 my $started = time;
 my $total = { rounds => 0, kills => 0 };
+
+# Returns where the log of the round begins.
+sub begin_round
+{
+    $round++;
+    srand($seed * 1000 + $round);
+    ($cuts, $signals) = (0, 0);
+    forget_last_round();
+    my $position = -s $node->logfile;
+    make_missions();
+    return $position;
+}
+
+sub end_round
+{
+    my ($position, $charges_may_be_lost) = @_;
+    rest();
+    all_can_be_planned();
+    quiet();
+    check_round($model->count, $charges_may_be_lost);
+    check_log($position);
+    $total->{rounds}++;
+    return;
+}
+
 if ($kills_wanted)
 {
     # Kills and stops while all missions are at work; users make them due again each time. Twenty to a set of
@@ -541,12 +566,7 @@ if ($kills_wanted)
     my @ways = ('kill worker', 'kill worker', 'kill worker', 'kill launcher', 'kill backend', 'segv worker', 'stop fast', 'stop immediate', 'term worker', 'int worker');
     while ($total->{kills} < $kills_wanted)
     {
-        $round++;
-        srand($seed * 1000 + $round);
-        ($cuts, $signals) = (0, 0);
-        forget_last_round();
-        my $position = -s $node->logfile;
-        make_missions();
+        my $position = begin_round();
         for (1 .. 20)
         {
             last if $total->{kills} == $kills_wanted;
@@ -559,22 +579,12 @@ if ($kills_wanted)
             ask('SELECT 1');
         }
         note("$total->{kills} kills and stops");
-        rest();
-        all_can_be_planned();
-        quiet();
-        check_round($model->count, 0);
-        check_log($position);
-        $total->{rounds}++;
+        end_round($position, 0);
     }
 }
 until ($kills_wanted || time > $started + 60 * $minutes)
 {
-    $round++;
-    srand($seed * 1000 + $round);
-    ($cuts, $signals) = (0, 0);
-    forget_last_round();
-    my $position = -s $node->logfile;
-    make_missions();
+    my $position = begin_round();
     # Some rounds leave processes and services alone, so that money can be counted exactly.
     my $gentle = $round % 3 == 0;
     my @names = sort grep { !$gentle || !/kill|segv|term|int|stop|pause|clock|trigger off|attach|away|partition|rename|retype|connections/ } keys %faults;
@@ -596,12 +606,7 @@ until ($kills_wanted || time > $started + 60 * $minutes)
     waitpid $_, 0 for @users;
     1 while waitpid(-1, POSIX::WNOHANG()) > 0;
     note("round $round (seed $seed): " . join(', ', $faulty || (), @log));
-    rest();
-    my $good = all_can_be_planned();
-    quiet();
-    $good &= check_round($model->count, $faulty ne '');
-    check_log($position);
-    $total->{rounds}++;
+    end_round($position, $faulty ne '');
 }
 is(snapshots_differ($node), '', 'at the end, snapshots and schedule are what the log says');
 note(join ', ', map { "$_ $done{$_}" } sort keys %done);
