@@ -83,7 +83,7 @@ is(value($node, "SELECT string_agg(DISTINCT outcome, ',' ORDER BY outcome) FROM 
 # ---------------------------------------------------------------- tables of ours locked by somebody else
 
 for my $table (qw(mission_schedule runs mission_snapshots agent_snapshots token_usage engine_state dirty_records
-    mission_research_jobs decrypt_audit folded_log record_tombstones tools))
+    mission_research_jobs decrypt_audit folded_log record_tombstones tools iterations_at_claim))
 {
     hang("of_$table");
     my $holder = background($node, "BEGIN; LOCK mana_ai.$table IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(600)");
