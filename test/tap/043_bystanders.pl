@@ -38,7 +38,12 @@ END
     });
 }
 
-sub marks_of { return value($node, "SELECT count(*) FROM mana_ai.dirty_records WHERE user_id = '$_[0]'") }
+# Of records of a user that are marked, or set aside after that.
+sub marks_of
+{
+    my ($user) = @_;
+    return value($node, "SELECT (SELECT count(*) FROM mana_ai.dirty_records WHERE user_id = '$user') + (SELECT count(*) FROM mana_ai.oversized_records WHERE user_id = '$user')");
+}
 
 sub all_is_repaired
 {
