@@ -61,6 +61,7 @@ choose_postgres() {
     fi
     major=$(debian_major)
     [ -n "$major" ] || return 1
+    chosen="PostgreSQL $major"
     is_complete || packages+=("postgresql-$major" "postgresql-server-dev-$major")
     # Not every release has it for every version; its tests are skipped then.
     if installed "postgresql-$major-cron" || [ -n "$(apt-cache madison "postgresql-$major-cron" 2>/dev/null)" ]; then
@@ -147,7 +148,7 @@ if [ -n "$lists_are_needed" ]; then
     }
     find_missing
 fi
-echo "installing ${missing[*]}"
+echo "bootstrap: for ${chosen:-the server of $pg_config} installing ${missing[*]}"
 
 # Debian's server package makes and starts a cluster unless its configuration says not to. That is not
 # ours to do; the machine's configuration is put back afterwards.
