@@ -12,6 +12,7 @@
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "catalog/pg_collation_d.h"
 #include "utils/jsonb.h"
 }
@@ -34,8 +35,9 @@ void prepare_session(const char* user_id) {
     pg::set_for_scope("lock_timeout", "0");
     pg::set_for_scope("log_min_messages", "fatal");
     pg::plan_as_usual_in_scope();
-    // Last. Inside a subtransaction PostgreSQL refuses to take it back.
-    pg::set_for_scope("transaction_read_only", "on");
+    // The variable behind transaction_read_only: since PostgreSQL 16 a scope must not set it. The
+    // end of the subtransaction takes it back; before that PostgreSQL refuses to.
+    XactReadOnly = true;
 }
 
 // Null when the function returned null.
