@@ -157,6 +157,14 @@ push_changes($node,
 wait_for_checks();
 is(record_of($node, 'deleted'), undef, 'a mission that its user has deleted stays deleted');
 
+# Made again under the same id, with a change, so that its record comes to be from the log.
+push_changes($node, { id => 'deleted', op => 'insert', data => { %{ ManaAi::mission_change('deleted', nextRunAt => iso(3600), updatedAt => iso(2), cadence => { kind => 'manual' })->{data} } } });
+push_changes($node, { id => 'deleted', data => { title => 'Neu' }, stamps => { title => iso(3) } });
+$node->safe_psql('mana_sync', 'SELECT mana_ai.refresh_snapshots(rebuild => true)');
+$node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'deleted'; SELECT pg_reload_conf()");
+wait_for_checks();
+is_deeply(ids_of('deleted'), [], 'one that is made again under its id does not get the plans of its former life');
+
 my $foreign = { id => 'foreign', startedAt => iso(-60), plan => [], overallStatus => 'awaiting-review', source => 'server' };
 push_mission($node, 'foreign', cadence => { kind => 'manual' }, iterations => [$foreign], nextRunAt => iso(3600));
 device_writes('foreign', [], 0);

@@ -74,7 +74,8 @@ struct LostIteration {
 };
 
 // Of every version of an iteration that the log has, the one with which a device has got on
-// furthest; of those the newest: steps that were carried out must not be carried out again.
+// furthest; of those the newest: steps that were carried out must not be carried out again. What
+// was before a deletion of the mission went with it.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     const std::string stamp = "coalesce(c." + table.stamps_column +
@@ -101,7 +102,13 @@ WITH version AS (
                                    THEN c.data -> 'iterations' ELSE '[]' END) AS e(iteration)
    WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'
      AND c.record_id = $2 AND e.iteration ->> 'source' = 'server'
-     AND e.iteration ->> 'id' <> ALL ($3))
+     AND e.iteration ->> 'id' <> ALL ($3)
+     AND c.created_at > coalesce((SELECT max(d.created_at) FROM ONLY )sql" +
+        table.qualified_name + R"sql( d
+                                   WHERE d.user_id = $1 AND d.app_id || '' = 'ai'
+                                     AND d.table_name = 'aiMissions' AND d.record_id = $2
+                                     AND (d.op = 'delete' OR coalesce(d.data ->> 'deletedAt', '') <> '')),
+                                 '-infinity'))
 SELECT DISTINCT ON (v.id) v.id, v.iteration::text,
        bool_or(v.is_ours) OVER w,
        first_value(v.actor::text) OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at)
