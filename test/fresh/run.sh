@@ -46,6 +46,13 @@ trap 'exit 143' TERM
 umask 022
 mkdir -p "$folder/base" "$folder/debs" "$folder/run" "$folder/log"
 
+# One at a time: the trees share apt's packages.
+exec 9>"$folder/lock"
+if ! flock -n 9; then
+    echo "fresh: another one works in $folder; waiting for it"
+    flock 9
+fi
+
 # base RELEASE[+ARCHITECTURE]: makes $folder/base/… once.
 base() {
     local release=${1%+*} architecture="" target=$folder/base/$1
