@@ -14,6 +14,11 @@ bool is_there(const FieldValue& field) noexcept {
     return field.type != Type::Missing && field.type != Type::Null;
 }
 
+// Like the schedule: a mission that says neither what it is nor what it is for is none.
+bool says_nothing(const FieldValue& field) noexcept {
+    return !is_there(field) || (field.type == Type::String && field.text.empty());
+}
+
 void expect_text(const FieldValue& field, std::string_view name,
                  MissionProblems& problems) noexcept {
     if (is_there(field) && field.type != Type::String) {
@@ -47,7 +52,7 @@ void MissionProblems::add(std::string_view first, std::string_view second) noexc
 void find_mission_problems(const MissionFields& fields, Instant now,
                            MissionProblems& problems) noexcept {
     // What every client writes into a new mission: without it, rows of the mission are missing.
-    if (!is_there(fields.objective) && !is_there(fields.title)) {
+    if (says_nothing(fields.objective) && says_nothing(fields.title)) {
         problems.add("title and objective are missing: not scheduled");
     } else if (!is_there(fields.objective)) {
         problems.add("objective is missing");

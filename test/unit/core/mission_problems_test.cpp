@@ -68,6 +68,14 @@ TEST(MissionProblems, AtRestOnlyWhatIsMissingCounts) {
                                                    "state is missing", "cadence is missing"}));
 }
 
+TEST(MissionProblems, EmptyTextsAreNoMission) {
+    MissionFields fields = sound();
+    fields.title = {Type::String, ""};
+    EXPECT_EQ(problems_of(fields), Texts{});
+    fields.objective = {Type::String, ""};
+    EXPECT_EQ(problems_of(fields), Texts{"title and objective are missing: not scheduled"});
+}
+
 TEST(MissionProblems, NamesACadenceThatCannotBeFollowed) {
     MissionFields fields = sound();
     fields.cadence.kind = "cron";
