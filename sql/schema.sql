@@ -49,13 +49,15 @@ CREATE TABLE mana_ai.agent_snapshots (
 ) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
 CREATE INDEX agent_snapshots_updated_at ON mana_ai.agent_snapshots (updated_at);
 
--- Deleted records. A row here is what concurrent changes to a deleted record serialize on.
+-- Deleted records. A row here is what concurrent changes to a deleted record serialize on. was_whole: the record
+-- had a name, so it was an agent and not a fragment of one.
 CREATE TABLE mana_ai.record_tombstones (
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,
   record_id  text COLLATE "C" NOT NULL,
   deleted_at timestamptz NOT NULL,
   space_id   text,
+  was_whole  boolean,
   PRIMARY KEY (user_id, table_name, record_id)
 ) USING heap;
 -- Records of the same name that members of a space have. Not of the space's id, which may be of any length.

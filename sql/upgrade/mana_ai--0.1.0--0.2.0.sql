@@ -429,6 +429,7 @@ DECLARE
   remark  text := '';
   hold    text;
   deleted boolean;
+  in_doubt boolean;
 BEGIN
   SELECT * INTO m FROM mana_ai.mission_snapshots x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -480,7 +481,11 @@ BEGIN
   IF hold IS NOT NULL THEN
     RETURN format('another member of the space has made the mission %s', hold);
   END IF;
-  SELECT x.record, x.is_deleted INTO a, deleted FROM mana_ai.agent_of_mission(why.user_id, s.agent_id, m.space_id) x;
+  SELECT x.record, x.is_deleted, x.is_ambiguous INTO a, deleted, in_doubt
+    FROM mana_ai.agent_of_mission(why.user_id, s.agent_id, m.space_id) x;
+  IF in_doubt THEN
+    RETURN format('more than one other member of the space has an agent %s', left(s.agent_id, 200));
+  END IF;
   SELECT count(*) INTO running FROM mana_ai.runs r
    WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
   SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
@@ -540,6 +545,7 @@ END $$;
 
 -- ---------------------------------------------------------------- shared spaces
 ALTER TABLE mana_ai.record_tombstones ADD COLUMN space_id text;
+ALTER TABLE mana_ai.record_tombstones ADD COLUMN was_whole boolean;
 CREATE INDEX record_tombstones_shared ON mana_ai.record_tombstones (record_id) WHERE space_id IS NOT NULL;
 CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) WHERE space_id IS NOT NULL;
 CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
@@ -566,10 +572,13 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- An agent that the user has no whole record of: another member's of the same space, or that it was deleted. Whole is
--- what has a name; the rest are fragments that edits have made, of which only that they pause the agent counts.
+-- what has a name; the rest are fragments that edits have made, of which only that they pause the agent counts. Anybody
+-- can claim to be of a space. So of a foreign agent only its name, role, state, policy and limits are taken, never
+-- systemPrompt and memory; of two whole ones none, since one of them may be a stranger's (is_ambiguous); and that
+-- somebody has deleted the agent counts only if they had a whole one (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.shared_agent(
   user_id text, agent_id text, space_id text,
-  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean)
+  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
   WITH shared AS MATERIALIZED (
@@ -578,30 +587,33 @@ SET search_path = pg_catalog, pg_temp AS $$
       FROM mana_ai.agent_snapshots x
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
        AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
-  whole AS (
-    SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'
-     ORDER BY owner LIMIT 1),
+  whole AS (SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'),
+  doubt AS (SELECT count(*) > 1 AS is_ambiguous FROM whole),
   said AS (
     SELECT s.record ->> 'state' AS state FROM shared s, whole w
      WHERE s.record ->> 'state' IN ('active', 'paused', 'archived') AND s.at > coalesce(w.at, '-infinity')
        AND s.at <= clock_timestamp() + interval '48 hours'
      ORDER BY s.at DESC LIMIT 1)
-  SELECT CASE WHEN (SELECT said.state FROM said) <> 'active'
-              THEN jsonb_set(w.record, '{state}', to_jsonb((SELECT said.state FROM said))) ELSE w.record END,
+  SELECT (SELECT jsonb_object_agg(f.key, f.value)
+            FROM jsonb_each(CASE WHEN (SELECT said.state FROM said) <> 'active'
+                                 THEN jsonb_set(w.record, '{state}', to_jsonb((SELECT said.state FROM said))) ELSE w.record END) f
+           WHERE f.key IN ('id', 'name', 'role', 'state', 'policy', 'maxConcurrentMissions', 'maxTokensPerDay')),
          w.version, w.updated_at,
-         w.record IS NULL AND EXISTS (
+         w.record IS NULL AND NOT d.is_ambiguous AND EXISTS (
            SELECT FROM mana_ai.record_tombstones t
             WHERE t.table_name = 'agents' AND t.record_id = $2
-              AND (t.user_id = $1 OR (t.space_id = $3 AND $3 NOT LIKE '\_personal:%')))
-    FROM (SELECT 1) one LEFT JOIN whole w ON true
+              AND (t.user_id = $1 OR (t.was_whole AND t.space_id = $3 AND $3 NOT LIKE '\_personal:%'))),
+         d.is_ambiguous
+    FROM doubt d LEFT JOIN whole w ON NOT d.is_ambiguous
 $$;
 
--- The agent of a mission: its user's own, else one that is shared with him.
+-- The agent of a mission: its user's own, else one that is shared with them.
 CREATE FUNCTION mana_ai.agent_of_mission(
-  user_id text, agent_id text, space_id text, OUT record jsonb, OUT is_deleted boolean)
+  user_id text, agent_id text, space_id text, OUT record jsonb, OUT is_deleted boolean, OUT is_ambiguous boolean)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT coalesce(h.record, o.record), coalesce(h.is_deleted, false) AND o.record IS NULL
+  SELECT CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.record, o.record) END,
+         coalesce(h.is_deleted, false) AND o.record IS NULL, coalesce(h.is_ambiguous, false)
     FROM (SELECT 1) one
     LEFT JOIN mana_ai.agent_snapshots o ON o.user_id = $1 AND o.agent_id = $2
     LEFT JOIN LATERAL (SELECT * FROM mana_ai.shared_agent($1, $2, $3)

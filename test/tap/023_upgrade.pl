@@ -74,6 +74,9 @@ UPDATE mana_ai.mission_snapshots SET record = replace(record::text, 'cadence_', 
 UPDATE public.sync_changes SET data = replace(data::text, 'cadence_', 'cadence.')::jsonb,
        field_timestamps = replace(field_timestamps::text, 'cadence_', 'cadence.')::jsonb WHERE record_id = 'paths';
 END
+# Version 0.1.0 kept of a deleted record only when it was deleted.
+push_agent($node, 'shared', database => 'old', space => 's1', name => 'Geteilt');
+push_change($node, database => 'old', space => 's1', table => 'agents', id => 'shared', op => 'delete', data => { deletedAt => iso(0) });
 wait_for($node, 'the worker waits for the update', 10, 'SELECT worker_state FROM mana_ai.status()', 'wrong version', 'old');
 $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
 is($node->safe_psql('old', "SELECT extversion FROM pg_extension WHERE extname = 'mana_ai'"),
@@ -90,6 +93,8 @@ is_deeply([ grep { !$fresh{$_} } @upgraded ], [], 'and has nothing that a fresh 
 wait_for($node, 'writes to parts of a value are in the value', 15, <<'END', '{"kind": "daily", "atHour": 21, "atMinute": 0}', 'old');
 SELECT record -> 'cadence' FROM mana_ai.mission_snapshots WHERE mission_id = 'paths' AND NOT record ? 'cadence.atHour'
 END
+wait_for($node, 'of deleted records it is known where they were', 15,
+    "SELECT space_id, was_whole FROM mana_ai.record_tombstones WHERE record_id = 'shared'", 's1|t', 'old');
 is(snapshots_differ($node, 'old'), '', 'its snapshots are those of the log');
 push_mission($node, 'after', database => 'old', agentId => 'ada');
 wait_for($node, 'a mission is planned after the update', 15,

@@ -13,15 +13,21 @@ my $model = start_model();
 my $node  = new_cluster('spaces', model => $model);
 my ($anna, $bert, $carl) = qw(anna bert carl);
 
+# Looks again at what was held back, as if for the first time.
+sub look_again
+{
+    $node->safe_psql('mana_sync', 'UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at, decision = NULL; DELETE FROM mana_ai.runs');
+    return;
+}
+
 # Runs a tick and returns what became of Anna's mission.
 sub outcome_of
 {
     my ($id, $user) = @_;
     $model->reset;
     run_tick($node);
-    # Look again at what was held back.
     my $run = last_run($node, $id, $user // $anna);
-    $node->safe_psql('mana_sync', 'UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at; DELETE FROM mana_ai.runs');
+    look_again();
     return defined $run ? ($run->{outcome} eq 'skipped' ? $run->{decision} : $run->{outcome}) : 'not due';
 }
 
@@ -86,6 +92,63 @@ push_agent($node, 'gone2', user => $bert, space => 's1', name => 'Weg');
 push_mission($node, 'm8', user => $anna, space => 's1', agentId => 'gone2');
 push_change($node, user => $bert, space => 's1', table => 'agents', id => 'gone2', op => 'delete', data => { deletedAt => iso(0) });
 is(outcome_of('m8'), 'planned', 'so it does when the agent of the space was deleted');
+
+# ---------------------------------------------------------------- agents of strangers
+
+# Anybody can claim a space. Adam, a stranger whose id comes before all others, has learnt the ids.
+my $adam = 'adam';
+
+sub due_again { my ($user, $id) = @_; push_change($node, user => $user, space => 's1', id => $id, data => { nextRunAt => iso(-1) }, stamps => { nextRunAt => iso(0) }); return }
+
+push_agent($node, 'secret', user => $bert, space => 's1', name => 'Sekretär', systemPrompt => 'Geheime Persona', memory => 'Geheimes Gedächtnis',
+    policy => { tools => { create_task => 'deny' }, defaultForAi => 'propose' }, maxTokensPerDay => 1_000_000);
+push_mission($node, 'spy', user => $adam, space => 's1', agentId => 'secret');
+is(outcome_of('spy', $adam), 'planned', 'a stranger names the space and the agent of another user: planned');
+like(system_prompt(), qr/Sekretär/, 'with the agent\'s name');
+unlike(JSON::PP->new->encode($model->requests), qr/Geheime/, 'but neither persona nor memory is sent');
+is(value($node, "SELECT count(*) FROM mana_ai.explain('adam', 'spy') e WHERE e::text LIKE '%Geheime%'"), 0, 'explain() does not show them');
+push_mission($node, 'mine', user => $bert, space => 's1', agentId => 'secret');
+is(outcome_of('mine', $bert), 'planned', 'its owner\'s own mission');
+like(system_prompt(), qr/Geheime Persona/, 'has the persona');
+like(system_prompt(), qr/Geheimes Gedächtnis/, 'and the memory');
+
+push_mission($node, 'a1', user => $anna, space => 's1', agentId => 'secret');
+is(outcome_of('a1'), 'planned', 'a member\'s mission');
+ok(!offered()->{create_task}, 'under the policy of the agent');
+due_again($anna, 'a1');
+push_agent($node, 'secret', user => $adam, space => 's1', name => 'Falscher Sekretär', systemPrompt => 'Falsche Persona',
+    policy => { tools => {}, defaultForAi => 'auto' });
+is(why_of($node, 'a1', $anna), 'more than one other member of the space has an agent secret', 'a stranger has an agent of the same name: why()');
+is(value($node, "SELECT decision FROM mana_ai.explain('anna', 'a1')"), 'skipped-agent-missing', 'explain()');
+is(outcome_of('a1'), 'skipped-agent-missing', 'the mission is held');
+is($model->count, 0, 'and costs nothing');
+push_change($node, user => $anna, space => 's1', table => 'agents', id => 'secret', data => { role => 'Von Anna' }, stamps => { role => iso(0) });
+is(outcome_of('a1'), 'skipped-agent-missing', 'a fragment of the user\'s own does not take its place');
+is(run_mission($node, 'a1', $anna)->{outcome}, 'skipped-agent-missing', 'by hand neither');
+look_again();
+push_change($node, user => $adam, space => 's1', table => 'agents', id => 'secret', op => 'delete', data => { deletedAt => iso(0) });
+is(outcome_of('a1'), 'planned', 'when the stranger\'s is deleted the mission goes on');
+ok(!offered()->{create_task}, 'under the policy of the one that is left');
+
+push_agent($node, 'legacy:ai-default', user => $_, space => 's1', name => "Alt $_", maxTokensPerDay => 0) for $adam, $bert;
+push_mission($node, 'a2', user => $anna, space => 's1', agentId => 'legacy:ai-default');
+is(outcome_of('a2'), 'skipped-agent-missing', 'two of the default agent hold the mission as well');
+push_change($node, user => $anna, space => 's1', id => 'a2', data => { state => 'done' }, stamps => { state => iso(0) });
+
+# Nothing tells a stranger from a member: an agent that nobody else has is used, but what it says of itself is not.
+push_agent($node, 'unsynced', user => $adam, space => 's1', name => 'Vorgeschoben', systemPrompt => 'Falsche Persona', memory => 'Falsche Erinnerung');
+push_mission($node, 'a3', user => $anna, space => 's1', agentId => 'unsynced');
+is(outcome_of('a3'), 'planned', 'an agent that only a stranger has');
+unlike(JSON::PP->new->encode($model->requests), qr/Falsche/, 'puts no persona and no memory into the prompt');
+
+push_mission($node, 'a4', user => $anna, space => 's1', agentId => 'never');
+push_change($node, user => $adam, space => 's1', table => 'agents', id => 'never', op => 'delete', data => { deletedAt => iso(0) });
+is(outcome_of('a4'), 'skipped-agent-missing', 'that a stranger deletes an agent which they never had counts for nothing');
+push_change($node, user => $carl, space => 's1', table => 'agents', id => 'never', data => { role => 'Rolle' }, stamps => { role => iso(-2) });
+push_change($node, user => $carl, space => 's1', table => 'agents', id => 'never', op => 'delete', data => { deletedAt => iso(0) });
+is(outcome_of('a4'), 'skipped-agent-missing', 'nor that somebody deletes a fragment');
+is(value($node, "SELECT count(*) FROM mana_ai.record_tombstones WHERE record_id = 'never' AND space_id = 's1' AND NOT was_whole"), 2, 'both are known');
+push_change($node, user => $anna, space => 's1', id => 'a4', data => { state => 'done' }, stamps => { state => iso(0) });
 
 # ---------------------------------------------------------------- what other members do to a mission
 
@@ -175,8 +238,11 @@ is(value($node, "SELECT string_agg(problem, ', ') FROM mana_ai.mission_problems 
     'title and objective are missing: not scheduled, cadence is missing', 'and a mission problem');
 is(why_of($node, 'f1', $bert), 'not scheduled: the record has neither title nor objective', 'why()');
 is(outcome_of('f1'), 'planned', 'the mission itself is planned');
-is(value($node, "SELECT count(*) FROM public.sync_changes WHERE user_id = 'bert' AND client_id = 'mana-ai-runner'"), 0, 'nothing is written for the member');
-is(value($node, "SELECT count(*) FROM mana_ai.token_usage WHERE user_id = 'bert'"), 0, 'and nothing charged');
+is(value($node, "SELECT count(*) FROM public.sync_changes WHERE user_id = 'bert' AND record_id = 'f1' AND client_id = 'mana-ai-runner'"), 0, 'nothing is written for the member');
+is(value($node, "SELECT count(*) FROM mana_ai.token_usage WHERE user_id = 'bert' AND mission_id = 'f1'"), 0, 'and nothing charged');
+push_mission($node, 'empty', user => $anna, title => '', objective => '');
+like(value($node, "SELECT string_agg(problem, ', ') FROM mana_ai.mission_problems WHERE mission_id = 'empty'"),
+    qr/^title and objective are missing: not scheduled/, 'empty texts are a mission problem as well');
 is(snapshots_differ($node), '', 'snapshots are those of the log');
 
 # A space's name of any length does not keep a row from being folded.

@@ -70,11 +70,11 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
                   AND j.state = 'waiting'), a.agent_id,
        CASE WHEN m.space_id IS NOT NULL THEN
          mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END IS NOT NULL,
-       a.is_deleted
+       a.is_deleted, a.is_ambiguous
   FROM mana_ai.mission_snapshots m
   LEFT JOIN mana_ai.mission_schedule s ON s.user_id = m.user_id AND s.mission_id = m.mission_id
   LEFT JOIN LATERAL (SELECT CASE WHEN f.record IS NOT NULL THEN s.agent_id END AS agent_id,
-                            f.record, f.is_deleted
+                            f.record, f.is_deleted, f.is_ambiguous
                        FROM mana_ai.agent_of_mission(s.user_id, s.agent_id, m.space_id) f) a ON true
  WHERE m.user_id = $1 AND m.mission_id = $2)sql");
     const auto rows = select_subject
@@ -109,7 +109,8 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
             std::get<crypto::Grant>(crypto::Grant::parse(subject.mission.grant, mission_id, now));
     gates.agent = subject.agent ? &*subject.agent : nullptr;
     gates.agent_missing =
-        core::is_agent_missing(subject.mission, gates.agent) && row.number(8) == 0;
+        row.number(9) != 0 ||
+        (core::is_agent_missing(subject.mission, gates.agent) && row.number(8) == 0);
     gates.member_hold = row.number(7) != 0;
     gates.agent_running = static_cast<int>(row.number(3));
     gates.agent_tokens_24h = row.number(4);

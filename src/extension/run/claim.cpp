@@ -45,13 +45,13 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running'),
        CASE WHEN s.is_read AND s.space_id IS NOT NULL THEN
          mana_ai.member_hold(s.user_id, s.mission_id, s.space_id, s.record, s.clocks) END IS NOT NULL,
-       s.agent_is_deleted
+       s.agent_is_deleted, s.agent_is_ambiguous
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
 SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
        a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
-       a.is_deleted AS agent_is_deleted,
+       a.is_deleted AS agent_is_deleted, coalesce(h.is_ambiguous, false) AS agent_is_ambiguous,
        greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
@@ -66,8 +66,8 @@ constexpr char kSelectJoins[] = R"sql(
                       WHERE s.agent_id IS NOT NULL
                         AND (o.record IS NULL OR (m.space_id IS NOT NULL AND NOT o.record ? 'name'))) h
     ON true
-  LEFT JOIN LATERAL (SELECT coalesce(h.record, o.record) AS record,
-                            coalesce(h.version, o.version) AS version,
+  LEFT JOIN LATERAL (SELECT CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.record, o.record) END AS record,
+                            CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.version, o.version) END AS version,
                             coalesce(h.updated_at, o.updated_at) AS updated_at,
                             coalesce(h.is_deleted, false) AND o.record IS NULL AS is_deleted) a ON true
        ) s ) s
@@ -113,6 +113,7 @@ enum Column : size_t {
     kSuspect,
     kMemberHold,
     kAgentIsDeleted,
+    kAgentIsAmbiguous,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -342,7 +343,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
 
     gates.agent = agent;
     gates.agent_missing =
-        core::is_agent_missing(mission, agent) && row.number(kAgentIsDeleted) == 0;
+        row.number(kAgentIsAmbiguous) != 0 ||
+        (core::is_agent_missing(mission, agent) && row.number(kAgentIsDeleted) == 0);
     gates.member_hold = row.number(kMemberHold) != 0;
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
     gates.agent_tokens_24h = row.number(kTokens24h);

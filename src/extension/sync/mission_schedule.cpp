@@ -34,8 +34,8 @@ void read_wishes(const RecordState& state, ScheduleChange& change) {
             change.agent_id = id->substr(0, indexable_size(*id));
         }
     }
-    // Another member's edit of a shared mission makes a record of its own under his id, which says
-    // nothing but what was edited: that is no mission.
+    // Another member's edit of a shared mission makes a record of its own under their id, which
+    // says nothing but what was edited: that is no mission.
     auto says = [&state](std::string_view name) {
         const pg::JsonbValueRef* value = find_value(state, name);
         return value != nullptr && pg::is_truthy(*value);

@@ -96,9 +96,12 @@ TombstoneTable tombstone_table(Oid oid) {
                          column(oid, "table_name", TEXTOID),
                          column(oid, "record_id", TEXTOID),
                          column(oid, "deleted_at", TIMESTAMPTZOID),
+                         InvalidAttrNumber,
                          InvalidAttrNumber};
     if (get_attnum(oid, "space_id") != InvalidAttrNumber)
         table.space_id = column(oid, "space_id", TEXTOID);
+    if (get_attnum(oid, "was_whole") != InvalidAttrNumber)
+        table.was_whole = column(oid, "was_whole", BOOLOID);
     table.key = {oid,
                  {table.user_id, table.table_name, table.record_id},
                  3,

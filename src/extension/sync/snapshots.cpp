@@ -157,6 +157,12 @@ void insert_snapshot(Work& work, const RecordState& state) {
     pg::insert_row(work.snapshots, row);
 }
 
+// Whether the record was an agent, and not a fragment that an edit of another's has made.
+bool is_whole_agent(const RecordState& state) {
+    const pg::JsonbValueRef* name = find_value(state, "name");
+    return name != nullptr && pg::string_of(*name).has_value();
+}
+
 void insert_tombstone(Work& work, const RecordState& state) {
     const TombstoneTable& columns = own_tables().tombstones;
     pg::RowValues row = pg::row_values(work.store.tombstones.table);
@@ -166,20 +172,56 @@ void insert_tombstone(Work& work, const RecordState& state) {
     give(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
     if (columns.space_id != InvalidAttrNumber)
         give(row, columns.space_id, space_of(state), state.has_space);
+    if (columns.was_whole != InvalidAttrNumber)
+        give(row, columns.was_whole, BoolGetDatum(is_whole_agent(state)));
     pg::insert_row(work.store.tombstones, row);
+}
+
+// What `state` says that the tombstone in the slot does not: version 0.1.0 kept only the time.
+struct TombstoneNews {
+    bool is_later = false;
+    bool space = false;
+    bool was_whole = false;
+
+    bool any() const { return is_later || space || was_whole; }
+};
+
+TombstoneNews news_for_tombstone(Work& work, const RecordState& state) {
+    const TombstoneTable& columns = own_tables().tombstones;
+    TupleTableSlot* slot = work.store.tombstones.slot;
+    TombstoneNews news;
+    bool is_null = false;
+    const Datum deleted_at = slot_getattr(slot, columns.deleted_at, &is_null);
+    news.is_later =
+        is_null || timestamptz_of(deletion_time(state)) > DatumGetTimestampTz(deleted_at);
+    if (columns.space_id != InvalidAttrNumber) {
+        const Datum space = slot_getattr(slot, columns.space_id, &is_null);
+        if (is_null)
+            news.space = state.has_space;
+        else if (news.is_later)
+            news.space = !state.has_space || view_of(space) != state.space;
+    }
+    if (columns.was_whole != InvalidAttrNumber && is_whole_agent(state)) {
+        const Datum was_whole = slot_getattr(slot, columns.was_whole, &is_null);
+        news.was_whole = is_null || !DatumGetBool(was_whole);
+    }
+    return news;
 }
 
 // The tombstone in the slot, which we have locked, tells of the latest deletion: only what is later
 // brings the record back, and the rows may be gone that told of it.
 Kept keep_tombstone(Work& work, const RecordState& state) {
-    const AttrNumber column = own_tables().tombstones.deleted_at;
-    bool is_null = false;
-    const Datum held = slot_getattr(work.store.tombstones.slot, column, &is_null);
-    const TimestampTz deleted_at = timestamptz_of(deletion_time(state));
-    if (!is_null && deleted_at <= DatumGetTimestampTz(held))
+    const TombstoneNews news = news_for_tombstone(work, state);
+    if (!news.any())
         return Kept::Unchanged;
+    const TombstoneTable& columns = own_tables().tombstones;
     pg::RowValues row = pg::row_values(work.store.tombstones.table);
-    give(row, column, TimestampTzGetDatum(deleted_at));
+    if (news.is_later)
+        give(row, columns.deleted_at, TimestampTzGetDatum(timestamptz_of(deletion_time(state))));
+    if (news.space)
+        give(row, columns.space_id, space_of(state), state.has_space);
+    if (news.was_whole)
+        give(row, columns.was_whole, BoolGetDatum(true));
     pg::update_row(work.store.tombstones, row);
     return Kept::Unchanged;
 }
@@ -471,7 +513,7 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
                 pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found) {
                 const RecordState held = read_tombstone(work);
                 const RecordState state = result_of(held);
-                if (is_deleted(state) && deletion_time(state) <= deletion_time(held))
+                if (is_deleted(state) && !news_for_tombstone(work, state).any())
                     return Kept::Unchanged;
             }
             return keep_with_name_locked(work, nullptr, folded.exists ? &folded : nullptr,

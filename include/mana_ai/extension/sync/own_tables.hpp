@@ -17,7 +17,7 @@ struct SnapshotTable {
 struct TombstoneTable {
     pg::TableKey key;
     AttrNumber user_id, table_name, record_id, deleted_at;
-    AttrNumber space_id;  // 0: installed as version 0.1.0
+    AttrNumber space_id, was_whole;  // 0: installed as version 0.1.0
 };
 
 struct ScheduleTable {
