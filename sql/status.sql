@@ -213,7 +213,12 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
        AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
   whole AS (SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'),
-  doubt AS (SELECT count(*) > 1 AS is_ambiguous FROM whole),
+  -- One that is too large to be read may be whole.
+  known AS (
+    SELECT (SELECT count(*) FROM whole)
+         + (SELECT count(*) FROM mana_ai.agent_snapshots x
+             WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3 AND x.user_id <> $1
+               AND NOT EXISTS (SELECT FROM shared s WHERE s.owner = x.user_id)) AS agents),
   said AS (
     SELECT s.record ->> 'state' AS state FROM shared s, whole w
      WHERE s.record ->> 'state' IN ('active', 'paused', 'archived') AND s.at > coalesce(w.at, '-infinity')
@@ -224,12 +229,12 @@ SET search_path = pg_catalog, pg_temp AS $$
                                  THEN jsonb_set(w.record, '{state}', to_jsonb((SELECT said.state FROM said))) ELSE w.record END) f
            WHERE f.key IN ('id', 'name', 'role', 'state', 'policy', 'maxConcurrentMissions', 'maxTokensPerDay')),
          w.version, w.updated_at,
-         w.record IS NULL AND NOT d.is_ambiguous AND EXISTS (
+         k.agents = 0 AND EXISTS (
            SELECT FROM mana_ai.record_tombstones t
             WHERE t.table_name = 'agents' AND t.record_id = $2
               AND (t.user_id = $1 OR (t.was_whole AND t.space_id = $3 AND $3 NOT LIKE '\_personal:%'))),
-         d.is_ambiguous
-    FROM doubt d LEFT JOIN whole w ON NOT d.is_ambiguous
+         k.agents > 1
+    FROM known k LEFT JOIN whole w ON k.agents = 1
 $$;
 
 -- The agent of a mission: its user's own, else one that is shared with them.

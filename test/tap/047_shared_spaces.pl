@@ -130,6 +130,14 @@ push_change($node, user => $adam, space => 's1', table => 'agents', id => 'secre
 is(outcome_of('a1'), 'planned', 'when the stranger\'s is deleted the mission goes on');
 ok(!offered()->{create_task}, 'under the policy of the one that is left');
 
+push_agent($node, 'large', user => $bert, space => 's1', name => 'Riese', maxTokensPerDay => 0, memory => 'x' x 3_000_000);
+push_agent($node, 'large', user => $adam, space => 's1', name => 'Zwerg');
+push_mission($node, 'a5', user => $anna, space => 's1', agentId => 'large');
+is(outcome_of('a5'), 'skipped-agent-missing', 'so it does when the genuine one is too large to be read');
+push_change($node, user => $adam, space => 's1', table => 'agents', id => 'large', op => 'delete', data => { deletedAt => iso(0) });
+is(outcome_of('a5'), 'skipped-agent-missing', 'and when the stranger\'s is deleted again');
+push_change($node, user => $anna, space => 's1', id => 'a5', data => { state => 'done' }, stamps => { state => iso(0) });
+
 push_agent($node, 'legacy:ai-default', user => $_, space => 's1', name => "Alt $_", maxTokensPerDay => 0) for $adam, $bert;
 push_mission($node, 'a2', user => $anna, space => 's1', agentId => 'legacy:ai-default');
 is(outcome_of('a2'), 'skipped-agent-missing', 'two of the default agent hold the mission as well');
