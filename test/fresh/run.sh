@@ -202,8 +202,9 @@ for state in "${states[@]}"; do
         ln -sfn "../../base/$release" "$tree/.base"
         if ! prepare "$state" "$tree" >"$folder/log/$state-prepare.log" 2>&1; then
             tail -n 20 "$folder/log/$state-prepare.log"
-            echo "fresh: $state could not be prepared"
-            failed=$((failed + 1))
+            # Nothing of ours has run yet: it is the archive or the machine.
+            echo "fresh: $state could not be prepared: skipped"
+            skipped=$((skipped + 1))
             continue
         fi
         touch "$tree/.prepared"
