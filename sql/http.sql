@@ -80,7 +80,7 @@ suspects AS (
     WHERE m.problems IS NOT NULL LIMIT 100)
   UNION
   (SELECT r.user_id, r.mission_id FROM mana_ai.restored_iterations r
-    WHERE r.given_up_at IS NOT NULL LIMIT 100)
+    WHERE r.given_up_at IS NOT NULL ORDER BY r.given_up_at DESC LIMIT 100)
   UNION
   (SELECT d.user_id, d.record_id FROM mana_ai.dirty_records d
     WHERE d.table_name = 'aiMissions' LIMIT 100)),

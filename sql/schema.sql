@@ -164,7 +164,8 @@ CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   PRIMARY KEY (user_id, run_id)
 );
 
--- Iterations that devices have taken away and the worker has put back: how often, and that it does so no more.
+-- Iterations that devices have taken away and the worker has put back: how often, and that it does so no more. One
+-- without an id stands for the mission: how often putting back has failed.
 CREATE TABLE mana_ai.restored_iterations (
   user_id      text COLLATE "C" NOT NULL,
   mission_id   text COLLATE "C" NOT NULL,
@@ -175,6 +176,7 @@ CREATE TABLE mana_ai.restored_iterations (
   PRIMARY KEY (user_id, mission_id, iteration_id)
 );
 CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
+CREATE INDEX restored_iterations_given_up ON mana_ai.restored_iterations (given_up_at) WHERE given_up_at IS NOT NULL;
 
 -- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
 CREATE TABLE mana_ai.token_usage (

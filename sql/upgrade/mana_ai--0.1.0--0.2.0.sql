@@ -128,6 +128,7 @@ CREATE TABLE mana_ai.restored_iterations (
   PRIMARY KEY (user_id, mission_id, iteration_id)
 );
 CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
+CREATE INDEX restored_iterations_given_up ON mana_ai.restored_iterations (given_up_at) WHERE given_up_at IS NOT NULL;
 CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.restored_iterations
    FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
 ALTER TABLE mana_ai.restored_iterations ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
@@ -227,7 +228,10 @@ SELECT d.user_id, NULL, 'all snapshots of the user wait for repair', d.ts
  WHERE d.table_name = '' AND d.record_id = ''
 UNION ALL
 SELECT r.user_id, r.mission_id,
-       format('devices have taken iteration %s away %s times: it is not put back any more', left(r.iteration_id COLLATE "default", 100), r.restores + 1),
+       CASE r.iteration_id
+         WHEN '' THEN format('plans that devices have taken away could not be put back: %s attempts have failed', r.restores)
+         ELSE format('devices have taken iteration %s away %s times: it is not put back any more', left(r.iteration_id COLLATE "default", 100), r.restores + 1)
+       END,
        r.given_up_at
   FROM mana_ai.restored_iterations r
  WHERE r.given_up_at IS NOT NULL
@@ -281,7 +285,7 @@ suspects AS (
     WHERE m.problems IS NOT NULL LIMIT 100)
   UNION
   (SELECT r.user_id, r.mission_id FROM mana_ai.restored_iterations r
-    WHERE r.given_up_at IS NOT NULL LIMIT 100)
+    WHERE r.given_up_at IS NOT NULL ORDER BY r.given_up_at DESC LIMIT 100)
   UNION
   (SELECT d.user_id, d.record_id FROM mana_ai.dirty_records d
     WHERE d.table_name = 'aiMissions' LIMIT 100)),

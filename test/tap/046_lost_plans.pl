@@ -6,6 +6,7 @@ use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use ManaAi;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $model = start_model();
@@ -36,7 +37,7 @@ sub device_writes
     return;
 }
 
-sub ids_of { return [ map { $_->{id} } @{ iterations_of($node, $_[0]) } ] }
+sub ids_of { my ($id, $of) = @_; return [ map { $_->{id} } @{ iterations_of($node, $id, $of) } ] }
 
 sub wait_for_ids
 {
@@ -182,6 +183,108 @@ device_writes('ahead', [], 3 * 86400);
 wait_for($node, 'a loss by a clock that is days ahead waits', 20, <<'END', 't');
 SELECT check_iterations_at > now() + interval '20 hours' FROM mana_ai.mission_schedule WHERE mission_id = 'ahead'
 END
+
+# ---------------------------------------------------------------- what clients forge
+
+# One transaction of rows each of which has the iterations that $iterations (SQL of k) says, and a last one with none.
+sub forge
+{
+    my ($id, $of, $rows, $iterations, $client, $actor) = @_;
+    $node->safe_psql('mana_sync', <<"END");
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, actor, data, field_timestamps)
+SELECT 'ai', 'aiMissions', '$id', '$of', 'update', '$client', $actor,
+       jsonb_build_object('iterations', CASE WHEN k > $rows THEN '[]'::jsonb ELSE $iterations END),
+       jsonb_build_object('iterations', to_char((now() + k * interval '1 ms') AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+  FROM generate_series(1, $rows + 1) k
+END
+    return;
+}
+
+# The most memory that the worker has had, in kilobytes.
+sub peak_of_worker
+{
+    my ($peak) = slurp_file('/proc/' . worker_pid($node) . '/status') =~ /^VmHWM:\s+(\d+) kB/m;
+    return $peak;
+}
+
+settings($node, 'mana_ai.sync_table_timeout' => '60s');
+$plan = planned('flood', user => 'user-2');
+my ($worker, $peak) = (worker_pid($node), peak_of_worker());
+forge('flood', 'user-2', 40, q(jsonb_build_array(jsonb_build_object('id', 'forged-' || k, 'source', 'server', 'x',
+    repeat('x', CASE WHEN k % 4 = 0 THEN 9000000 ELSE 1500000 END)))), 'browser-1', 'NULL');
+wait_until('a plan comes back out of a flood of iterations that a client calls the server\'s', 120, sub { join(' ', @{ ids_of('flood', 'user-2') }) eq $plan->{id} });
+is(worker_pid($node), $worker, 'by the same worker');
+cmp_ok(peak_of_worker() - $peak, '<', 100_000, 'which does not grow by what it need not read');
+wait_for_checks();
+
+# As many rows that say that they are ours: as much comes back as the record may have.
+$plan = planned('flood-as-ours', user => 'user-3');
+$peak = peak_of_worker();
+forge('flood-as-ours', 'user-3', 40, q(jsonb_build_array(jsonb_build_object('id', md5(k::text)::uuid, 'source', 'server', 'x',
+    repeat('x', 1500000)))), 'mana-ai-runner', q(jsonb_build_object('iterationId', md5(k::text)::uuid)));
+wait_until('the plan comes back first, with some of what looks like ours', 120, sub { scalar(grep { $_ eq $plan->{id} } @{ ids_of('flood-as-ours', 'user-3') }) });
+wait_for_checks();
+cmp_ok(value($node, "SELECT mana_ai.raw_size(record) FROM mana_ai.mission_snapshots WHERE mission_id = 'flood-as-ours'"),
+    '<=', 2 * 1024 * 1024, 'only as much as fits into a record');
+cmp_ok(peak_of_worker() - $peak, '<', 100_000, 'and the worker does not grow by the rest');
+settings($node, 'mana_ai.sync_table_timeout' => undef);
+
+# Longer than an index takes, and incompressible.
+$plan = planned('long');
+my $long = q((SELECT string_agg(md5(g::text), '') FROM generate_series(1, 300) g));
+forge('long', $user, 1, "jsonb_build_array(jsonb_build_object('id', $long, 'source', 'server'))", 'mana-ai-runner', "jsonb_build_object('iterationId', $long)");
+wait_for_ids('long', [ $plan->{id} ], 'a long id does not keep a plan away');
+wait_for_checks();
+
+# Our row is gone; what has the plan is a device's row, whose actor is the device's word.
+$plan = planned('actor');
+$node->safe_psql('mana_sync', "DELETE FROM public.sync_changes WHERE record_id = 'actor' AND client_id = 'mana-ai-runner'");
+forge('actor', $user, 1, q((SELECT record -> 'iterations' FROM mana_ai.mission_snapshots WHERE mission_id = 'actor')), 'browser-1', qq('{"kind": "user", "iterationId": "$plan->{id}"}'));
+wait_for_ids('actor', [ $plan->{id} ], 'a plan of which only a device has a copy comes back');
+is_deeply([ map { $_->{actor} } @{ runner_rows('actor') } ], [undef], 'in nobody\'s name');
+
+# ---------------------------------------------------------------- what cannot be put back
+
+$plan = planned('fails');
+$node->safe_psql('mana_sync', <<'END');
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON public.sync_changes FOR EACH ROW
+  WHEN (NEW.client_id = 'mana-ai-runner' AND NEW.record_id = 'fails') EXECUTE FUNCTION public.refuse();
+END
+device_writes('fails', [], 0);
+my $failures = "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'fails' AND iteration_id = '' AND restores >= ";
+wait_for($node, 'a failure is counted', 20, $failures . 1, 1);
+is(value($node, "SELECT s.check_iterations_at > r.restored_at + interval '9 seconds' FROM mana_ai.mission_schedule s JOIN mana_ai.restored_iterations r USING (mission_id) WHERE mission_id = 'fails'"), 't', 'it is tried again later');
+$node->safe_psql('mana_sync', <<'END');
+UPDATE mana_ai.restored_iterations SET restores = 6 WHERE mission_id = 'fails';
+UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'fails';
+SELECT pg_reload_conf()
+END
+wait_for($node, 'the seventh failure', 20, $failures . 7, 1);
+is(value($node, "SELECT check_iterations_at IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'fails'"), 't', 'is the last');
+is(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'fails'"), 'plans that devices have taken away could not be put back: 7 attempts have failed', 'and a mission problem');
+$node->safe_psql('mana_sync', 'DROP FUNCTION public.refuse() CASCADE');
+device_writes('fails', [ { id => 'x', startedAt => iso(0), plan => [], source => 'server' } ], 1);
+device_writes('fails', [], 2);
+wait_for_ids('fails', [ $plan->{id} ], 'the next loss is tried again');
+is(value($node, "SELECT count(*) FROM mana_ai.mission_problems WHERE mission_id = 'fails'"), 0, 'and then there is no problem any more');
+
+planned('repair');
+$node->safe_psql('mana_sync', <<"END");
+UPDATE mana_ai.mission_snapshots SET updated_at = now() - interval '2 hours' WHERE mission_id = 'repair';
+INSERT INTO mana_ai.oversized_records VALUES ('$user', 'aiMissions', 'repair', now() - interval '1 hour');
+UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'repair';
+SELECT pg_reload_conf()
+END
+wait_for($node, 'a mission that has long waited for its repair is looked at once a minute', 20, <<'END', 't');
+SELECT check_iterations_at > now() + interval '20 seconds' FROM mana_ai.mission_schedule WHERE mission_id = 'repair'
+END
+$node->safe_psql('mana_sync', "DELETE FROM mana_ai.oversized_records WHERE record_id = 'repair'");
+
+# ---------------------------------------------------------------- deletions
+
+push_change($node, id => 'one', op => 'delete', data => { deletedAt => iso(1) });
+wait_for($node, 'the counts of a deleted mission go', 20, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'one'", 0);
 
 # ---------------------------------------------------------------- losses while nobody looks
 

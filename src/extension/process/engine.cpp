@@ -8,7 +8,6 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
-#include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -36,7 +35,7 @@ constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;  // likewise
 constexpr int kCheckBatch = 20;   // of missions that may have lost a plan, per pass
 constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
-constexpr core::Instant kLongCheckPause = 10 * core::kMicrosPerSecond;
+constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
@@ -453,7 +452,17 @@ void Engine::restore_lost_iterations() {
         suspects = missions_to_check(now, kCheckBatch);
         transaction.commit();
     }
+    const int64_t started = pg::monotonic_now();
+    bool time_is_up = false;
     for (const SuspectMission& mission : suspects) {
+        time_is_up = pg::monotonic_now() - started >= kCheckTime;
+        if (time_is_up)
+            break;
+        const int64_t wait = table_patience_.wait_us(mission.user_id, pg::monotonic_now());
+        if (wait > 0) {
+            check_later_alone(mission, pg::now() + std::max(wait, kFirstCheckPause));
+            continue;
+        }
         try {
             pg::Transaction transaction("mana_ai: restoring a plan");
             restore_iterations(mission, now, table_patience_);
@@ -463,18 +472,31 @@ void Engine::restore_lost_iterations() {
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
-            const bool is_held = error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
-            if (!is_held)
-                pg::log_warning("a lost plan of mission " + pg::printable(mission.mission_id) +
-                                " could not be put back and is tried again (SQLSTATE " +
-                                error.sqlstate_text() + ")");
+            if (error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE) {
+                check_later_alone(mission, pg::now() + kFirstCheckPause);
+                continue;
+            }
             pg::Transaction transaction("mana_ai: putting off a check");
-            check_later(mission, pg::now() + (is_held ? kFirstCheckPause : kLongCheckPause));
+            const auto again = note_failed_check(mission, pg::now());
+            check_later(mission, again);
             transaction.commit();
+            pg::log_warning("a lost plan of mission " + pg::printable(mission.mission_id) +
+                            " could not be put back and is " +
+                            (again ? "tried again" : "given up") + " (SQLSTATE " +
+                            error.sqlstate_text() + ")");
         }
     }
     pg::Transaction transaction("mana_ai: looking for the next check");
     next_check_at_ = mana_ai::next_check_at();
+    transaction.commit();
+    // What is due still is locked by somebody, or others are to have their turn first.
+    if (next_check_at_ && (time_is_up || suspects.size() < kCheckBatch))
+        next_check_at_ = std::max(*next_check_at_, pg::now() + kFirstCheckPause);
+}
+
+void Engine::check_later_alone(const SuspectMission& mission, core::Instant at) {
+    pg::Transaction transaction("mana_ai: putting off a check");
+    check_later(mission, at);
     transaction.commit();
 }
 

@@ -200,6 +200,13 @@ DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
    WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2)))sql");
     more |= delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
             static_cast<uint64_t>(kDeleteBatch);
+    static pg::Statement delete_restored_of_deleted(R"sql(
+DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
+  SELECT r.ctid FROM mana_ai.restored_iterations r
+   WHERE NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
+                      WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1)))sql");
+    more |= delete_restored_of_deleted.execute({kDeleteBatch}).processed ==
+            static_cast<uint64_t>(kDeleteBatch);
     const core::Instant retention = pg::settings::runs_retention_us();
     if (retention == 0)
         return more;

@@ -15,7 +15,14 @@
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "access/detoast.h"
+#include "executor/spi.h"
+#include "utils/builtins.h"
+}
 
 namespace mana_ai {
 
@@ -24,19 +31,25 @@ namespace {
 // A device that goes on pushing an old copy must not make us write for ever.
 constexpr int64_t kMostRestores = 5;
 constexpr core::Instant kFirstPause = core::kMicrosPerSecond;  // four times as long after each
+// Nor must what cannot be put back be tried for ever.
+constexpr int64_t kMostFailures = 7;
+constexpr core::Instant kFirstFailurePause = 10 * core::kMicrosPerSecond;  // likewise
+constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 
 struct Newest {
     std::optional<std::string> space_id;
     core::Instant clock = 0;  // of the iterations
     int64_t version = 0;
+    int64_t size = 0;  // of the record, in memory
     std::vector<std::string> ids;
+    std::optional<core::Instant> marked_at;  // the snapshot waits for its repair since then
 };
 
 // Locks the snapshot and then the schedule, as the trigger does. Nullopt: there is nothing to do.
 std::optional<Newest> lock_mission(const SuspectMission& mission, core::Instant now) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT space_id, version, mana_ai.newest_clock(record, clocks, ARRAY['iterations']),
-       mana_ai.raw_size(record) <= $3
+       mana_ai.raw_size(record) <= $3 AND octet_length(clocks) <= $3, mana_ai.raw_size(record)
   FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
     static pg::Statement lock_schedule(R"sql(
 SELECT 1 FROM mana_ai.mission_schedule
@@ -47,17 +60,23 @@ SELECT e.iteration ->> 'id'
        jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
                                  THEN m.record -> 'iterations' ELSE '[]' END) AS e(iteration)
  WHERE m.user_id = $1 AND m.mission_id = $2 AND e.iteration ->> 'id' IS NOT NULL)sql");
-    static pg::Statement find_mark("SELECT 1 WHERE mana_ai.waits_for_repair($1, $2)");
+    static pg::Statement find_mark(R"sql(
+SELECT least((SELECT min(d.ts) FROM mana_ai.dirty_records d
+               WHERE d.user_id = $1
+                 AND (d.table_name = '' OR d.table_name = 'aiMissions' AND d.record_id = $2)),
+             (SELECT o.ts FROM mana_ai.oversized_records o
+               WHERE o.user_id = $1 AND o.table_name = 'aiMissions' AND o.record_id = $2)))sql");
     const std::string_view user = mission.user_id;
     const std::string_view id = mission.mission_id;
     const auto rows = lock_snapshot.execute({user, id, pg::settings::max_record_size()}).rows;
     if (lock_schedule.execute({user, id, pg::Timestamp{now}}).rows.empty() || rows.empty() ||
         rows.front().number(3) == 0)
         return std::nullopt;
-    if (!find_mark.execute({user, id}).rows.empty())
-        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
-                             "the mission's snapshot waits for its repair");
     Newest newest;
+    newest.marked_at = find_mark.execute({user, id}).rows.front().optional_instant(0);
+    if (newest.marked_at)
+        return newest;
+    newest.size = rows.front().number(4);
     newest.space_id = rows.front().optional_text(0);
     newest.version = rows.front().number(1);
     newest.clock = std::max<core::Instant>(rows.front().optional_instant(2).value_or(0), 0);
@@ -69,59 +88,147 @@ SELECT e.iteration ->> 'id'
 struct LostIteration {
     std::string id;
     std::string iteration;  // JSON
-    bool is_ours = false;   // the log has a row of ours that says so
     std::optional<std::string> actor;
 };
 
+struct LostIterations {
+    std::vector<LostIteration> found;
+    int64_t left = 0;  // further ones: too many or too large for one pass
+};
+
+// Of one record, as far as they can hold iterations that fit into a record.
+std::string rows_of_mission(const SyncTable& table, const std::string& elements = "") {
+    return "FROM ONLY " + table.qualified_name + " c" + elements +
+           " WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'"
+           " AND c.record_id = $2 AND pg_column_size(c.data) <= $3";
+}
+
+// Neither pglz nor LZ4 makes a value 256 times as small.
+constexpr int64_t kMostCompression = 256;
+
+// Places of compressed rows of which only this tells whether they are small enough to be read. As
+// the table's owner, who may not call a function of ours that says it.
+std::vector<std::string> compressed_rows_that_fit(const SyncTable& table,
+                                                  const SuspectMission& mission) {
+    const int64_t limit = pg::settings::max_record_size();
+    const std::string sql = "SELECT c.ctid, c.data " + rows_of_mission(table) +
+                            " AND pg_column_compression(c.data) IS NOT NULL"
+                            " AND pg_column_size(c.data) > $4";
+    std::vector<std::string> places;
+    pg::guarded([&] {
+        Oid types[] = {TEXTOID, TEXTOID, INT8OID, INT8OID};
+        Datum values[] = {CStringGetTextDatum(mission.user_id.c_str()),
+                          CStringGetTextDatum(mission.mission_id.c_str()), Int64GetDatum(limit),
+                          Int64GetDatum(limit / kMostCompression)};
+        if (SPI_connect() != SPI_OK_CONNECT)
+            elog(ERROR, "SPI_connect failed");
+        const int code =
+            SPI_execute_with_args(sql.c_str(), lengthof(types), types, values, nullptr, false, 0);
+        if (code != SPI_OK_SELECT)
+            elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
+        for (uint64 i = 0; i < SPI_processed; i++) {
+            bool is_null = false;
+            const Datum data =
+                SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &is_null);
+            if (!is_null && static_cast<int64_t>(toast_raw_datum_size(data)) <= limit)
+                places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+        }
+        SPI_finish();
+    });
+    return places;
+}
+
 // Of every version of an iteration that the log has, the one with which a device has got on
 // furthest; of those the newest: steps that were carried out must not be carried out again. What
-// was before a deletion of the mission went with it.
+// was before a deletion of the mission went with it. Which ones are ours is asked first, and only
+// of a few is more than the place read: clients may push as much as they like that merely looks
+// like ours.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
-    const std::string stamp = "coalesce(c." + table.stamps_column +
+    const std::string stamp = "left(coalesce(c." + table.stamps_column +
                               " -> 'iterations' ->> 'at', c." + table.stamps_column +
-                              " ->> 'iterations', '')";
-    const std::string sql =
-        std::string(R"sql(
+                              " ->> 'iterations', ''), 100)";
+    const std::string is_ours =
+        table.has_actor ? R"sql(c.client_id = 'mana-ai-runner' AND pg_column_size(c.actor) <= 65536
+           AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
+           AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
+                        : "false";
+    const std::string actor = table.has_actor
+                                  ? "(SELECT c.actor::text FROM ONLY " + table.qualified_name +
+                                        " c WHERE c.ctid = r.actor_place)"
+                                  : "NULL::text";
+    const std::string from = rows_of_mission(table, R"sql(,
+         jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
+                                   THEN c.data -> 'iterations' ELSE '[]' END)
+           WITH ORDINALITY AS e(iteration, n))sql");
+    const std::string fits = R"sql((pg_column_compression(c.data) IS NULL
+          OR pg_column_size(c.data) <= $4 OR c.ctid::text = ANY ($5)))sql";
+    const std::string sql = R"sql(
 WITH version AS (
-  SELECT e.iteration ->> 'id' AS id, e.iteration, c.created_at, )sql") +
-        stamp + " AS stamp, " + (table.has_actor ? "c.actor" : "NULL::jsonb") +
-        R"sql( AS actor, c.client_id = 'mana-ai-runner' AND )sql" +
-        (table.has_actor ? "c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'"
-                         : "false") +
-        R"sql( AS is_ours,
+  SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, c.created_at, )sql" +
+                            stamp + " AS stamp, coalesce(" + is_ours + R"sql(, false) AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
          + (SELECT count(*)
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
                                              THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
              WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS progress
-    FROM ONLY )sql" +
-        table.qualified_name +
-        R"sql( c,
-         jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
-                                   THEN c.data -> 'iterations' ELSE '[]' END) AS e(iteration)
-   WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'
-     AND c.record_id = $2 AND e.iteration ->> 'source' = 'server'
-     AND e.iteration ->> 'id' <> ALL ($3)
-     AND c.created_at > coalesce((SELECT max(d.created_at) FROM ONLY )sql" +
-        table.qualified_name + R"sql( d
-                                   WHERE d.user_id = $1 AND d.app_id || '' = 'ai'
-                                     AND d.table_name = 'aiMissions' AND d.record_id = $2
-                                     AND (d.op = 'delete' OR coalesce(d.data ->> 'deletedAt', '') <> '')),
-                                 '-infinity'))
-SELECT DISTINCT ON (v.id) v.id, v.iteration::text,
-       bool_or(v.is_ours) OVER w,
-       first_value(v.actor::text) OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at)
-  FROM version v WINDOW w AS (PARTITION BY v.id)
- ORDER BY v.id, v.progress DESC, v.stamp COLLATE "C" DESC, v.created_at DESC)sql";
+    )sql" + from + R"sql(
+     AND )sql" + fits + R"sql(
+     AND c.created_at > coalesce((SELECT max(c.created_at) )sql" +
+                            rows_of_mission(table) + R"sql(
+                                     AND (c.op = 'delete' OR )sql" +
+                            fits + R"sql(
+                                          AND coalesce(c.data ->> 'deletedAt', '') <> '')),
+                                 '-infinity')
+     AND e.iteration ->> 'source' = 'server'
+     AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100 AND e.iteration ->> 'id' <> ALL ($6)),
+known AS (
+  SELECT DISTINCT ON (v.id) v.id, v.place, v.n, v.id = ANY ($7) AS is_of_run,
+         bool_or(v.is_ours) OVER (PARTITION BY v.id) AS is_ours,
+         first_value(CASE WHEN v.is_ours THEN v.place END)
+           OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_place
+    FROM version v
+   ORDER BY v.id, v.progress DESC, v.stamp COLLATE "C" DESC, v.created_at DESC),
+ours AS (
+  SELECT k.*, count(*) OVER () AS total FROM known k WHERE k.is_ours OR k.is_of_run
+   ORDER BY k.is_of_run DESC, k.id LIMIT 100),
+read AS MATERIALIZED (
+  SELECT o.*, (SELECT c.data -> 'iterations' -> o.n FROM ONLY )sql" +
+                            table.qualified_name + R"sql( c WHERE c.ctid = o.place) AS iteration
+    FROM ours o),
+sized AS (
+  SELECT r.*, sum(CASE WHEN pg_column_size(r.iteration) <= $8 THEN pg_column_size(r.iteration) END)
+                OVER (ORDER BY r.is_of_run DESC, r.id) AS size
+    FROM read r)
+SELECT r.id, CASE WHEN pg_column_size(r.iteration) <= $8 AND r.size <= $8 THEN r.iteration::text END,
+       )sql" + actor + R"sql(, r.total
+  FROM sized r ORDER BY r.is_of_run DESC, r.id)sql";
     return statements.try_emplace(sql, sql).first->second;
 }
 
+// Of the runs that we know; a client cannot make those.
+std::vector<std::string> iterations_of_runs(const SuspectMission& mission) {
+    static pg::Statement select_ids(R"sql(
+SELECT DISTINCT iteration_id FROM mana_ai.runs
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id IS NOT NULL)sql");
+    std::vector<std::string> ids;
+    for (pg::Row& row :
+         select_ids
+             .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id)})
+             .rows)
+        ids.push_back(row.take_text(0));
+    return ids;
+}
+
 // As the table's owner and under the policy for this user; what its code does is rolled back.
-std::vector<LostIteration> lost_iterations(const SuspectMission& mission, const Newest& newest) {
+LostIterations lost_iterations(const SuspectMission& mission,
+                               const std::vector<std::string>& passed_over, int64_t room,
+                               TablePatience& patience) {
     const SyncTable table = attached_sync_table();
+    const std::vector<std::string> of_runs = iterations_of_runs(mission);
     pg::Statement& select_lost = lost_statement(table);
-    std::vector<LostIteration> lost;
+    const int64_t limit = pg::settings::max_record_size();
+    LostIterations lost;
     std::optional<pg::PgError> error;
     auto read = [&] {
         const pg::RoleScope as_owner(table.owner);
@@ -129,57 +236,28 @@ std::vector<LostIteration> lost_iterations(const SuspectMission& mission, const 
             pg::set_for_scope("app.current_user_id", mission.user_id.c_str());
             pg::set_for_scope("app.current_user_space_ids", "");
         });
-        auto rows = select_lost
-                        .execute({std::string_view(mission.user_id),
-                                  std::string_view(mission.mission_id), &newest.ids})
-                        .rows;
-        for (const pg::Row& row : rows)
-            lost.push_back({row.text(0), row.text(1), row.number(2) != 0, row.optional_text(3)});
+        const std::vector<std::string> places = compressed_rows_that_fit(table, mission);
+        auto rows =
+            select_lost
+                .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
+                          limit, limit / kMostCompression, &places, &passed_over, &of_runs, room})
+                .rows;
+        for (pg::Row& row : rows) {
+            lost.left = row.number(3);
+            if (!row.is_null(1))
+                lost.found.push_back({row.text(0), row.take_text(1), row.optional_text(2)});
+        }
+        lost.left -= static_cast<int64_t>(lost.found.size());
         return false;
     };
     const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(),
                                         [&] { error = pg::in_subtransaction(read); });
+    patience.note(mission.user_id, watched.took_us, pg::monotonic_now());
     if (watched.error)
         error = watched.error;
     if (error)
         throw watched.timed_out ? pg::make_timeout_error() : pg::as_ordinary_error(*error);
     return lost;
-}
-
-// Not what a client has called ours. The row that we wrote it with may be gone, or have no actor.
-bool was_written_by_us(const SuspectMission& mission, const LostIteration& lost) {
-    if (lost.is_ours)
-        return true;
-    static pg::Statement find_run(R"sql(
-SELECT 1 FROM mana_ai.runs WHERE user_id = $1 AND mission_id = $2 AND iteration_id = $3)sql");
-    return !find_run
-                .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                          std::string_view(lost.id)})
-                .rows.empty();
-}
-
-struct History {
-    int64_t restores = 0;
-    core::Instant may_be_restored_at = 0;
-};
-
-History history_of(const SuspectMission& mission, const LostIteration& lost) {
-    static pg::Statement select_history(R"sql(
-SELECT restores, restored_at FROM mana_ai.restored_iterations
- WHERE user_id = $1 AND mission_id = $2 AND iteration_id = $3)sql");
-    const auto rows =
-        select_history
-            .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                      std::string_view(lost.id)})
-            .rows;
-    if (rows.empty())
-        return {};
-    History history;
-    history.restores = rows.front().number(0);
-    history.may_be_restored_at =
-        rows.front().optional_instant(1).value_or(0) +
-        (kFirstPause << 2 * std::clamp<int64_t>(history.restores - 1, 0, 10));
-    return history;
 }
 
 void remember_restore(const SuspectMission& mission, const LostIteration& lost, core::Instant now) {
@@ -193,18 +271,53 @@ VALUES ($1, $2, $3, $4)
 }
 
 // Further losses are not answered any more; the first of them is on record (mission_problems).
-void give_up(const SuspectMission& mission, const LostIteration& lost, core::Instant now) {
+void give_up(const SuspectMission& mission, const std::string& iteration_id, core::Instant now) {
     static pg::Statement note(R"sql(
-UPDATE mana_ai.restored_iterations SET given_up_at = $4
- WHERE user_id = $1 AND mission_id = $2 AND iteration_id = $3 AND given_up_at IS NULL)sql");
-    if (note.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                      std::string_view(lost.id), pg::Timestamp{now}})
-            .processed > 0)
-        pg::log_warning("iteration " + pg::printable(lost.id) + " of mission " +
+UPDATE mana_ai.restored_iterations SET given_up_at = coalesce(given_up_at, $4), restored_at = $4
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id = $3 RETURNING given_up_at = $4)sql");
+    const auto rows =
+        note.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
+                      std::string_view(iteration_id), pg::Timestamp{now}})
+            .rows;
+    if (!rows.empty() && rows.front().number(0) != 0)
+        pg::log_warning("iteration " + pg::printable(iteration_id) + " of mission " +
                         pg::printable(mission.mission_id) + " of user " +
                         pg::printable(mission.user_id) +
                         " is not put back any more: devices have taken it away " +
                         std::to_string(kMostRestores + 1) + " times");
+}
+
+core::Instant pause_after(int64_t times, core::Instant first) {
+    return first << 2 * std::clamp<int64_t>(times - 1, 0, 10);
+}
+
+struct History {
+    std::vector<std::string> passed_over;  // given up, or not to be put back yet
+    std::optional<core::Instant> again;    // when the first of the latter may be
+};
+
+// Of what has been put back before and is lost again.
+History history_of(const SuspectMission& mission, const Newest& newest, core::Instant now) {
+    static pg::Statement select_history(R"sql(
+SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND iteration_id <> ALL ($3))sql");
+    History history;
+    for (const pg::Row& row : select_history
+                                  .execute({std::string_view(mission.user_id),
+                                            std::string_view(mission.mission_id), &newest.ids})
+                                  .rows) {
+        if (row.number(1) >= kMostRestores) {
+            give_up(mission, row.text(0), now);
+        } else {
+            const core::Instant due =
+                row.optional_instant(2).value_or(0) + pause_after(row.number(1), kFirstPause);
+            if (due <= now)
+                continue;
+            history.again = std::min(history.again.value_or(due), due);
+        }
+        history.passed_over.push_back(row.text(0));
+    }
+    return history;
 }
 
 // Each where it belongs by its start; the others keep their order.
@@ -259,7 +372,8 @@ SELECT 1 FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 A
 std::vector<SuspectMission> missions_to_check(core::Instant now, int limit) {
     static pg::Statement select_suspects(R"sql(
 SELECT user_id, mission_id FROM mana_ai.mission_schedule
- WHERE check_iterations_at <= $1 ORDER BY check_iterations_at LIMIT $2)sql");
+ WHERE check_iterations_at <= $1 ORDER BY check_iterations_at LIMIT $2
+   FOR UPDATE SKIP LOCKED)sql");
     std::vector<SuspectMission> suspects;
     for (const pg::Row& row : select_suspects.execute({pg::Timestamp{now}, int64_t{limit}}).rows)
         suspects.push_back({row.text(0), row.text(1)});
@@ -274,7 +388,7 @@ SELECT check_iterations_at FROM mana_ai.mission_schedule
     return rows.empty() ? std::nullopt : rows.front().optional_instant(0);
 }
 
-void check_later(const SuspectMission& mission, core::Instant at) {
+void check_later(const SuspectMission& mission, std::optional<core::Instant> at) {
     static pg::Statement put_off(R"sql(
 UPDATE mana_ai.mission_schedule s SET check_iterations_at = $3
   FROM (SELECT user_id, mission_id FROM mana_ai.mission_schedule
@@ -282,7 +396,26 @@ UPDATE mana_ai.mission_schedule s SET check_iterations_at = $3
            FOR UPDATE SKIP LOCKED) k
  WHERE s.user_id = k.user_id AND s.mission_id = k.mission_id)sql");
     put_off.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                     pg::Timestamp{at}});
+                     pg::time_or_null(at)});
+}
+
+std::optional<core::Instant> note_failed_check(const SuspectMission& mission, core::Instant now) {
+    static pg::Statement note(R"sql(
+INSERT INTO mana_ai.restored_iterations AS r (user_id, mission_id, iteration_id, restored_at)
+VALUES ($1, $2, '', $3)
+    ON CONFLICT (user_id, mission_id, iteration_id)
+    DO UPDATE SET restores = r.restores + 1, restored_at = $3,
+                  given_up_at = CASE WHEN r.restores + 1 >= $4
+                                     THEN coalesce(r.given_up_at, $3) END
+RETURNING r.restores)sql");
+    const int64_t failures =
+        note.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
+                      pg::Timestamp{now}, kMostFailures})
+            .rows.front()
+            .number(0);
+    if (failures >= kMostFailures)
+        return std::nullopt;
+    return now + pause_after(failures, kFirstFailurePause);
 }
 
 void restore_iterations(const SuspectMission& mission, core::Instant now, TablePatience& patience) {
@@ -291,34 +424,32 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
         settle_check(mission, std::nullopt);
         return;
     }
+    // A mark may stay for long: the older it is, the later we look again.
+    if (newest->marked_at) {
+        settle_check(mission, now + std::clamp(now - *newest->marked_at, core::kMicrosPerSecond,
+                                               kLongestRepairPause));
+        return;
+    }
     // What is written then would win against all devices for days, or lose.
     if (newest->clock > now + kMaxClockLead) {
         settle_check(mission, newest->clock - kMaxClockLead);
         return;
     }
+    History history = history_of(mission, *newest, now);
+    history.passed_over.insert(history.passed_over.end(), newest->ids.begin(), newest->ids.end());
+    const LostIterations lost = lost_iterations(
+        mission, history.passed_over,
+        std::max<int64_t>(pg::settings::max_record_size() - newest->size, 0), patience);
     std::string put_back = "[";
     std::optional<std::string> actor;
-    std::optional<core::Instant> again;
-    int count = 0;
-    for (const LostIteration& lost : lost_iterations(mission, *newest)) {
-        if (!was_written_by_us(mission, lost))
-            continue;
-        const History history = history_of(mission, lost);
-        if (history.restores >= kMostRestores) {
-            give_up(mission, lost, now);
-            continue;
-        }
-        if (history.may_be_restored_at > now) {
-            again =
-                std::min(again.value_or(history.may_be_restored_at), history.may_be_restored_at);
-            continue;
-        }
-        put_back += (count++ > 0 ? "," : "") + lost.iteration;
-        actor = lost.actor;
-        remember_restore(mission, lost, now);
+    for (const LostIteration& iteration : lost.found) {
+        put_back += (put_back.size() > 1 ? "," : "") + iteration.iteration;
+        if (iteration.actor)
+            actor = iteration.actor;
+        remember_restore(mission, iteration, now);
     }
     put_back += "]";
-    if (count > 0) {
+    if (!lost.found.empty()) {
         const std::string written_at = core::to_iso_millis(instant_of_writing(now, newest->clock));
         const std::string stamps = core::dump_json({{"iterations", written_at}});
         const std::string data = merged_iterations(mission, put_back);
@@ -326,9 +457,23 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
                       "a restored plan", patience);
         MANA_AI_FAILPOINT("restore.inserted");
         check_taken_over(mission, newest->version);
-        pg::metrics::count_at_commit(core::Metric::IterationsRestored, {}, count);
+        pg::metrics::count_at_commit(core::Metric::IterationsRestored, {},
+                                     static_cast<int64_t>(lost.found.size()));
+        if (lost.left > 0)
+            history.again = now + core::kMicrosPerSecond;
+    } else if (lost.left > 0) {
+        pg::log_warning(std::to_string(lost.left) + " lost iterations of mission " +
+                        pg::printable(mission.mission_id) + " of user " +
+                        pg::printable(mission.user_id) +
+                        " are not put back: the record would be larger than "
+                        "mana_ai.max_record_size");
     }
-    settle_check(mission, again);
+    static pg::Statement forget_failures(R"sql(
+DELETE FROM mana_ai.restored_iterations
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id = '')sql");
+    forget_failures.execute(
+        {std::string_view(mission.user_id), std::string_view(mission.mission_id)});
+    settle_check(mission, history.again);
 }
 
 }  // namespace mana_ai

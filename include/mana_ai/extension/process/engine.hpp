@@ -16,6 +16,7 @@
 #include "mana_ai/extension/run/claim.hpp"
 #include "mana_ai/extension/run/database_jobs.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
@@ -144,6 +145,7 @@ class Engine {
     void repair_later(bool got_on);
     void prepare_tick(bool thorough, core::Instant now);
     void restore_lost_iterations();
+    void check_later_alone(const SuspectMission& mission, core::Instant at);
     void renew_http_client();
     void release_tick();
     bool may_claim();

@@ -16,7 +16,8 @@ struct SuspectMission {
     std::string mission_id;
 };
 
-// Missions that may have lost an iteration and are to be looked at by now, at most `limit`.
+// Missions that may have lost an iteration and are to be looked at by now, at most `limit`. Those
+// that somebody has locked are left out.
 std::vector<SuspectMission> missions_to_check(core::Instant now, int limit);
 
 // When the next of them is to be looked at.
@@ -26,7 +27,11 @@ std::optional<core::Instant> next_check_at();
 // nothing of it may then be committed.
 void restore_iterations(const SuspectMission& mission, core::Instant now, TablePatience& patience);
 
-// Has it looked at again later.
-void check_later(const SuspectMission& mission, core::Instant at);
+// Has it looked at again later; nullopt: not before the next loss.
+void check_later(const SuspectMission& mission, std::optional<core::Instant> at);
+
+// Counts a failure to do so, and says when it is to be tried again; nullopt: it has failed too
+// often.
+std::optional<core::Instant> note_failed_check(const SuspectMission& mission, core::Instant now);
 
 }  // namespace mana_ai
