@@ -323,6 +323,29 @@ is_deeply([ sort keys %$wide ], [ '', 'a', 'id', 'policy' ], 'id and deletedAt h
 is($wide->{a}{''}{b}, 2, 'parts may be empty');
 is(value($node, 'SELECT count(*) FROM mana_ai.dirty_records'), 0, 'the trigger has folded all of it');
 
+# What is written at the end of a path is not held once for each of its parts.
+SKIP:
+{
+    skip '/proc is needed', 3 unless -e '/proc/self/status';
+    my %peak;
+    for my $name ('whole', join '.', 'path', ('a') x 31)
+    {
+        my ($head) = split /\./, $name;
+        $peak{$head} = value($node, <<"END");
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+VALUES ('ai', 'aiMissions', '$head', 'u1', 'update', 'c', jsonb_build_object('$name', repeat('v', 9000000)));
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+VALUES ('ai', 'aiMissions', '$head', 'u1', 'update', 'c', '{"title": "t"}');
+SELECT (regexp_match(pg_read_file('/proc/self/status', 0, 100000), 'VmHWM:\\s+(\\d+)'))[1]
+END
+    }
+    is(value($node, "SELECT length(record #>> string_to_array(repeat('a,', 30) || 'a', ',')) FROM (SELECT record -> 'path' AS record FROM mana_ai.mission_snapshots WHERE mission_id = 'path') m"),
+        9_000_000, 'a large value at the end of a long path');
+    note "peak of the backend's memory: $peak{whole} kB as a field, $peak{path} kB at the end of a path";
+    cmp_ok($peak{whole}, '>', 9_000, 'the memory of a field of that size was looked at');
+    cmp_ok($peak{path}, '<', $peak{whole} + 150_000, 'at the end of a path it takes a few times its size more');
+}
+
 # Clocks that somebody has damaged are noticed, in whatever byte, and repaired.
 push_rows('field_timestamps',
     { table => 'aiMissions', id => 'damaged', op => 'insert', at => $times[0], data => { title => 't', cadence => { kind => 'daily', atHour => 8 }, updatedAt => $times[0] } },

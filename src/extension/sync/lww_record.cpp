@@ -365,12 +365,45 @@ ChangedPart next_part(Paths& paths) {
     return part;
 }
 
-pg::JsonbValueRef value_with(const pg::JsonbValueRef* whole, Paths paths);
+// A value, and the container that was made for it, if any. What it is put into copies it: `made` is
+// freed then, else a large value at the end of a path would stay once for each part of the path.
+struct NewValue {
+    pg::JsonbValueRef value;
+    Jsonb* made = nullptr;
+};
 
-pg::JsonbValueRef value_of_part(const ChangedPart& part, const pg::JsonbValueRef* before) {
-    const pg::JsonbValueRef* value = part.written != nullptr ? part.written : before;
-    return part.deeper.first == part.deeper.end ? *value : value_with(value, part.deeper);
+NewValue new_value(Jsonb* made) {
+    return {pg::value_of(made), made};
 }
+
+NewValue value_with(const pg::JsonbValueRef* whole, Paths paths);
+
+NewValue value_of_part(const ChangedPart& part, const pg::JsonbValueRef* before) {
+    const pg::JsonbValueRef* value = part.written != nullptr ? part.written : before;
+    return part.deeper.first == part.deeper.end ? NewValue{*value} : value_with(value, part.deeper);
+}
+
+// What was made for the values of one container.
+class MadeParts {
+ public:
+    explicit MadeParts(size_t most) : made_(static_cast<Jsonb**>(palloc(sizeof(Jsonb*) * most))) {}
+
+    pg::JsonbValueRef take(const NewValue& part) {
+        if (part.made != nullptr)
+            made_[count_++] = part.made;
+        return part.value;
+    }
+
+    void free_all() {
+        for (size_t i = 0; i < count_; i++)
+            pfree(made_[i]);
+        pfree(made_);
+    }
+
+ private:
+    Jsonb** made_;
+    size_t count_ = 0;
+};
 
 // The index that the name is in JavaScript; `count` if it is none of the array's.
 uint32_t index_of(std::string_view name, uint32_t count) {
@@ -385,18 +418,23 @@ uint32_t index_of(std::string_view name, uint32_t count) {
     return std::min(index, count);
 }
 
-pg::JsonbValueRef array_with(const pg::JsonbValueRef& whole, Paths paths) {
+NewValue array_with(const pg::JsonbValueRef& whole, Paths paths) {
     const pg::JsonbValues elements = pg::read_array(whole);
+    MadeParts made(static_cast<size_t>(paths.end - paths.first));
     while (paths.first != paths.end) {
         const ChangedPart part = next_part(paths);
         const uint32_t index = index_of(part.name, elements.count);
         if (index < elements.count)
-            elements.values[index] = value_of_part(part, &elements.values[index]);
+            elements.values[index] = made.take(value_of_part(part, &elements.values[index]));
     }
-    return pg::value_of(pg::build_array(elements.values, elements.count));
+    const NewValue result = new_value(pg::build_array(elements.values, elements.count));
+    made.free_all();
+    if (elements.values != nullptr)
+        pfree(elements.values);
+    return result;
 }
 
-pg::JsonbValueRef object_with(const pg::JsonbFields& members, Paths paths) {
+NewValue object_with(const pg::JsonbFields& members, Paths paths) {
     const auto path_count = static_cast<size_t>(paths.end - paths.first);
     auto* parts = static_cast<ChangedPart*>(palloc(sizeof(ChangedPart) * path_count));
     size_t part_count = 0;
@@ -408,6 +446,7 @@ pg::JsonbValueRef object_with(const pg::JsonbFields& members, Paths paths) {
 
     auto* fields = static_cast<pg::JsonbFieldRef*>(
         palloc(sizeof(pg::JsonbFieldRef) * (members.count + part_count)));
+    MadeParts made(part_count);
     uint32_t count = 0;
     uint32_t at = 0;
     for (const ChangedPart* part = parts; part != parts + part_count; part++) {
@@ -417,23 +456,29 @@ pg::JsonbValueRef object_with(const pg::JsonbFields& members, Paths paths) {
             fields[count++] = members.fields[at++];
         const pg::JsonbValueRef* before =
             at < members.count && order == 0 ? &members.fields[at++].value : nullptr;
-        const pg::JsonbValueRef value = value_of_part(*part, before);
+        const pg::JsonbValueRef value = made.take(value_of_part(*part, before));
         // Null in a path: the key is gone.
         if (value.type != JENTRY_ISNULL)
             fields[count++] = {part->name.data(), static_cast<uint32_t>(part->name.size()), value};
     }
     while (at < members.count)
         fields[count++] = members.fields[at++];
-    return pg::value_of(pg::build_object(fields, count));
+    const NewValue result = new_value(pg::build_object(fields, count));
+    made.free_all();
+    pfree(fields);
+    pfree(parts);
+    if (members.fields != nullptr)
+        pfree(members.fields);
+    return result;
 }
 
 // The value after all writes to its parts, as a device makes it: what is missing or empty becomes
 // an object, and a text, a number or true has no parts. `whole` may be nullptr.
-pg::JsonbValueRef value_with(const pg::JsonbValueRef* whole, Paths paths) {
+NewValue value_with(const pg::JsonbValueRef* whole, Paths paths) {
     if (whole == nullptr || !pg::is_truthy(*whole))
         return object_with({}, paths);
     if (whole->type != JENTRY_ISCONTAINER)
-        return *whole;
+        return {*whole};
     const auto* container = reinterpret_cast<const JsonbContainer*>(whole->bytes);
     if ((container->header & JB_FARRAY) != 0)
         return array_with(*whole, paths);
@@ -456,7 +501,10 @@ Jsonb* hidden_writes(const RecordState& state) {
     for (uint32_t i = 0; i < state.count; i++)
         if (is_hidden[i])
             fields[count++] = state.fields[i].field;
-    return pg::build_object(fields, count);
+    Jsonb* hidden = pg::build_object(fields, count);
+    pfree(fields);
+    pfree(is_hidden);
+    return hidden;
 }
 
 // Behind the clocks: a checksum, and the jsonb without its length. The checksum keeps us from
@@ -474,13 +522,14 @@ pg_crc32c checksum_of(const char* bytes, size_t size) {
     return checksum;
 }
 
-std::string_view packed(const Jsonb* hidden) {
+// The checksum takes the place of the length.
+static_assert(sizeof(pg_crc32c) == VARHDRSZ);
+
+std::string_view packed(Jsonb* hidden) {
     const size_t size = VARSIZE(hidden) - VARHDRSZ;
-    auto* bytes = static_cast<char*>(palloc(sizeof(pg_crc32c) + size));
     const pg_crc32c checksum = checksum_of(VARDATA(hidden), size);
-    std::memcpy(bytes, &checksum, sizeof checksum);
-    std::memcpy(bytes + sizeof checksum, VARDATA(hidden), size);
-    return {bytes, sizeof checksum + size};
+    std::memcpy(static_cast<void*>(hidden), &checksum, sizeof checksum);
+    return {reinterpret_cast<const char*>(hidden), sizeof checksum + size};
 }
 
 HiddenWrites unpacked(std::string_view bytes) {
@@ -577,6 +626,23 @@ RecordState copy_of(const RecordState& state) {
     return copy;
 }
 
+RecordState owned_copy_of(const RecordState& state) {
+    RecordState copy = copy_of(state);
+    auto* fields = static_cast<pg::JsonbFieldRef*>(
+        palloc(sizeof(pg::JsonbFieldRef) * (size_t{state.count} + 1)));
+    for (uint32_t i = 0; i < state.count; i++)
+        fields[i] = state.fields[i].field;
+    const pg::JsonbFields own = pg::read_object(pg::build_object(fields, state.count));
+    for (uint32_t i = 0; i < own.count; i++)
+        copy.fields[i].field = own.fields[i];
+    pfree(fields);
+    if (own.fields != nullptr)
+        pfree(own.fields);
+    copy.space =
+        std::string_view(pnstrdup(state.space.data(), state.space.size()), state.space.size());
+    return copy;
+}
+
 RecordState deleted_state(core::Instant deleted_at) {
     RecordState state;
     reserve(state, 1);
@@ -638,7 +704,8 @@ RecordState shown_state(const RecordState& state) {
             newest = std::max(newest, paths[end]->clock.time);
         const RecordField* whole = find_write(shown.fields, whole_count, head);
         const pg::JsonbValueRef value = value_with(whole == nullptr ? nullptr : &whole->field.value,
-                                                   {paths + first, paths + end, head.size()});
+                                                   {paths + first, paths + end, head.size()})
+                                            .value;
         RecordField& field =
             whole == nullptr ? shown.fields[shown.count++] : shown.fields[whole - shown.fields];
         if (whole == nullptr) {
@@ -691,26 +758,27 @@ bool fits_into_jsonb(const RecordState& state) {
     return total < JENTRY_OFFLENMASK;
 }
 
-Jsonb* record_of(const RecordState& written, std::string_view record_id) {
-    const RecordState state = shown_state(written);
+Jsonb* record_of(const RecordState& shown, std::string_view record_id) {
     auto* fields = static_cast<pg::JsonbFieldRef*>(
-        palloc(sizeof(pg::JsonbFieldRef) * (size_t{state.count} + 1)));
+        palloc(sizeof(pg::JsonbFieldRef) * (size_t{shown.count} + 1)));
     uint32_t count = 0;
     bool id_done = false;
     auto add_id = [&] {
         fields[count++] = {"id", 2, pg::string_value(record_id)};
         id_done = true;
     };
-    for (uint32_t i = 0; i < state.count; i++) {
-        if (!state.fields[i].present)
+    for (uint32_t i = 0; i < shown.count; i++) {
+        if (!shown.fields[i].present)
             continue;
-        if (!id_done && pg::compare_field_names("id", state.fields[i].field.name()) < 0)
+        if (!id_done && pg::compare_field_names("id", shown.fields[i].field.name()) < 0)
             add_id();
-        fields[count++] = state.fields[i].field;
+        fields[count++] = shown.fields[i].field;
     }
     if (!id_done)
         add_id();
-    return pg::build_object(fields, count);
+    Jsonb* record = pg::build_object(fields, count);
+    pfree(fields);
+    return record;
 }
 
 bytea* clocks_of(const RecordState& state, uint32_t generation) {
@@ -735,6 +803,9 @@ bytea* clocks_of(const RecordState& state, uint32_t generation) {
     const size_t size = core::encode_clock_table(clocks, count, cleared != nullptr, generation,
                                                  VARDATA(result), rest);
     SET_VARSIZE(result, VARHDRSZ + size);
+    if (!rest.empty())
+        pfree(const_cast<char*>(rest.data()));
+    pfree(clocks);
     return result;
 }
 

@@ -129,8 +129,8 @@ ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
     result.too_large = receiver.too_large;
     if (!result.too_large && fold.state.exists && !is_deleted(fold.state)) {
         const text* id = DatumGetTextPP(address.record_id);
-        const Jsonb* record =
-            record_of(fold.state, {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
+        const Jsonb* record = record_of(
+            shown_state(fold.state), {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
         result.record = static_cast<Jsonb*>(SPI_palloc(VARSIZE(record)));
         memcpy(static_cast<void*>(result.record), record, VARSIZE(record));
         for (uint32_t i = 0; i < fold.state.count; i++)

@@ -31,13 +31,7 @@ void settle(Fold& fold) {
     MemoryContext fresh = AllocSetContextCreate(MemoryContextGetParent(fold.memory),
                                                 "mana_ai record", ALLOCSET_DEFAULT_SIZES);
     MemoryContextSwitchTo(fresh);
-    RecordState settled;
-    const Jsonb* record = record_of(fold.state, "");
-    const bytea* clocks = clocks_of(fold.state, fold.generation);
-    char* space = pnstrdup(fold.state.space.data(), fold.state.space.size());
-    if (!read_state(settled, record, clocks, fold.generation, fold.state.has_space,
-                    std::string_view(space, fold.state.space.size())))
-        elog(ERROR, "a record's clocks could not be read back");
+    const RecordState settled = owned_copy_of(fold.state);
     MemoryContextDelete(fold.memory);
     fold.memory = fresh;
     fold.state = settled;

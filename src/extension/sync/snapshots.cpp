@@ -90,6 +90,7 @@ Held read_snapshot(Work& work) {
     bool no_clocks = false;
     bool is_null = false;
     check_background_size(slot, work.columns.record);
+    check_background_size(slot, work.columns.clocks);
     const Datum held_record = slot_getattr(slot, work.columns.record, &no_record);
     const Datum held_clocks = slot_getattr(slot, work.columns.clocks, &no_clocks);
     const Datum space_id = slot_getattr(slot, work.columns.space_id, &is_null);
@@ -97,7 +98,7 @@ Held read_snapshot(Work& work) {
     if (no_record)
         return {};
     const auto* record = reinterpret_cast<const Jsonb*>(PG_DETOAST_DATUM_COPY(held_record));
-    const bytea* clocks = no_clocks ? nullptr : DatumGetByteaPCopy(held_clocks);
+    bytea* clocks = no_clocks ? nullptr : DatumGetByteaPCopy(held_clocks);
     const bool has_space = !is_null;
     const std::string_view space =
         has_space ? view_of(datumCopy(space_id, false, -1)) : std::string_view();
@@ -106,6 +107,8 @@ Held read_snapshot(Work& work) {
                     read_state(held.state, record, clocks, work.generation, has_space, space);
     if (!held.is_whole)
         held.state = state_without_clocks(record, has_space, space);
+    if (clocks != nullptr)
+        pfree(clocks);
     return held;
 }
 
@@ -129,11 +132,13 @@ Datum space_of(const RecordState& state) {
                            : Datum{0};
 }
 
-pg::RowValues snapshot_row(const Work& work, const RecordState& state, int64_t version) {
+// `shown` is shown_state(state), here and below.
+pg::RowValues snapshot_row(const Work& work, const RecordState& state, const RecordState& shown,
+                           int64_t version) {
     const SnapshotTable& columns = work.columns;
     pg::RowValues row = pg::row_values(work.snapshots.table);
     give(row, columns.space_id, space_of(state), state.has_space);
-    give(row, columns.record, PointerGetDatum(record_of(state, view_of(work.name.key.record_id))));
+    give(row, columns.record, PointerGetDatum(record_of(shown, view_of(work.name.key.record_id))));
     give(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
     give(row, columns.version, Int64GetDatum(version));
     give(row, columns.last_applied_at,
@@ -142,16 +147,15 @@ pg::RowValues snapshot_row(const Work& work, const RecordState& state, int64_t v
     give(row, columns.updated_at, TimestampTzGetDatum(now));
     if (columns.problems != InvalidAttrNumber) {
         Datum problems = 0;
-        const bool any =
-            problems_of(shown_state(state), pg::instant_from_timestamptz(now), &problems);
+        const bool any = problems_of(shown, pg::instant_from_timestamptz(now), &problems);
         give(row, columns.problems, problems, any);
     }
     return row;
 }
 
-void insert_snapshot(Work& work, const RecordState& state) {
+void insert_snapshot(Work& work, const RecordState& state, const RecordState& shown) {
     // Starts at the clock, so that a record which comes back never repeats a version.
-    pg::RowValues row = snapshot_row(work, state, GetCurrentTimestamp());
+    pg::RowValues row = snapshot_row(work, state, shown, GetCurrentTimestamp());
     give(row, work.columns.user_id, work.name.key.user_id);
     give(row, work.columns.record_id, work.name.key.record_id);
     pg::insert_row(work.snapshots, row);
@@ -256,7 +260,7 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
         return Kept::Unchanged;
     if (live) {
         if (content_changed) {
-            pg::RowValues row = snapshot_row(work, state, next_version(work));
+            pg::RowValues row = snapshot_row(work, state, shown, next_version(work));
             pg::update_row(work.snapshots, row);
         }
     } else {
@@ -383,7 +387,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     schedule.iterations_lost = may_have_lost_iterations(state);
     if (!prepare_schedule_of(work, &shown, true, schedule))
         return Kept::Busy;
-    insert_snapshot(work, state);
+    insert_snapshot(work, state, shown);
     if (has_tombstone)
         pg::delete_row(work.store.tombstones);
     write_schedule_of(work, schedule);
@@ -521,15 +525,24 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
         case pg::Lookup::Found:
             break;
     }
-    const Held held = read_snapshot(work);
-    const RecordState state = result_of(held.state);
-    if (held.is_up_to_date() && same_content(held.state, state)) {
+    auto nothing_to_do = [&] {
+        const Held held = read_snapshot(work);
+        if (!held.is_up_to_date() || !same_content(held.state, result_of(held.state)))
+            return false;
         const RecordState shown = shown_state(held.state);
         ScheduleChange schedule;
-        if (prepare_schedule_of(work, &shown, false, schedule) &&
-            schedule.action == ScheduleChange::Action::None)
-            return Kept::Unchanged;
-    }
+        return prepare_schedule_of(work, &shown, false, schedule) &&
+               schedule.action == ScheduleChange::Action::None;
+    };
+    // What was read for the look is gone before the record is read to be changed.
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai look", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext outer = MemoryContextSwitchTo(scratch);
+    const bool unchanged = nothing_to_do();
+    MemoryContextSwitchTo(outer);
+    MemoryContextDelete(scratch);
+    if (unchanged)
+        return Kept::Unchanged;
     return keep_record(store, name, nullptr, ScanLimit::None, basis);
 }
 

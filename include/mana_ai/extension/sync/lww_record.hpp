@@ -69,6 +69,9 @@ void add_state(RecordState& state, const RecordState& rows);
 // apply_row() changes a state in place.
 RecordState copy_of(const RecordState& state);
 
+// A copy that borrows nothing from what the state was made of.
+RecordState owned_copy_of(const RecordState& state);
+
 // What a tombstone still says of a record: nothing but when it was deleted. Of equal times every
 // real write wins, so that the rows of the log decide where it has them.
 RecordState deleted_state(core::Instant deleted_at);
@@ -82,7 +85,7 @@ bool is_deleted(const RecordState& state);
 bool may_revive(const ChangeRow& row);
 
 // The fields as a reader of the record sees them: writes to paths are in the values that they lead
-// into. Borrows from `state`.
+// into. Borrows from `state`. Costs as much as what the paths lead into: make it once.
 RecordState shown_state(const RecordState& state);
 
 const pg::JsonbValueRef* find_value(const RecordState& shown, std::string_view name);
@@ -94,10 +97,11 @@ core::Instant deletion_time(const RecordState& state);
 // The clocks hold the writes themselves where the record alone does not tell them: paths, and what
 // they lead into.
 bool fits_into_jsonb(const RecordState& state);  // record_of() would raise otherwise
-Jsonb* record_of(const RecordState& state, std::string_view record_id);
+Jsonb* record_of(const RecordState& shown, std::string_view record_id);
 bytea* clocks_of(const RecordState& state, uint32_t generation);
 
-// The inverse; false when the two do not fit together.
+// The inverse; false when the two do not fit together. Borrows from the record, not from the
+// clocks.
 bool read_state(RecordState& state, const Jsonb* record, const bytea* clocks, uint32_t generation,
                 bool has_space, std::string_view space);
 
