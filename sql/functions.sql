@@ -39,6 +39,11 @@ CREATE FUNCTION mana_ai.raw_size(value jsonb)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
 
+-- The larger of the two: clocks hold the writes that the record does not show.
+CREATE FUNCTION mana_ai.raw_size(record jsonb, clocks bytea)
+RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
+
 -- What planning reads of a mission's and of an agent's record, as JSON.
 CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT

@@ -160,6 +160,11 @@ CREATE FUNCTION mana_ai.raw_size(value jsonb)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
 
+-- The larger of the two: clocks hold the writes that the record does not show.
+CREATE FUNCTION mana_ai.raw_size(record jsonb, clocks bytea)
+RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
+
 -- What planning reads of a mission's and of an agent's record, as JSON.
 CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
@@ -193,6 +198,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION mana_ai.gate_decision(jsonb, jsonb, int, bigint, boolean, bytea), mana_ai.raw_size(jsonb),
+  mana_ai.raw_size(jsonb, bytea),
   mana_ai.planning_record(jsonb, bytea), mana_ai.planning_agent(jsonb), mana_ai.attached_problem(),
   mana_ai.sync_table_problem() FROM PUBLIC;
 
@@ -451,8 +457,8 @@ BEGIN
     END IF;
     RETURN 'no such mission';
   END IF;
-  IF mana_ai.raw_size(m.record) > pg_size_bytes(current_setting('mana_ai.max_record_size')) THEN
-    RETURN format('record is larger than mana_ai.max_record_size: %s', pg_size_pretty(mana_ai.raw_size(m.record)));
+  IF mana_ai.raw_size(m.record, m.clocks) > pg_size_bytes(current_setting('mana_ai.max_record_size')) THEN
+    RETURN format('record is larger than mana_ai.max_record_size: %s', pg_size_pretty(mana_ai.raw_size(m.record, m.clocks)));
   END IF;
   IF m.record ->> 'state' IS DISTINCT FROM 'active' THEN
     RETURN format('mission is not active but %s',
@@ -564,8 +570,8 @@ SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT x.record ->> 'state' AS state, mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
             FROM mana_ai.mission_snapshots x
            WHERE x.mission_id = $2 AND x.space_id = $3 AND x.user_id <> $1
-             AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))
-             AND x.record ->> 'state' IN ('active', 'paused', 'done', 'archived')
+             AND CASE WHEN mana_ai.raw_size(x.record, x.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))
+                      THEN x.record ->> 'state' IN ('active', 'paused', 'done', 'archived') END
           UNION ALL
           SELECT 'deleted', t.deleted_at FROM mana_ai.record_tombstones t
            WHERE t.table_name = 'aiMissions' AND t.record_id = $2 AND t.space_id = $3 AND t.user_id <> $1) h
@@ -590,7 +596,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
       FROM mana_ai.agent_snapshots x
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
-       AND mana_ai.raw_size(x.record) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
+       AND mana_ai.raw_size(x.record, x.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
   whole AS (SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'),
   -- One that is too large to be read may be whole.
   known AS (

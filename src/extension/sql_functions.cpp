@@ -83,9 +83,10 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
         core::GateInput gates{.mission = read.mission};
         if (!PG_ARGISNULL(0)) {
             const char* text = pg::guarded([fcinfo]() -> const char* {
-                if (is_too_large(PG_GETARG_DATUM(0)))
-                    return nullptr;
                 const bool has_clocks = PG_NARGS() > 5 && !PG_ARGISNULL(5);
+                if (is_too_large(PG_GETARG_DATUM(0)) ||
+                    (has_clocks && is_too_large(PG_GETARG_DATUM(5))))
+                    return nullptr;
                 return planning_record_text(PG_GETARG_DATUM(0),
                                             has_clocks ? PG_GETARG_BYTEA_P(5) : nullptr);
             });

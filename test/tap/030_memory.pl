@@ -86,8 +86,31 @@ sub decided
 # ---------------------------------------------------------------- too large
 
 push_big('long', 16, q(jsonb_build_object('blob', repeat('x', 50000000))));
+# A part of a text is not shown: it stays behind the clocks.
+push_big('hidden', 8, q(jsonb_build_object('x', 'text', 'x.a', repeat('x', 15000000))));
 canary('long texts');
 decided('long', 'skipped-too-large', 16);
+decided('hidden', 'skipped-too-large', 8);
+is(value($node, "SELECT max(mana_ai.raw_size(record)) < 10000 AND min(mana_ai.raw_size(record, clocks)) > 15000000 FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'hidden%'"),
+    't', 'what a record does not show counts as well');
+like(value($node, "SELECT mana_ai.why('big', 'hidden1')"), qr/^record is larger than mana_ai.max_record_size: 14 MB/, 'why() says so');
+is(value($node, "SELECT outcome FROM mana_ai.run_mission('big', 'hidden1')"), 'skipped-too-large', 'by hand it is not planned');
+is(value($node, "SELECT decision FROM mana_ai.explain('big', 'hidden1')"), 'skipped-too-large', 'nor explained');
+is(value($node, "SELECT count(*) FROM mana_ai.mission_problems WHERE mission_id LIKE 'hidden%' AND problem LIKE '%larger than mana_ai.max_record_size'"), 8, 'they are problems');
+# Nor are other members' records of that kind read.
+$node->safe_psql('mana_sync', <<'END');
+INSERT INTO sync_changes (app_id, table_name, record_id, user_id, space_id, op, client_id, data)
+SELECT 'ai', t, 'shared', u, 'family', 'update', 'test',
+       '{"name": "n", "state": "paused"}'::jsonb || CASE u WHEN 'member' THEN jsonb_build_object('x', 'text') || jsonb_build_object('x.a', repeat('x', 5000000)) ELSE '{}' END
+  FROM unnest(ARRAY['aiMissions', 'agents']) t, unnest(ARRAY['member', 'guest']) u
+END
+sub seen_of
+{
+    my ($owner) = @_;
+    return value($node, "SELECT mana_ai.member_hold('$owner', 'shared', 'family', '{}', ''), (SELECT record ->> 'name' FROM mana_ai.shared_agent('$owner', 'shared', 'family'))");
+}
+is(seen_of('member'), 'paused|n', 'a member sees what a guest has written');
+is(seen_of('guest'), '|', 'a guest does not see what is too large');
 push_big('steps', 1, q(jsonb_build_object('iterations', jsonb_build_array(jsonb_build_object('id', 'a', 'source', 'server', 'plan',
   (SELECT jsonb_agg(jsonb_build_object('id', k, 'summary', 's', 'status', 'planned')) FROM generate_series(1, 500000) k))))));
 push_big('keys', 1, q((SELECT jsonb_object_agg('k' || k, k) FROM generate_series(1, 1000000) k)));

@@ -57,7 +57,7 @@ struct Explanation {
 
 Subject read_subject(const std::string& user_id, const std::string& mission_id) {
     static pg::Statement select_subject(R"sql(
-SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m.record, m.clocks) END,
+SELECT CASE WHEN mana_ai.raw_size(m.record, m.clocks) <= $3 THEN mana_ai.planning_record(m.record, m.clocks) END,
        CASE WHEN mana_ai.raw_size(a.record) <= $3 THEN mana_ai.planning_agent(a.record) END,
        s.plan_basis_digest,
        (SELECT count(*) FROM mana_ai.runs r
@@ -68,7 +68,7 @@ SELECT CASE WHEN mana_ai.raw_size(m.record) <= $3 THEN mana_ai.planning_record(m
        EXISTS (SELECT FROM mana_ai.mission_research_jobs j
                 WHERE j.user_id = m.user_id AND j.mission_id = m.mission_id
                   AND j.state = 'waiting'), a.agent_id,
-       CASE WHEN m.space_id IS NOT NULL THEN
+       CASE WHEN m.space_id IS NOT NULL AND mana_ai.raw_size(m.record, m.clocks) <= $3 THEN
          mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END IS NOT NULL,
        a.is_deleted, a.is_ambiguous
   FROM mana_ai.mission_snapshots m

@@ -52,7 +52,7 @@ SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
 SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
        a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
        a.is_deleted AS agent_is_deleted, coalesce(h.is_ambiguous, false) AS agent_is_ambiguous,
-       greatest(mana_ai.raw_size(m.record), mana_ai.raw_size(a.record), 0) AS size
+       greatest(mana_ai.raw_size(m.record, m.clocks), mana_ai.raw_size(a.record), 0) AS size
   FROM (SELECT * FROM mana_ai.mission_schedule
 )sql";
 

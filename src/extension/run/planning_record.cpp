@@ -359,21 +359,23 @@ Clocks read_clocks(const Jsonb* record, const bytea* clocks) {
     RecordState state;
     if (clocks == nullptr || !read_state(state, record, clocks, 0, false, {}))
         return found;
+    std::optional<core::Instant> iterations;
     for (uint32_t i = 0; i < state.count; i++) {
         const std::string_view name = core::head_of(state.fields[i].field.name());
         const core::FieldClock& clock = state.fields[i].clock;
         if (name == "iterations" || name == "nextRunAt" || name == "updatedAt")
             found.newest = std::max(found.newest, clock.time);
         if (name == "iterations")
-            found.iterations_written_at = clock.row_time;
+            iterations = std::max(iterations, std::optional(clock.row_time));
     }
+    found.iterations_written_at = iterations.value_or(found.iterations_written_at);
     return found;
 }
 
 }  // namespace
 
-bool is_too_large(Datum record) {
-    return static_cast<int64_t>(toast_raw_datum_size(record)) > pg::settings::max_record_size();
+bool is_too_large(Datum value) {
+    return static_cast<int64_t>(toast_raw_datum_size(value)) > pg::settings::max_record_size();
 }
 
 const char* planning_record_text(Datum datum, const bytea* clocks) {
@@ -460,10 +462,14 @@ std::optional<core::Agent> read_planning_agent(std::string_view text, const std:
 
 extern "C" {
 
-// raw_size(jsonb): its size in memory, without reading it.
+// raw_size(value), raw_size(record, clocks): the size in memory, of the larger one, without reading
+// them.
 PG_FUNCTION_INFO_V1(mana_ai_raw_size);
 PGDLLEXPORT Datum mana_ai_raw_size(PG_FUNCTION_ARGS) {
-    PG_RETURN_INT64(static_cast<int64>(toast_raw_datum_size(PG_GETARG_DATUM(0))));
+    Size largest = 0;
+    for (int i = 0; i < PG_NARGS(); i++)
+        largest = std::max(largest, toast_raw_datum_size(PG_GETARG_DATUM(i)));
+    PG_RETURN_INT64(static_cast<int64>(largest));
 }
 
 // planning_record(record, clocks): what planning reads of a mission's record, as JSON.

@@ -49,7 +49,7 @@ std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
 SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active'
          AND (m.space_id IS NULL OR mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) IS NULL), space_id,
        CASE WHEN m.fits THEN mana_ai.planning_record(record, clocks) END, version
-  FROM (SELECT *, mana_ai.raw_size(record) <= $3 AS fits FROM mana_ai.mission_snapshots
+  FROM (SELECT *, mana_ai.raw_size(record, clocks) <= $3 AS fits FROM mana_ai.mission_snapshots
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT) m)sql");
     auto rows =
         lock_snapshot
