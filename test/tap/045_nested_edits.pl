@@ -405,4 +405,23 @@ is_deeply([ grep { /^create_(?:task|note)$/ } @tools ], ['create_note'], 'a tool
 is(value($node, "SELECT (record ->> 'nextRunAt')::timestamptz - (record ->> 'updatedAt')::timestamptz FROM mana_ai.mission_snapshots WHERE mission_id = 'm'"),
     '00:15:00', 'and the next run follows the cadence that paths have changed');
 
+# A task with a large value at the end of a path is as large as that value, however long the path.
+push_change($node, app => 'todo', table => 'tasks', id => 't1', data => { title => 'Steuer', 'memo.a.a.a.a.a.a' => 'm' x 1_200_000 });
+push_change($node, app => 'todo', table => 'tasks', id => 't1', data => { $_ => 'Belege' }) for qw(description note);
+push_mission($node, 'reads', inputs => [ { module => 'todo', table => 'tasks', id => 't1' } ]);
+$model->reset;
+is(run_tick($node)->{plans_written_back}, 1, 'a mission that reads it is planned');
+like(join("\n", map { $_->{content} // '' } @{ ($model->requests)[0]{body}{messages} }), qr/Steuer/, 'with the task');
+
+# A run in a browser, whose clock is ahead, began no later than the newest write to the iterations.
+push_rows('field_timestamps',
+    { table => 'aiMissions', id => 'browser', op => 'update', at => $times[0],
+        data => { title => 't', iterations => [ { id => 'b1', startedAt => '2026-11-20T11:00:00.000Z', plan => [], overallStatus => 'running' } ] } },
+    { table => 'aiMissions', id => 'browser', op => 'update', at => $times[3], data => { 'iterations.0.currentPhase' => 'calling-llm' } },
+    { table => 'aiMissions', id => 'browser', op => 'update', at => $times[1], data => { 'iterations.0.phaseStartedAt' => $times[1] } });
+is(value($node, <<"END"), '00:03:00', 'of writes to its parts the newest counts, not the last by name');
+SELECT timestamptz 'epoch' + (mana_ai.planning_record(record, clocks)::jsonb ->> 'browserRunUntil')::bigint * interval '1 microsecond' - timestamptz '$times[3]'
+  FROM mana_ai.mission_snapshots WHERE mission_id = 'browser'
+END
+
 done_testing();

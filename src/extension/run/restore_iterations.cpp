@@ -48,8 +48,10 @@ struct Newest {
 // Locks the snapshot and then the schedule, as the trigger does. Nullopt: there is nothing to do.
 std::optional<Newest> lock_mission(const SuspectMission& mission, core::Instant now) {
     static pg::Statement lock_snapshot(R"sql(
-SELECT space_id, version, mana_ai.newest_clock(record, clocks, ARRAY['iterations']),
-       mana_ai.raw_size(record) <= $3 AND octet_length(clocks) <= $3, mana_ai.raw_size(record)
+SELECT space_id, version,
+       CASE WHEN mana_ai.raw_size(record, clocks) <= $3 THEN
+         mana_ai.newest_clock(record, clocks, ARRAY['iterations']) END,
+       mana_ai.raw_size(record, clocks) <= $3, mana_ai.raw_size(record)
   FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
     static pg::Statement lock_schedule(R"sql(
 SELECT 1 FROM mana_ai.mission_schedule
