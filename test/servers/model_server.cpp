@@ -6,9 +6,9 @@
 // prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT.
 //
 //   POST /v1/chat/completions   plans (planner.hpp), or takes a step of a script (script.hpp): the
-//   one whose
-//                               name stands in the prompt as [[szenario:NAME]], else the default
-//                               script
+//                               one whose name stands in the prompt as [[szenario:NAME]], else the
+//                               default script. Messages that a real provider would not take are
+//                               refused first (request_rules.hpp)
 //   POST /control               sets the default script; with "scenario": NAME that one; with
 //   "latency_ms":
 //                               the latency of every answer. The forms are in script.hpp
@@ -36,6 +36,7 @@
 
 #include "http_server.hpp"
 #include "planner.hpp"
+#include "request_rules.hpp"
 #include "script.hpp"
 
 namespace {
@@ -90,6 +91,10 @@ class ModelServer {
 
  private:
     Response complete(Request& request) {
+        if (auto refusal = mana_ai::test::refusal_of(request.body)) {
+            keep(request);
+            return *refusal;
+        }
         Response response;
         try {
             Script* script = script_for(request.body);

@@ -32,7 +32,8 @@ my @tools = map {
 my $first = message(ask('Plane', tools => \@tools));
 is_deeply([ map { $_->{function}{name} } @{ $first->{tool_calls} } ], [ 'create_task', 'log_mood' ], 'the first turn calls two of the offered tools');
 is_deeply(decode_json($first->{tool_calls}[0]{function}{arguments}), { title => 'Beispiel', priority => 'low' }, 'with arguments that fit their schema');
-my $second = message(post('/v1/chat/completions', { tools => \@tools, messages => [ { role => 'tool', content => '{}' } ] }));
+my $second = message(post('/v1/chat/completions',
+    { tools => \@tools, messages => [ { role => 'assistant', content => undef, tool_calls => [ { id => 'c1' } ] }, { role => 'tool', tool_call_id => 'c1', content => '{}' } ] }));
 ok(!$second->{tool_calls} && length $second->{content}, 'the next turn is a summary');
 
 my @received = @{ decode_json($http->get("$url/control/requests")->{content}) };
@@ -54,6 +55,22 @@ my $start = time;
 is(message(ask('x'))->{content}, 'spät', 'then the second');
 cmp_ok(time - $start, '>=', 0.3, 'which is slow');
 is(post('/control', { steps => [ { staus => 503 } ] })->{status}, 400, 'a misspelt step is refused');
+
+# Messages that real providers refuse.
+open my $rules, '<', "$ENV{MANA_AI_TEST_DATA}/message_rules.jsonl" or die "message_rules.jsonl: $!";
+my ($taken, $refused) = (0, 0);
+for my $case (map { decode_json($_) } <$rules>) {
+    my $reply = post('/v1/chat/completions', { messages => $case->{messages} });
+    if (my $words = $case->{refusal}) {
+        $refused++;
+        is($reply->{status}, $case->{status}, "refused: $case->{case}");
+        like($reply->{content}, qr/\Q$words\E/, '... with words that say why');
+    } else {
+        $taken++;
+        is($reply->{status}, 200, "taken: $case->{case}");
+    }
+}
+cmp_ok($_, '>', 1, 'cases were read') for $taken, $refused;
 
 my $stats = decode_json($http->get("$url/control/stats")->{content});
 is($stats->{requests}, scalar @{ $stats->{arrivals_us} }, 'all requests are counted');

@@ -324,6 +324,10 @@ std::optional<Json> parse_body(std::string_view body) {
     return parsed;
 }
 
+bool is_blank(std::string_view text) noexcept {
+    return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
+}
+
 bool is_json_object(std::string_view text) {
     const std::optional<Json> parsed = parse_json(text);
     return parsed && parsed->is_object();
@@ -416,9 +420,12 @@ std::string user_message(std::string_view text) {
 }
 
 std::string assistant_message(const ModelReply& reply) {
-    std::string message = text_message("assistant", reply.content);
     if (reply.tool_calls.empty()) {
-        return message;
+        return text_message("assistant", reply.content);
+    }
+    std::string message = R"({"role":"assistant","content":null})";
+    if (!is_blank(reply.content)) {
+        message = text_message("assistant", reply.content);
     }
     message.pop_back();
     message += R"(,"tool_calls":[)";

@@ -306,13 +306,25 @@ TEST(ChatMessage, AssistantTurnGivesToolCallsBack) {
                           .finish_reason = "tool_calls",
                           .usage = {}};
     EXPECT_EQ(assistant_message(read),
-              R"({"role":"assistant","content":"","tool_calls":[)"
+              R"({"role":"assistant","content":null,"tool_calls":[)"
               R"({"id":"1","type":"function","function":{"name":"create_task",)"
               R"("arguments":"{\"title\":\"Ä\"}"}},)"
               R"({"id":"2","type":"function","function":{"name":"x","arguments":"{}"}}]})");
     EXPECT_EQ(assistant_message(
                   {.content = "fertig", .tool_calls = {}, .finish_reason = {}, .usage = {}}),
               R"({"role":"assistant","content":"fertig"})");
+}
+
+TEST(ChatMessage, NoTextBesideCallsIsNull) {
+    for (const char* content : {"null", R"("")", R"(" \n")", "[]"}) {
+        const ModelReply read = reply_to_message(
+            std::string(R"({"content":)") + content +
+            R"(,"tool_calls":[{"id":"1","function":{"name":"x","arguments":"{}"}}]})");
+        EXPECT_TRUE(Json::parse(assistant_message(read)).at("content").is_null()) << content;
+    }
+    const ModelReply with_text = reply_to_message(
+        R"({"content":" Ich lege an. ","tool_calls":[{"id":"1","function":{"name":"x"}}]})");
+    EXPECT_EQ(Json::parse(assistant_message(with_text)).at("content"), " Ich lege an. ");
 }
 
 TEST(ChatMessage, WhatWasReadCanBeSentAgain) {

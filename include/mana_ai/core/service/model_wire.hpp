@@ -78,7 +78,8 @@ std::string build_chat_request(const ChatRequest& request);
 std::string system_message(std::string_view text);
 std::string user_message(std::string_view text);
 // Arguments that are no JSON object are replaced by `{}`: several servers parse the history and
-// would refuse the whole request. The tool message that follows says what was wrong.
+// would refuse the whole request. The tool message that follows says what was wrong. Beside calls,
+// no text is null and not "": Gemini and Claude refuse an empty text, and mana-llm makes one of "".
 std::string assistant_message(const ModelReply& reply);
 std::string tool_message(std::string_view tool_call_id, std::string_view content_json);
 

@@ -1,0 +1,91 @@
+#include "request_rules.hpp"
+
+#include <set>
+
+#include "planner.hpp"
+
+namespace mana_ai::test {
+
+using nlohmann::json;
+
+namespace {
+
+Response refuse(int status, const json& body) {
+    Response response;
+    response.status = status;
+    response.body = body.dump();
+    return response;
+}
+
+// mana-llm passes on what Gemini says like this.
+Response refused_by_gemini(const std::string& words) {
+    const std::string message = "Gemini call failed for gemini-2.5-flash: 400 INVALID_ARGUMENT. " +
+                                json{{"error", {{"code", 400}, {"message", words}}}}.dump();
+    return refuse(502, {{"detail", {{"kind", "unknown"}, {"message", message}}}});
+}
+
+Response refused_by_openai(const std::string& words) {
+    return refuse(
+        400, {{"error", {{"message", words}, {"type", "invalid_request_error"}, {"code", nullptr}}}});
+}
+
+bool has_empty_text(const json& content) {
+    if (content.is_string()) {
+        return content.get_ref<const std::string&>().empty();
+    }
+    for (const json& part : content.is_array() ? content : json::array()) {
+        if (part.is_object() && part.value("type", "") == "text" && part.value("text", "").empty()) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// Only the messages are read: the tools are long, and the same in thousands of requests.
+json messages_of(std::string_view body) {
+    for (const std::string_view key : {R"("messages":[)", R"("messages": [)"}) {
+        const auto at = body.find(key);
+        if (at == std::string_view::npos) {
+            continue;
+        }
+        const auto start = at + key.size() - 1;
+        const auto end = json_value_end(body, start);
+        if (end != std::string_view::npos) {
+            return json::parse(body.substr(start, end - start), nullptr, false);
+        }
+    }
+    return json::array();
+}
+
+}  // namespace
+
+std::optional<Response> refusal_of(std::string_view request_body) {
+    const json messages = messages_of(request_body);
+    std::set<std::string> unanswered;
+    for (const json& message : messages.is_array() ? messages : json::array()) {
+        const std::string role = message.value("role", "");
+        if (has_empty_text(message.value("content", json()))) {
+            return refused_by_gemini(
+                "Unable to submit request because it has an empty text parameter.");
+        }
+        if (role == "tool") {
+            if (unanswered.erase(message.value("tool_call_id", "")) == 0) {
+                return refused_by_openai(
+                    "messages with role 'tool' must be a response to a preceding message with "
+                    "'tool_calls'.");
+            }
+            continue;
+        }
+        if (!unanswered.empty()) {
+            return refused_by_openai(
+                "An assistant message with 'tool_calls' must be followed by tool messages "
+                "responding to each 'tool_call_id'.");
+        }
+        for (const json& call : message.value("tool_calls", json::array())) {
+            unanswered.insert(call.value("id", ""));
+        }
+    }
+    return std::nullopt;
+}
+
+}  // namespace mana_ai::test
