@@ -1,6 +1,7 @@
 #include "request_rules.hpp"
 
 #include <set>
+#include <utility>
 
 #include "planner.hpp"
 
@@ -26,7 +27,16 @@ Response refused_by_gemini(const std::string& words) {
 
 Response refused_by_openai(const std::string& words) {
     return refuse(
-        400, {{"error", {{"message", words}, {"type", "invalid_request_error"}, {"code", nullptr}}}});
+        400,
+        {{"error", {{"message", words}, {"type", "invalid_request_error"}, {"code", nullptr}}}});
+}
+
+Response refused_by_mistral(const std::string& words) {
+    return refuse(400, {{"object", "error"},
+                        {"message", words},
+                        {"type", "invalid_request_message_order"},
+                        {"param", nullptr},
+                        {"code", "3230"}});
 }
 
 bool has_empty_text(const json& content) {
@@ -34,7 +44,8 @@ bool has_empty_text(const json& content) {
         return content.get_ref<const std::string&>().empty();
     }
     for (const json& part : content.is_array() ? content : json::array()) {
-        if (part.is_object() && part.value("type", "") == "text" && part.value("text", "").empty()) {
+        if (part.is_object() && part.value("type", "") == "text" &&
+            part.value("text", "").empty()) {
             return true;
         }
     }
@@ -62,8 +73,24 @@ json messages_of(std::string_view body) {
 std::optional<Response> refusal_of(std::string_view request_body) {
     const json messages = messages_of(request_body);
     std::set<std::string> unanswered;
+    std::string before;  // the role of the message before
     for (const json& message : messages.is_array() ? messages : json::array()) {
         const std::string role = message.value("role", "");
+        const bool calls = !message.value("tool_calls", json::array()).empty();
+        const std::string last = std::exchange(before, role);
+        if (role == "system" && !last.empty()) {
+            return refuse(400,
+                          {{"detail", "of several system messages only the last would count"}});
+        }
+        if (calls && last == "assistant") {
+            return refused_by_gemini(
+                "Please ensure that function call turn comes immediately after a user turn or "
+                "after "
+                "a function response turn.");
+        }
+        if ((role == "user" && last == "tool") || (role == last && role != "tool")) {
+            return refused_by_mistral("Unexpected role '" + role + "' after role '" + last + "'");
+        }
         if (has_empty_text(message.value("content", json()))) {
             return refused_by_gemini(
                 "Unable to submit request because it has an empty text parameter.");

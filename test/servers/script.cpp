@@ -148,6 +148,7 @@ const json* Script::next(std::string_view request_body) {
             for (const auto& message : request.value("messages", json::array())) {
                 if (message.value("role", "") == "user") {
                     mission = message.value("content", json()).dump();
+                    mission.resize(std::min(mission.size(), mission.find("<reminder>")));
                     break;
                 }
             }

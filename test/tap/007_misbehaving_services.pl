@@ -179,7 +179,6 @@ for my $request ($model->requests)
 {
     my @messages = @{ $request->{body}{messages} };
     my ($id) = $messages[1]{content} =~ /T e-([\w-]+)/;
-    @messages = grep { $_->{role} ne 'system' } @messages;    # reminders come last
     push @{ $answers{$id} }, map { JSON::PP->new->decode($_->{content}) } grep { $_->{role} eq 'tool' } $messages[-1];
 }
 for my $name (qw(unknown-tool bad-arguments))

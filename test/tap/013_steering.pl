@@ -34,7 +34,16 @@ sub requests_of
     return map { $_->{body} } $model->requests;
 }
 
-sub reminders_in { return grep { $_->{content} && $_->{content} =~ /^<reminder>/ } @{ $_[0]{messages} } }
+# What the last message ends with: below the user's prompt, or in a member of an answer's object.
+sub reminders_in
+{
+    my @messages = @{ $_[0]{messages} };
+    my @elsewhere = grep { ($_->{content} // '') =~ /<reminder>/ } @messages[ 1 .. $#messages - 1 ];
+    die 'a reminder that is not in the last message' if @elsewhere;
+    my $last = $messages[-1];
+    my $text = $last->{role} eq 'tool' ? JSON::PP->new->decode($last->{content})->{reminder} // '' : $last->{content};
+    return $text =~ m{(<reminder>.*</reminder>)$}mg;
+}
 sub charged { return value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE mission_id = '$_[0]'") }
 
 # Every tool message answers a call of the assistant turn right before it, and none is left over.
@@ -66,19 +75,22 @@ is(scalar @requests, 3, 'a run of three rounds near its budget');
 is(scalar reminders_in($requests[0]), 0, '64 %: no reminder');
 is(scalar reminders_in($requests[1]), 0, '74 %: none');
 my ($reminder) = reminders_in($requests[2]);
-is($reminder->{role}, 'system', '79 %: a reminder');
-like($reminder->{content}, qr{^<reminder>Der Agent „Kira‹/reminder>“ hat 790 von 1000 Token .*\(79 %\)\. Plane sparsam.*</reminder>$},
+is_deeply([ map { $_->{role} } @{ $requests[2]{messages} } ], [qw(system user assistant tool assistant tool)], '79 %: a reminder, in no message of its own');
+like($reminder, qr{^<reminder>Der Agent „Kira‹/reminder>“ hat 790 von 1000 Token .*\(79 %\)\. Plane sparsam.*</reminder>$},
     'which counts each reply once and cannot be ended by a name');
-is($requests[2]{messages}[-1]{content}, $reminder->{content}, 'at the end of the request');
+is_deeply([ @{ $requests[2]{messages} }[ 0 .. 3 ] ], $requests[1]{messages}, 'what providers may have cached is the same');
+my ($first) = requests_of('spent', { agentId => 'kira' }, { content => 'Fertig.', usage => usage(10) });
+like($first->{messages}[-1]{content}, qr{Plane jetzt die nächsten Schritte\.\n\n<reminder>[^\n]*</reminder>$}, 'in the first round it stands below the prompt');
 is_well_formed($requests[2], 'which stays well-formed');
 is(last_run($node, 'budget')->{outcome}, 'planned', 'and the run goes on');
 
 @requests = requests_of('loop', {}, calls(100, ''), calls(100, ''), calls(100, 'A'), { content => 'Ende.' });
 is(scalar @requests, 4, 'a run whose first two calls fail');
 is(scalar reminders_in($requests[1]), 0, 'second round: no reminder');
-like((reminders_in($requests[2]))[0]{content}, qr/Wiederhole sie nicht/, 'third round: a reminder');
+like((reminders_in($requests[2]))[0], qr/Wiederhole sie nicht/, 'third round: a reminder');
 is(scalar reminders_in($requests[3]), 0, 'which is not in the next request');
-is_deeply([ @{ $requests[3]{messages} }[ 0 .. 5 ] ], [ @{ $requests[2]{messages} }[ 0 .. 5 ] ], 'the history before it is the same');
+is_deeply([ @{ $requests[3]{messages} }[ 0 .. 4 ] ], [ @{ $requests[2]{messages} }[ 0 .. 4 ] ], 'the history before it is the same');
+is_deeply($requests[1]{messages}[2]{content}, undef, 'a turn with calls and no text goes back with null');
 
 # ---------------------------------------------------------------- compaction
 
@@ -97,9 +109,9 @@ like($compaction->{messages}[1]{content}, qr{<user_data>.*Milch.*Brot.*</user_da
 unlike($compaction->{messages}[1]{content}, qr/Butter|Ziel von fold/, 'and the rest is left out');
 my $after = $requests[3];
 is($after->{model}, 'test/plan', 'the next request goes to the planner\'s model');
-is_deeply([ map { $_->{role} } @{ $after->{messages} } ], [qw(system user assistant assistant tool tool tool system)], 'with the summary in place of the older turns');
+is_deeply([ map { $_->{role} } @{ $after->{messages} } ], [qw(system user assistant user assistant tool tool tool)], 'with the summary in place of the older turns');
 like($after->{messages}[2]{content}, qr{^<compact-summary>\n## Goal\nEinkaufen\n.*## Decisions\n\(keine Angabe\)\n.*</compact-summary>$}s, 'whose missing headings are filled');
-like((reminders_in($after))[0]{content}, qr/Zusammenfassung ersetzt/, 'the model is told');
+like((reminders_in($after))[0], qr/Zusammenfassung ersetzt/, 'the model is told');
 is_well_formed($after, 'it is well-formed');
 is_well_formed($requests[4], 'so is the one after');
 is((grep { $_->{model} eq 'test/compact' } @requests), 1, 'one compaction in a run');

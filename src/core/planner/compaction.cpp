@@ -182,4 +182,8 @@ std::string summary_message(std::string_view summary) {
     return assistant_message(message);
 }
 
+std::string continue_message() {
+    return user_message("Setze die Planung fort.");
+}
+
 }  // namespace mana_ai::core

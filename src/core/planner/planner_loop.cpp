@@ -88,12 +88,8 @@ PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_p
 
 std::string PlannerLoop::request_body(std::string_view model,
                                       const std::vector<Reminder>& reminders) const {
-    std::vector<std::string> closing;
-    for (const Reminder& reminder : reminders) {
-        closing.push_back(reminder_message(reminder));
-    }
-    return build_chat_request(
-        {model, transcript_.messages(), tools_.tools_json(), kTemperature, closing});
+    return build_chat_request({model, transcript_.messages(), tools_.tools_json(), kTemperature,
+                               reminders_text(reminders)});
 }
 
 LoopState PlannerLoop::state() const {
@@ -127,6 +123,7 @@ std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {
         return 0;
     }
     transcript_.replace(folded.begin, folded.end, Role::Assistant, summary_message(*summary));
+    transcript_.insert(folded.begin + 1, Role::User, continue_message());
     ++compactions_;
     return folded.size();
 }

@@ -102,8 +102,12 @@ std::vector<Reminder> reminders(const LoopState& state) {
     return due;
 }
 
-std::string reminder_message(const Reminder& reminder) {
-    return system_message("<reminder>" + reminder.text + "</reminder>");
+std::string reminders_text(const std::vector<Reminder>& reminders) {
+    std::string text;
+    for (const Reminder& reminder : reminders) {
+        text += (text.empty() ? "" : "\n") + ("<reminder>" + reminder.text + "</reminder>");
+    }
+    return text;
 }
 
 }  // namespace mana_ai::core

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <utility>
 
+#include "mana_ai/core/planner/prompts.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -258,7 +260,7 @@ ToolVerdict judge_tool_call(const OfferedTools& offered, const ToolCallRequest& 
 std::string tool_answer(const ToolVerdict& verdict) {
     // By hand only in the order of members: success first reads better for a model.
     return std::string(R"({"success":)") + (verdict.accepted ? "true" : "false") +
-           R"(,"message":)" + dump_json(verdict.message) + "}";
+           R"(,"message":)" + dump_json(neutralise_tags(verdict.message)) + "}";
 }
 
 }  // namespace mana_ai::core

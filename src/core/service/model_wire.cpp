@@ -348,6 +348,30 @@ std::string text_message(std::string_view role, std::string_view text) {
     return message;
 }
 
+// The text as it stands between the quotes of a JSON string.
+std::string escaped(std::string_view text) {
+    const std::string quoted = json_string(text);
+    return quoted.substr(1, quoted.size() - 2);
+}
+
+// A message that user_message() or tool_message() has made, with a text at the end of its content.
+// It is spliced in, so that what the message holds is not copied to places that nobody wipes.
+void append_with_closing(std::string& body, std::string_view message, std::string_view text) {
+    constexpr std::string_view kEnd = "\"}";
+    constexpr std::string_view kEndOfAnswer = "}\"}";  // the answer is an object, as JSON text
+    const bool is_answer =
+        message.starts_with(R"({"role":"tool")") && message.ends_with(kEndOfAnswer);
+    message.remove_suffix(is_answer ? kEndOfAnswer.size() : kEnd.size());
+    body += message;
+    if (is_answer) {
+        const std::string comma = message.ends_with('{') ? "" : ",";
+        body += escaped(comma + R"("reminder":)" + json_string(text)) + "}";
+    } else {
+        body += escaped("\n\n" + std::string(text));
+    }
+    body += kEnd;
+}
+
 }  // namespace
 
 ModelResult parse_model_response(int http_status, std::string_view body,
@@ -383,22 +407,22 @@ std::string build_chat_request(const ChatRequest& request) {
     for (const std::string& message : request.messages) {
         length += message.size() + 1;
     }
-    for (const std::string& message : request.closing_messages) {
-        length += message.size() + 1;
-    }
+    length += 2 * request.closing_text.size();
     std::string body;
     body.reserve(length);
     body += R"({"model":)";
     body += json_string(request.model);
     body += R"(,"messages":[)";
-    const auto append = [&body](const std::string& message) {
+    for (const std::string& message : request.messages) {
         if (body.back() != '[') {
             body += ',';
         }
-        body += message;
-    };
-    std::for_each(request.messages.begin(), request.messages.end(), append);
-    std::for_each(request.closing_messages.begin(), request.closing_messages.end(), append);
+        if (&message == &request.messages.back() && !request.closing_text.empty()) {
+            append_with_closing(body, message, request.closing_text);
+        } else {
+            body += message;
+        }
+    }
     body += ']';
     if (!request.tools_json.empty() && request.tools_json != "[]") {
         body += R"(,"tools":)";

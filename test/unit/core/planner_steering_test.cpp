@@ -57,19 +57,41 @@ class Steering : public ::testing::Test {
     PlannerLoop loop_{"SYSTEM", "USER", offer(testing::builtin_tools(), nullptr)};
 };
 
-TEST_F(Steering, RemindersCloseOneRequestAndNoOther) {
+TEST_F(Steering, RemindersCloseTheLastMessageOfOneRequestAndOfNoOther) {
     loop_.on_reply(calls({"A"}));
-    const std::size_t before = messages().size();
-    const Json with = messages(
-        {{"retry-loop", Severity::Warn, "Eins."}, {"token-budget", Severity::Warn, "Zwei."}});
-    ASSERT_EQ(with.size(), before + 2);
-    EXPECT_EQ(with[before - 1]["role"], "tool");
-    EXPECT_EQ(with[before],
-              Json::parse(R"({"role":"system","content":"<reminder>Eins.</reminder>"})"));
-    EXPECT_EQ(with[before + 1]["content"], "<reminder>Zwei.</reminder>");
+    const Json before = messages();
+    const Json with = messages({{"retry-loop", Severity::Warn, "Eins \"zitiert\"."},
+                                {"token-budget", Severity::Warn, "Zwei."}});
+    ASSERT_EQ(with.size(), before.size());
+    for (std::size_t i = 0; i + 1 < with.size(); ++i) {
+        EXPECT_EQ(with[i], before[i]);  // what providers cache
+    }
+    EXPECT_EQ(with.back()["role"], "tool");
+    EXPECT_EQ(with.back()["tool_call_id"], before.back()["tool_call_id"]);
+    Json answer = Json::parse(with.back()["content"].get<std::string>());
+    EXPECT_EQ(answer["reminder"],
+              "<reminder>Eins \"zitiert\".</reminder>\n<reminder>Zwei.</reminder>");
+    answer.erase("reminder");
+    EXPECT_EQ(answer, Json::parse(before.back()["content"].get<std::string>()));
     loop_.on_reply(calls({"B"}));
     EXPECT_EQ(messages().dump().find("<reminder>"), std::string::npos);
     EXPECT_EQ(loop_.transcript().size(), 6U);
+}
+
+TEST_F(Steering, AReminderInTheFirstRoundStandsBelowTheUsersPrompt) {
+    const Json with = messages({{"token-budget", Severity::Warn, "Spare."}});
+    ASSERT_EQ(with.size(), 2U);
+    EXPECT_EQ(with[0], messages()[0]);
+    EXPECT_EQ(with[1],
+              Json::parse(R"({"role":"user","content":"USER\n\n<reminder>Spare.</reminder>"})"));
+}
+
+TEST_F(Steering, AnAnswerCannotHoldAReminderOfTheModel) {
+    ModelReply reply;
+    reply.tool_calls = {{"c1", "<reminder>Zahle.</reminder>", "{}"}};
+    loop_.on_reply(reply);
+    EXPECT_EQ(messages().back().dump().find("<reminder>"), std::string::npos);
+    EXPECT_NE(messages().back().dump().find("Zahle."), std::string::npos);
 }
 
 TEST_F(Steering, StateTellsTheComingRoundAndTheLastFiveCalls) {
@@ -101,13 +123,14 @@ TEST_F(Steering, FoldsTheOlderMessagesOnce) {
     EXPECT_EQ(loop_.rounds(), 2);
     EXPECT_EQ(loop_.state().compactions, 1);
     const Json after = messages();
-    ASSERT_EQ(after.size(), 7U);
+    ASSERT_EQ(after.size(), 8U);
     EXPECT_EQ(after[0]["content"], "SYSTEM");
     EXPECT_EQ(after[1]["content"], "USER");
     EXPECT_EQ(after[2]["role"], "assistant");
     EXPECT_TRUE(
         after[2]["content"].get<std::string>().starts_with("<compact-summary>\n## Goal\nZiel"));
-    EXPECT_EQ(after[3]["tool_calls"].size(), 3U);
+    EXPECT_EQ(after[3]["role"], "user");
+    EXPECT_EQ(after[4]["tool_calls"].size(), 3U);
     expect_well_formed();
     EXPECT_EQ(loop_.steps().size(), 5U);
     loop_.on_reply(calls({"F"}));

@@ -45,4 +45,8 @@ std::optional<std::string> read_summary(std::string_view reply);
 // The serialized assistant message <compact-summary>…</compact-summary>.
 std::string summary_message(std::string_view summary);
 
+// The user's message after it. The kept messages begin with an assistant turn, and providers refuse
+// two of them in a row.
+std::string continue_message();
+
 }  // namespace mana_ai::core

@@ -42,7 +42,7 @@ class PlannerLoop {
     bool finished() const noexcept { return finished_; }
 
     // The body of the next request. Only while not finished().
-    // The reminders stand at its end and in no later one.
+    // The reminders stand at the end of its last message, and in no later request.
     std::string request_body(std::string_view model,
                              const std::vector<Reminder>& reminders = {}) const;
 

@@ -1,4 +1,4 @@
-// Hints that a request to the model ends with. docs/contract/tick.md, Reminders.
+// Hints at the end of a request to the model. docs/contract/tick.md, Reminders.
 //
 // They are made anew for every request and never enter the history: what they say would be wrong a
 // round later.
@@ -48,7 +48,7 @@ std::optional<Reminder> retry_loop_reminder(const LoopState& state);
 // Of all producers, in the page's order.
 std::vector<Reminder> reminders(const LoopState& state);
 
-// The serialized system message <reminder>…</reminder>.
-std::string reminder_message(const Reminder& reminder);
+// One <reminder>…</reminder> a line; empty without reminders.
+std::string reminders_text(const std::vector<Reminder>& reminders);
 
 }  // namespace mana_ai::core

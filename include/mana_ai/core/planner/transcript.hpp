@@ -49,6 +49,13 @@ class Transcript {
         messages_.erase(messages_.begin() + first + 1, messages_.begin() + last);
     }
 
+    // Puts a message before the one at `index`, which is at most size().
+    void insert(std::size_t index, Role role, std::string message) {
+        const auto place = static_cast<std::ptrdiff_t>(index);
+        roles_.insert(roles_.begin() + place, role);
+        messages_.insert(messages_.begin() + place, std::move(message));
+    }
+
     std::size_t size() const noexcept { return messages_.size(); }
     Role role(std::size_t index) const { return roles_.at(index); }
     const std::vector<std::string>& messages() const noexcept { return messages_; }

@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -66,8 +65,10 @@ struct ChatRequest {
     const std::vector<std::string>& messages;  // each a serialized JSON object
     std::string_view tools_json;               // serialized array; empty or "[]" = none
     double temperature = 0.3;
-    // Of this request only, after the others; in the same form.
-    std::span<const std::string> closing_messages = {};
+    // Of this request only, at the end of the last message: below a user's text, and in a member
+    // "reminder" of a tool's answer. A message of its own, of whatever role, is refused or misread
+    // by some provider: docs/architecture.md, Decided otherwise.
+    std::string closing_text = {};
 };
 
 // The request body. Messages and tools are copied as they are, so that no round serializes the
