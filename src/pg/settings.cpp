@@ -24,6 +24,7 @@ namespace mana_ai::pg::settings {
 namespace {
 
 using core::PolicyMode;
+using core::StepStatus;
 
 char* database_list = nullptr;
 bool tick_enabled_value = true;
@@ -55,7 +56,8 @@ int audit_retention_s = 0;
 int max_record_size_kb = 2048;
 char* compact_model_value = nullptr;
 int compact_max_context_tokens_value = 1'000'000;
-int policy_mode_value = static_cast<int>(PolicyMode::LogOnly);
+int policy_mode_value = static_cast<int>(PolicyMode::Enforce);
+int step_status_value = static_cast<int>(StepStatus::Planned);
 char* http_listen_value = nullptr;
 char* http_cors_origins_value = nullptr;
 char* otlp_endpoint_value = nullptr;
@@ -64,6 +66,13 @@ const config_enum_entry kPolicyModes[] = {
     {name(PolicyMode::Off), static_cast<int>(PolicyMode::Off), false},
     {name(PolicyMode::LogOnly), static_cast<int>(PolicyMode::LogOnly), false},
     {name(PolicyMode::Enforce), static_cast<int>(PolicyMode::Enforce), false},
+    {nullptr, 0, false},
+};
+
+const config_enum_entry kStepStatuses[] = {
+    {name(StepStatus::Planned), static_cast<int>(StepStatus::Planned), false},
+    {name(StepStatus::Staged), static_cast<int>(StepStatus::Staged), false},
+    {name(StepStatus::ByPolicy), static_cast<int>(StepStatus::ByPolicy), false},
     {nullptr, 0, false},
 };
 
@@ -355,8 +364,14 @@ void define(bool preloading) {
         nullptr, nullptr);
     DefineCustomEnumVariable("mana_ai.policy_mode",
                              "What happens to tool calls that carry an injection marker.", nullptr,
-                             &policy_mode_value, static_cast<int>(PolicyMode::LogOnly),
+                             &policy_mode_value, static_cast<int>(PolicyMode::Enforce),
                              kPolicyModes, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomEnumVariable("mana_ai.step_status",
+                             "What devices may do with the steps of a new plan.",
+                             "planned: carry them out; staged: wait for the user; by-policy: as "
+                             "the agent's policy says.",
+                             &step_status_value, static_cast<int>(StepStatus::Planned),
+                             kStepStatuses, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.http_listen",
                                "Address and port of the HTTP endpoint; empty means none.", nullptr,
                                &http_listen_value, "", restart, 0, check_listen, nullptr, nullptr);
@@ -447,6 +462,9 @@ int64_t compact_max_context_tokens() {
 }
 PolicyMode policy_mode() {
     return static_cast<PolicyMode>(policy_mode_value);
+}
+StepStatus step_status() {
+    return static_cast<StepStatus>(step_status_value);
 }
 std::string http_listen() {
     return http_listen_value;

@@ -19,7 +19,7 @@ ORDER BY created_at DESC LIMIT 1;
 \pset expanded off
 
 \echo
-\echo '--- its steps: proposals that the user\'s device carries out once they are approved'
+\echo '--- its steps: the user\'s device carries out what is planned when it arrives'
 WITH newest AS (
   SELECT data -> 'iterations' -> -1 AS iteration
   FROM public.sync_changes

@@ -48,6 +48,7 @@ int64_t max_record_size();     // bytes in memory
 std::string compact_model();
 int64_t compact_max_context_tokens();  // 0 = never compact
 core::PolicyMode policy_mode();
+core::StepStatus step_status();
 std::string http_listen();        // "address:port"; empty = no endpoint
 std::string http_cors_origins();  // comma list as configured
 std::string otlp_endpoint();      // without a trailing slash; empty = no traces

@@ -25,7 +25,7 @@ constexpr std::size_t kMaxConversation = 1'000'000;
 constexpr std::string_view kTask =
     "Du fasst den bisherigen Verlauf einer Planung zusammen, damit sie mit weniger Text "
     "weitergehen "
-    "kann. Ein Modell hat Funktionen aufgerufen; jeder Aufruf wurde als Vorschlag angenommen "
+    "kann. Ein Modell hat Funktionen aufgerufen; jeder Aufruf wurde als Schritt angenommen "
     "(success true) oder mit einer Begründung abgelehnt.\n"
     "\n"
     "Schreibe auf Deutsch, knapp und nur, was im Verlauf steht. Erfinde nichts. Verwende genau "

@@ -71,7 +71,7 @@ PlanStep make_plan_step(const Tool& tool, Json params) {
     if (const std::string argument = main_argument(tool, params); !argument.empty()) {
         summary += ": " + argument;
     }
-    return {cut_utf8(summary, kMaxStepSummary), tool.name, std::move(params)};
+    return {cut_utf8(summary, kMaxStepSummary), tool.name, std::move(params), tool.module};
 }
 
 }  // namespace mana_ai::core

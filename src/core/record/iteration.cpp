@@ -2,6 +2,19 @@
 
 namespace mana_ai::core {
 
+namespace {
+
+const char* status_of(const PlanStep& step, const IterationInput& input) {
+    if (input.step_status != StepStatus::ByPolicy) {
+        return name(input.step_status);
+    }
+    const bool may_run = input.policy != nullptr &&
+                         decide(*input.policy, step.tool_name, step.module) == Decision::Auto;
+    return name(may_run ? StepStatus::Planned : StepStatus::Staged);
+}
+
+}  // namespace
+
 Json build_iteration(const IterationInput& input) {
     Json plan = Json::array();
     for (std::size_t i = 0; i < input.steps.size(); ++i) {
@@ -11,7 +24,7 @@ Json build_iteration(const IterationInput& input) {
              {"summary", step.summary},
              {"intent",
               {{"kind", "toolCall"}, {"toolName", step.tool_name}, {"params", step.params}}},
-             {"status", "planned"}});
+             {"status", status_of(step, input)}});
     }
     Json iteration = {{"id", input.iteration_id},
                       {"startedAt", to_iso_millis(input.started_at)},

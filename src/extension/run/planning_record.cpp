@@ -266,7 +266,8 @@ bool is_untouched(const JsonbFields& members) {
     bool untouched = steps.count > 0;
     for (uint32_t i = 0; i < steps.count && untouched; i++) {
         JsonbFields step = pg::read_object(steps.values[i]);
-        untouched = !is_object(steps.values[i]) || is_text(step, "status", "planned");
+        untouched = !is_object(steps.values[i]) || is_text(step, "status", "planned") ||
+                    is_text(step, "status", "staged");
         forget(step);
     }
     if (steps.values != nullptr)

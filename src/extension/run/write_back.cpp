@@ -338,10 +338,15 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     if (give_way_to_browser(claimed, *newest, result, now))
         return;
     const Writing writing = begin_writing(now, *newest);
-    const core::IterationInput input{claimed.iteration_id, claimed.started_at, now, plan.steps,
-                                     plan.summary};
-    const std::string iteration = core::dump_json(core::build_iteration(input));
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
+    const core::IterationInput input{claimed.iteration_id,
+                                     claimed.started_at,
+                                     now,
+                                     plan.steps,
+                                     plan.summary,
+                                     pg::settings::step_status(),
+                                     agent != nullptr ? &agent->policy : nullptr};
+    const std::string iteration = core::dump_json(core::build_iteration(input));
     const std::string actor = core::dump_json(core::build_actor(
         agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));
     const core::Json stamps = writing.stamps({"iterations", "nextRunAt"});

@@ -23,6 +23,30 @@ TEST(Iteration, HasTheShapeOfTheSpec) {
         ]})"));
 }
 
+TEST(Iteration, StepsOfAPlanThatWaitsForItsUserAreStaged) {
+    const Policy policy = parse_policy(Json::parse(R"({
+        "tools": {"create_task": "auto", "create_note": "propose"},
+        "defaultsByModule": {"habits": "auto"}, "defaultForAi": "propose"})"));
+    std::vector<PlanStep> steps;
+    for (const auto& [tool, module] :
+         {std::pair("create_task", "todo"), std::pair("create_note", "notes"),
+          std::pair("log_habit", "habits"), std::pair("log_mood", "mood")}) {
+        steps.push_back({"Schritt", tool, Json::object(), module});
+    }
+    const auto statuses = [&](StepStatus status, const Policy* of_agent) {
+        std::string all;
+        for (const Json& step :
+             build_iteration({"it1", 0, 0, steps, "Vier.", status, of_agent})["plan"]) {
+            all += (all.empty() ? "" : " ") + step["status"].get<std::string>();
+        }
+        return all;
+    };
+    EXPECT_EQ(statuses(StepStatus::Planned, &policy), "planned planned planned planned");
+    EXPECT_EQ(statuses(StepStatus::Staged, &policy), "staged staged staged staged");
+    EXPECT_EQ(statuses(StepStatus::ByPolicy, &policy), "planned staged planned staged");
+    EXPECT_EQ(statuses(StepStatus::ByPolicy, nullptr), "staged staged staged staged");
+}
+
 TEST(Iteration, WithoutStepsNeedsNoReview) {
     const std::vector<PlanStep> none;
     const Json iteration = build_iteration({"it1", 0, 0, none, "Nichts zu tun."});

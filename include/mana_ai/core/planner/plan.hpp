@@ -18,7 +18,8 @@ inline constexpr std::size_t kMaxStepSummary = 160;
 struct PlanStep {
     std::string summary;  // German, one line, never empty
     std::string tool_name;
-    Json params;  // an object
+    Json params;              // an object
+    std::string module = {};  // of the tool
 };
 
 // A step with its summary: the first sentence of the tool's description, which names the action,

@@ -12,8 +12,8 @@
 namespace mana_ai::core {
 
 enum class Decision {
-    Auto,     // the user's device runs it without asking; on the server: a reading tool
-    Propose,  // becomes a plan step that the user reviews
+    Auto,     // in a policy: may run without asking; of a tool: it reads, and runs on devices only
+    Propose,  // becomes a plan step
     Deny,     // must not be offered
 };
 
@@ -44,6 +44,27 @@ constexpr const char* name(PolicyMode mode) noexcept {
     return "enforce";
 }
 
+// What devices may do with the steps of a new plan: the setting mana_ai.step_status.
+// docs/contract/data.md, Write-back.
+enum class StepStatus {
+    Planned,   // carry them out
+    Staged,    // leave them alone until the user has agreed
+    ByPolicy,  // planned where the agent's policy says auto, else staged
+};
+
+// The words of the setting: "planned", "staged", "by-policy".
+constexpr const char* name(StepStatus status) noexcept {
+    switch (status) {
+        case StepStatus::Planned:
+            return "planned";
+        case StepStatus::Staged:
+            return "staged";
+        case StepStatus::ByPolicy:
+            break;
+    }
+    return "by-policy";
+}
+
 struct Policy {
     using Decisions = std::map<std::string, Decision, std::less<>>;
 
@@ -53,8 +74,7 @@ struct Policy {
 };
 
 // Reads an agent's `policy`. Whatever is missing, of a wrong type or no known decision is left
-// out, so that the next level decides; without any level that is `propose`, which is harmless
-// since the user reviews every step.
+// out, so that the next level decides; without any level that is `propose`, as for clients.
 Policy parse_policy(const Json& policy);
 
 // The tool's own entry, else its module's, else the default.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mana_ai/core/planner/plan.hpp"
+#include "mana_ai/core/planner/policy.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/instant.hpp"
@@ -18,6 +19,8 @@ struct IterationInput {
     Instant finished_at = 0;
     const std::vector<PlanStep>& steps;
     std::string summary;
+    StepStatus step_status = StepStatus::Planned;
+    const Policy* policy = nullptr;  // of the agent; null without one
 };
 
 // {id, startedAt, finishedAt, plan, summary, overallStatus, source}; fit for jsonb.
