@@ -17,7 +17,7 @@ my $node  = new_cluster('services', model => $model, conf => "mana_ai.llm_timeou
 # A failure is tried again after a minute ± 20 %, what was refused for good after six hours.
 my ($minute, $refused) = ([ 47, 73 ], [ 21599, 21601 ]);
 my %cases = (
-    '400'       => [ 'failed',  'capability',  1, $refused, qr/^HTTP 400: scripted failure$/ ],
+    '400'       => [ 'failed',  'unknown',     1, $minute,  qr/^HTTP 400: scripted failure$/ ],
     '401'       => [ 'failed',  'auth',        1, $minute,  qr/^HTTP 401: / ],
     '403'       => [ 'failed',  'auth',        1, $minute,  qr/^HTTP 403: / ],
     '422'       => [ 'failed',  'blocked',     1, $refused, qr/^HTTP 422: content filter$/ ],

@@ -134,6 +134,11 @@ void PlannerLoop::add_usage(const Usage& usage) noexcept {
     usage_.total += usage.total;
 }
 
+void PlannerLoop::on_broken_reply(const ModelReply& reply) noexcept {
+    add_usage(reply.usage);
+    ++rounds_;
+}
+
 void PlannerLoop::on_reply(const ModelReply& reply, PolicyMode mode) {
     add_usage(reply.usage);
     if (finished_) {

@@ -25,7 +25,9 @@ bool is_gateway_failure(int http_status) {
 Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double random01,
                               std::optional<Instant> retry_after_delay) {
     Instant delay = kMaxMissionBackoff;
-    if (kind != ErrorKind::Blocked && kind != ErrorKind::Capability) {
+    if (kind == ErrorKind::NoProvider) {
+        delay = jittered(kServiceBackoff, random01);
+    } else if (kind != ErrorKind::Blocked && kind != ErrorKind::Capability) {
         // 2^9 minutes are more than the maximum already.
         const int doublings = std::clamp(consecutive_failures, 1, 10) - 1;
         delay = std::min(kMicrosPerMinute << doublings, kMaxMissionBackoff);
@@ -47,8 +49,8 @@ RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, 
     }
     const bool passing = error.kind == ErrorKind::Timeout || error.kind == ErrorKind::Unreachable ||
                          error.kind == ErrorKind::Malformed;
-    const bool gateway = is_gateway_failure(error.http_status) &&
-                         (error.kind == ErrorKind::Unknown || error.kind == ErrorKind::Truncated);
+    // A gateway that names what is wrong would say the same again.
+    const bool gateway = is_gateway_failure(error.http_status) && error.kind == ErrorKind::Unknown;
     if (!passing && !gateway) {
         return {};
     }

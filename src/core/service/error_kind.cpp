@@ -14,6 +14,8 @@ const char* name(ErrorKind kind) noexcept {
             return "rate_limit";
         case ErrorKind::Truncated:
             return "truncated";
+        case ErrorKind::NoProvider:
+            return "no_healthy_provider";
         case ErrorKind::Unknown:
             return "unknown";
         case ErrorKind::Timeout:
@@ -29,8 +31,8 @@ const char* name(ErrorKind kind) noexcept {
 std::optional<ErrorKind> error_kind_from_name(std::string_view text) noexcept {
     for (const ErrorKind kind :
          {ErrorKind::Blocked, ErrorKind::Capability, ErrorKind::Auth, ErrorKind::RateLimit,
-          ErrorKind::Truncated, ErrorKind::Unknown, ErrorKind::Timeout, ErrorKind::Unreachable,
-          ErrorKind::Malformed}) {
+          ErrorKind::Truncated, ErrorKind::NoProvider, ErrorKind::Unknown, ErrorKind::Timeout,
+          ErrorKind::Unreachable, ErrorKind::Malformed}) {
         if (text == name(kind)) {
             return kind;
         }

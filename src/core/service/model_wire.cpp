@@ -172,8 +172,6 @@ std::vector<ToolCallRequest> read_tool_calls(const Json* message, Instant now) {
 
 ErrorKind kind_of_status(int http_status) {
     switch (http_status) {
-        case 400:
-            return ErrorKind::Capability;
         case 401:
         case 403:
             return ErrorKind::Auth;
@@ -223,7 +221,8 @@ ErrorBody read_error_body(const Json* body) {
             }
             return {kind, text_member(detail, "message")};
         }
-        return {std::nullopt, dump_json(*detail)};  // a list of validation errors
+        // A list of validation errors: what was sent is wrong, not what it says.
+        return {ErrorKind::Unknown, dump_json(*detail)};
     }
     const Json* error = member(body, "error");
     if (error == nullptr) {
@@ -373,6 +372,17 @@ void append_with_closing(std::string& body, std::string_view message, std::strin
 }
 
 }  // namespace
+
+std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
+    if (reply.finish_reason == "content_filter") {
+        return ErrorKind::Blocked;
+    }
+    // The second is Mistral's word for a full context.
+    if (reply.finish_reason == "length" || reply.finish_reason == "model_length") {
+        return ErrorKind::Truncated;
+    }
+    return std::nullopt;
+}
 
 ModelResult parse_model_response(int http_status, std::string_view body,
                                  std::string_view retry_after_header, Instant now) {

@@ -148,12 +148,16 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         co_return;
     }
     const auto& reply = std::get<core::ModelReply>(answer);
-    const size_t folded = planner.on_compaction(reply);
+    const auto broken = core::failure_in(reply);
+    core::ModelReply nothing;
+    nothing.usage = reply.usage;
+    const size_t folded = planner.on_compaction(broken ? nothing : reply);
     if (folded > 0) {
         events.compacted_turns.push_back(static_cast<int>(folded));
         count_compaction(folded);
     } else {
-        pg::log_warning("compaction failed: " + ids_of(claimed) + " error=empty");
+        pg::log_warning("compaction failed: " + ids_of(claimed) +
+                        " error=" + (broken ? core::name(*broken) : "empty"));
     }
     co_await charge(services, claimed, reply.usage, planner.rounds());
     MANA_AI_FAILPOINT("run.after_compaction");
@@ -234,6 +238,16 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);
+        if (const auto kind = core::failure_in(reply)) {
+            planner.on_broken_reply(reply);
+            co_await charge(services, claimed, reply.usage, planner.rounds());
+            core::ProviderError broken;
+            broken.kind = *kind;
+            broken.message = *kind == core::ErrorKind::Blocked
+                                 ? "a filter of the provider has held back the reply"
+                                 : "the reply was cut off at its greatest length";
+            co_return broken;
+        }
         planner.on_reply(reply, pg::settings::policy_mode());
         counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());

@@ -14,9 +14,13 @@ void count_model_request(std::string_view model, std::chrono::steady_clock::time
                          const core::ModelResult& result) {
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - sent;
     pg::metrics::observe(Metric::PlannerRequestDuration, took.count());
+    std::optional<core::ErrorKind> kind;
     if (const auto* error = std::get_if<core::ProviderError>(&result))
-        pg::metrics::count(Metric::ProviderErrors,
-                           {core::provider_of(model), core::name(error->kind)});
+        kind = error->kind;
+    else
+        kind = core::failure_in(std::get<core::ModelReply>(result));
+    if (kind)
+        pg::metrics::count(Metric::ProviderErrors, {core::provider_of(model), core::name(*kind)});
 }
 
 size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted) {

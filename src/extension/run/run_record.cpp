@@ -126,9 +126,13 @@ UPDATE mana_ai.mission_schedule
 
 void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
                                  core::Instant not_before, core::Instant now) {
+    // What is wrong with the gateway does not add up against the mission: it shows as failed, and
+    // is tried again soon, however long the gateway's trouble lasts.
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule
-   SET lease_owner = NULL, run_id = NULL, attempts = attempts + 1, not_before = $5,
+   SET lease_owner = NULL, run_id = NULL, not_before = $5,
+       attempts = CASE $6 WHEN 'no_healthy_provider' THEN greatest(attempts, 1)
+                          ELSE attempts + 1 END,
        error_kind = $6, decided_at = $7, problem = 'failed',
        wake_at = CASE WHEN due_at IS NOT NULL THEN greatest(due_at, $5) END,
        agent_version = $8

@@ -44,6 +44,13 @@ TEST(MissionBackoff, WaitsSixHoursForWhatWillNotPass) {
     }
 }
 
+TEST(MissionBackoff, DoesNotGrowWithTheGatewaysTrouble) {
+    for (const int failures : {1, 5, 50}) {
+        EXPECT_EQ(mission_backoff_delay(ErrorKind::NoProvider, failures, kMiddle, std::nullopt),
+                  2 * kMicrosPerMinute);
+    }
+}
+
 TEST(MissionBackoff, TakesRetryAfterAsAMinimum) {
     EXPECT_EQ(mission_backoff_delay(ErrorKind::RateLimit, 1, kMiddle, kMicrosPerHour),
               kMicrosPerHour);
@@ -57,7 +64,7 @@ TEST(RetryWithinRun, TriesPassingFailuresTwiceMore) {
     const ProviderError failures[] = {
         error(ErrorKind::Timeout, 0),     error(ErrorKind::Unreachable, 0),
         error(ErrorKind::Malformed, 200), error(ErrorKind::Unknown, 502),
-        error(ErrorKind::Unknown, 503),   error(ErrorKind::Truncated, 504),
+        error(ErrorKind::Unknown, 503),   error(ErrorKind::Unknown, 504),
     };
     for (const ProviderError& failure : failures) {
         const RetryDecision first = retry_within_run(failure, 1, kMiddle);
@@ -76,7 +83,8 @@ TEST(RetryWithinRun, LeavesTheRestToTheBackoff) {
          {error(ErrorKind::Unknown, 500), error(ErrorKind::Unknown, 404),
           error(ErrorKind::Blocked, 422), error(ErrorKind::Capability, 400),
           error(ErrorKind::Auth, 401), error(ErrorKind::Auth, 502),
-          error(ErrorKind::Truncated, 500), error(ErrorKind::RateLimit, 429)}) {
+          error(ErrorKind::Truncated, 502), error(ErrorKind::NoProvider, 503),
+          error(ErrorKind::RateLimit, 429)}) {
         EXPECT_FALSE(retry_within_run(failure, 1, kMiddle).retry);
     }
 }

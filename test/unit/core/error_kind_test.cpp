@@ -6,8 +6,9 @@ namespace mana_ai::core {
 namespace {
 
 TEST(ErrorKind, NamesGoThereAndBack) {
-    for (const char* text : {"blocked", "capability", "auth", "rate_limit", "truncated", "unknown",
-                             "timeout", "unreachable", "malformed"}) {
+    for (const char* text :
+         {"blocked", "capability", "auth", "rate_limit", "truncated", "no_healthy_provider",
+          "unknown", "timeout", "unreachable", "malformed"}) {
         ASSERT_TRUE(error_kind_from_name(text)) << text;
         EXPECT_STREQ(name(*error_kind_from_name(text)), text);
     }

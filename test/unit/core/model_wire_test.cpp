@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <fstream>
+
 #include <set>
 #include <string>
 #include <string_view>
@@ -215,10 +217,9 @@ TEST(ModelReply, SurvivesAnyBytes) {
 
 TEST(ProviderError, KindFollowsTheStatus) {
     const std::pair<int, const char*> expected[] = {
-        {400, "capability"}, {401, "auth"},    {403, "auth"},       {404, "unknown"},
-        {408, "unknown"},    {422, "blocked"}, {429, "rate_limit"}, {500, "unknown"},
-        {502, "unknown"},    {503, "unknown"}, {504, "unknown"},    {302, "unknown"},
-        {0, "unknown"},      {-1, "unknown"},  {999, "unknown"},
+        {400, "unknown"}, {401, "auth"},       {403, "auth"},    {404, "unknown"}, {408, "unknown"},
+        {422, "blocked"}, {429, "rate_limit"}, {500, "unknown"}, {502, "unknown"}, {503, "unknown"},
+        {504, "unknown"}, {302, "unknown"},    {0, "unknown"},   {-1, "unknown"},  {999, "unknown"},
     };
     for (const auto& [status, expected_kind] : expected) {
         for (const char* body :
@@ -244,10 +245,45 @@ TEST(ProviderError, KindInTheBodyWins) {
 TEST(ProviderError, KnowsOpenAiCodes) {
     EXPECT_EQ(kind(400, R"({"error":{"code":"content_filter"}})"), "blocked");
     EXPECT_EQ(kind(400, R"({"error":{"code":"context_length_exceeded"}})"), "capability");
-    EXPECT_EQ(kind(400, R"({"error":{"type":"invalid_request_error","code":null}})"), "capability");
+    EXPECT_EQ(kind(400, R"({"error":{"type":"invalid_request_error","code":null}})"), "unknown");
     EXPECT_EQ(kind(200, R"({"error":{"message":"x","code":429}})"), "rate_limit");
     EXPECT_EQ(kind(200, R"({"error":{"message":"x","code":99999999999}})"), "malformed");
     EXPECT_EQ(kind(200, R"({"error":{"message":"x","type":"authentication_error"}})"), "auth");
+}
+
+// What real gateways answer when something is wrong, and how often it is worth asking.
+TEST(ProviderError, GatewaysAnswersAreTakenForWhatTheyAre) {
+    std::ifstream file(MANA_AI_TEST_DATA "/model_errors.jsonl");
+    int cases = 0;
+    for (std::string line; std::getline(file, line); ++cases) {
+        const Json expected = Json::parse(line);
+        const std::string label = expected["case"];
+        const ModelResult result =
+            parse_model_response(expected["status"], dump_json(expected["body"]), "", 0);
+        ProviderError error;
+        if (const auto* reply = std::get_if<ModelReply>(&result)) {
+            ASSERT_TRUE(failure_in(*reply)) << label;
+            error.kind = *failure_in(*reply);
+            EXPECT_EQ(reply->usage.total, expected["tokens"]) << label;
+        } else {
+            error = std::get<ProviderError>(result);
+        }
+        EXPECT_EQ(name(error.kind), expected["kind"]) << label;
+        EXPECT_EQ(retry_within_run(error, 1, 0.5).retry, expected["calls"] > 1) << label;
+        const Instant wait =
+            mission_backoff_delay(error.kind, 1, 0.5, std::nullopt) / kMicrosPerSecond;
+        EXPECT_GE(wait, expected["wait"][0].get<Instant>()) << label;
+        EXPECT_LE(wait, expected["wait"][1].get<Instant>()) << label;
+    }
+    EXPECT_GT(cases, 10);
+}
+
+TEST(ProviderError, AnOrdinaryReplyHasNoFailure) {
+    for (const char* reason : {"stop", "tool_calls", "function_call", "eos", "end_turn", ""}) {
+        ModelReply reply;
+        reply.finish_reason = reason;
+        EXPECT_FALSE(failure_in(reply)) << reason;
+    }
 }
 
 TEST(ProviderError, KeepsTheProvidersWords) {

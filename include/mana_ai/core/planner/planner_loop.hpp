@@ -49,6 +49,9 @@ class PlannerLoop {
     // Takes the model's next reply. Ignored when finished(), except for its usage, which was paid.
     void on_reply(const ModelReply& reply, PolicyMode mode = PolicyMode::LogOnly);
 
+    // A reply that nothing can be made of: it took a round, and its usage was paid.
+    void on_broken_reply(const ModelReply& reply) noexcept;
+
     // The state that reminders are made from, without what belongs to the agent.
     LoopState state() const;
 

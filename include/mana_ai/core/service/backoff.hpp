@@ -10,13 +10,15 @@
 namespace mana_ai::core {
 
 inline constexpr Instant kMaxMissionBackoff = 6 * kMicrosPerHour;  // before jitter
+inline constexpr Instant kServiceBackoff = 2 * kMicrosPerMinute;
 inline constexpr Instant kLongestWaitWithinRun = 30 * kMicrosPerSecond;
 inline constexpr int kMaxRetriesWithinRun = 2;
 
 // Delay in microseconds before a failed mission is tried again: 1 min, doubled with every further
-// consecutive failure up to 6 h, ±20 %; 6 h sharp for blocked and capability. `retry_after_delay`
-// is a minimum. consecutive_failures counts this failure (values below 1 count as 1); random01 is
-// a random number from 0 to 1.
+// consecutive failure up to 6 h, ±20 %; 6 h sharp for blocked and capability; always about 2 min
+// for no_healthy_provider, which says nothing about the mission. `retry_after_delay` is a minimum.
+// consecutive_failures counts this failure (values below 1 count as 1); random01 is a random number
+// from 0 to 1.
 Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double random01,
                               std::optional<Instant> retry_after_delay);
 
@@ -27,8 +29,8 @@ struct RetryDecision {
 
 // Whether the same call is worth another try within the run. attempts_so_far counts the calls made,
 // the failed one included, so it is 1 after the first. At most kMaxRetriesWithinRun retries:
-// - timeout, unreachable, malformed, and the statuses 502, 503, 504: after about 0.5 s, then 2 s
-//   (±20 %), or after Retry-After if that is longer, unless it is longer than 30 s;
+// - timeout, unreachable, malformed, and the statuses 502, 503, 504 without a kind: after about
+//   0.5 s, then 2 s (±20 %), or after Retry-After if that is longer, unless it is longer than 30 s;
 // - rate_limit: after Retry-After exactly, if there is one of at most 30 s;
 // - anything else: no retry.
 RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, double random01);

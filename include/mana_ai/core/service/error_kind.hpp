@@ -12,14 +12,15 @@ enum class ErrorKind {
     Auth,         // our credentials are refused
     RateLimit,    // too many requests
     Truncated,    // the provider broke its answer off
+    NoProvider,   // the gateway has nobody who could answer: its failure, not the request's
     Unknown,      // every other status
     Timeout,      // no answer in time
     Unreachable,  // no connection
     Malformed,    // an answer that is no chat completion, or larger than allowed
 };
 
-// "blocked", "capability", "auth", "rate_limit", "truncated", "unknown", "timeout", "unreachable",
-// "malformed"; a static string, used in metrics and on the wire.
+// "blocked", "capability", "auth", "rate_limit", "truncated", "no_healthy_provider", "unknown",
+// "timeout", "unreachable", "malformed"; a static string, used in metrics and on the wire.
 const char* name(ErrorKind kind) noexcept;
 
 // The inverse; nullopt for any other text.

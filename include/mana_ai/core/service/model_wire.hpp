@@ -60,6 +60,10 @@ inline constexpr std::size_t kMaxToolCallsPerReply = 128;
 ModelResult parse_model_response(int http_status, std::string_view body,
                                  std::string_view retry_after_header, Instant now);
 
+// Why a reply is none that a plan may be made of, though it came with a success and was paid for:
+// its finish_reason says that a filter has emptied it, or that it was cut off.
+std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept;
+
 struct ChatRequest {
     std::string_view model;
     const std::vector<std::string>& messages;  // each a serialized JSON object
