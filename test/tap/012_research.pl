@@ -105,6 +105,18 @@ my %failures = (
     'search is garbage'    => { search => { steps => [ { garbage => $true } ] } },
     'search is too large'  => { search => { steps => [ { oversized_mib => 9 } ] } },
     'there are no articles' => { search => { steps => [ { reply => { articles => [] } } ] } });
+my %reasons = (
+    'discover fails'        => qr/^http-500$/,
+    'discover is refused'   => qr/^http-403$/,
+    'discover is reset'     => qr/^[a-z_]+$/,
+    'discover is garbage'   => qr/^nothing-found$/,
+    'discover is no HTTP'   => qr/^[a-z_]+$/,
+    'there are no feeds'    => qr/^nothing-found$/,
+    'search fails'          => qr/^http-502$/,
+    'search is cut off'     => qr/^[a-z_]+$/,
+    'search is garbage'     => qr/^nothing-found$/,
+    'search is too large'   => qr/^[a-z_]+$/,
+    'there are no articles' => qr/^nothing-found$/);
 my $number = 0;
 for my $failure (sort keys %failures)
 {
@@ -114,7 +126,30 @@ for my $failure (sort keys %failures)
     wait_for_iterations($node, $id, 1);
     is(outcomes($id), 'planned ran', "$failure: the mission is planned at once");
     unlike(prompts(), qr/Web-Recherche|Erster Artikel/, "$failure: and without research");
+    like(prompts(), qr/Recherche fehlgeschlagen.*Erfinde keine Quellen/s, "$failure: the model is told, so that it invents nothing");
+    my ($input) = @{ last_run($node, $id)->{inputs} // [] };
+    is_deeply([ @$input{qw(module table id clock)}, $input->{used} ? 1 : 0 ], [ 'news-research', 'web', '__web-research__', undef, 0 ], "$failure: the run has it");
+    like($input->{reason}, $reasons{$failure} // die("no reason for $failure"), "$failure: and why");
 }
+
+# mana-api takes users' tokens only and answers 401 to a service key.
+my $refused = { discover => { steps => [ { status => 401, body => '{"error":"Missing authorization header"}' } ], repeat => 'last' } };
+my $log = log_position($node);
+fresh(%$refused);
+push_mission($node, "refused-$_", objective => 'Neueste Nachrichten') for 1 .. 3;
+wait_for_iterations($node, "refused-$_", 1) for 1 .. 3;
+is(last_run($node, 'refused-2')->{inputs}[0]{reason}, 'http-401', 'a refused search is on record');
+is(() = log_since($node, $log) =~ /WARNING: .*web research is refused by mana_ai\.api_url \(http-401\)/g, 1, 'and in the log once, not for each mission');
+like(value($node, 'SELECT mana_ai.metrics()'), qr/^mana_ai_web_research_total\{service="mana-ai",outcome="refused"\} [3-9]$/m, 'and counted each time');
+fresh();
+push_mission($node, 'granted', objective => 'Neueste Nachrichten');
+wait_for_iterations($node, 'granted', 1);
+ok(last_run($node, 'granted')->{inputs}[0]{used}, 'research that works again');
+$log = log_position($node);
+fresh(%$refused);
+push_mission($node, 'refused-again', objective => 'Neueste Nachrichten');
+wait_for_iterations($node, 'refused-again', 1);
+like(log_since($node, $log), qr/web research is refused/, 'and then is refused anew is said anew');
 
 fresh();
 push_mission($node, 'odd-user', user => "Jürgen\r\nX-User-Id: user-1", objective => 'Suche etwas');

@@ -14,6 +14,13 @@ namespace mana_ai::core {
 namespace {
 
 constexpr std::string_view kEncrypted = "[verschlüsselt]";
+// Nothing in it is called an input: the model has none of that kind.
+constexpr std::string_view kResearchFailed =
+    "# Recherche fehlgeschlagen\n"
+    "Die Mission bittet um eine Recherche im Netz. Sie ist fehlgeschlagen oder hat nichts "
+    "gefunden; "
+    "es liegen keine Ergebnisse vor. Erfinde keine Quellen, URLs, Zitate oder aktuellen Angaben. "
+    "Wenn der Plan ohne sie nicht auskommt, sag das in der Zusammenfassung.\n\n";
 constexpr std::size_t kMaxShortField = 120;  // names, ids, statuses; in characters
 
 std::string rules() {
@@ -229,12 +236,15 @@ std::string system_prompt(const Agent* agent) {
 }
 
 std::string user_prompt(const Mission& mission, const std::vector<ResolvedInput>& inputs,
-                        const std::optional<CivilTime>& local_now) {
+                        const std::optional<CivilTime>& local_now, bool research_failed) {
     std::string prompt;
     append_section(prompt, "Mission", mission.title, PromptLimits::title);
     append_section(prompt, "Konzept", mission.concept_markdown, PromptLimits::concept_markdown);
     append_section(prompt, "Ziel", mission.objective, PromptLimits::objective);
     append_inputs(prompt, inputs);
+    if (research_failed) {
+        prompt += kResearchFailed;
+    }
     append_iterations(prompt, mission.iterations);
     if (local_now) {
         prompt += "Jetzt ist " + render_time(*local_now) + ". ";

@@ -58,7 +58,7 @@ std::string research_query(const Mission& mission) {
             return {};
         }
         if (!query.empty()) {
-            return cut_utf8(query, kMaxResearchQuery);
+            return cut_utf16(query, kMaxResearchQuery);
         }
     }
     return {};

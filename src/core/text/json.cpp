@@ -221,6 +221,26 @@ std::string repair_utf8(std::string_view text) {
     return repaired;
 }
 
+std::string cut_utf16(std::string_view text, std::size_t max_units) {
+    std::size_t units = 0;
+    std::size_t kept = 0;  // bytes that leave room for the ellipsis
+    for (std::size_t at = 0; at < text.size();) {
+        const std::size_t length = std::max<std::size_t>(utf8_sequence_length(text.substr(at)), 1);
+        units += length == 4 ? 2 : 1;
+        if (units > max_units) {
+            std::string cut;
+            cut.reserve(kept + kEllipsis.size());
+            cut += text.substr(0, kept);
+            return max_units == 0 ? std::string() : cut.append(kEllipsis);
+        }
+        at += length;
+        if (units < max_units) {
+            kept = at;
+        }
+    }
+    return std::string(text);
+}
+
 std::string cut_utf8(std::string_view text, std::size_t max_chars) {
     if (max_chars == 0) {
         return {};

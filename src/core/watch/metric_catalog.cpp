@@ -142,10 +142,16 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
     counter(Metric::ToolCalls, "mana_ai_tool_calls_total",
             "Tool calls that models made, by what became of them.",
             {open("tool"), fixed("policy"), fixed("outcome")}),
+    counter(Metric::ToolOutcomes, "mana_ai_tool_outcomes_total",
+            "Steps of a mission's last plan, by what devices had made of them when the next plan "
+            "was written.",
+            {open("tool"), fixed("outcome")}),
     counter(Metric::TraceSpansDropped, "mana_ai_trace_spans_dropped_total",
             "Trace spans that were thrown away because the collector did not take them."),
     counter(Metric::TriggerErrors, "mana_ai_trigger_errors_total",
             "Errors that the trigger on mana-sync's table caught."),
+    counter(Metric::WebResearch, "mana_ai_web_research_total",
+            "Research on the web before a plan, by what came of it.", {fixed("outcome")}),
 };
 
 constexpr bool catalog_is_consistent() {

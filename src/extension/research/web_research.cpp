@@ -5,6 +5,8 @@
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/research/research_call.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
 
 namespace mana_ai {
@@ -14,48 +16,103 @@ namespace {
 constexpr int64_t kDiscoverTimeout = 15 * core::kMicrosPerSecond;
 constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
 
-// The body of a successful answer.
-net::Task<std::optional<std::string>> ask(RunServices& services, const ClaimedMission& claimed,
-                                          const char* span_name, ResearchCall call) {
+struct Answer {
+    bool ok = false;
+    std::string body;
+    std::string reason;  // of WebResearch
+};
+
+net::Task<Answer> ask(RunServices& services, const ClaimedMission& claimed, const char* span_name,
+                      ResearchCall call) {
+    Answer answer;
     call.with_service_key = pg::settings::api_service_key();
     std::optional<net::HttpRequest> request =
         research_request(services, claimed.user_id, std::move(call));
-    if (!request)
-        co_return std::nullopt;
+    if (!request) {
+        answer.reason = "user-id";
+        co_return answer;
+    }
     SpanScope span(claimed.trace, span_name, core::SpanKind::Client);
     span.add_header(request->headers);
     net::HttpResponse response = co_await services.http->send(std::move(*request));
     end_research_span(span, response);
-    if (response.error != net::TransportError::None || response.status < 200 ||
-        response.status > 299)
-        co_return std::nullopt;
-    co_return std::move(response.body);
+    if (response.error != net::TransportError::None) {
+        answer.reason = net::to_string(response.error);
+    } else if (response.status < 200 || response.status > 299) {
+        answer.reason = "http-" + std::to_string(response.status);
+    } else {
+        answer.ok = true;
+        answer.body = std::move(response.body);
+    }
+    co_return answer;
+}
+
+bool is_refusal(const std::string& reason) {
+    return reason == "http-401" || reason == "http-403";
+}
+
+// A refusal is a matter of configuration: it concerns every mission, so it is said once.
+void log_refusal(const std::string& reason) {
+    static bool said = false;
+    if (!is_refusal(reason)) {
+        said = said && !reason.empty();
+        return;
+    }
+    if (!said)
+        pg::log_warning("web research is refused by mana_ai.api_url (" + reason +
+                        "): missions are planned without it");
+    said = true;
+}
+
+const char* outcome_of(const WebResearch& research) {
+    if (research.found)
+        return "found";
+    if (research.reason == "nothing-found")
+        return "nothing_found";
+    return is_refusal(research.reason) ? "refused" : "failed";
+}
+
+net::Task<WebResearch> search_web(RunServices& services, const ClaimedMission& claimed,
+                                  const std::string& query) {
+    WebResearch research;
+    ResearchCall discover{pg::settings::api_url() + core::kDiscoverPath,
+                          core::discover_request(query), kDiscoverTimeout};
+    const Answer feeds_answer =
+        co_await ask(services, claimed, "research.discover", std::move(discover));
+    research.reason = feeds_answer.reason;
+    if (!feeds_answer.ok)
+        co_return research;
+    const std::vector<std::string> feeds = core::parse_feeds(feeds_answer.body);
+    research.reason = "nothing-found";
+    if (feeds.empty())
+        co_return research;
+    ResearchCall search{pg::settings::api_url() + core::kSearchPath,
+                        core::search_request(feeds, query), kSearchTimeout};
+    const Answer articles = co_await ask(services, claimed, "research.search", std::move(search));
+    if (!articles.ok) {
+        research.reason = articles.reason;
+        co_return research;
+    }
+    research.found = core::parse_articles(articles.body);
+    if (research.found)
+        research.reason.clear();
+    co_return research;
 }
 
 }  // namespace
 
-net::Task<std::optional<core::ResolvedInput>> research_web(RunServices& services,
-                                                           const ClaimedMission& claimed,
-                                                           std::string query) {
+net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission& claimed,
+                                    std::string query) {
     const core::WipeAtEnd wipe_query(query);
-    if (query.empty())
-        co_return std::nullopt;
-    ResearchCall discover{pg::settings::api_url() + core::kDiscoverPath,
-                          core::discover_request(query), kDiscoverTimeout};
-    const std::optional<std::string> found =
-        co_await ask(services, claimed, "research.discover", std::move(discover));
-    if (!found)
-        co_return std::nullopt;
-    const std::vector<std::string> feeds = core::parse_feeds(*found);
-    if (feeds.empty())
-        co_return std::nullopt;
-    ResearchCall search{pg::settings::api_url() + core::kSearchPath,
-                        core::search_request(feeds, query), kSearchTimeout};
-    const std::optional<std::string> articles =
-        co_await ask(services, claimed, "research.search", std::move(search));
-    if (!articles)
-        co_return std::nullopt;
-    co_return core::parse_articles(*articles);
+    WebResearch research;
+    if (query.empty()) {
+        research.reason = "nothing-found";
+        co_return research;
+    }
+    research = co_await search_web(services, claimed, query);
+    log_refusal(research.reason);
+    pg::metrics::count(core::Metric::WebResearch, {outcome_of(research)});
+    co_return research;
 }
 
 }  // namespace mana_ai

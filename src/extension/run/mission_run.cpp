@@ -265,22 +265,32 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await end_run_waiting(services, claimed, result);
         co_return;
     }
+    std::string research_failed;  // why
     if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
         std::string query = core::research_query(mission);
-        research.answer = co_await research_web(services, claimed, std::move(query));
+        WebResearch web = co_await research_web(services, claimed, std::move(query));
+        research.answer = std::move(web.found);
+        research_failed = std::move(web.reason);
         MANA_AI_FAILPOINT("research.web");
     }
-    if (research.answer) {
-        const core::Json reference = {{"module", research.answer->module},
-                                      {"table", research.answer->table},
-                                      {"id", research.answer->id},
-                                      {"clock", core::to_iso_millis(pg::now())},
-                                      {"used", true}};
+    if (research.answer || !research_failed.empty()) {
+        core::Json reference = {{"module", core::kResearchModule},
+                                {"table", core::kResearchTable},
+                                {"id", core::kResearchInput}};
+        reference["used"] = research.answer.has_value();
+        if (research.answer) {
+            reference["clock"] = core::to_iso_millis(pg::now());
+        } else {
+            reference["clock"] = nullptr;
+            reference["reason"] = research_failed;
+        }
         DatabaseJobs::Work record = [&] { record_further_input(claimed, reference); };
         co_await write_until_done(services, claimed, std::move(record));
-        read.inputs.push_back(std::move(*research.answer));
     }
-    std::string prompt = core::user_prompt(mission, read.inputs, local_now());
+    if (research.answer)
+        read.inputs.push_back(std::move(*research.answer));
+    std::string prompt =
+        core::user_prompt(mission, read.inputs, local_now(), !research_failed.empty());
     core::PlannerLoop planner(core::system_prompt(agent), prompt,
                               services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
     core::wipe(prompt);

@@ -46,6 +46,8 @@ TEST(MetricCatalog, NamesTheMetricsOfTheInterface) {
                              "planner_request_duration_seconds",
                              "planner_rounds",
                              "tool_calls_total",
+                             "tool_outcomes_total",
+                             "web_research_total",
                              "provider_errors_total",
                              "agent_decisions_total",
                              "tokens_used_total",

@@ -285,6 +285,9 @@ TEST(UserPrompt, ToleratesIterationsOfAnyShape) {
 }
 
 TEST(UserPrompt, OfAnEmptyMissionStillAsksForAPlan) {
+    const std::string failed = user_prompt(Mission{}, {}, std::nullopt, true);
+    EXPECT_TRUE(contains(failed, "# Recherche fehlgeschlagen"));
+    EXPECT_TRUE(contains(failed, "Erfinde keine Quellen"));
     EXPECT_EQ(user_prompt(Mission{}, {}), "Plane jetzt die nächsten Schritte.");
 }
 

@@ -64,6 +64,14 @@ TEST(ResearchQuery, IsCutAndValid) {
     }
     const std::string query = research_query(with_objective(objective));
     EXPECT_EQ(query.size(), 2 * (kMaxResearchQuery - 1) + std::string("…").size());
+    // mana-research counts what JavaScript calls the length of a string.
+    std::string emoji;
+    for (int i = 0; i < 2'000; ++i) {
+        emoji += "\xF0\x9F\x98\x80";
+    }
+    EXPECT_EQ(research_query(with_objective(emoji)), emoji);
+    EXPECT_EQ(research_query(with_objective(emoji + "x")).size(), 4 * 1'999 + 3U);
+    EXPECT_EQ(research_query(with_objective("x" + emoji)).size(), 1 + 4 * 1'999 + 3U);
     EXPECT_TRUE(query.ends_with("ä…"));
     EXPECT_EQ(research_query(with_objective(std::string("a\0b\xFF"
                                                         "c",

@@ -43,9 +43,11 @@ std::string system_prompt(const Agent* agent);
 // The mission: title, concept, objective and inputs, then what changes from run to run: the last
 // three iterations with the user's feedback, and the local time if it is given. What changes least
 // comes first, so that providers can cache the prefix. Whatever users or other models wrote is
-// fenced with fence_user_data(). Never throws on iterations of any shape.
+// fenced with fence_user_data(). Never throws on iterations of any shape. With `research_failed`
+// it says so after the inputs, lest the model invents what was not found.
 std::string user_prompt(const Mission& mission, const std::vector<ResolvedInput>& inputs,
-                        const std::optional<CivilTime>& local_now = std::nullopt);
+                        const std::optional<CivilTime>& local_now = std::nullopt,
+                        bool research_failed = false);
 
 // The text between <user_data> and </user_data>, on lines of their own. Ciphertext becomes
 // "[verschlüsselt]".

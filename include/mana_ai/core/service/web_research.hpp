@@ -13,10 +13,15 @@
 
 namespace mana_ai::core {
 
+// What research becomes: one input of this name.
+inline constexpr const char* kResearchInput = "__web-research__";
+inline constexpr const char* kResearchModule = "news-research";
+inline constexpr const char* kResearchTable = "web";
+
 inline constexpr const char* kDiscoverPath = "/api/v1/news-research/discover";
 inline constexpr const char* kSearchPath = "/api/v1/news-research/search";
 
-// The longest query of either kind of research, in characters.
+// The longest query of either kind of research, in UTF-16 units, as mana-research counts them.
 inline constexpr std::size_t kMaxResearchQuery = 4'000;
 
 inline constexpr std::size_t kMaxFeeds = 5;

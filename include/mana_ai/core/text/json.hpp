@@ -39,6 +39,10 @@ std::size_t utf8_sequence_length(std::string_view text) noexcept;
 // as one of them. The result is always valid UTF-8.
 std::string cut_utf8(std::string_view text, std::size_t max_chars);
 
+// The same for valid UTF-8, counted in UTF-16 units, as JavaScript counts the length of a string:
+// a character beyond U+FFFF is two.
+std::string cut_utf16(std::string_view text, std::size_t max_units);
+
 // The string member `key` of an object; the fallback if the value is no object, has no such member
 // or one of another type. The view lives as long as `object` (or the fallback).
 std::string_view string_or(const Json& object, const char* key, std::string_view fallback);

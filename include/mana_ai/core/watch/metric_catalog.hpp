@@ -54,11 +54,13 @@ enum class Metric : std::uint8_t {
     Ticks,
     TokensUsed,
     ToolCalls,
+    ToolOutcomes,
     TraceSpansDropped,
     TriggerErrors,
+    WebResearch,
 };
 
-inline constexpr std::size_t kMetricCount = static_cast<std::size_t>(Metric::TriggerErrors) + 1;
+inline constexpr std::size_t kMetricCount = static_cast<std::size_t>(Metric::WebResearch) + 1;
 inline constexpr std::size_t kMaxLabels = 3;
 inline constexpr std::size_t kMaxBuckets = 13;
 

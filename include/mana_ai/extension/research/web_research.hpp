@@ -10,11 +10,17 @@
 
 namespace mana_ai {
 
-// Looks for articles on the query with mana-api and makes an input of them. Nullopt when there are
-// none or anything fails: the mission is then planned without. At most 45 seconds.
-// `claimed` outlives the task.
-net::Task<std::optional<core::ResolvedInput>> research_web(RunServices& services,
-                                                           const ClaimedMission& claimed,
-                                                           std::string query);
+struct WebResearch {
+    std::optional<core::ResolvedInput> found;
+    // Why not, as runs.inputs says it: "nothing-found", "http-<status>", "user-id" or a word of
+    // net::to_string().
+    std::string reason;
+};
+
+// Looks for articles on the query with mana-api and makes an input of them. When there are none or
+// anything fails, the mission is planned without. At most 45 seconds. Refusals are logged, once
+// until an answer comes. `claimed` outlives the task.
+net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission& claimed,
+                                    std::string query);
 
 }  // namespace mana_ai
