@@ -73,7 +73,8 @@ FROM (VALUES
   (12, 'ahead by a year', test.waiting('{}', '-1 year')),
   (13, 'no time at all', test.waiting('{"startedAt": "gestern", "finishedAt": null}')),
   (14, 'steps that are no objects', test.waiting('{"plan": [null, 1]}')),
-  (15, 'a plan that is no list', test.waiting('{"plan": "none"}'))
+  (15, 'a plan that is no list', test.waiting('{"plan": "none"}')),
+  (16, 'steps that wait for the user', test.waiting('{"plan": [{"id": "it-1-0", "status": "staged"}, {"id": "it-1-1", "status": "planned"}]}'))
 ) AS cases (number, what, iteration) ORDER BY number;
 RESET mana_ai.max_unreviewed;
 RESET timezone;

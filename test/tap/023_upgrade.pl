@@ -59,7 +59,9 @@ SELECT string_agg(line, E'\n' ORDER BY line COLLATE "C") FROM (
   SELECT format('dumped %s %s', c::regclass, w) FROM pg_extension, unnest(extconfig, extcondition) AS u(c, w)
    WHERE extname = 'mana_ai'
   UNION ALL
-  SELECT format('tool %s', to_jsonb(t)) FROM mana_ai.tools t) AS lines(line)
+  SELECT format('tool %s', to_jsonb(t)) FROM mana_ai.tools t
+  UNION ALL
+  SELECT format('catalog %s', to_jsonb(c)) FROM mana_ai.tool_catalogs c) AS lines(line)
 END
 
 create_sync_database($node, 'old', extension => 0);

@@ -1,0 +1,131 @@
+# The tool catalogs: what they say is what clients check, each catalog has the tools of its client, and what an
+# operator has changed outlives a change of the catalog, a dump and an upgrade.
+use strict;
+use warnings;
+use utf8;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use ManaAi;
+use JSON::PP;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+my $model = start_model();
+my $node  = new_cluster('tools', preload => 1, model => $model, conf => 'mana_ai.tick_enabled = off');
+
+open my $file, '<', "$ENV{MANA_AI_TEST_DATA}/tool_facts.jsonl" or die $!;
+my @facts = map { JSON::PP->new->utf8->decode($_) } <$file>;
+
+sub tools { return { map { $_->{name} => $_ } @{ rows($node, 'SELECT name, default_policy, description, parameters, enabled, as_shipped, shipped IS NULL AS own FROM mana_ai.tools', $_[0] // 'mana_sync') } } }
+sub offered { my $tools = tools(); return grep { $tools->{$_}{default_policy} eq 'propose' && $tools->{$_}{enabled} } sort keys %$tools }
+
+# ---------------------------------------------------------------- what the descriptions say
+
+for my $catalog ('2026-04', '2026-05')
+{
+    value($node, "SELECT mana_ai.set_tool_catalog('$catalog')");
+    is(value($node, 'SELECT mana_ai.tool_catalog()'), $catalog, "catalog $catalog is chosen");
+    my $tools = tools();
+    my (%known, @wrong);
+    for my $fact (grep { grep { $_ eq $catalog } @{ $_->{catalogs} } } @facts)
+    {
+        my $tool = $tools->{ $fact->{tool} };
+        $known{ $fact->{tool} } = 1;
+        my $what = "$fact->{tool}" . ($fact->{parameter} ? ".$fact->{parameter}" : '') . " ($fact->{rule}; $fact->{from})";
+        if (!$tool) { push @wrong, "$what: no such tool"; next }
+        my $text = $tool->{description};
+        if ($fact->{parameter})
+        {
+            my ($parameter) = grep { $_->{name} eq $fact->{parameter} } @{ $tool->{parameters} };
+            if (!$parameter) { push @wrong, "$what: no such parameter"; next }
+            $text = join ' ', $parameter->{description}, @{ $parameter->{enum} // [] };
+        }
+        push @wrong, map { "$what does not say: $_" } grep { index($text, $_) < 0 } @{ $fact->{says} };
+        push @wrong, map { "$what says: $_" } grep { index($text, $_) >= 0 } @{ $fact->{never} };
+    }
+    is_deeply(\@wrong, [], "$catalog: descriptions say what clients check");
+    is_deeply([ grep { !$known{$_} } offered() ], [], "$catalog: every tool that is offered was compared with its client");
+    cmp_ok(scalar keys %known, '>=', 47, "$catalog: facts were read");
+}
+
+# ---------------------------------------------------------------- which tools there are
+
+my @not_in_newest = qw(add_article_highlight archive_article create_place save_article save_news_article tag_article visit_place);
+is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 101, '2026-05: 26 more, 9 fewer');
+is_deeply([ grep { my $name = $_; grep { $_ eq $name } @not_in_newest } offered() ], [], 'none that the newest client does not carry out');
+push_mission($node, 'newest', cadence => { kind => 'manual' });
+run_tick($node);
+my %asked = map { $_->{function}{name} => 1 } @{ ($model->requests)[0]{body}{tools} };
+ok($asked{create_draft} && $asked{forms_create} && !$asked{save_article}, 'models are offered those of the chosen catalog');
+ok(!$asked{save_draft_as_article}, 'and none that no client carries out');
+value($node, "SELECT mana_ai.set_tool_catalog('2026-04')");
+is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 84, '2026-04: 84');
+is(scalar offered(), 47, 'of which 47 are offered');
+is(value($node, 'SELECT count(*) FROM mana_ai.tools WHERE NOT as_shipped'), 0, 'and all are as they were');
+my ($result, $out, $error) = $node->psql('mana_sync', q(SELECT mana_ai.set_tool_catalog('2027-01')));
+like($error, qr/there is no tool catalog "2027-01".*HINT:  Catalogs are: 2026-04, 2026-05\./s, 'another catalog is refused');
+is(value($node, 'SELECT mana_ai.tool_catalog()'), '2026-04', 'and changes nothing');
+
+# ---------------------------------------------------------------- what an operator has changed
+
+my $changes = <<'END';
+UPDATE mana_ai.tools SET description = 'Unsere Notiz.' WHERE name = 'create_note';
+UPDATE mana_ai.tools SET enabled = false WHERE name = 'create_task';
+UPDATE mana_ai.tools SET description = 'Unser Ziel.' WHERE name = 'create_goal';
+UPDATE mana_ai.tools SET description = 'Unser Artikel.' WHERE name = 'save_article';
+INSERT INTO mana_ai.tools (name, module, description, default_policy) VALUES
+  ('order_pizza', 'food', 'Pizza bestellen.', 'propose'), ('create_draft', 'own', 'Unser Entwurf.', 'propose');
+END
+sub is_kept
+{
+    my ($what, $database) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    my $tools = tools($database);
+    is_deeply({ map { $_ => $tools->{$_}{description} } qw(create_note create_goal save_article order_pizza create_draft) },
+        { create_note => 'Unsere Notiz.', create_goal => 'Unser Ziel.', save_article => 'Unser Artikel.', order_pizza => 'Pizza bestellen.',
+            create_draft => 'Unser Entwurf.' }, "$what: texts of the operator stay");
+    ok(!$tools->{create_task}{enabled}, "$what: what was switched off stays off");
+}
+$node->safe_psql('mana_sync', $changes);
+($result, $out, $error) = $node->psql('mana_sync', q(SELECT mana_ai.set_tool_catalog('2026-05')));
+like($error, qr/NOTICE:  tool "save_article" is not in catalog 2026-05 and stays, since it was changed here/, 'a changed tool that goes is said to stay');
+is_kept('another catalog');
+unlike(encode_json(tools()->{create_goal}{parameters}), qr/tpl-meals-daily/, 'a column that was not changed follows the catalog');
+
+my $dump = "$ENV{TESTDATADIR}/tools.sql";
+command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $dump, 'mana_sync' ], 'a dump');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+command_ok([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'restored');
+is_kept('restored', 'restored');
+is($node->safe_psql('restored', 'SELECT mana_ai.tool_catalog()'), '2026-05', 'with the catalog that was chosen');
+is($node->safe_psql('restored', 'SELECT count(*) FROM mana_ai.tools'), value($node, 'SELECT count(*) FROM mana_ai.tools'), 'and its tools');
+
+value($node, "SELECT mana_ai.set_tool_catalog('2026-04')");
+is_kept('and back');
+like(encode_json(tools()->{create_goal}{parameters}), qr/tpl-meals-daily/, 'the rest is as it was');
+
+# ---------------------------------------------------------------- upgrade
+
+SKIP:
+{
+    skip 'the install script of 0.1.0 is not installed', 3
+      if value($node, "SELECT count(*) FROM pg_available_extension_versions WHERE name = 'mana_ai' AND version = '0.1.0'") == 0;
+    create_sync_database($node, 'old', extension => 0);
+    $node->safe_psql('old', "CREATE EXTENSION mana_ai VERSION '0.1.0'");
+    $node->safe_psql('old', $changes . <<'END');
+UPDATE mana_ai.tools SET description = 'Unsere Frage.' WHERE name = 'add_quiz_question';
+UPDATE mana_ai.tools SET parameters = '[{"name": "clientName", "type": "string", "required": true, "description": "Unser Name"}]' WHERE name = 'create_invoice';
+END
+    $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
+    is_kept('upgrade', 'old');
+    my ($old, $new) = (tools('old'), tools());
+    is($old->{add_quiz_question}{description}, 'Unsere Frage.', 'upgrade: a changed description stays');
+    is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and the parameters beside it are the new ones');
+    is($old->{create_invoice}{parameters}[0]{description}, 'Unser Name', 'upgrade: changed parameters stay');
+    is($old->{create_invoice}{description}, $new->{create_invoice}{description}, 'and the description beside them is the new one');
+    is_deeply($old->{rate_library_entry}, $new->{rate_library_entry}, 'what nobody has changed is new');
+}
+
+$node->stop;
+$model->stop;
+done_testing();
