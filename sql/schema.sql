@@ -145,6 +145,7 @@ CREATE TABLE mana_ai.runs (
   lease_owner       bigint,
   -- What the run was based on: [{module, table, id, clock, used, reason}], never any content.
   inputs            jsonb,
+  prompt_version    text,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
 -- On a young table all indexes that can be used look equally good to the planner, and it stays with its

@@ -428,3 +428,92 @@ BEGIN
   RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
 END $$;
 COMMENT ON FUNCTION mana_ai.why(text, text) IS 'the one reason why a mission is not running now';
+
+-- What a device wrote to a step that failed there, without what may be private: words that clients
+-- use in their messages stay, everything else (titles, ids, numbers, texts) becomes "…".
+CREATE FUNCTION mana_ai.public_failure(step_summary text)
+RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT regexp_replace(string_agg(CASE WHEN lower(w.core) = ANY (string_to_array(regexp_replace('
+    add additional after aktiv aktualisieren aktuell aktuelle alphanumerics already als and angegeben
+    antworten antwortet antwortfeld array articleid artikel at auf aufgehoben aufgehobene ausserhalb
+    auswahl available avoid be before belong benutzerdefinierte betreff bibliothek bitte block blockid
+    braucht campaignid can cannot choice claim confirmed contain content correct credit darf dass
+    deleted der des details die does draft draftid duplicate edited ein eine einen einer eingeloggt
+    eintrag eintraege einträge einträgen entry entschlüsselt entschlüsselung entsperren entweder er
+    erforderlich erlaubt erreichbar erstellen erwarte erzeugt event eventtype execution exists expected
+    extract failed false fehler fehlgeschlagen fehlt feld fetch fingerprint for form formid formular
+    found frage fuer für gebaut gefunden genau geparst gesperrt gültige gültiges haben has hat id ids im
+    in inhalt instruction invalid invoice ist je jeder json kalender kann kein keine keinen kind konnte
+    konnten kundenname können label last lastid lasts leer link lowercase läuft location match mehr
+    mindestens missing mit more muss must müssen nach name names network nicht no not note noteid notiz
+    number nur objekt oder of offener ohne on one only option optionsjson or out page pageid parameter passen
+    patch path pflicht policy position positionen probability props publish published quantity query
+    questionid questiontext quiz quizid range rating rechnung rechnungs request required reserved run
+    schema segments sein selectionstart server settings setzen single site siteid slug source space spec
+    standort start startet status string sub tag tagname task template templateid tenderness text textes
+    textstelle the this timeblock timer timeout title to tool topic type unauthorized unbekannt
+    unbekannte unbekannter unbekanntes under und ungueltige ungültig ungültiges unique unitprice unknown
+    unpublish url use valid validation validierung vault verfuegbar verschlossen version veröffentlichen
+    veröffentlicht vor vorhanden waehrung werden with writing würden ziel zu zum zwischen ändern
+    öffentlich übergeben
+    ', '\s+', ' ', 'g'), ' ')) THEN w.core ELSE '…' END, ' ' ORDER BY w.place), '…( …)+', '…', 'g')
+    FROM (SELECT btrim(m.token[1], ' .,;:!?"''()[]{}<>„“”«»–—-…/\') AS core, m.place
+            FROM regexp_matches(left(substring(step_summary FROM '\(FEHLER: (.*)\)$'), 300), '\S+', 'g')
+                 WITH ORDINALITY AS m(token, place)) w
+   WHERE w.core <> ''
+$$;
+COMMENT ON FUNCTION mana_ai.public_failure(text) IS
+  'the words of a failed step''s message that cannot be private';
+
+-- A function, so that the view does not keep columns of our tables from being altered, and so that
+-- whoever may look at the view sees no record.
+CREATE FUNCTION mana_ai.count_tool_outcomes(
+  OUT tool text, OUT agent_id text, OUT model text, OUT prompt_version text, OUT steps bigint,
+  OUT approved bigint, OUT failed bigint, OUT last_failed text, OUT last_messages text[])
+RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 200
+SET search_path = pg_catalog, pg_temp AS $$
+WITH steps AS (
+  SELECT m.user_id, m.mission_id, i.iteration ->> 'id' AS iteration_id,
+         substring(i.iteration ->> 'promptVersion' FROM '^[0-9a-f]{12}$') AS prompt_version,
+         left(i.iteration ->> 'finishedAt', 40) AS planned_at,
+         left(s.step #>> '{intent,toolName}', 64) AS tool, s.step ->> 'status' AS status,
+         CASE WHEN s.step ->> 'status' = 'failed' THEN right(s.step ->> 'summary', 400) END AS failure
+    FROM mana_ai.mission_snapshots m
+   CROSS JOIN LATERAL jsonb_array_elements(
+           CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
+                THEN m.record -> 'iterations' ELSE '[]' END) AS i(iteration)
+   CROSS JOIN LATERAL jsonb_array_elements(
+           CASE WHEN i.iteration ->> 'source' = 'server'
+                     AND jsonb_typeof(i.iteration -> 'plan') = 'array'
+                THEN i.iteration -> 'plan' ELSE '[]' END) AS s(step)),
+known AS (
+  SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
+counted AS (
+  SELECT coalesce(k.name, 'unknown') AS tool, coalesce(r.agent_id, c.agent_id) AS agent_id, r.model,
+         coalesce(s.prompt_version, r.prompt_version) AS prompt_version,
+         count(*) AS steps,
+         count(*) FILTER (WHERE s.status = 'approved') AS approved,
+         count(*) FILTER (WHERE s.status = 'failed') AS failed,
+         max(s.planned_at) FILTER (WHERE s.status = 'failed') AS last_failed,
+         (array_agg(s.failure ORDER BY s.planned_at DESC) FILTER (WHERE s.failure IS NOT NULL))[1:5]
+           AS failures
+    FROM steps s
+    LEFT JOIN known k ON k.name = s.tool
+    LEFT JOIN mana_ai.runs r ON r.user_id = s.user_id AND r.mission_id = s.mission_id
+                            AND r.iteration_id = s.iteration_id
+    LEFT JOIN mana_ai.mission_schedule c ON c.user_id = s.user_id AND c.mission_id = s.mission_id
+   GROUP BY 1, 2, 3, 4)
+SELECT c.tool, c.agent_id, c.model, c.prompt_version, c.steps, c.approved, c.failed,
+       substring(c.last_failed FROM '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$') AS last_failed,
+       ARRAY(SELECT DISTINCT mana_ai.public_failure(f) FROM unnest(c.failures) AS f
+              WHERE mana_ai.public_failure(f) IS NOT NULL ORDER BY 1) AS last_messages
+  FROM counted c
+$$;
+
+CREATE VIEW mana_ai.tool_outcomes AS
+SELECT o.tool, o.agent_id, o.model, o.prompt_version, o.steps, o.approved, o.failed, o.last_failed,
+       o.last_messages
+  FROM mana_ai.count_tool_outcomes() o;
+COMMENT ON VIEW mana_ai.tool_outcomes IS
+  'what devices have made of the steps of our plans, by tool, agent, model and prompt version';

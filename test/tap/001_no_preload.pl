@@ -58,7 +58,7 @@ is_deeply([ values %{ $row->{field_timestamps} } ], [ ($stamp) x 3 ], 'all stamp
 is(scalar @{ $row->{data}{iterations} }, 1, 'there is one iteration');
 my $iteration = $row->{data}{iterations}[0];
 is_deeply([ sort keys %$iteration ],
-    [qw(finishedAt id overallStatus plan source startedAt summary)], 'with the fields of the contract');
+    [qw(finishedAt id overallStatus plan promptVersion source startedAt summary)], 'with the fields of the contract');
 like($iteration->{id}, qr/^[0-9a-f-]{36}$/, 'its id is a uuid');
 is($iteration->{source},        'server',          'its source is the server');
 is($iteration->{overallStatus}, 'awaiting-review', 'it waits for review');

@@ -42,7 +42,8 @@ sub reminders_in
     die 'a reminder that is not in the last message' if @elsewhere;
     my $last = $messages[-1];
     my $text = $last->{role} eq 'tool' ? JSON::PP->new->decode($last->{content})->{reminder} // '' : $last->{content};
-    return $text =~ m{(<reminder>.*</reminder>)$}mg;
+    my @found = $text =~ m{(<reminder>.*</reminder>)$}mg;
+    return @found;
 }
 sub charged { return value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE mission_id = '$_[0]'") }
 

@@ -13,7 +13,7 @@ my $node  = new_cluster('steps', preload => 1, model => $model, conf => 'mana_ai
 push_agent($node, 'ada', policy => { tools => { create_task => 'auto', create_note => 'propose' }, defaultForAi => 'propose' });
 
 # Plans one mission with a task and a note; returns its iteration.
-sub plan
+sub plan_anew
 {
     my ($id, %fields) = @_;
     $model->reset;
@@ -35,7 +35,7 @@ sub carried_out_by_known_client
     return [ map { $_->{intent}{toolName} } grep { $_->{status} eq 'planned' && $_->{intent}{kind} eq 'toolCall' } @{ $iteration->{plan} } ];
 }
 
-my $iteration = plan('default', agentId => 'ada');
+my $iteration = plan_anew('default', agentId => 'ada');
 is(statuses($iteration), 'planned planned', 'by default every step is planned');
 is_deeply(carried_out_by_known_client($iteration), [qw(create_task create_note)], 'which the known client carries out, whatever the policy proposes');
 my ($system) = map { $_->{content} } grep { $_->{role} eq 'system' } @{ ($model->requests)[0]{body}{messages} };
@@ -43,14 +43,14 @@ like($system, qr/sofort und ohne Rückfrage/, 'the model is told that nobody may
 unlike($system, qr/prüft|Vorschlag/, 'and of no review');
 
 settings($node, 'mana_ai.step_status' => 'staged');
-$iteration = plan('staged', agentId => 'ada');
+$iteration = plan_anew('staged', agentId => 'ada');
 is(statuses($iteration), 'staged staged', 'staged: all steps wait');
 is($iteration->{overallStatus}, 'awaiting-review', 'and so does the plan');
 is_deeply(carried_out_by_known_client($iteration), [], 'the known client leaves them alone');
 
 settings($node, 'mana_ai.step_status' => 'by-policy');
-is(statuses(plan('by-policy', agentId => 'ada')), 'planned staged', 'by-policy: what the agent may do by itself is planned');
-is(statuses(plan('nobody')), 'staged staged', 'and nothing without an agent');
+is(statuses(plan_anew('by-policy', agentId => 'ada')), 'planned staged', 'by-policy: what the agent may do by itself is planned');
+is(statuses(plan_anew('nobody')), 'staged staged', 'and nothing without an agent');
 
 my ($result, $out, $error) = $node->psql('mana_sync', q(SET mana_ai.step_status = 'approved'));
 like($error, qr/invalid value for parameter "mana_ai.step_status"/, 'other statuses are none that a plan may begin with');

@@ -235,6 +235,10 @@ std::string system_prompt(const Agent* agent) {
     return prompt;
 }
 
+std::string prompt_text() {
+    return system_prompt(nullptr) + user_prompt(Mission{}, {}, std::nullopt, true);
+}
+
 std::string user_prompt(const Mission& mission, const std::vector<ResolvedInput>& inputs,
                         const std::optional<CivilTime>& local_now, bool research_failed) {
     std::string prompt;

@@ -33,6 +33,9 @@ Json build_iteration(const IterationInput& input) {
                       {"summary", input.summary},
                       {"overallStatus", input.steps.empty() ? "approved" : "awaiting-review"},
                       {"source", "server"}};
+    if (!input.prompt_version.empty()) {
+        iteration["promptVersion"] = input.prompt_version;
+    }
     remove_nul(iteration);
     return iteration;
 }

@@ -29,7 +29,8 @@ Json verdict_on(const Json& iteration) {
         step_statuses = Json::array();
         for (const Json& step : plan) {
             step_statuses.push_back(value_of(step, "status"));
-            as_planned = as_planned && step_statuses.back() == "planned";
+            const Json& status = step_statuses.back();
+            as_planned = as_planned && (status == "planned" || status == "staged");
         }
     }
     Json status = value_of(iteration, "overallStatus");

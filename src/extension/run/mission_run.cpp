@@ -16,6 +16,7 @@
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning.hpp"
+#include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
 #include "mana_ai/pg/error.hpp"
@@ -245,6 +246,12 @@ bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
            !core::wants_web_research(mission) && !core::wants_deep_research(mission);
 }
 
+std::string prompt_version(const core::OfferedTools& tools) {
+    constexpr size_t kLength = 12;  // plans of a few dozen versions are compared, not of millions
+    return crypto::sha256_hex(core::prompt_text() + std::string(tools.tools_json()))
+        .substr(0, kLength);
+}
+
 net::Task<void> run_readable(RunServices& services, const ClaimedMission& claimed,
                              ReadMission& read, RunResult& result) {
     const core::Mission& mission = read.opened ? *read.opened : claimed.mission;
@@ -291,8 +298,9 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         read.inputs.push_back(std::move(*research.answer));
     std::string prompt =
         core::user_prompt(mission, read.inputs, local_now(), !research_failed.empty());
-    core::PlannerLoop planner(core::system_prompt(agent), prompt,
-                              services.catalog.offer(agent != nullptr ? &agent->policy : nullptr));
+    core::OfferedTools tools = services.catalog.offer(agent != nullptr ? &agent->policy : nullptr);
+    result.prompt_version = prompt_version(tools);
+    core::PlannerLoop planner(core::system_prompt(agent), prompt, std::move(tools));
     core::wipe(prompt);
     read.wipe();
     const auto error = co_await plan_mission(services, claimed, planner, result.events);
@@ -312,7 +320,11 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
                             result.events.out_of_budget ? std::string() : digest};
     SpanScope span(claimed.trace, "db.write_back");
-    DatabaseJobs::Work write = [&] { write_back(claimed, plan, result, services.table_patience); };
+    DatabaseJobs::Work write = [&] {
+        write_back(claimed, plan, result, services.table_patience);
+        if (result.outcome == RunOutcome::Planned)
+            count_last_plan(claimed, services.catalog);
+    };
     MANA_AI_FAILPOINT("run.before_write_back");
     co_await write_until_done(services, claimed, std::move(write), sharing_of(claimed),
                               admit_by_patience(services, claimed));

@@ -216,6 +216,12 @@ void write_steps(StringInfo out, const JsonbValueRef& value) {
         ObjectWriter object(out);
         write_member(object, members, "status", kShort);
         write_member(object, members, "summary", core::PromptLimits::step_summary);
+        if (const JsonbValueRef* intent = find_field(members, "intent");
+            intent != nullptr && is_object(*intent)) {
+            JsonbFields call = pg::read_object(*intent);
+            write_member(object, call, "toolName", kShort);
+            forget(call);
+        }
         object.end();
         forget(members);
     }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mana_ai/core/service/error_kind.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -80,6 +81,43 @@ void count_outcome(const RunResult& result) {
 void count_decision(const ClaimedMission& claimed, const RunResult& result) {
     if (claimed.agent)
         pg::metrics::count_at_commit(Metric::AgentDecisions, {result.decision});
+}
+
+namespace {
+
+// Records are users' data: words that are none of ours are no label.
+std::string_view label_of_status(std::string_view status) noexcept {
+    for (const std::string_view known : {"approved", "failed", "skipped", "rejected"})
+        if (status == known)
+            return known;
+    return "open";
+}
+
+std::string_view label_of_tool(std::string_view name, const core::ToolCatalog& catalog) noexcept {
+    const auto& tools = catalog.tools();
+    const auto tool = std::find_if(tools.begin(), tools.end(),
+                                   [&](const core::Tool& each) { return each.name == name; });
+    return tool != tools.end() ? std::string_view(tool->name) : "unknown";
+}
+
+}  // namespace
+
+void count_last_plan(const ClaimedMission& claimed, const core::ToolCatalog& catalog) {
+    const core::Json& iterations = claimed.mission.iterations;
+    if (!iterations.is_array())
+        return;
+    const auto last = std::find_if(iterations.rbegin(), iterations.rend(), [](const auto& each) {
+        return core::string_or(each, "source", "") == "server";
+    });
+    if (last == iterations.rend() || !last->contains("plan") || !last->at("plan").is_array())
+        return;
+    for (const core::Json& step : last->at("plan")) {
+        if (!step.is_object())
+            continue;
+        pg::metrics::count_at_commit(Metric::ToolOutcomes,
+                                     {label_of_tool(core::string_or(step, "toolName", ""), catalog),
+                                      label_of_status(core::string_or(step, "status", ""))});
+    }
 }
 
 void count_outcomes(std::string_view outcome, int64_t runs) {

@@ -95,18 +95,21 @@ void finish_run(const ClaimedMission& claimed, const RunResult& result, core::In
     static pg::Statement finish(R"sql(
 UPDATE mana_ai.runs
    SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
-       error_kind = $8, error_message = $9, lease_owner = NULL, decision = $11
+       error_kind = $8, error_message = $9, lease_owner = NULL, decision = $11,
+       prompt_version = $12
  WHERE user_id = $1 AND run_id = $2::uuid AND outcome = $10)sql");
     const auto iteration_id = non_empty(result.iteration_id);
     const auto error_kind = non_empty(result.error_kind);
     const auto error_message = non_empty(result.error_message);
+    const auto prompt_version = non_empty(result.prompt_version);
     const uint64_t ended =
         finish
             .execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
                       std::string_view(name(result.outcome)), pg::Timestamp{now},
                       int64_t{result.rounds}, int64_t{result.steps}, pg::text_or_null(iteration_id),
                       pg::text_or_null(error_kind), pg::text_or_null(error_message),
-                      std::string_view("running"), std::string_view(result.decision)})
+                      std::string_view("running"), std::string_view(result.decision),
+                      pg::text_or_null(prompt_version)})
             .processed;
     if (ended == 0)
         return;

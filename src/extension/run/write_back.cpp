@@ -345,7 +345,8 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
                                      plan.steps,
                                      plan.summary,
                                      pg::settings::step_status(),
-                                     agent != nullptr ? &agent->policy : nullptr};
+                                     agent != nullptr ? &agent->policy : nullptr,
+                                     result.prompt_version};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const std::string actor = core::dump_json(core::build_actor(
         agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));

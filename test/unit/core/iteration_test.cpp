@@ -47,6 +47,14 @@ TEST(Iteration, StepsOfAPlanThatWaitsForItsUserAreStaged) {
     EXPECT_EQ(statuses(StepStatus::ByPolicy, nullptr), "staged staged staged staged");
 }
 
+TEST(Iteration, NamesTheVersionOfThePrompt) {
+    const std::vector<PlanStep> none;
+    EXPECT_FALSE(build_iteration({"it1", 0, 0, none, "S."}).contains("promptVersion"));
+    IterationInput input{"it1", 0, 0, none, "S."};
+    input.prompt_version = "0123456789ab";
+    EXPECT_EQ(build_iteration(input)["promptVersion"], "0123456789ab");
+}
+
 TEST(Iteration, WithoutStepsNeedsNoReview) {
     const std::vector<PlanStep> none;
     const Json iteration = build_iteration({"it1", 0, 0, none, "Nichts zu tun."});

@@ -49,6 +49,9 @@ std::string user_prompt(const Mission& mission, const std::vector<ResolvedInput>
                         const std::optional<CivilTime>& local_now = std::nullopt,
                         bool research_failed = false);
 
+// What is ours in the prompts, whatever the mission: to tell one version of them from another.
+std::string prompt_text();
+
 // The text between <user_data> and </user_data>, on lines of their own. Ciphertext becomes
 // "[verschlüsselt]".
 std::string fence_user_data(std::string_view text, std::size_t max_chars);

@@ -21,9 +21,10 @@ struct IterationInput {
     std::string summary;
     StepStatus step_status = StepStatus::Planned;
     const Policy* policy = nullptr;  // of the agent; null without one
+    std::string prompt_version = {};
 };
 
-// {id, startedAt, finishedAt, plan, summary, overallStatus, source}; fit for jsonb.
+// {id, startedAt, finishedAt, plan, summary, overallStatus, source, promptVersion?}; fit for jsonb.
 Json build_iteration(const IterationInput& input);
 
 // The `actor` of the write-back. Null agent: the legacy principal. The rationale is the objective,

@@ -67,7 +67,8 @@ struct RunEvents {
 struct RunResult {
     RunOutcome outcome = RunOutcome::Canceled;
     std::string decision = "ran";
-    std::string iteration_id;  // set when an iteration was written
+    std::string iteration_id;    // set when an iteration was written
+    std::string prompt_version;  // of prompt and offered tools; empty until they are known
     int rounds = 0;
     int steps = 0;
     int64_t prompt_tokens = 0;

@@ -40,4 +40,8 @@ void count_outcome(const RunResult& result);
 void count_decision(const ClaimedMission& claimed, const RunResult& result);
 void count_outcomes(std::string_view outcome, int64_t runs);
 
+// At commit of a new plan: what devices have made of the steps of the plan before it. So each plan
+// counts once, when the next one is written.
+void count_last_plan(const ClaimedMission& claimed, const core::ToolCatalog& catalog);
+
 }  // namespace mana_ai
