@@ -134,6 +134,9 @@ for my $failure (sort keys %failures)
 
 # mana-api takes users' tokens only and answers 401 to a service key.
 my $refused = { discover => { steps => [ { status => 401, body => '{"error":"Missing authorization header"}' } ], repeat => 'last' } };
+fresh();
+push_mission($node, 'before', objective => 'Neueste Nachrichten');
+wait_for_iterations($node, 'before', 1);
 my $log = log_position($node);
 fresh(%$refused);
 push_mission($node, "refused-$_", objective => 'Neueste Nachrichten') for 1 .. 3;

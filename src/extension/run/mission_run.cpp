@@ -144,7 +144,10 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     result.error_kind = failure.kind;
     result.error_message = failure.message;
     std::optional<core::NoticeCause> cause;
-    if (claimed.attempts + 1 >= kFailuresBeforeNotice)
+    // What is wrong with the gateway says nothing about the mission, and nothing that its user
+    // could mend.
+    if (claimed.attempts + 1 >= kFailuresBeforeNotice &&
+        failure.kind != core::name(core::ErrorKind::NoProvider))
         cause = core::NoticeCause::Failed;
     const core::Instant now = pg::now();
     std::function<void(bool)> end = [&](bool has_changed) {

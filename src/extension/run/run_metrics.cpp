@@ -106,10 +106,13 @@ void count_last_plan(const ClaimedMission& claimed, const core::ToolCatalog& cat
     const core::Json& iterations = claimed.mission.iterations;
     if (!iterations.is_array())
         return;
+    // A notice of ours that a mission has failed is no plan.
     const auto last = std::find_if(iterations.rbegin(), iterations.rend(), [](const auto& each) {
-        return core::string_or(each, "source", "") == "server";
+        return core::string_or(each, "source", "") == "server" && each.contains("plan") &&
+               each.at("plan").is_array() &&
+               (!each.at("plan").empty() || core::string_or(each, "overallStatus", "") != "failed");
     });
-    if (last == iterations.rend() || !last->contains("plan") || !last->at("plan").is_array())
+    if (last == iterations.rend())
         return;
     for (const core::Json& step : last->at("plan")) {
         if (!step.is_object())

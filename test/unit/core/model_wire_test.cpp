@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
-
 #include <set>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
