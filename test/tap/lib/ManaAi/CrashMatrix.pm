@@ -455,6 +455,8 @@ SELECT json_object_agg(m.id, json_build_object(
   'runs', (SELECT json_agg(r ORDER BY started_at) FROM mana_ai.runs r WHERE r.user_id = '$user' AND r.mission_id = m.id),
   'plans', (SELECT count(*) FROM public.sync_changes c WHERE c.user_id = '$user' AND c.record_id = m.id
                AND c.client_id = 'mana-ai-runner' AND c.data ?& '{iterations,nextRunAt}'),
+  'notices', (SELECT count(*) FROM public.sync_changes c WHERE c.user_id = '$user' AND c.record_id = m.id
+                 AND c.client_id = 'mana-ai-runner' AND c.data ? 'iterations' AND NOT c.data ? 'nextRunAt'),
   'charges', (SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = '$user' AND u.mission_id = m.id),
   'audited', (SELECT count(*) FROM mana_ai.decrypt_audit d WHERE d.user_id = '$user' AND d.mission_id = m.id AND status = 'ok'),
   'left', (SELECT count(*) FROM mana_ai.mission_research_jobs j WHERE j.user_id = '$user' AND j.mission_id = m.id)
@@ -476,7 +478,8 @@ END
         my %ids = map { $_->{id} => 1 } @{ $record->{iterations} };
         $is->('number of iterations', scalar @{ $record->{iterations} }, $wanted + $told + 1);
         $is->('number of different iterations', scalar keys %ids, $wanted + $told + 1);
-        $is->('plans in the log', $found->{$id}{plans}, $wanted + $told);
+        $is->('plans in the log', $found->{$id}{plans}, $wanted);
+        $is->('notices in the log', $found->{$id}{notices}, $told) if $case->{name} eq 'told';
         my @planned = grep { $_->{outcome} eq 'planned' } @$runs;
         $is->('ids of planned runs', join(' ', sort map { $_->{iteration_id} } @planned), join(' ', sort map { $_->{id} } @ours));
         $is->('running runs', scalar(grep { $_->{outcome} eq 'running' } @$runs), 0);
