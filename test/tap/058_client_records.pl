@@ -46,6 +46,11 @@ push_record('todo', 'tasks', 't2', { title => 'Rechnung zahlen', priority => 'me
 push_record('calendar', 'events', 'e1', { title => 'Zahnarzt', calendarId => 'c1', timeBlockId => 'tb1', location => 'Praxis' });
 push_record('timeblocks', 'timeBlocks', 'tb1', { startDate => '2026-12-01T09:00:00.000Z', endDate => '2026-12-01T09:30:00.000Z', allDay => JSON::PP::false,
         isLive => JSON::PP::false, kind => 'scheduled', type => 'event', sourceModule => 'calendar', sourceId => 'e1', title => 'Zahnarzt' });
+push_record('timeblocks', 'timeBlocks', 'tb-broken', { startDate => '2026-12-02T09:00:00.000Z' });
+push_record('calendar', 'events', 'e5', { title => 'Block nicht lesbar', location => 'Trotzdem da', timeBlockId => 'tb-broken' });
+value($node, "CREATE ROLE table_owner; ALTER TABLE public.sync_changes OWNER TO table_owner;
+              CREATE POLICY broken ON public.sync_changes AS RESTRICTIVE FOR SELECT
+                USING (CASE WHEN record_id = 'tb-broken' THEN 1 / (length(record_id) - 9) = 0 ELSE true END)");
 push_record('calendar', 'events', 'e2', { title => 'Ohne Block', calendarId => 'c1', timeBlockId => 'gone' });
 push_record('calendar', 'events', 'e3', { title => 'Alter Termin', startDate => '2026-11-30T08:00:00.000Z', timeBlockId => 'tb1' });
 push_record('timeblocks', 'timeBlocks', 'tb9', { startDate => '2030-01-01T00:00:00.000Z' }, user => 'user-2');
@@ -53,7 +58,7 @@ push_record('calendar', 'events', 'e4', { title => 'Fremder Block', timeBlockId 
 push_record('notes', 'notes', 'ctx', { title => 'Unser Haushalt', content => 'Wir sind zu viert. ' . ('x' x 1200) . ' ENDE-DES-KONTEXTS', isSpaceContext => JSON::PP::true });
 push_record('notes', 'notes', 'n1', { title => 'Gewöhnlich', content => ('y' x 1200) . ' ENDE-DER-NOTIZ', isSpaceContext => JSON::PP::false });
 push_record('profile', 'userContext', 'singleton', { leisure => { media => ['Krimis'], sports => [ 'Klettern', 'Laufen' ], pets => 'zwei Katzen' }, goals => ['mehr schlafen'] });
-push_mission($node, 'clear', inputs => [ input('todo', 'tasks', 't1'), input('todo', 'tasks', 't2'), (map { input('calendar', 'events', $_) } qw(e1 e2 e3 e4)),
+push_mission($node, 'clear', inputs => [ input('todo', 'tasks', 't1'), input('todo', 'tasks', 't2'), (map { input('calendar', 'events', $_) } qw(e1 e2 e3 e4 e5)),
         input('notes', 'notes', 'ctx'), input('notes', 'notes', 'n1'), input('profile', 'userContext', 'singleton') ]);
 my $explained = value($node, "SELECT user_prompt FROM mana_ai.explain('$user', 'clear')");
 is(run_mission($node, 'clear')->{outcome}, 'planned', 'a mission with inputs of all kinds');
@@ -66,6 +71,7 @@ for my $text ($prompt, $explained)
     like($text, qr/Titel: Zahnarzt\nBeginn: 2026-12-01T09:00:00\.000Z\nEnde: 2026-12-01T09:30:00\.000Z\nGanztägig: nein\nOrt: Praxis/, "$what: an event has the times of its time block");
     like($text, qr/Titel: Ohne Block(?!\nBeginn)/, "$what: one whose block is not there has none");
     like($text, qr/Titel: Alter Termin\nBeginn: 2026-11-30T08:00:00\.000Z/, "$what: its own time counts");
+    like($text, qr/Titel: Block nicht lesbar\nOrt: Trotzdem da/, "$what: one whose block cannot be read is there without times");
     unlike($text, qr/2030-01-01/, "$what: another user's block is not read");
     like($text, qr/Dauerhafter Kontext dieses Bereichs:\nWir sind zu viert\..*ENDE-DES-KONTEXTS/s, "$what: the note that is the space's context is whole");
     unlike($text, qr/ENDE-DER-NOTIZ/, "$what: an ordinary note is cut");

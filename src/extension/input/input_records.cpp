@@ -91,7 +91,14 @@ void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::s
     input.record.erase(std::string(link.id_field));
     if (id.empty() || id.size() > core::kMaxReferencePart)
         return;
-    const auto linked = read_one(user_id, {link.app_id, link.table, id, link.fields, {}});
+    std::optional<InputRecord> linked;
+    try {
+        linked = read_one(user_id, {link.app_id, link.table, id, link.fields, {}});
+    } catch (const pg::PgError& error) {
+        // The record itself can be read, and says most of it.
+        if (error.is_interrupt())
+            throw;
+    }
     if (!linked)
         return;
     for (const auto& [name, value] : linked->record.items())
