@@ -154,7 +154,8 @@ SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM found), 'miss
            'id', m.mission_id, 'spaceId', m.space_id, 'title', mana_ai.readable_text(m.record, 'title'),
            'state', mana_ai.readable_text(m.record, 'state'), 'agentId', m.agent_id, 'dueAt', m.due_at,
            'notBefore', m.not_before, 'running', coalesce(m.running, false), 'attempts', m.attempts,
-           'decision', m.decision, 'heldSince', m.held_since, 'errorKind', m.error_kind, 'told', m.told,
+           'decision', m.decision, 'heldSince', CASE WHEN m.decision <> 'ran' THEN m.held_since END,
+           'errorKind', m.error_kind, 'told', m.told,
            'why', left(mana_ai.why(m.user_id, m.mission_id), 500),
            'problems', (SELECT coalesce(jsonb_agg(left(p.problem, 500) ORDER BY p.problem), '[]')
                           FROM mana_ai.mission_problems p

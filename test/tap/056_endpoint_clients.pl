@@ -117,6 +117,12 @@ is_deeply([ @$plain{qw(title state running why problems)} ], [ 'Steuer', 'paused
 is($sealed->{title}, undef, 'an encrypted title stays so');
 like($sealed->{why}, qr/^not due until/, 'when it runs');
 unlike($answer->{content}, qr/Geheim|Ziel von|enc:1/, 'no further texts of the user');
+for my $decision (qw(skipped-archived ran))
+{
+    value($node, "UPDATE mana_ai.mission_schedule SET decision = '$decision', held_since = now() WHERE mission_id = 'm-sealed'");
+    ($sealed) = grep { $_->{id} eq 'm-sealed' } @{ json_of(ask('GET', '/internal/missions/' . USER_ID, 'X-Service-Key' => 'the-key'))->{missions} };
+    is(defined $sealed->{heldSince}, $decision ne 'ran', "$decision: since when it is held back, if it is");
+}
 is_deeply([ map { $_->{id} } @{ json_of(ask('GET', '/internal/missions/user%2F2%20%C3%A4', 'X-Service-Key' => 'the-key'))->{missions} } ],
     ['m-other'], 'a user id with all kinds of characters');
 is_deeply(json_of(ask('GET', '/internal/missions/nobody', 'X-Service-Key' => 'the-key'))->{missions}, [], 'nobody has none');
