@@ -58,6 +58,14 @@ sub stays_at
     return;
 }
 
+sub has_been_held
+{
+    my ($id, $decision, $minutes) = @_;
+    wait_for($node, "$id: $decision", 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = '$id' AND lease_owner IS NULL", $decision);
+    value($node, "UPDATE mana_ai.mission_schedule SET held_since = held_since - interval '$minutes min' WHERE mission_id = '$id'");
+    return;
+}
+
 sub make_due
 {
     my ($id) = @_;
@@ -91,7 +99,7 @@ is_deeply([ sort keys %$notice ], [qw(errorDetails finishedAt id overallStatus p
 is_deeply([ @$notice{qw(overallStatus source)} ], [ 'failed', 'server' ], 'failed, and the server\'s');
 is_deeply($notice->{plan}, [], 'without a plan, so that no device carries anything out');
 is($details->{name}, 'Planung auf dem Server fehlgeschlagen', 'its name');
-like($details->{message}, qr/^Das Sprachmodell lehnt den Inhalt der Mission ab\. .*„Erneut versuchen“/, 'its message');
+like($details->{message}, qr/^Das Sprachmodell lehnt den Inhalt der Mission ab\. Formuliere das Ziel anders; dann versucht der Server es erneut\.$/, 'its message');
 ok($phases{ $details->{phase} }, "its phase, $details->{phase}, is one that the client knows");
 my $row = rows($node, "SELECT * FROM public.sync_changes WHERE record_id = 'failing' AND client_id = 'mana-ai-runner'")->[0];
 is_deeply([ sort keys %{ $row->{data} } ], [ 'iterations', 'updatedAt' ], 'the row leaves nextRunAt alone');
@@ -123,11 +131,20 @@ for my $failures (1, 2)
 }
 wait_for_notices('failing', 2);
 
+# Whoever runs a mission by hand reads of its failure in the answer.
+push_mission($node, 'by-hand', objective => '[[szenario:422]]', nextRunAt => iso(86400));
+is(run_mission($node, 'by-hand')->{outcome}, 'failed', "by hand: failure $_") for 1 .. 3;
+is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'by-hand'"), 3, 'all of them count');
+is(scalar notices_of('by-hand'), 0, 'but the user is told nothing');
+
 # ---------------------------------------------------------------- shut gates
 
 push_agent($node, 'gone', state => 'archived', name => 'Geheimer Agent');
-push_mission($node, 'archived', agentId => 'gone', iterations => [
+push_mission($node, 'archived', agentId => 'gone', nextRunAt => iso(-600), iterations => [
     { id => 'b1', startedAt => iso(-900), finishedAt => iso(-880), plan => [], overallStatus => 'approved', summary => 'Im Browser' } ]);
+has_been_held('archived', 'skipped-archived', 4);
+stays_at('archived', 0, 'an open device would run it by itself within four minutes');
+has_been_held('archived', 'skipped-archived', 2);
 wait_for_notices('archived', 1);
 ($notice) = notices_of('archived');
 is($notice->{errorDetails}{name}, 'Agent archiviert', 'an archived agent');
@@ -147,7 +164,8 @@ is(value($node, "SELECT count(DISTINCT i ->> 'id') FROM public.sync_changes c, j
 push_change($node, table => 'agents', id => 'gone', data => { state => 'active' }, stamps => { state => iso(0) });
 wait_until('archived: the agent is back, and it is planned', 20, sub { return (last_run($node, 'archived') // {})->{outcome} eq 'planned' });
 
-push_mission($node, 'encrypted', objective => 'enc:1:AAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBBBB');
+push_mission($node, 'encrypted', objective => 'enc:1:AAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBBBB', nextRunAt => iso(-600));
+has_been_held('encrypted', 'skipped-encrypted', 6);
 wait_for_notices('encrypted', 1);
 ($notice) = notices_of('encrypted');
 is($notice->{errorDetails}{name}, 'Kein Server-Zugriff', 'an encrypted mission without a grant');
@@ -179,17 +197,35 @@ push_mission($node, 'resting', agentId => 'resting');
 wait_for($node, 'resting: held back', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'resting' AND lease_owner IS NULL", 'skipped-paused');
 stays_at('resting', 0, 'a pause is not told of');
 
+# What the user's own browser runs does run, whatever holds ours back.
+push_agent($node, 'archived-agent', state => 'archived');
+my %browser_run = (id => 'b1', startedAt => iso(-5), plan => [], overallStatus => 'running', currentPhase => 'calling-llm', phaseStartedAt => iso(-4));
+push_mission($node, 'in-browser', agentId => 'archived-agent', nextRunAt => iso(-600), iterations => [ {%browser_run} ]);
+has_been_held('in-browser', 'skipped-archived', 10);
+stays_at('in-browser', 0, 'while a browser runs the mission nothing is said');
+edit('in-browser', iterations => [ { %browser_run, overallStatus => 'failed', finishedAt => iso(0) } ]);
+wait_for_notices('in-browser', 1);
+
 # ---------------------------------------------------------------- a grant that opens nothing
 
 my $device   = ManaAi::Device->new($key, 'unopened', []);
 my $stranger = ManaAi::Device->new($key, 'unopened', []);
-push_mission($node, 'unopened', title => $stranger->seal('Geheim'), grant => $device->grant);
+push_mission($node, 'unopened', title => $stranger->seal('Geheim'), grant => $device->grant, nextRunAt => iso(-600));
 wait_for($node, 'unopened: tried', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'unopened' AND lease_owner IS NULL", 'skipped-encrypted');
 is(scalar notices_of('unopened'), 0, 'the first try says nothing');
-value($node, "UPDATE mana_ai.mission_schedule SET held_since = held_since - interval '1 min' WHERE mission_id = 'unopened'");
+my $tries = "SELECT count(*) FROM mana_ai.decrypt_audit WHERE mission_id = 'unopened'";
+my $tried = value($node, $tries);
+has_been_held('unopened', 'skipped-encrypted', 6);
+make_due('unopened');
+wait_until('unopened: tried again', 20, sub { return value($node, $tries) > $tried });
+has_been_held('unopened', 'skipped-encrypted', 0);
+is(scalar notices_of('unopened'), 0, 'nothing is said to users whose clients encrypt with keys that no grant carries');
+my $opening = ManaAi::Device->new($key, 'opened', []);
+push_mission($node, 'opened', objective => $opening->seal('Lesbar'), grant => $opening->grant);
+wait_for_iterations($node, 'opened', 1, 20);
 make_due('unopened');
 wait_for_notices('unopened', 1);
-is((notices_of('unopened'))[0]{errorDetails}{name}, 'Server-Zugriff öffnet die Mission nicht', 'the second one does');
+is((notices_of('unopened'))[0]{errorDetails}{name}, 'Server-Zugriff passt nicht zu dieser Mission', 'but to those of whose missions some open');
 is(value($node, "SELECT not_before > now() + interval '50 min' FROM mana_ai.mission_schedule WHERE mission_id = 'unopened'"), 't',
     'and the mission waits as it would have');
 
@@ -199,11 +235,47 @@ value($node, "UPDATE mana_ai.mission_schedule SET told = NULL WHERE mission_id =
 wait_for($node, 'told is made up for from the record', 20, "SELECT told::text FROM mana_ai.mission_schedule WHERE mission_id = 'encrypted'", '{encrypted}');
 is(scalar notices_of('encrypted'), 1, 'what only the record knows is not told again');
 
+# What a refused insert counts stays counted.
+value($node, q{
+CREATE SEQUENCE public.refusals;
+GRANT USAGE ON SEQUENCE public.refusals TO PUBLIC;
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM nextval('public.refusals');
+  RAISE EXCEPTION 'refused';
+END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON public.sync_changes FOR EACH ROW
+  WHEN (NEW.record_id = 'refused' AND NEW.client_id = 'mana-ai-runner') EXECUTE FUNCTION public.refuse()});
+push_mission($node, 'refused', agentId => 'archived-agent', nextRunAt => iso(-600));
+has_been_held('refused', 'skipped-archived', 6);
+wait_for($node, 'refused: the table refuses the notice', 20, 'SELECT is_called FROM public.refusals', 't');
+is(value($node, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'refused' AND lease_owner IS NOT NULL"),
+    'skipped-archived', 'a mission that is claimed for a notice is held back all the same');
+$node->stop('immediate');
+$node->start;
+wait_for_worker($node);
+wait_for($node, 'refused: given up', 120, "SELECT told::text FROM mana_ai.mission_schedule WHERE mission_id = 'refused' AND lease_owner IS NULL", '{archived}');
+is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'refused'"), 0, 'a crash during a notice is no failure of the mission');
+my $refusals = value($node, 'SELECT last_value FROM public.refusals');
+stays_at('refused', 0, 'nothing was told');
+is(value($node, 'SELECT last_value FROM public.refusals'), $refusals, 'and the table is not asked again');
+is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'refused' AND outcome = 'running'"), 0, 'nor is the mission claimed');
+like(log_since($node), qr/the user of mission refused could not be told/, 'the log says so');
+
+# ---------------------------------------------------------------- a server without a key for grants
+
+settings($node, 'mana_ai.grant_private_key_file' => '');
+push_mission($node, 'keyless', objective => 'enc:1:AAAAAAAAAAAAAAAA.DDDDDDDDDDDDDDDDDDDDDDDD', nextRunAt => iso(-600));
+has_been_held('keyless', 'skipped-encrypted', 6);
+stays_at('keyless', 0, 'where no key is configured, encrypted missions run on devices alone');
+settings($node, 'mana_ai.grant_private_key_file' => $key);
+wait_for_notices('keyless', 1);
+
 # ---------------------------------------------------------------- switched off
 
 settings($node, 'mana_ai.report_failures' => 'off');
-push_mission($node, 'silent', objective => 'enc:1:AAAAAAAAAAAAAAAA.CCCCCCCCCCCCCCCCCCCCCCCC');
-wait_for($node, 'silent: held back', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'silent' AND lease_owner IS NULL", 'skipped-encrypted');
+push_mission($node, 'silent', objective => 'enc:1:AAAAAAAAAAAAAAAA.CCCCCCCCCCCCCCCCCCCCCCCC', nextRunAt => iso(-600));
+has_been_held('silent', 'skipped-encrypted', 6);
 stays_at('silent', 0, 'with mana_ai.report_failures = off nobody is told');
 
 is(snapshots_differ($node), '', 'snapshots equal the log');

@@ -35,7 +35,7 @@ FailureNotice failed_notice(std::string_view kind) {
             reason = words.reason;
         }
     }
-    const bool is_ours = kind == "database" || kind == "internal" || kind == "crashed";
+    const bool is_ours = kind == "database" || kind == "internal";
     FailureNotice notice;
     notice.title = "Planung auf dem Server fehlgeschlagen";
     notice.summary = "Der Server konnte diese Mission mehrmals hintereinander nicht planen.";
@@ -44,7 +44,9 @@ FailureNotice failed_notice(std::string_view kind) {
                           ? " Formuliere das Ziel anders; dann versucht der Server es erneut."
                           : " Der Server versucht es weiter, in immer größeren Abständen von bis "
                             "zu sechs Stunden.";
-    notice.message += kOnThisDevice;
+    if (kind != "blocked") {
+        notice.message += kOnThisDevice;
+    }
     notice.phase = is_ours ? "finalizing" : "calling-llm";
     return notice;
 }
@@ -77,15 +79,12 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
             notice.summary =
                 "Diese Mission ist verschlüsselt, und der Server darf sie nicht lesen.";
             notice.message =
-                error_kind == "not-configured"
-                    ? "Auf diesem Server ist kein Server-Zugriff eingerichtet: Verschlüsselte "
-                      "Missionen laufen nur auf deinen Geräten."
-                    : "Der Server-Zugriff wurde nicht erteilt oder ist abgelaufen. Erteile ihn "
-                      "neu, damit die Mission auch ohne offenes Gerät läuft.";
+                "Der Server-Zugriff wurde nicht erteilt oder ist abgelaufen. Erteile ihn (erneut), "
+                "damit die Mission auch ohne offenes Gerät läuft.";
             notice.phase = "resolving-inputs";
             break;
         case NoticeCause::Unopened:
-            notice.title = "Server-Zugriff öffnet die Mission nicht";
+            notice.title = "Server-Zugriff passt nicht zu dieser Mission";
             notice.summary =
                 "Diese Mission ist verschlüsselt, und der Server kann sie nicht lesen.";
             notice.message =

@@ -121,7 +121,7 @@ struct Writes {
     std::vector<std::string> prolong_user, prolong_mission;
     std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
     std::vector<std::string> announce_user, announce_mission, announce_run;
-    std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent;
+    std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent, claim_decision;
     std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
     std::vector<std::string> park_user, park_mission;  // nothing to do for now
@@ -241,6 +241,9 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     writes_.claim_mission.push_back(claimed.mission_id);
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
+    // What is claimed for a notice alone stays held back.
+    writes_.claim_decision.push_back(claimed.notice ? claimed.held_by
+                                                    : core::name(core::GateDecision::Ran));
     result.claimed.push_back(std::move(claimed));
 }
 
@@ -357,7 +360,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // A run that was asked for by hand looks for itself whether the answer has come.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
-    const auto cause = due_or_not ? std::nullopt : notice_cause(decision);
+    // What a browser of the user's carries out right now does run.
+    const auto cause = due_or_not || gates.runs_in_browser ? std::nullopt : notice_cause(decision);
     if (cause && row.text(kDecision) == core::name(decision) &&
         is_notice_due(row.text(kUserId), row.text(kMissionId), *cause, request_.now)) {
         claimed.notice = cause;
@@ -463,23 +467,27 @@ SELECT c.user_id, c.mission_id, c.run_id::uuid, $1, 'running', 'ran', $2
                                 &writes_.announce_mission, &writes_.announce_run});
     }
     if (!writes_.claim_user.empty()) {
-        static pg::Statement lease(R"sql(
+        static pg::Statement lease(std::string(R"sql(
 UPDATE mana_ai.mission_schedule s
-   SET lease_owner = $2, run_id = c.run_id::uuid, wake_at = $3, decision = 'ran', decided_at = $1,
-       problem = CASE WHEN s.attempts > 0 THEN 'failed' END
-  FROM unnest($4, $5, $6) AS c(user_id, mission_id, run_id)
+   SET lease_owner = $2, run_id = c.run_id::uuid, wake_at = $3, decision = c.decision,
+       decided_at = $1, problem = )sql") +
+                                   problem_of("c.decision") +
+                                   R"sql(
+  FROM unnest($4, $5, $6, $7) AS c(user_id, mission_id, run_id, decision)
  WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id)sql");
         lease.execute({now, int64_t{request_.engine}, pg::Timestamp{request_.lease_expires_at},
-                       &writes_.claim_user, &writes_.claim_mission, &writes_.claim_run});
+                       &writes_.claim_user, &writes_.claim_mission, &writes_.claim_run,
+                       &writes_.claim_decision});
         const std::string model = pg::settings::planner_model();
         static pg::Statement record_start(R"sql(
 INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, outcome, decision,
                           model, lease_owner)
-SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'running', 'ran', $2, $3
-  FROM unnest($4, $5, $6, $7) AS c(user_id, mission_id, agent_id, run_id))sql");
+SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'running', c.decision, $2,
+       $3
+  FROM unnest($4, $5, $6, $7, $8) AS c(user_id, mission_id, agent_id, run_id, decision))sql");
         record_start.execute({now, std::string_view(model), int64_t{request_.engine},
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
-                              &writes_.claim_run});
+                              &writes_.claim_run, &writes_.claim_decision});
         static pg::Statement keep_iterations(R"sql(
 INSERT INTO mana_ai.iterations_at_claim (user_id, run_id, iterations)
 SELECT m.user_id, c.run_id::uuid, m.record -> 'iterations'

@@ -51,7 +51,8 @@ bool may_pass(const std::exception_ptr& failure) {
 
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
                                  DatabaseJobs::Work work, DatabaseJobs::Sharing sharing,
-                                 DatabaseJobs::Admission admission) {
+                                 DatabaseJobs::Admission admission,
+                                 std::optional<core::Instant> until) {
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
@@ -75,7 +76,8 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             co_return;
         }
         if (!failure) {
-            if (pg::now() + wait + kMargin >= claimed.lease_expires_at)
+            if (pg::now() + wait + kMargin >= claimed.lease_expires_at ||
+                (until && pg::monotonic_now() + wait >= *until))
                 throw pg::make_timeout_error();
             co_await services.loop.sleep_for(wait);
             continue;
@@ -83,7 +85,8 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
         if (pause == kFirstPause)
             log_database_trouble(claimed, failure);
         if (pg::now() + pause + kMargin >= claimed.lease_expires_at ||
-            (pg::monotonic_now() + pause >= give_up_at && !may_pass(failure)))
+            (pg::monotonic_now() + pause >= give_up_at && !may_pass(failure)) ||
+            (until && pg::monotonic_now() + pause >= *until))
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
         MANA_AI_FAILPOINT("jobs.retry");

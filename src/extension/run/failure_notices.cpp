@@ -10,12 +10,20 @@ namespace mana_ai {
 namespace {
 
 // A budget comes back by itself within a day, unless other missions of the agent go on using it up.
-// The others are told at the second look: whoever archives an agent, or is about to grant access,
-// may be in the middle of more.
+// The others are told when no device of the user's has run the mission: an open one looks every
+// minute, and gives a run three.
 core::Instant patience_with(core::NoticeCause cause) {
-    // A look comes a bit early, see ClaimRequest::look_again_at.
-    return cause == core::NoticeCause::Budget ? core::kMicrosPerDay
-                                              : pg::settings::tick_interval_us() / 2;
+    return cause == core::NoticeCause::Budget ? core::kMicrosPerDay : 5 * core::kMicrosPerMinute;
+}
+
+// Where grants open nothing, encrypted missions run on devices alone, which is nothing amiss.
+bool grants_may_open(const std::string& user_id, core::NoticeCause cause) {
+    if (cause == core::NoticeCause::Encrypted)
+        return !pg::settings::grant_private_key_file().empty();
+    if (cause != core::NoticeCause::Unopened)
+        return true;
+    static pg::Statement find("SELECT 1 WHERE NOT mana_ai.grants_open_nothing($1)");
+    return !find.execute({std::string_view(user_id)}).rows.empty();
 }
 
 }  // namespace
@@ -35,7 +43,7 @@ std::optional<core::NoticeCause> notice_cause(core::GateDecision decision) {
 
 bool is_notice_due(const std::string& user_id, const std::string& mission_id,
                    core::NoticeCause cause, core::Instant now) {
-    if (!pg::settings::report_failures())
+    if (!pg::settings::report_failures() || !grants_may_open(user_id, cause))
         return false;
     static pg::Statement find(R"sql(
 SELECT 1 FROM mana_ai.mission_schedule s

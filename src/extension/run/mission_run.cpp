@@ -103,11 +103,14 @@ DatabaseJobs::Sharing sharing_of(const ClaimedMission& claimed) {
 
 // Ends a run that has made no plan: end() writes how, and is told whether the mission has changed
 // meanwhile, which may have cured the cause. With a cause to tell, the user is told of it in the
-// same transaction; a table that refuses that keeps the run from ending for a short while only.
+// same transaction; a table that refuses that keeps the run from ending for a short while only, and
+// is not bothered with it again until the next plan.
 net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& claimed,
                                  std::optional<core::NoticeCause> cause, RunResult& result,
                                  std::function<void(bool has_changed)> end) {
+    constexpr core::Instant kPatience = 30 * core::kMicrosPerSecond;
     const core::Instant now = pg::now();
+    bool has_refused = false;
     const auto ending = [&](bool tells) -> DatabaseJobs::Work {
         return [&, tells] {
             const bool has_changed = mission_has_changed(claimed);
@@ -117,6 +120,9 @@ net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& cl
             if (tells && !has_changed)
                 result.iteration_id = write_failure_notice(claimed, *cause, result.error_kind, now,
                                                            services.table_patience);
+            if (has_refused && !has_changed &&
+                is_notice_due(claimed.user_id, claimed.mission_id, *cause, now))
+                remember_told(claimed, *cause);
             end(has_changed);
         };
     };
@@ -125,9 +131,11 @@ net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& cl
         DatabaseJobs::Work work = ending(true);
         try {
             co_await write_until_done(services, claimed, std::move(work), sharing_of(claimed),
-                                      admit_by_patience(services, claimed));
+                                      admit_by_patience(services, claimed),
+                                      pg::monotonic_now() + kPatience);
             has_ended = true;
         } catch (const std::exception&) {
+            has_refused = true;
             pg::log_warning("the user of mission " + pg::printable(claimed.mission_id) +
                             " could not be told why it does not run");
         }
@@ -145,8 +153,8 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     result.error_message = failure.message;
     std::optional<core::NoticeCause> cause;
     // What is wrong with the gateway says nothing about the mission, and nothing that its user
-    // could mend.
-    if (claimed.attempts + 1 >= kFailuresBeforeNotice &&
+    // could mend. Whoever runs a mission by hand reads of its failure in the answer.
+    if (!claimed.by_hand && claimed.attempts + 1 >= kFailuresBeforeNotice &&
         failure.kind != core::name(core::ErrorKind::NoProvider))
         cause = core::NoticeCause::Failed;
     const core::Instant now = pg::now();
@@ -176,9 +184,6 @@ net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& cla
                                 RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = claimed.held_by;
-    if (claimed.notice == core::NoticeCause::Encrypted &&
-        pg::settings::grant_private_key_file().empty())
-        result.error_kind = crypto::to_string(crypto::GrantFailure::kNotConfigured);
     const core::Instant now = pg::now();
     std::function<void(bool)> end = [&](bool has_changed) {
         hold_back(claimed, result, has_changed ? now : now + pg::settings::tick_interval_us(), now);

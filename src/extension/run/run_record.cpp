@@ -206,7 +206,8 @@ SELECT count(*) FROM mana_ai.runs WHERE lease_owner = $1 AND outcome = 'running'
 
 int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,
                     const std::vector<std::string>& still_running) {
-    static pg::Statement abandon(R"sql(
+    // The attempt to tell a user why the gates hold the mission back is no run that failed.
+    static pg::Statement abandon(std::string(R"sql(
 WITH held AS (
   SELECT s.user_id, s.mission_id, s.run_id
     FROM mana_ai.runs r
@@ -222,12 +223,13 @@ ended AS (
           OR NOT EXISTS (SELECT FROM mana_ai.mission_schedule s
                           WHERE s.user_id = r.user_id AND s.mission_id = r.mission_id
                             AND s.run_id = r.run_id))
-  RETURNING r.user_id, r.mission_id, r.run_id),
+  RETURNING r.user_id, r.mission_id, r.run_id, $5 AND r.decision = 'ran' AS counts),
 freed AS (
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL,
-       attempts = s.attempts + CASE WHEN $5 THEN 1 ELSE 0 END,
-       problem = CASE WHEN $5 OR s.attempts > 0 THEN 'failed' END,
+       attempts = s.attempts + CASE WHEN e.counts THEN 1 ELSE 0 END,
+       problem = CASE WHEN e.counts THEN 'failed' ELSE )sql") +
+                                 problem_of("s.decision") + R"sql( END,
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END
   FROM ended e
  WHERE s.user_id = e.user_id AND s.mission_id = e.mission_id AND s.run_id = e.run_id)

@@ -372,7 +372,8 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
                                  const std::string& error_kind, core::Instant now,
                                  TablePatience& patience) {
     const auto newest = lock_newest_record(claimed);
-    if (!newest || !newest->active || waits_for_repair(claimed) ||
+    if (!newest || !newest->active || newest->browser_run_until > now ||
+        was_run_in_browser(claimed, *newest) || waits_for_repair(claimed) ||
         !is_notice_due(claimed.user_id, claimed.mission_id, cause, now))
         return {};
     const core::FailureNotice notice = core::failure_notice(cause, error_kind);

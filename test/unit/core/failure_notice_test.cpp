@@ -54,8 +54,12 @@ TEST(FailureNotice, TakesNothingFromOutside) {
     EXPECT_EQ(strange.message.find("geheim"), std::string::npos);
     EXPECT_EQ(strange.message, failure_notice(NoticeCause::Failed, "").message);
     EXPECT_EQ(failure_notice(NoticeCause::Failed, "database").phase, "finalizing");
-    EXPECT_NE(failure_notice(NoticeCause::Encrypted, "not-configured").message,
-              failure_notice(NoticeCause::Encrypted, "").message);
+}
+
+TEST(FailureNotice, OfARefusedTextDoesNotSendItToTheModelAgain) {
+    const FailureNotice blocked = failure_notice(NoticeCause::Failed, "blocked");
+    EXPECT_EQ(blocked.message.find("auf diesem Gerät"), std::string::npos);
+    EXPECT_NE(blocked.message.find("Formuliere das Ziel anders"), std::string::npos);
 }
 
 }  // namespace

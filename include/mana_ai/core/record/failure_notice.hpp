@@ -29,8 +29,7 @@ struct FailureNotice {
 };
 
 // German, and made of our words only: no text of the user, no name, nothing that a service has
-// said. The error kind is that of the last failed run, or "not-configured" where the server has no
-// key for grants.
+// said. The error kind is that of the last failed run.
 FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind);
 
 // {id, startedAt, finishedAt, plan: [], summary, overallStatus: "failed", source, errorDetails}.

@@ -1,6 +1,8 @@
 // Database steps of a run that must not get lost.
 #pragma once
 
+#include <optional>
+
 #include "mana_ai/extension/run/claimed_mission.hpp"
 #include "mana_ai/extension/run/database_jobs.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
@@ -10,11 +12,13 @@ namespace mana_ai {
 
 // Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
 // and a lock or a failover does not last. A refusal is borne for a short while only; then what the
-// last try threw is thrown. With an admission it waits as long as that says.
+// last try threw is thrown. With an admission it waits as long as that says. Past `until`, on the
+// monotonic clock, nothing is tried again or waited for.
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
                                  DatabaseJobs::Work work,
                                  DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared,
-                                 DatabaseJobs::Admission admission = {});
+                                 DatabaseJobs::Admission admission = {},
+                                 std::optional<core::Instant> until = {});
 
 // The admission of steps that run code of the table's owner for the mission's user.
 DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed);

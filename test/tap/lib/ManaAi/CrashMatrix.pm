@@ -154,16 +154,19 @@ my %scenario = (
                 data => { maxTokensPerDay => 1000000 }, stamps => { maxTokensPerDay => iso(0) });
         },
     },
-    # Its agent is archived, which its user is told of, once.
+    # Its agent is archived, which its user is told of, once: when it has been held back for minutes.
     told => {
         settings => { tick_interval => '300ms' },
-        fields   => { agentId => 'AGENT' },
+        fields   => { agentId => 'AGENT', nextRunAt => iso(-600) },
         start    => sub {
             my ($self, $case) = @_;
             $self->push_row(user => $case->{user}, table => 'agents', id => "agent-$case->{user}", op => 'insert',
                 data => { id => "agent-$case->{user}", name => 'Ada', role => 'Assistenz', policy => { tools => {}, defaultForAi => 'propose' },
                     state => 'archived', maxConcurrentMissions => 5, createdAt => iso(-120), updatedAt => iso(-120) });
             $self->push_both($case);
+            my $held = "mana_ai.mission_schedule WHERE user_id = '$case->{user}' AND decision = 'skipped-archived'";
+            $self->until('the missions are held back', 30, sub { $self->ask("SELECT count(*) FROM $held") eq '2' });
+            $self->ask("UPDATE mana_ai.mission_schedule SET held_since = held_since - interval '10 min' WHERE user_id = '$case->{user}'");
         },
         after => sub {
             my ($self, $case) = @_;
