@@ -35,8 +35,8 @@ TEST(Iteration, StepsOfAPlanThatWaitsForItsUserAreStaged) {
     }
     const auto statuses = [&](StepStatus status, const Policy* of_agent) {
         std::string all;
-        for (const Json& step :
-             build_iteration({"it1", 0, 0, steps, "Vier.", status, of_agent})["plan"]) {
+        const Json iteration = build_iteration({"it1", 0, 0, steps, "Vier.", status, of_agent});
+        for (const Json& step : iteration["plan"]) {
             all += (all.empty() ? "" : " ") + step["status"].get<std::string>();
         }
         return all;
