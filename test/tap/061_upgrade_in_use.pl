@@ -48,7 +48,7 @@ my %kept = (
     'the audit'     => 'SELECT json_agg(a ORDER BY id) FROM mana_ai.decrypt_audit a',
     'resolvers'     => 'SELECT json_agg(json_build_array(module, resolver::regprocedure)) FROM mana_ai.resolvers',
     'what was paid' => 'SELECT json_agg(json_build_array(user_id, agent_id, mission_id, tokens_used, ts)) FROM mana_ai.token_usage',
-    'the tools of the operator' => "SELECT json_agg(t ORDER BY name) FROM (SELECT name, description, enabled, parameters FROM mana_ai.tools
+    'the tools of the operator' => "SELECT json_agg(t ORDER BY name) FROM (SELECT name, description, enabled FROM mana_ai.tools
        WHERE name IN ('water_plants', 'create_task', 'create_note')) t",
     'finished runs' => "SELECT json_agg(json_build_array(run_id, mission_id, outcome)) FROM mana_ai.runs WHERE mission_id = 'later'",
 );

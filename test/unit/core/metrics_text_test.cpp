@@ -105,7 +105,7 @@ TEST(MetricsText, WritesSeriesUnderTheirMetricSortedByLabelValues) {
         "\"rejected\"} 1\n"
         "mana_ai_tool_calls_total{service=\"mana-ai\",tool=\"b\",policy=\"propose\",outcome="
         "\"deferred\"} 2\n"
-        "# HELP mana_ai_trace_spans_dropped_total ";
+        "# HELP mana_ai_tool_outcomes_total ";
     EXPECT_NE(text.find(expected), std::string::npos) << text;
     EXPECT_EQ(lines_with(text, "mana_ai_ticks_total").at(0),
               "mana_ai_ticks_total{service=\"mana-ai\"} 7");
