@@ -40,8 +40,8 @@ ifneq ($(and $(wildcard $(PGXS)),$(POSTGRES_HEADER)),)
 MODULE_big = $(EXTENSION)
 SOURCES := $(sort $(foreach layer,$(LAYERS),$(wildcard src/$(layer)/*.cpp src/$(layer)/*/*.cpp)))
 # For tests only: `make FAILPOINTS=1` compiles the failpoints in (include/mana_ai/pg/failpoint.hpp), `make SANITIZE=1`
-# checks addresses and undefined behaviour (test/sanitize). Both concern the two layers that run inside PostgreSQL;
-# the objects of the others, which the unit tests cover, are shared with the ordinary build.
+# checks addresses and undefined behaviour (test/sanitize) in the two layers that run inside PostgreSQL. All other objects
+# are shared with the ordinary build.
 ifneq ($(FAILPOINTS),)
 VARIANT_FLAGS += -DMANA_AI_FAILPOINTS
 endif
@@ -55,9 +55,12 @@ OBJDIR = $(BASE_OBJDIR)$(if $(FAILPOINTS),_failpoints)$(if $(SANITIZE),_sanitize
 # The page to look at is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
 PAGE_OBJ = $(BASE_OBJDIR)/page_html.o
-INSIDE_OBJS = $(patsubst src/%.cpp,$(OBJDIR)/%.o,$(filter src/pg/% src/extension/%,$(SOURCES)))
-OUTSIDE_OBJS = $(patsubst src/%.cpp,$(BASE_OBJDIR)/%.o,$(filter-out src/pg/% src/extension/%,$(SOURCES)))
-OBJS = $(INSIDE_OBJS) $(OUTSIDE_OBJS) $(PAGE_OBJ)
+INSIDE_SOURCES = $(filter src/pg/% src/extension/%,$(SOURCES))
+# What a variant compiles in another way. Failpoints stand in few sources and in no header.
+VARIANT_SOURCES := $(if $(SANITIZE),$(INSIDE_SOURCES),$(if $(FAILPOINTS),$(shell grep -l 'mana_ai/pg/failpoint.hpp' $(INSIDE_SOURCES))))
+VARIANT_OBJS = $(patsubst src/%.cpp,$(OBJDIR)/%.o,$(VARIANT_SOURCES))
+SHARED_OBJS = $(patsubst src/%.cpp,$(BASE_OBJDIR)/%.o,$(filter-out $(VARIANT_SOURCES),$(SOURCES)))
+OBJS = $(VARIANT_OBJS) $(SHARED_OBJS) $(PAGE_OBJ)
 
 # PGXS links with the C compiler, which does not add C++'s library.
 SHLIB_LINK = $(SANITIZERS) -lmicrohttpd -lcurl -lssl -lcrypto \
@@ -105,7 +108,8 @@ OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 $(WARNINGS) 
 # System headers, so that our warning level does not apply to them; unknown to the layers below pg.
 POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
-COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter src/pg/% src/extension/%,$<),$(VARIANT_FLAGS) $(POSTGRES_FLAGS))
+COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter $(VARIANT_SOURCES),$<),$(VARIANT_FLAGS)) \
+	$(if $(filter $(INSIDE_SOURCES),$<),$(POSTGRES_FLAGS))
 # The object's place among all, which also tells how far make has come.
 empty :=
 PLACE = $(words $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
@@ -122,12 +126,12 @@ $(PAGE_OBJ): $(PAGE_SOURCE) $(BASE_OBJDIR)/flags
 	$(SHOW_PROGRESS)
 	$(QUIET)$(COMPILE_OURS) -c -o $@ $<
 
-$(INSIDE_OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
+$(VARIANT_OBJS): $(OBJDIR)/%.o: src/%.cpp $(OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(SHOW_PROGRESS)
 	$(QUIET)$(COMPILE_OURS) -MMD -MP -c -o $@ $<
 
-$(OUTSIDE_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
+$(SHARED_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(SHOW_PROGRESS)
 	$(QUIET)$(COMPILE_OURS) -MMD -MP -c -o $@ $<
