@@ -450,7 +450,12 @@ void Engine::restore_lost_iterations() {
     {
         pg::Transaction transaction("mana_ai: looking for lost plans");
         suspects = missions_to_check(now, kCheckBatch);
+        next_check_at_ = mana_ai::next_check_at();
         transaction.commit();
+    }
+    if (suspects.empty()) {
+        put_off_checks();
+        return;
     }
     const int64_t started = pg::monotonic_now();
     bool time_is_up = false;
@@ -489,8 +494,13 @@ void Engine::restore_lost_iterations() {
     pg::Transaction transaction("mana_ai: looking for the next check");
     next_check_at_ = mana_ai::next_check_at();
     transaction.commit();
-    // What is due still is locked by somebody, or others are to have their turn first.
-    if (next_check_at_ && (time_is_up || suspects.size() < kCheckBatch))
+    if (time_is_up || suspects.size() < kCheckBatch)
+        put_off_checks();
+}
+
+// What is due still is locked by somebody, or others are to have their turn first.
+void Engine::put_off_checks() {
+    if (next_check_at_)
         next_check_at_ = std::max(*next_check_at_, pg::now() + kFirstCheckPause);
 }
 

@@ -145,6 +145,7 @@ class Engine {
     void repair_later(bool got_on);
     void prepare_tick(bool thorough, core::Instant now);
     void restore_lost_iterations();
+    void put_off_checks();
     void check_later_alone(const SuspectMission& mission, core::Instant at);
     void renew_http_client();
     void release_tick();
