@@ -348,15 +348,6 @@ SELECT jsonb_build_object('iterations', jsonb_agg(x.iteration ORDER BY x.place, 
         .take_text(0);
 }
 
-void settle_check(const SuspectMission& mission, std::optional<core::Instant> again) {
-    static pg::Statement settle(R"sql(
-UPDATE mana_ai.mission_schedule SET check_iterations_at = $3
- WHERE user_id = $1 AND mission_id = $2)sql");
-    settle.execute(
-        {std::string_view(mission.user_id), std::string_view(mission.mission_id),
-         again ? pg::Param(pg::Timestamp{*again}) : pg::Param(pg::Null{TIMESTAMPTZOID})});
-}
-
 void check_taken_over(const SuspectMission& mission, int64_t version) {
     static pg::Statement find_own_write(R"sql(
 SELECT 1 FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 AND version > $3)sql");
@@ -423,18 +414,18 @@ RETURNING r.restores)sql");
 void restore_iterations(const SuspectMission& mission, core::Instant now, TablePatience& patience) {
     const auto newest = lock_mission(mission, now);
     if (!newest) {
-        settle_check(mission, std::nullopt);
+        check_later(mission, std::nullopt);
         return;
     }
     // A mark may stay for long: the older it is, the later we look again.
     if (newest->marked_at) {
-        settle_check(mission, now + std::clamp(now - *newest->marked_at, core::kMicrosPerSecond,
-                                               kLongestRepairPause));
+        check_later(mission, now + std::clamp(now - *newest->marked_at, core::kMicrosPerSecond,
+                                              kLongestRepairPause));
         return;
     }
     // What is written then would win against all devices for days, or lose.
     if (newest->clock > now + kMaxClockLead) {
-        settle_check(mission, newest->clock - kMaxClockLead);
+        check_later(mission, newest->clock - kMaxClockLead);
         return;
     }
     History history = history_of(mission, *newest, now);
@@ -475,7 +466,7 @@ DELETE FROM mana_ai.restored_iterations
  WHERE user_id = $1 AND mission_id = $2 AND iteration_id = '')sql");
     forget_failures.execute(
         {std::string_view(mission.user_id), std::string_view(mission.mission_id)});
-    settle_check(mission, history.again);
+    check_later(mission, history.again);
 }
 
 }  // namespace mana_ai
