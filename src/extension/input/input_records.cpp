@@ -37,10 +37,6 @@ std::optional<core::Json> fields_of(const Jsonb* record, std::span<const std::st
     return found;
 }
 
-}  // namespace
-
-namespace {
-
 struct Wanted {
     std::string_view app_id;
     std::string_view table;
@@ -64,7 +60,7 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
             pg::set_for_scope("app.current_user_space_ids", "");
             const RecordAddress address{text_datum(user_id), text_datum(wanted.app_id),
                                         text_datum(wanted.table), text_datum(wanted.record_id)};
-            replayed = replay_by_query(table, query, address, pg::settings::max_record_size());
+            replayed = replay_by_query(query, address, pg::settings::max_record_size());
         });
         return false;
     };

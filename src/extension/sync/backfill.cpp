@@ -64,7 +64,7 @@ class HistoryFold {
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key", ALLOCSET_SMALL_SIZES);
         row_context_ =
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold row", ALLOCSET_SMALL_SIZES);
-        begin_fold(fold_, log_generation(log_));
+        begin_fold(fold_);
         mission_table_ = CStringGetTextDatum("aiMissions");
         agent_table_ = CStringGetTextDatum("agents");
         in_group_ = false;

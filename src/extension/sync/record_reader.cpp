@@ -99,15 +99,11 @@ RecordQuery& record_query(const SyncTable& table) {
     return queries.emplace(sql, RecordQuery{sql, nullptr}).first->second;
 }
 
-ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
-                               const RecordAddress& address, int64_t max_size) {
-    Relation log = open_log(table.oid);
-    const uint32_t generation = log_generation(log);
-    table_close(log, NoLock);
+ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address, int64_t max_size) {
     if (SPI_connect() != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
     Fold fold;
-    begin_fold(fold, generation);
+    begin_fold(fold);
 
     FoldReceiver receiver{};
     receiver.receiver.receiveSlot = fold_result_row;

@@ -132,10 +132,9 @@ void check_background_size(TupleTableSlot* slot, AttrNumber column) {
         refuse_size();
 }
 
-void begin_fold(Fold& fold, uint32_t generation) {
+void begin_fold(Fold& fold) {
     fold.memory =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai record", ALLOCSET_DEFAULT_SIZES);
-    fold.generation = generation;
     fold.state = RecordState{};
     fold.rows = 0;
     fold.known = nullptr;

@@ -24,7 +24,7 @@ PGDLLEXPORT Datum mana_ai_replay(PG_FUNCTION_ARGS) {
         return pg::guarded([&] {
             const RecordAddress address{PG_GETARG_DATUM(0), PG_GETARG_DATUM(1), PG_GETARG_DATUM(2),
                                         PG_GETARG_DATUM(3)};
-            return replay_by_query(table, query, address).record;
+            return replay_by_query(query, address).record;
         });
     });
     if (record == nullptr)

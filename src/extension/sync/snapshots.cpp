@@ -17,7 +17,6 @@
 extern "C" {
 #include "access/xact.h"
 #include "common/hashfn.h"
-#include "storage/proc.h"
 #include "utils/datum.h"
 #include "utils/snapmgr.h"
 }
@@ -282,7 +281,7 @@ bool add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& sta
     // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
     // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
     Fold fold;
-    begin_fold(fold, work.generation);
+    begin_fold(fold);
     fold.known = row;
     fold.state = state;
     if (!replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold))

@@ -38,7 +38,7 @@ struct ReplayedRecord {
 // Folds the record's rows that the active snapshot and the policies let through, as they come, and
 // gives up at a row or a record larger than `max_size` bytes (0: no limit). May ereport(ERROR):
 // call it inside pg::guarded().
-ReplayedRecord replay_by_query(const SyncTable& table, RecordQuery& query,
-                               const RecordAddress& address, int64_t max_size = 0);
+ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
+                               int64_t max_size = 0);
 
 }  // namespace mana_ai

@@ -19,20 +19,19 @@ namespace mana_ai {
 // rows are added to.
 struct Fold {
     MemoryContext memory;  // holds the state and the rows that it borrows from
-    uint32_t generation;
     RecordState state;
     int64_t rows;
     const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
     size_t settled_size;     // of `memory` when the state was last written out
 };
+
 // In a process that works for all users (a worker, a tick by hand) a value of more than 16 MB is
 // not read, since it would take many times as much memory and keep everybody waiting: raises 54000
 // before it is. So does fold_row() for a row of the log, and for a state that grows to four times
-// that. Everywhere it does so for a state
-// that has outgrown jsonb.
+// that. Everywhere it does so for a state that has outgrown jsonb.
 void check_background_size(TupleTableSlot* slot, AttrNumber column);
 
-void begin_fold(Fold& fold, uint32_t generation);  // in a child of the current context
+void begin_fold(Fold& fold);  // in a child of the current context
 void fold_row(Fold& fold, const ChangeRowValues& values);
 void fold_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape);
 void restart_fold(Fold& fold);  // for the next record
