@@ -19,13 +19,13 @@
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "storage/proc.h"
 }
 
@@ -106,25 +106,15 @@ int time_left_ms() {
     return kMaxWaitMs - budget.waited_ms;
 }
 
-class StopWatch {
- public:
-    StopWatch() { INSTR_TIME_SET_CURRENT(start_); }
-    int milliseconds() const {
-        instr_time passed;
-        INSTR_TIME_SET_CURRENT(passed);
-        INSTR_TIME_SUBTRACT(passed, start_);
-        return static_cast<int>(INSTR_TIME_GET_MILLISEC(passed));
-    }
-
- private:
-    instr_time start_;
-};
+int milliseconds_since(core::Instant start) {
+    return static_cast<int>((pg::monotonic_now() - start) / 1000);
+}
 
 // Waits a moment, at the transaction's expense.
 void pause(int milliseconds) {
-    const StopWatch watch;
+    const core::Instant start = pg::monotonic_now();
     pg::guarded([milliseconds] { pg::sleep_and_check_interrupts(milliseconds); });
-    budget.waited_ms += std::max(1, watch.milliseconds());
+    budget.waited_ms += std::max(1, milliseconds_since(start));
 }
 
 // Tables and rows are locked without waiting, but who locks only an index of ours, or the table
@@ -140,14 +130,14 @@ class BoundedLockWaits {
     ~BoundedLockWaits() {
         LockTimeout = previous_;
         // Nothing tells how much of it was waiting; a row takes no longer than that by itself.
-        budget.waited_ms += std::max(0, watch_.milliseconds() - kRowMs);
+        budget.waited_ms += std::max(0, milliseconds_since(start_) - kRowMs);
     }
     BoundedLockWaits(const BoundedLockWaits&) = delete;
     BoundedLockWaits& operator=(const BoundedLockWaits&) = delete;
 
  private:
     int previous_;
-    StopWatch watch_;
+    core::Instant start_ = pg::monotonic_now();
 };
 
 template <class F>
