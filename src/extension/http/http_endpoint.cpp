@@ -378,7 +378,7 @@ void HttpEndpoint::missions(const HttpServerRequest& request, HttpReply reply) {
         return;
     }
     const std::string& user_id = request.path_parameter;
-    if (user_id.find('\0') != std::string::npos || core::repair_utf8(user_id) != user_id) {
+    if (core::repair_utf8(user_id) != user_id) {
         reply.send(error_answer(400, "invalid user id"));
         return;
     }
