@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
@@ -83,6 +84,7 @@ class Worker {
     bool pass_wanted_ = true;
     bool keeps_up_ = false;
     bool was_clean_ = true;
+    bool asked_for_fold_ = false;
     int failed_passes_ = 0;
     std::string problem_;
     const char* reported_state_ = nullptr;
@@ -175,6 +177,8 @@ void Worker::begin_to_keep_up() {
 
 // At the end of the first pass, when what was due has been started.
 void Worker::ask_for_fold() {
+    if (std::exchange(asked_for_fold_, true))
+        return;
     if (pg::shared_state::begin_unmarked_changes(MyDatabaseId, !was_clean_))
         next_thorough_ = 0;
 }
