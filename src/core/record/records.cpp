@@ -124,8 +124,10 @@ Mission parse_mission(Json record) {
     return mission;
 }
 
-bool is_agent_missing(const Mission& mission, const Agent* agent) noexcept {
-    return agent == nullptr && mission.agent_id && *mission.agent_id != kLegacyAgentId;
+bool is_agent_missing(const Mission& mission, const Agent* agent, bool was_deleted,
+                      bool is_ambiguous) noexcept {
+    return is_ambiguous || (agent == nullptr && !was_deleted && mission.agent_id &&
+                            *mission.agent_id != kLegacyAgentId);
 }
 
 }  // namespace mana_ai::core

@@ -108,9 +108,8 @@ SELECT CASE WHEN mana_ai.raw_size(m.record, m.clocks) <= $3 THEN mana_ai.plannin
         subject.grant =
             std::get<crypto::Grant>(crypto::Grant::parse(subject.mission.grant, mission_id, now));
     gates.agent = subject.agent ? &*subject.agent : nullptr;
-    gates.agent_missing =
-        row.number(9) != 0 ||
-        (core::is_agent_missing(subject.mission, gates.agent) && row.number(8) == 0);
+    gates.agent_missing = core::is_agent_missing(subject.mission, gates.agent, row.number(8) != 0,
+                                                 row.number(9) != 0);
     gates.member_hold = row.number(7) != 0;
     gates.agent_running = static_cast<int>(row.number(3));
     gates.agent_tokens_24h = row.number(4);

@@ -345,9 +345,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
                        is_unread ? row.text(kAgentId) : mission.agent_id.value_or("")};
 
     gates.agent = agent;
-    gates.agent_missing =
-        row.number(kAgentIsAmbiguous) != 0 ||
-        (core::is_agent_missing(mission, agent) && row.number(kAgentIsDeleted) == 0);
+    gates.agent_missing = core::is_agent_missing(mission, agent, row.number(kAgentIsDeleted) != 0,
+                                                 row.number(kAgentIsAmbiguous) != 0);
     gates.member_hold = row.number(kMemberHold) != 0;
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
     gates.agent_tokens_24h = row.number(kTokens24h);

@@ -62,7 +62,9 @@ struct Mission {
 Mission parse_mission(Json record);
 
 // Whether the mission names an agent that it cannot do without. `agent` is what was found for its
-// agentId, null = nothing. docs/contract/tick.md, Gates.
-bool is_agent_missing(const Mission& mission, const Agent* agent) noexcept;
+// agentId, null = nothing. It runs without one that was deleted, and does not run where several
+// could be meant. docs/contract/tick.md, Gates.
+bool is_agent_missing(const Mission& mission, const Agent* agent, bool was_deleted = false,
+                      bool is_ambiguous = false) noexcept;
 
 }  // namespace mana_ai::core
