@@ -81,15 +81,19 @@ Registry private_registry;
 Registry* registry = nullptr;
 bool is_shared = false;
 
+void initialize_histogram(Histogram& histogram) {
+    pg_atomic_init_u64(&histogram.sum_micros, 0);
+    for (pg_atomic_uint64& count : histogram.counts)
+        pg_atomic_init_u64(&count, 0);
+}
+
 void initialize(Registry& fresh) {
     SpinLockInit(&fresh.mutex);
     pg_atomic_init_u64(&fresh.lost, 0);
     for (size_t i = 0; i < core::kMetricCount; i++) {
         pg_atomic_init_u32(&fresh.full[i], 0);
         pg_atomic_init_u64(&fresh.plain[i], 0);
-        pg_atomic_init_u64(&fresh.histograms[i].sum_micros, 0);
-        for (pg_atomic_uint64& count : fresh.histograms[i].counts)
-            pg_atomic_init_u64(&count, 0);
+        initialize_histogram(fresh.histograms[i]);
     }
 }
 
@@ -278,12 +282,6 @@ pg_atomic_uint64* cell_of(Metric metric, LabelValues labels) {
     if (series == nullptr)
         series = series_of(all, info, given, OpenValues::Other);
     return series != nullptr ? &series->value : &all.lost;
-}
-
-void initialize_histogram(Histogram& histogram) {
-    pg_atomic_init_u64(&histogram.sum_micros, 0);
-    for (pg_atomic_uint64& count : histogram.counts)
-        pg_atomic_init_u64(&count, 0);
 }
 
 // The histogram of this key among the first `limit`; made in the first free place if there is none.
