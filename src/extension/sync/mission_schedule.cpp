@@ -69,7 +69,7 @@ bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& c
     slot_getattr(slot, columns.lease_owner, &is_null);
     change.reset_wait = is_null;
     change.check_iterations = false;
-    if (change.iterations_lost && columns.check_iterations_at != InvalidAttrNumber) {
+    if (change.iterations_lost) {
         slot_getattr(slot, columns.check_iterations_at, &is_null);
         change.check_iterations = is_null;
     }
@@ -92,6 +92,7 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
                       const RecordState* state, bool mission_changed, ScheduleChange& change) {
     using Action = ScheduleChange::Action;
     const Datum key[] = {user_id, mission_id};
+    change.iterations_lost &= own_tables().schedule.check_iterations_at != InvalidAttrNumber;
     if (state != nullptr)
         read_wishes(*state, change);
     const pg::Lookup seen = pg::peek_row(schedule, key);
@@ -104,8 +105,7 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     if (locked == pg::Lookup::Busy)
         return false;
     if (locked == pg::Lookup::Missing) {
-        change.check_iterations = change.iterations_lost &&
-                                  own_tables().schedule.check_iterations_at != InvalidAttrNumber;
+        change.check_iterations = change.iterations_lost;
         change.action = state != nullptr ? Action::Insert : Action::None;
         return true;
     }
