@@ -17,9 +17,8 @@ constexpr int64_t kDiscoverTimeout = 15 * core::kMicrosPerSecond;
 constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
 
 struct Answer {
-    bool ok = false;
     std::string body;
-    std::string reason;  // of WebResearch
+    std::string reason;  // of WebResearch; empty if there is an answer
 };
 
 net::Task<Answer> ask(RunServices& services, const ClaimedMission& claimed, const char* span_name,
@@ -41,7 +40,6 @@ net::Task<Answer> ask(RunServices& services, const ClaimedMission& claimed, cons
     } else if (response.status < 200 || response.status > 299) {
         answer.reason = "http-" + std::to_string(response.status);
     } else {
-        answer.ok = true;
         answer.body = std::move(response.body);
     }
     co_return answer;
@@ -80,7 +78,7 @@ net::Task<WebResearch> search_web(RunServices& services, const ClaimedMission& c
     const Answer feeds_answer =
         co_await ask(services, claimed, "research.discover", std::move(discover));
     research.reason = feeds_answer.reason;
-    if (!feeds_answer.ok)
+    if (!feeds_answer.reason.empty())
         co_return research;
     const std::vector<std::string> feeds = core::parse_feeds(feeds_answer.body);
     research.reason = "nothing-found";
@@ -89,7 +87,7 @@ net::Task<WebResearch> search_web(RunServices& services, const ClaimedMission& c
     ResearchCall search{pg::settings::api_url() + core::kSearchPath,
                         core::search_request(feeds, query), kSearchTimeout};
     const Answer articles = co_await ask(services, claimed, "research.search", std::move(search));
-    if (!articles.ok) {
+    if (!articles.reason.empty()) {
         research.reason = articles.reason;
         co_return research;
     }
