@@ -9,7 +9,6 @@
 extern "C" {
 #include "storage/lock.h"
 #include "storage/lwlock.h"
-#include "storage/proc.h"
 }
 
 namespace mana_ai::pg {

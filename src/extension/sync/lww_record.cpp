@@ -617,7 +617,6 @@ RecordState copy_of(const RecordState& state) {
     copy.fields = nullptr;
     copy.count = 0;
     copy.capacity = 0;
-    copy.is_old_form = false;
     reserve(copy, state.count);
     if (state.count > 0)
         std::memcpy(static_cast<void*>(copy.fields), state.fields,
