@@ -275,7 +275,7 @@ void define(bool preloading) {
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
     DefineCustomIntVariable(
         "mana_ai.max_unreviewed",
-        "Unreviewed iterations after which a mission waits for its user; 0 means no limit.",
+        "Plans that no device has dealt with after which a mission waits; 0 means no limit.",
         nullptr, &max_unreviewed_value, 3, 0, 1000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.report_failures",
                              "Whether users are told, by a failed iteration, why a mission does "
