@@ -478,8 +478,9 @@ sub check_round
             push @wrong, "$id: $rows rows for " . scalar(@written) . ' iterations' if $rows != @written;
             my %once = map { $_->{id} => 1 } @written;
             push @wrong, "$id: an iteration is there twice" if keys %once != @written;
-            my ($feedback) = sort { $b <=> $a } map { $_->{userFeedback} // 0 } @ours;
-            push @wrong, "$id: feedback $acknowledged{$id} is lost, there is " . ($feedback // 0) if @ours > 1 && ($acknowledged{$id} // 0) > ($feedback // 0) && $acknowledged{$id} > 0 && $feedback;
+            # A device gives it to the newest, whatever that is.
+            my ($feedback) = sort { $b <=> $a } map { $_->{userFeedback} // 0 } @written;
+            push @wrong, "$id: feedback $acknowledged{$id} is lost, there is " . ($feedback // 0) if @written > 1 && ($acknowledged{$id} // 0) > ($feedback // 0) && $acknowledged{$id} > 0 && $feedback;
             $plans += @ours;
         }
     }
