@@ -242,7 +242,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
     // What is claimed for a notice alone stays held back.
-    writes_.claim_decision.push_back(claimed.notice ? claimed.held_by
+    writes_.claim_decision.push_back(claimed.notice ? claimed.previous_decision
                                                     : core::name(core::GateDecision::Ran));
     result.claimed.push_back(std::move(claimed));
 }
@@ -364,7 +364,6 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     if (cause && row.text(kDecision) == core::name(decision) &&
         is_notice_due(row.text(kUserId), row.text(kMissionId), *cause, request_.now)) {
         claimed.notice = cause;
-        claimed.held_by = core::name(decision);
         claim(row, std::move(claimed));
         return;
     }

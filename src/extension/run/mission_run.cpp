@@ -183,7 +183,7 @@ net::Task<void> record_failure_if_possible(RunServices& services, const ClaimedM
 net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& claimed,
                                 RunResult& result) {
     result.outcome = RunOutcome::Skipped;
-    result.decision = claimed.held_by;
+    result.decision = claimed.previous_decision;
     const core::Instant now = pg::now();
     std::function<void(bool)> end = [&](bool has_changed) {
         hold_back(claimed, result, has_changed ? now : now + pg::settings::tick_interval_us(), now);

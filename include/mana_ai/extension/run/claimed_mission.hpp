@@ -33,9 +33,9 @@ struct ClaimedMission {
     bool is_unread = false;   // its records are large: read_announced() reads them, and judges then
     bool is_suspect = false;  // likewise, and its last run took the process down
     bool is_large = false;    // its records were large, and are read: its write-back takes long
-    // The gate that is shut, and what the user is to be told of it: the run does nothing else.
+    // What the user is to be told of the gate that has been shut since the last look; the run does
+    // nothing else.
     std::optional<core::NoticeCause> notice;
-    std::string held_by;
     std::optional<core::Instant> due_at;
     std::optional<core::Instant> runnable_since;  // when it is due: since when nothing held it back
     core::Instant started_at = 0;
