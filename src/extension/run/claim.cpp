@@ -45,7 +45,7 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running'),
        CASE WHEN s.is_read AND s.space_id IS NOT NULL THEN
          mana_ai.member_hold(s.user_id, s.mission_id, s.space_id, s.record, s.clocks) END IS NOT NULL,
-       s.agent_is_deleted, s.agent_is_ambiguous
+       s.agent_is_deleted, s.agent_is_ambiguous, array_to_string(s.told, ',')
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -114,6 +114,7 @@ enum Column : size_t {
     kMemberHold,
     kAgentIsDeleted,
     kAgentIsAmbiguous,
+    kTold,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -155,6 +156,12 @@ bool is_running(const ClaimRequest& request, const pg::Row& row) {
     if (owner == request.engine)
         return request.still_running && request.still_running(row.text(kRunId));
     return pg::is_session_lock_held(pg::LockKey::Engine, owner);
+}
+
+// Missions may be held back for long after their users were told why.
+bool was_told(const pg::Row& row, core::NoticeCause cause) {
+    const std::string told = "," + row.text(kTold) + ",";
+    return told.find("," + std::string(core::name(cause)) + ",") != std::string::npos;
 }
 
 class Pass {
@@ -361,7 +368,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     const core::GateDecision decision = core::judge_gates(gates);
     // What a browser of the user's carries out right now does run.
     const auto cause = due_or_not || gates.runs_in_browser ? std::nullopt : notice_cause(decision);
-    if (cause && row.text(kDecision) == core::name(decision) &&
+    if (cause && row.text(kDecision) == core::name(decision) && !was_told(row, *cause) &&
         is_notice_due(row.text(kUserId), row.text(kMissionId), *cause, request_.now)) {
         claimed.notice = cause;
         claim(row, std::move(claimed));
