@@ -22,6 +22,12 @@ std::optional<std::string> non_empty(const std::string& text) {
     return text;
 }
 
+void forget_iterations(const ClaimedMission& claimed) {
+    static pg::Statement forget(
+        "DELETE FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $2::uuid");
+    forget.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+}
+
 }  // namespace
 
 std::string problem_of(const std::string& decision) {
@@ -86,10 +92,7 @@ SELECT 1 FROM mana_ai.mission_schedule
 }
 
 void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
-    static pg::Statement forget_iterations(
-        "DELETE FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $2::uuid");
-    forget_iterations.execute(
-        {std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+    forget_iterations(claimed);
     // "running" is a parameter so that the partial index on running rows, which does not find a
     // single row, cannot be chosen: it always looks empty to the planner.
     static pg::Statement finish(R"sql(
@@ -154,6 +157,7 @@ void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Ins
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
         forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});
+        forget_iterations(claimed);
         count_decision(claimed, result);
     } else {
         finish_run(claimed, result, now);
