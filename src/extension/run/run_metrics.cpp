@@ -104,13 +104,9 @@ std::string_view label_of_tool(std::string_view name, const core::ToolCatalog& c
 
 void count_last_plan(const ClaimedMission& claimed, const core::ToolCatalog& catalog) {
     const core::Json& iterations = claimed.mission.iterations;
-    if (!iterations.is_array())
-        return;
-    // A notice of ours that a mission has failed is no plan.
     const auto last = std::find_if(iterations.rbegin(), iterations.rend(), [](const auto& each) {
         return core::string_or(each, "source", "") == "server" && each.contains("plan") &&
-               each.at("plan").is_array() &&
-               (!each.at("plan").empty() || core::string_or(each, "overallStatus", "") != "failed");
+               each.at("plan").is_array();
     });
     if (last == iterations.rend())
         return;
