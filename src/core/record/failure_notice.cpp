@@ -2,6 +2,9 @@
 
 #include <array>
 #include <utility>
+#include <vector>
+
+#include "mana_ai/core/record/iteration.hpp"
 
 namespace mana_ai::core {
 
@@ -119,14 +122,12 @@ Json build_failed_iteration(const FailureNotice& notice, std::string_view iterat
     if (!notice.phase.empty()) {
         details["phase"] = notice.phase;
     }
-    return {{"id", iteration_id},
-            {"startedAt", to_iso_millis(started_at)},
-            {"finishedAt", to_iso_millis(finished_at)},
-            {"plan", Json::array()},
-            {"summary", notice.summary},
-            {"overallStatus", "failed"},
-            {"source", "server"},
-            {"errorDetails", std::move(details)}};
+    const std::vector<PlanStep> none;
+    Json iteration =
+        build_iteration({std::string(iteration_id), started_at, finished_at, none, notice.summary});
+    iteration["overallStatus"] = "failed";
+    iteration["errorDetails"] = std::move(details);
+    return iteration;
 }
 
 }  // namespace mana_ai::core
