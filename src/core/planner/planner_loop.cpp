@@ -119,7 +119,7 @@ std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {
     compaction_tried_ = true;
     const MessageRange folded = foldable_messages(transcript_);
     const std::optional<std::string> summary = read_summary(reply.content);
-    if (!summary || folded.empty()) {
+    if (failure_in(reply) || !summary || folded.empty()) {
         return 0;
     }
     transcript_.replace(folded.begin, folded.end, Role::Assistant, summary_message(*summary));

@@ -149,9 +149,7 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
     }
     const auto& reply = std::get<core::ModelReply>(answer);
     const auto broken = core::failure_in(reply);
-    core::ModelReply nothing;
-    nothing.usage = reply.usage;
-    const size_t folded = planner.on_compaction(broken ? nothing : reply);
+    const size_t folded = planner.on_compaction(reply);
     if (folded > 0) {
         events.compacted_turns.push_back(static_cast<int>(folded));
         count_compaction(folded);
