@@ -449,8 +449,9 @@ void Engine::restore_lost_iterations() {
     std::vector<SuspectMission> suspects;
     {
         pg::Transaction transaction("mana_ai: looking for lost plans");
-        suspects = missions_to_check(now, kCheckBatch);
         next_check_at_ = mana_ai::next_check_at();
+        if (next_check_at_ && *next_check_at_ <= now)
+            suspects = missions_to_check(now, kCheckBatch);
         transaction.commit();
     }
     if (suspects.empty()) {
