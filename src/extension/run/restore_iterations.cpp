@@ -34,7 +34,7 @@ constexpr core::Instant kFirstPause = core::kMicrosPerSecond;  // four times as 
 // Nor must what cannot be put back be tried for ever.
 constexpr int64_t kMostFailures = 7;
 constexpr core::Instant kFirstFailurePause = 10 * core::kMicrosPerSecond;  // likewise
-constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
+constexpr core::Instant kLongestMarkPause = core::kMicrosPerMinute;
 
 struct Newest {
     std::optional<std::string> space_id;
@@ -420,7 +420,7 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
     // A mark may stay for long: the older it is, the later we look again.
     if (newest->marked_at) {
         check_later(mission, now + std::clamp(now - *newest->marked_at, core::kMicrosPerSecond,
-                                              kLongestRepairPause));
+                                              kLongestMarkPause));
         return;
     }
     // What is written then would win against all devices for days, or lose.

@@ -24,8 +24,6 @@
 
 extern "C" {
 #include "catalog/pg_type_d.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 }
 
 namespace mana_ai {
