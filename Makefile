@@ -72,8 +72,9 @@ DATA = $(wildcard sql/upgrade/$(EXTENSION)--*--*.sql)
 
 REGRESS_OPTS = --inputdir=test
 ISOLATION_OPTS = --inputdir=test/isolation
-# Where a test finds test/data/invariants.sql: isolation specs cannot include a file.
+# pg_regress of PostgreSQL 14 does not say where the tests are.
 installcheck: export PG_ABS_SRCDIR = $(CURDIR)/test
+# Where a test finds test/data/invariants.sql: isolation specs cannot include a file.
 installcheck: export PGOPTIONS += -c mana_ai_test.data=$(CURDIR)/test/data
 
 # No bitcode for just-in-time inlining: nothing here is worth inlining into a query.
