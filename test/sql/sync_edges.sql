@@ -87,6 +87,17 @@ DROP PUBLICATION regress_edges;
 SELECT count(*) FROM mana_ai.refresh_snapshots();
 SELECT count(*), min(record ->> 'title') FROM mana_ai.mission_snapshots WHERE user_id = 'u7';
 
+-- What the server has compressed is read as it was written, from the row and from the table of long values.
+SET default_toast_compression = pglz;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+SELECT 'ai', 'aiMissions', 'packed' || i, 'u8', 'insert', jsonb_build_object('title', 't', 'objective',
+       (SELECT string_agg(substr(md5((i * k)::text), 1, 1 + (i + k) % 32) || repeat(substr('abcdefghijklmnopqrstuvwxyz', 1, 1 + i % 26), (i * k) % 40), '') FROM generate_series(1, 30 + 20 * i) k)), 'c'
+  FROM generate_series(1, 60) i;
+SELECT count(*) FILTER (WHERE pg_column_compression(c.data) = 'pglz') AS compressed, max(pg_column_size(c.data)) > 8192 AS outside,
+       count(*) FILTER (WHERE s.record -> 'objective' IS DISTINCT FROM c.data -> 'objective') AS differ
+  FROM public.sync_changes c LEFT JOIN mana_ai.mission_snapshots s ON s.user_id = c.user_id AND s.mission_id = c.record_id WHERE c.user_id = 'u8';
+RESET default_toast_compression;
+
 \set QUIET on
 DROP FUNCTION public.broken_invariants;
 DROP SCHEMA test CASCADE;

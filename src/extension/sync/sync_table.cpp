@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "mana_ai/pg/detoast.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -238,8 +239,7 @@ std::string_view text_view(const text* value) {
 }
 
 const Jsonb* jsonb_of(Datum value, bool copy) {
-    return reinterpret_cast<const Jsonb*>(copy ? PG_DETOAST_DATUM_COPY(value)
-                                               : PG_DETOAST_DATUM(value));
+    return reinterpret_cast<const Jsonb*>(copy ? pg::detoast_copy(value) : pg::detoast(value));
 }
 
 }  // namespace
