@@ -56,27 +56,6 @@ TM_Result lock_version(KeyedTable& keyed, uint8 flags, LockTupleMode mode = Lock
                             mode, LockWaitSkip, flags, &failure);
 }
 
-// What an index scan returns as live under SnapshotDirty.
-Lookup look_up_live(KeyedTable& keyed, const Datum* key, bool lock) {
-    SnapshotData dirty;
-    InitDirtySnapshot(dirty);
-    ScanKeyData scan_keys[kMaxKeyColumns];
-    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, keyed.key_columns, scan_keys);
-    Lookup result = Lookup::Missing;
-    while (result == Lookup::Missing &&
-           index_getnext_slot(scan, ForwardScanDirection, keyed.slot)) {
-        // An open transaction that is not ours has made or is replacing this version.
-        if (TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax))
-            result = Lookup::Busy;
-        else if (!lock || lock_version(keyed, 0) == TM_Ok)
-            result = Lookup::Found;
-        else
-            result = Lookup::Busy;  // somebody was faster; the caller looks again
-    }
-    index_endscan(scan);
-    return result;
-}
-
 // Whether a version that cannot be locked because it is invisible is nobody's: a transaction that
 // rolled back has made it, or our own has replaced or deleted it.
 bool is_void(TupleTableSlot* slot) {
@@ -299,10 +278,10 @@ void fill_defaults(Relation table, const RowValues& row) {
         FreeExecutorState(estate);
 }
 
-bool has_missing_value(KeyedTable& keyed) {
-    const TupleDesc descriptor = RelationGetDescr(keyed.table);
+bool has_missing_value(Relation table, const bool* nulls) {
+    const TupleDesc descriptor = RelationGetDescr(table);
     for (int i = 0; i < descriptor->natts; i++)
-        if (TupleDescAttr(descriptor, i)->attnotnull && slot_attisnull(keyed.slot, i + 1))
+        if (nulls[i] && TupleDescAttr(descriptor, i)->attnotnull)
             return true;
     return false;
 }
@@ -328,10 +307,13 @@ void check_with_executor(KeyedTable& keyed) {
     FreeExecutorState(estate);
 }
 
-void check_row(KeyedTable& keyed) {
+// Puts the row, of which every value is given or filled in, into the slot.
+void store_row(KeyedTable& keyed, const RowValues& row) {
+    HeapTuple tuple = heap_form_tuple(RelationGetDescr(keyed.table), row.values, row.nulls);
+    ExecForceStoreHeapTuple(tuple, keyed.slot, true);
     const TupleConstr* rules = RelationGetDescr(keyed.table)->constr;
-    if (rules != nullptr &&
-        (rules->num_check > 0 || rules->has_generated_stored || has_missing_value(keyed)))
+    if (rules != nullptr && (rules->num_check > 0 || rules->has_generated_stored ||
+                             has_missing_value(keyed.table, row.nulls)))
         check_with_executor(keyed);
 }
 
@@ -401,6 +383,38 @@ void insert_index_entries(KeyedTable& keyed, const bool* given, bool only_summar
     list_free(indexes);
 }
 
+// Whether nobody, ourselves included, has locked or replaced the row in the slot.
+bool is_unlocked(TupleTableSlot* slot) {
+    HeapTupleHeader row = reinterpret_cast<HeapTupleTableSlot*>(slot)->tuple->t_data;
+    return (row->t_infomask & HEAP_XMAX_INVALID) != 0;
+}
+
+// Writes a new version of the row in the slot. A row that we have locked counts as being modified,
+// unless the update may wait, which it then never has to.
+TM_Result replace_row(KeyedTable& keyed, const RowValues& row, bool is_locked) {
+    CheckCmdReplicaIdentity(keyed.table, CMD_UPDATE);
+    ItemPointerData tid = keyed.slot->tts_tid;
+    slot_getallattrs(keyed.slot);
+    for (int i = 0; i < RelationGetNumberOfAttributes(keyed.table); i++) {
+        if (row.given[i])
+            continue;
+        row.values[i] = keyed.slot->tts_values[i];
+        row.nulls[i] = keyed.slot->tts_isnull[i];
+    }
+    store_row(keyed, row);
+
+    TM_FailureData failure;
+    compat::IndexUpdates indexes;
+    const TM_Result result =
+        compat::update_tuple(keyed.table, &tid, keyed.slot, is_locked, &failure, &indexes);
+    if (result != TM_Ok)
+        return result;
+    if (indexes.any)
+        insert_index_entries(keyed, row.given, indexes.only_summarizing);
+    CommandCounterIncrement();
+    return result;
+}
+
 }  // namespace
 
 bool try_lock_table(Oid table) {
@@ -438,8 +452,19 @@ void close_keyed_table(KeyedTable& keyed) {
     keyed = KeyedTable{};
 }
 
-Lookup lock_row(KeyedTable& keyed, const Datum* key) {
-    return look_up_live(keyed, key, true);
+Lookup peek_row(KeyedTable& keyed, const Datum* key) {
+    SnapshotData dirty;
+    InitDirtySnapshot(dirty);
+    ScanKeyData scan_keys[kMaxKeyColumns];
+    IndexScanDesc scan = begin_key_scan(keyed, &dirty, key, keyed.key_columns, scan_keys);
+    Lookup result = Lookup::Missing;
+    // An open transaction that is not ours may have made the version, or be replacing it.
+    if (index_getnext_slot(scan, ForwardScanDirection, keyed.slot))
+        result = TransactionIdIsValid(dirty.xmin) || TransactionIdIsValid(dirty.xmax)
+                     ? Lookup::Busy
+                     : Lookup::Found;
+    index_endscan(scan);
+    return result;
 }
 
 // A scan under SnapshotDirty reads the index first and the rows then, so it misses a row that moves
@@ -467,10 +492,6 @@ Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key) {
     }
     index_endscan(scan);
     return result;
-}
-
-Lookup peek_row(KeyedTable& keyed, const Datum* key) {
-    return look_up_live(keyed, key, false);
 }
 
 bool hold_any_row(KeyedTable& keyed, const Datum* key) {
@@ -514,36 +535,28 @@ void give(RowValues& row, AttrNumber column, Datum value, bool present) {
 
 void insert_row(KeyedTable& keyed, const RowValues& row) {
     fill_defaults(keyed.table, row);
-    HeapTuple tuple = heap_form_tuple(RelationGetDescr(keyed.table), row.values, row.nulls);
-    ExecForceStoreHeapTuple(tuple, keyed.slot, true);
-    check_row(keyed);
+    store_row(keyed, row);
     table_tuple_insert(keyed.table, keyed.slot, GetCurrentCommandId(true), 0, nullptr);
     insert_index_entries(keyed, nullptr, false);
     CommandCounterIncrement();
 }
 
-void update_row(KeyedTable& keyed, const RowValues& row) {
-    CheckCmdReplicaIdentity(keyed.table, CMD_UPDATE);
-    ItemPointerData tid = keyed.slot->tts_tid;
-    bool should_free = false;
-    HeapTuple old_tuple = ExecFetchSlotHeapTuple(keyed.slot, false, &should_free);
-    HeapTuple tuple = heap_modify_tuple(old_tuple, RelationGetDescr(keyed.table), row.values,
-                                        row.nulls, row.given);
-    if (should_free)
-        heap_freetuple(old_tuple);
-    ExecForceStoreHeapTuple(tuple, keyed.slot, true);
-    check_row(keyed);
+bool lock_seen_row(KeyedTable& keyed) {
+    return lock_version(keyed, 0) == TM_Ok;
+}
 
-    TM_FailureData failure;
-    compat::IndexUpdates indexes;
-    const TM_Result result =
-        compat::update_tuple(keyed.table, &tid, keyed.slot, &failure, &indexes);
+bool try_update_row(KeyedTable& keyed, const RowValues& row) {
+    const bool lock = !is_unlocked(keyed.slot);
+    if (lock && !lock_seen_row(keyed))
+        return false;
+    return replace_row(keyed, row, lock) == TM_Ok;
+}
+
+void update_row(KeyedTable& keyed, const RowValues& row) {
+    const TM_Result result = replace_row(keyed, row, true);
     if (result != TM_Ok)
         elog(ERROR, "locked row of \"%s\" changed under us (%d)",
              RelationGetRelationName(keyed.table), static_cast<int>(result));
-    if (indexes.any)
-        insert_index_entries(keyed, row.given, indexes.only_summarizing);
-    CommandCounterIncrement();
 }
 
 void delete_row(KeyedTable& keyed) {

@@ -205,7 +205,7 @@ struct IndexUpdates {
     bool only_summarizing;
 };
 
-inline TM_Result update_tuple(Relation table, ItemPointer tid, TupleTableSlot* slot,
+inline TM_Result update_tuple(Relation table, ItemPointer tid, TupleTableSlot* slot, bool wait,
                               TM_FailureData* failure, IndexUpdates* updates) {
     LockTupleMode lock_mode;
 #if PG_VERSION_NUM >= 160000
@@ -215,7 +215,7 @@ inline TM_Result update_tuple(Relation table, ItemPointer tid, TupleTableSlot* s
 #endif
     const TM_Result result =
         table_tuple_update(table, tid, slot, GetCurrentCommandId(true), SnapshotAny,
-                           InvalidSnapshot, true, failure, &lock_mode, &which);
+                           InvalidSnapshot, wait, failure, &lock_mode, &which);
 #if PG_VERSION_NUM >= 160000
     *updates = {which != TU_None, which == TU_Summarizing};
 #else

@@ -47,7 +47,7 @@ struct KeyedTable {
 enum class Lookup : uint8_t {
     Missing,
     Found,
-    Busy,  // an open transaction is writing or holding the row, or has just written it
+    Busy,  // an open transaction is writing the row or, for who locks it, holds it
 };
 
 // Which table, and the text columns that its rows are looked up by: an index must begin with them.
@@ -66,18 +66,21 @@ bool try_lock_table(Oid table);
 bool open_keyed_table(KeyedTable& keyed, const TableKey& key);
 void close_keyed_table(KeyedTable& keyed);
 
-// Looks for the newest version of a row, whatever the transaction's snapshot says, and locks it
-// until the end of the (sub)transaction. `key` holds text values, one for each column of the key
-// index. Leaves no trace for SERIALIZABLE transactions to fail on.
+// Looks for the newest version of a row, whatever the transaction's snapshot says. `key` holds text
+// values, one for each column of the key index. Leaves no trace for SERIALIZABLE transactions to
+// fail on.
 //
-// Missing may be wrong when the row is being moved to another index entry by an update that commits
-// at this very moment. Who acts on it makes sure with lock_row_for_sure(), which costs more the
-// more dead versions of the row there are.
-Lookup lock_row(KeyedTable& keyed, const Datum* key);
+// peek_row() locks nothing: the row may change as soon as it returns, so whoever writes the row
+// uses try_update_row(), and who acts on it in another way lock_seen_row(). Missing may be wrong
+// when the row is being moved to another index entry by an update that commits at this very moment.
+//
+// lock_row_for_sure() locks the row until the end of the (sub)transaction, and its Missing is true.
+// It costs more the more dead versions of the row there are.
+Lookup peek_row(KeyedTable& keyed, const Datum* key);
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key);
 
-// The same as lock_row() without locking: the row may change as soon as this returns.
-Lookup peek_row(KeyedTable& keyed, const Datum* key);
+// Locks the row that the last lookup found; false when somebody has changed or locked it since.
+bool lock_seen_row(KeyedTable& keyed);
 
 // For tables that may have several rows of one key, which are never updated. Whether there is a row
 // that is committed or our own, and stays there until our transaction ends: it is share-locked.
@@ -97,7 +100,11 @@ void give(RowValues& row, AttrNumber column, Datum value, bool present = true);
 
 void insert_row(KeyedTable& keyed, const RowValues& row);
 
-// Changes or deletes the row in the slot, which lock_row() has locked.
+// Changes the row in the slot, which peek_row() has found; false, with nothing done, when somebody
+// has changed or locked it since. Saves the lock, which is written to the log of its own.
+bool try_update_row(KeyedTable& keyed, const RowValues& row);
+
+// Changes or deletes the row in the slot, which is locked.
 void update_row(KeyedTable& keyed, const RowValues& row);
 void delete_row(KeyedTable& keyed);
 

@@ -8,6 +8,7 @@
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/record_problems.hpp"
 #include "mana_ai/pg/compat.hpp"
+#include "mana_ai/pg/detoast.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -96,7 +97,7 @@ Held read_snapshot(Work& work) {
     // An administrator may have dropped the constraint.
     if (no_record)
         return {};
-    const auto* record = reinterpret_cast<const Jsonb*>(PG_DETOAST_DATUM_COPY(held_record));
+    const auto* record = reinterpret_cast<const Jsonb*>(pg::detoast_copy(held_record));
     bytea* clocks = no_clocks ? nullptr : DatumGetByteaPCopy(held_clocks);
     const bool has_space = !is_null;
     const std::string_view space =
@@ -244,12 +245,15 @@ void write_schedule_of(Work& work, const ScheduleChange& change) {
         write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
 }
 
-// The snapshot in the slot, which we have locked, becomes `state`: live, deleted or gone.
+// The snapshot in the slot becomes `state`: live, deleted or gone. It need not be locked if its
+// content changes, since that fails when somebody else has written it.
 Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed,
                       bool iterations_lost) {
     const bool live = state.exists && !is_deleted(state);
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
+    if (!live && !pg::lock_seen_row(work.snapshots))
+        return Kept::Busy;
     const RecordState shown = live ? shown_state(state) : RecordState{};
     ScheduleChange schedule;
     schedule.iterations_lost = iterations_lost;
@@ -260,7 +264,8 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     if (live) {
         if (content_changed) {
             pg::RowValues row = snapshot_row(work, state, shown, next_version(work));
-            pg::update_row(work.snapshots, row);
+            if (!pg::try_update_row(work.snapshots, row))
+                return Kept::Busy;
         }
     } else {
         if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.key) ||
@@ -290,27 +295,23 @@ bool add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& sta
     return true;
 }
 
-// How often the current transaction has changed records, by hash of the name.
+// How often a transaction has changed a record, by hash of the name.
 struct Repetitions {
-    LocalTransactionId transaction = InvalidLocalTransactionId;
-    struct Slot {
-        uint64_t name_hash;
-        uint32_t changes;
-    } slots[256] = {};
-} repetitions;
+    uint64_t name_hash;
+    uint32_t changes;
+    LocalTransactionId transaction;
+};
+Repetitions repetitions[256] = {};
 
 // A statement that inserts many rows of one record has them all in the log before its first trigger
 // runs. So after some changes, and more and more rarely, the record is replayed: it then knows the
 // rows that are still to come, and a restore of n rows does not write n versions of the record,
 // each of which the next lookup would have to walk over.
 bool replay_is_due(uint64_t name_hash) {
-    if (repetitions.transaction != pg::compat::current_local_transaction()) {
-        repetitions = Repetitions{};
-        repetitions.transaction = pg::compat::current_local_transaction();
-    }
-    Repetitions::Slot& slot = repetitions.slots[name_hash % std::size(repetitions.slots)];
-    if (slot.name_hash != name_hash)
-        slot = {name_hash, 0};
+    const LocalTransactionId transaction = pg::compat::current_local_transaction();
+    Repetitions& slot = repetitions[name_hash % std::size(repetitions)];
+    if (slot.transaction != transaction || slot.name_hash != name_hash)
+        slot = {name_hash, 0, transaction};
     slot.changes++;
     for (uint64_t due = 4; due <= slot.changes; due *= 8)
         if (due == slot.changes)
@@ -358,6 +359,9 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
                 break;
         }
     }
+    // What the log says may leave the snapshot as it is, and still change the schedule.
+    if (!pg::lock_seen_row(work.snapshots))
+        return Kept::Busy;
     RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
     if (!add_log(work, row, limit, state))
         return Kept::NoIndex;
@@ -486,7 +490,7 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
     Work work = begin_work(store, name);
     if (!open_once(work.store, work.snapshots, work.columns.key))
         return Kept::Busy;
-    switch (pg::lock_row(work.snapshots, work.snapshot_key)) {
+    switch (pg::peek_row(work.snapshots, work.snapshot_key)) {
         case pg::Lookup::Busy:
             return Kept::Busy;
         case pg::Lookup::Found:
