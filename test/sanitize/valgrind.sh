@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Valgrind's memcheck over the trigger: vectors of test/data/lww.jsonl go through it in `postgres --single`, in one
+# Valgrind's memcheck over the trigger: what clients wrote (test/data/client_edits.jsonl) and vectors of
+# test/data/lww.jsonl go through it in `postgres --single`, in one
 # transaction each and half of them rolled back before, and then attach(), refresh_snapshots(), replay() and the views
 # that read what was kept. A fault of a test module shows that one would be reported.
 #
-# VECTORS=130 says how many. The last line is "N passed, N failed, N skipped".
+# VECTORS=176 says how many. The last line is "N passed, N failed, N skipped".
 source "$(dirname "$0")/../environment.sh"
 
-vectors=${VECTORS:-130}
+vectors=${VECTORS:-176}
 if ! command -v valgrind >/dev/null; then
     echo "valgrind is not installed"
     echo "0 passed, 0 failed, 1 skipped"
@@ -21,6 +22,7 @@ start_cluster memcheck "shared_buffers = 4MB"
 "$pg_bin/psql" -Xq -d mana_sync -v ON_ERROR_STOP=1 -c "SET client_min_messages = warning" \
     -f "$work/tree/test/data/sync_changes.sql" -c "CREATE EXTENSION mana_ai" \
     -c "CREATE TABLE line (n int GENERATED ALWAYS AS IDENTITY, body text)" \
+    -c "\\copy line (body) FROM '$work/tree/test/data/client_edits.jsonl' WITH (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')" \
     -c "\\copy line (body) FROM '$work/tree/test/data/lww.jsonl' WITH (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')" \
     -c "CREATE FUNCTION control(int) RETURNS int LANGUAGE c STRICT AS '$module', 'read_past_the_end'"
 stop_cluster memcheck
@@ -35,7 +37,7 @@ BEGIN
       BEGIN
         FOR change IN SELECT c FROM jsonb_array_elements(line.v -> 'rows') WITH ORDINALITY AS e(c, i) ORDER BY md5(i::text) LOOP
           INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id, created_at)
-          VALUES ('ai', CASE WHEN line.n % 5 = 0 THEN 'agents' ELSE 'aiMissions' END, line.v ->> 'record_id', 'u1', change ->> 'op',
+          VALUES ('ai', COALESCE(line.v ->> 'table', CASE WHEN line.n % 5 = 0 THEN 'agents' ELSE 'aiMissions' END), line.v ->> 'record_id', 'u1', change ->> 'op',
                   change -> 'data', change -> 'field_timestamps', 'c', (change ->> 'created_at')::timestamptz);
         END LOOP;
         IF again < line.n % 2 THEN RAISE EXCEPTION 'undone'; END IF;
@@ -96,6 +98,7 @@ check "no statement failed" eval '! grep -E "ERROR|FATAL|PANIC" "$work/run/messa
 check "a fault of the control is reported" says 'Invalid read' "$log"
 check "the control is named" says 'control\.so|read_past_the_end' "$log"
 check "no report names the extension" no_report_of_ours
+check "there is no other report" says 'ERROR SUMMARY: 1 errors from 1 contexts' "$log"
 if [ "$failed" -gt 0 ]; then tail -n 30 "$work/run/messages" "$work/run/answers" "$log"; fi
 grep -E 'ERROR SUMMARY' "$log" || true
 echo "memcheck: $(answer pushed) rows of $vectors vectors"
