@@ -24,7 +24,7 @@ our @EXPORT = qw(
   new_cluster settings shift_clock key_file create_sync_database start_model start_research
   push_change push_changes push_mission push_missions push_agent mission_change agent_change
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
-  wait_until wait_for wait_for_iterations wait_for_worker worker_pid
+  is_sanitized wait_until wait_for wait_for_iterations wait_for_worker worker_pid
   background fails_like timed is_faster_than
   snapshots_differ log_since log_position count_due
   USER_ID
@@ -392,11 +392,19 @@ END
 
 # ---------------------------------------------------------------- waiting and timing
 
+# Whether the extension that is tested is the one of `make sanitize`.
+sub is_sanitized
+{
+    return ($ENV{MANA_AI_VARIANT} // '') eq 'SANITIZE';
+}
+
 # Calls $check until it is true, at most $seconds long. A failed test if it never is.
 sub wait_until
 {
     my ($what, $seconds, $check) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
+    # Under the sanitizers everything is several times slower.
+    $seconds *= 4 if is_sanitized();
     my $end = time + $seconds;
     my $got;
     while (1)
