@@ -348,7 +348,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
         RecordState state = held.state;
         switch (apply_row(state, *row, PlaceLost::AskLog)) {
             case Applied::Nothing:
-                return Kept::Unchanged;
+                // What is rebuilt from the log before we commit would lack our row.
+                return pg::lock_seen_row(work.snapshots) ? Kept::Unchanged : Kept::Busy;
             case Applied::Changed:
                 if (replay_is_due(work.name_hash))
                     add_log(work, row, limit, state);
