@@ -383,12 +383,6 @@ void insert_index_entries(KeyedTable& keyed, const bool* given, bool only_summar
     list_free(indexes);
 }
 
-// Whether nobody, ourselves included, has locked or replaced the row in the slot.
-bool is_unlocked(TupleTableSlot* slot) {
-    HeapTupleHeader row = reinterpret_cast<HeapTupleTableSlot*>(slot)->tuple->t_data;
-    return (row->t_infomask & HEAP_XMAX_INVALID) != 0;
-}
-
 // Writes a new version of the row in the slot. A row that we have locked counts as being modified,
 // unless the update may wait, which it then never has to.
 TM_Result replace_row(KeyedTable& keyed, const RowValues& row, bool is_locked) {
@@ -545,8 +539,13 @@ bool lock_seen_row(KeyedTable& keyed) {
     return lock_version(keyed, 0) == TM_Ok;
 }
 
+bool may_be_locked(const KeyedTable& keyed) {
+    HeapTupleHeader row = reinterpret_cast<HeapTupleTableSlot*>(keyed.slot)->tuple->t_data;
+    return (row->t_infomask & HEAP_XMAX_INVALID) == 0;
+}
+
 bool try_update_row(KeyedTable& keyed, const RowValues& row) {
-    const bool lock = !is_unlocked(keyed.slot);
+    const bool lock = may_be_locked(keyed);
     if (lock && !lock_seen_row(keyed))
         return false;
     return replace_row(keyed, row, lock) == TM_Ok;

@@ -82,6 +82,10 @@ Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key);
 // Locks the row that the last lookup found; false when somebody has changed or locked it since.
 bool lock_seen_row(KeyedTable& keyed);
 
+// Whether anybody, ourselves included, may have locked the row that the last lookup found. False
+// says nothing of what happens next.
+bool may_be_locked(const KeyedTable& keyed);
+
 // For tables that may have several rows of one key, which are never updated. Whether there is a row
 // that is committed or our own, and stays there until our transaction ends: it is share-locked.
 bool hold_any_row(KeyedTable& keyed, const Datum* key);
@@ -101,7 +105,7 @@ void give(RowValues& row, AttrNumber column, Datum value, bool present = true);
 void insert_row(KeyedTable& keyed, const RowValues& row);
 
 // Changes the row in the slot, which peek_row() has found; false, with nothing done, when somebody
-// has changed or locked it since. Saves the lock, which is written to the log of its own.
+// has changed or locked it since. Without a lock before, which would be a WAL record of its own.
 bool try_update_row(KeyedTable& keyed, const RowValues& row);
 
 // Changes or deletes the row in the slot, which is locked.

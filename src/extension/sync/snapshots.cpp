@@ -245,14 +245,15 @@ void write_schedule_of(Work& work, const ScheduleChange& change) {
         write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
 }
 
-// The snapshot in the slot becomes `state`: live, deleted or gone. It need not be locked if its
-// content changes, since that fails when somebody else has written it.
+// The snapshot in the slot becomes `state`: live, deleted or gone. If its content changes it need
+// not be locked, since the update fails when somebody else has written it.
 Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed,
                       bool iterations_lost) {
     const bool live = state.exists && !is_deleted(state);
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
-    if (!live && !pg::lock_seen_row(work.snapshots))
+    // Where somebody holds it, we are to find that out before we lock the schedule.
+    if ((!live || pg::may_be_locked(work.snapshots)) && !pg::lock_seen_row(work.snapshots))
         return Kept::Busy;
     const RecordState shown = live ? shown_state(state) : RecordState{};
     ScheduleChange schedule;
