@@ -11,7 +11,8 @@ extern "C" {
 namespace mana_ai::pg {
 
 varlena* detoast(Datum value) {
-    auto* stored = reinterpret_cast<varlena*>(DatumGetPointer(value));
+    auto* const given = reinterpret_cast<varlena*>(DatumGetPointer(value));
+    varlena* stored = given;
     if (VARATT_IS_EXTERNAL_ONDISK(stored))
         stored = detoast_external_attr(stored);
     if (VARATT_IS_COMPRESSED(stored) &&
@@ -22,6 +23,8 @@ varlena* detoast(Datum value) {
                                           VARSIZE(stored) - VARHDRSZ_COMPRESSED);
         if (core::expand_pglz(compressed, VARDATA(result), size)) {
             SET_VARSIZE(result, size + VARHDRSZ);
+            if (stored != given)
+                pfree(stored);
             return result;
         }
         pfree(result);  // PostgreSQL says what is wrong with it
