@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Valgrind's memcheck over the trigger: what clients wrote (test/data/client_edits.jsonl) and vectors of
-# test/data/lww.jsonl go through it in `postgres --single`, in one
-# transaction each and half of them rolled back before, and then attach(), refresh_snapshots(), replay() and the views
-# that read what was kept. A fault of a test module shows that one would be reported.
+# test/data/lww.jsonl go through it in `postgres --single`, in one transaction each and half of them rolled back before,
+# and then attach(), refresh_snapshots(), replay() and the views that read what was kept. A fault of a test module shows
+# that one would be reported.
 #
 # VECTORS=176 says how many. The last line is "N passed, N failed, N skipped".
 source "$(dirname "$0")/../environment.sh"
