@@ -87,6 +87,36 @@ DROP PUBLICATION regress_edges;
 SELECT count(*) FROM mana_ai.refresh_snapshots();
 SELECT count(*), min(record ->> 'title') FROM mana_ai.mission_snapshots WHERE user_id = 'u7';
 
+-- A record without a snapshot that has a long history is left to repair: its inserts do not read that history again and again.
+CREATE FUNCTION test.long_unseen(id text, rows int, bytes int) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  ALTER TABLE public.sync_changes DISABLE TRIGGER mana_ai_fold;
+  INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+  SELECT 'ai', 'aiMissions', id, 'u9', 'update', jsonb_build_object('f' || i % 20, repeat('x', bytes), 'title', 't'), 'c' FROM generate_series(1, rows) i;
+  ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold;
+END $$;
+-- How many rows of the log three inserts read.
+CREATE FUNCTION test.rows_read(id text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  before bigint := idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'public.sync_changes'::regclass;
+BEGIN
+  INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
+  SELECT 'ai', 'aiMissions', id, 'u9', 'update', '{"title": "later"}', 'c' FROM generate_series(1, 3);
+  RETURN idx_tup_fetch - before FROM pg_stat_xact_user_tables WHERE relid = 'public.sync_changes'::regclass;
+END $$;
+SELECT test.long_unseen('short', 10, 100000);
+SELECT test.long_unseen('wide', 100, 100000);
+SELECT test.long_unseen('many', 5000, 1);
+SELECT test.rows_read('short') AS short, test.rows_read('wide') < 50 AS wide, test.rows_read('many') < 1100 AS many;
+SELECT record_id, reason FROM mana_ai.dirty_records ORDER BY 1;
+SELECT mission_id, record ->> 'title' FROM mana_ai.mission_snapshots WHERE user_id = 'u9';
+SELECT test.rows_read('wide') < 50 AS wide, test.rows_read('many') < 1100 AS many;
+SELECT count(mana_ai.run_tick());
+SELECT mission_id, record ->> 'title' FROM mana_ai.mission_snapshots WHERE user_id = 'u9' ORDER BY 1;
+SELECT test.rows_read('wide') AS wide, test.rows_read('many') AS many;
+SELECT count(*) AS marks FROM mana_ai.dirty_records;
+SELECT * FROM public.broken_invariants();
+
 -- What the server has compressed is read as it was written, from the row and from the table of long values.
 SET default_toast_compression = pglz;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)

@@ -51,6 +51,8 @@ const char* reason_of(Kept kept) {
             return kBusy;
         case Kept::NoIndex:
             return "the log has no index that finds a record";
+        case Kept::TooLong:
+            return "long history";
         case Kept::TooLarge:
             return kTooLarge;
         default:

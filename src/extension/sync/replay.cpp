@@ -91,7 +91,28 @@ bool is_row_of(TupleTableSlot* slot, const SyncShape& shape, const RecordKey& ke
            matches(shape.table_name, key.table_name) && matches(shape.app_id, app);
 }
 
-void scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
+// What a replay that is to be short may read: 4 MB of rows as they are when expanded, each of which
+// counts for 4 kB more. A row that somebody has read already is free.
+constexpr size_t kShortReplay = 4 * 1024 * 1024;
+constexpr size_t kCostOfRow = 4096;
+
+bool may_read(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
+    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid))
+        return true;
+    size_t cost = kCostOfRow;
+    for (const AttrNumber column : {shape.data, shape.stamps}) {
+        bool is_null = false;
+        const Datum value = slot_getattr(slot, column, &is_null);
+        if (!is_null)
+            cost += toast_raw_datum_size(value);
+    }
+    const bool fits = cost <= fold.left_to_read;
+    fold.left_to_read -= fits ? cost : fold.left_to_read;
+    return fits;
+}
+
+// False: there is more than may be read.
+bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
                 Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
     Relation index = index_open(shape.index, AccessShareLock);
     ScanKeyData keys[kMaxLogIndexKeys];
@@ -101,24 +122,34 @@ void scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
                                key_value(key, shape.index_key[i].column));
     IndexScanDesc scan = pg::compat::begin_index_scan(log, index, snapshot, shape.index_keys);
     index_rescan(scan, keys, shape.index_keys, nullptr, 0);
-    while (index_getnext_slot(scan, ForwardScanDirection, slot)) {
+    bool whole = true;
+    while (whole && index_getnext_slot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
-        if (is_row_of(slot, shape, key, app))
+        if (!is_row_of(slot, shape, key, app))
+            continue;
+        whole = may_read(fold, slot, shape);
+        if (whole)
             fold_row(fold, slot, shape);
     }
     index_endscan(scan);
     index_close(index, AccessShareLock);
+    return whole;
 }
 
-void scan_table(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
+bool scan_table(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
                 Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
     TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
-    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+    bool whole = true;
+    while (whole && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
-        if (is_row_of(slot, shape, key, app))
+        if (!is_row_of(slot, shape, key, app))
+            continue;
+        whole = may_read(fold, slot, shape);
+        if (whole)
             fold_row(fold, slot, shape);
     }
     table_endscan(scan);
+    return whole;
 }
 
 }  // namespace
@@ -170,20 +201,19 @@ void end_fold(Fold& fold) {
     MemoryContextDelete(fold.memory);
 }
 
-bool replay_record(Relation log, const SyncShape& shape, const RecordKey& key, Snapshot snapshot,
-                   ScanLimit limit, Fold& fold) {
+Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
+                       Snapshot snapshot, ScanLimit limit, Fold& fold) {
     const bool use_index = OidIsValid(shape.index);
-    if (limit == ScanLimit::IndexOrSmallTable && !(use_index && shape.index_finds_record) &&
+    if (limit != ScanLimit::None && !(use_index && shape.index_finds_record) &&
         RelationGetNumberOfBlocks(log) > kSmallTableBlocks)
-        return false;
+        return Replayed::NoIndex;
+    fold.left_to_read = limit == ScanLimit::FewRows ? kShortReplay : SIZE_MAX;
     const Datum app = PointerGetDatum(cstring_to_text("ai"));
     TupleTableSlot* slot = table_slot_create(log, nullptr);
-    if (use_index)
-        scan_index(log, shape, key, app, snapshot, slot, fold);
-    else
-        scan_table(log, shape, key, app, snapshot, slot, fold);
+    const bool whole = use_index ? scan_index(log, shape, key, app, snapshot, slot, fold)
+                                 : scan_table(log, shape, key, app, snapshot, slot, fold);
     ExecDropSingleTupleTableSlot(slot);
-    return true;
+    return whole ? Replayed::Done : Replayed::TooLong;
 }
 
 }  // namespace mana_ai

@@ -282,18 +282,23 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     return Kept::Changed;
 }
 
-// Adds all rows of the record that are there now to the state. False: gave up, nothing was added.
-bool add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& state) {
+// Adds all rows of the record that are there now to the state. If it gives up, nothing was added.
+Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& state) {
     // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
     // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
     Fold fold;
     begin_fold(fold);
     fold.known = row;
     fold.state = state;
-    if (!replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold))
-        return false;
-    state = fold.state;
-    return true;
+    const Replayed replayed =
+        replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold);
+    if (replayed == Replayed::Done)
+        state = fold.state;
+    return replayed;
+}
+
+Kept given_up(Replayed replayed) {
+    return replayed == Replayed::TooLong ? Kept::TooLong : Kept::NoIndex;
 }
 
 // How often a transaction has changed a record, by hash of the name.
@@ -353,7 +358,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
                 return pg::lock_seen_row(work.snapshots) ? Kept::Unchanged : Kept::Busy;
             case Applied::Changed:
                 if (replay_is_due(work.name_hash))
-                    add_log(work, row, limit, state);
+                    (void)add_log(work, row, ScanLimit::IndexOrSmallTable, state);
                 return replace_snapshot(work, state, true, lost(state));
             case Applied::AskLog:
                 // apply_row() has changed fields in place, which both states share.
@@ -365,8 +370,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
     if (!pg::lock_seen_row(work.snapshots))
         return Kept::Busy;
     RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
-    if (!add_log(work, row, limit, state))
-        return Kept::NoIndex;
+    if (const Replayed replayed = add_log(work, row, limit, state); replayed != Replayed::Done)
+        return given_up(replayed);
     return replace_snapshot(work, state, !held.is_up_to_date() || !same_content(held.state, state),
                             lost(state));
 }
@@ -423,8 +428,8 @@ Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* 
         return place_record(work, false, *folded);
     RecordState state =
         has_tombstone && basis == Basis::Held ? read_tombstone(work) : RecordState{};
-    if (!add_log(work, row, limit, state))
-        return Kept::NoIndex;
+    if (const Replayed replayed = add_log(work, row, limit, state); replayed != Replayed::Done)
+        return given_up(replayed);
     return place_record(work, has_tombstone, state);
 }
 

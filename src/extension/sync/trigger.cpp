@@ -56,6 +56,8 @@ struct TransactionBudget {
     SubTransactionId marked_in = InvalidSubTransactionId;
     Marked marked = Marked::Record;
     uint64_t marked_name = 0;
+    // Only repair will do: what has that mark is not tried again.
+    bool marked_for_repair = false;
     UserMarks user_marks;
     // The table of marks could not be had: not tried again for the rest of the transaction.
     bool marks_are_locked = false;
@@ -177,27 +179,33 @@ void leave_unmarked(const char* why) {
                  "mana_ai.refresh_snapshots()");
 }
 
-bool is_marked(uint64_t user, uint64_t name) {
-    if (budget.marked_in != GetCurrentSubTransactionId())
-        return false;
-    return budget.marked == Marked::User ? budget.user_marks.user_hash == user
-                                         : budget.marked_name == name;
+struct Hashes {
+    uint64_t user, name;
+};
+Hashes hashes_of(const Change& change) {
+    return pg::guarded([&] {
+        return Hashes{user_hash(change.name.key), name_hash(change.name.key)};
+    });
 }
 
-void mark(const Change& change, const char* reason) {
+bool is_marked(const Hashes& hashes) {
+    if (budget.marked_in != GetCurrentSubTransactionId())
+        return false;
+    return budget.marked == Marked::User ? budget.user_marks.user_hash == hashes.user
+                                         : budget.marked_name == hashes.name;
+}
+
+void mark(const Change& change, const char* reason, bool for_repair = false) {
     const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
     if (budget.marks_are_locked) {
         leave_unmarked("the table of marks is locked");
         return;
     }
-    struct Hashes {
-        uint64_t user, name;
-    };
-    const Hashes hashes = pg::guarded([&] {
-        return Hashes{user_hash(change.name.key), name_hash(change.name.key)};
-    });
-    if (is_marked(hashes.user, hashes.name))
+    const Hashes hashes = hashes_of(change);
+    if (is_marked(hashes)) {
+        budget.marked_for_repair |= for_repair;
         return;
+    }
     for (;;) {
         Marked marked = Marked::TableIsLocked;
         const auto error = in_bounded_subtransaction([&] {
@@ -215,6 +223,7 @@ void mark(const Change& change, const char* reason) {
             budget.marked_in = GetCurrentSubTransactionId();
             budget.marked = marked;
             budget.marked_name = hashes.name;
+            budget.marked_for_repair = for_repair;
             pg::wake_worker_at_commit();
             return;
         }
@@ -241,7 +250,7 @@ Kept keep(const Change& change) {
     open_store(store, change.trigger->tg_relation);
     const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
     MANA_AI_FAILPOINT("trigger.row");
-    const Kept kept = keep_record(store, change.name, &row, ScanLimit::IndexOrSmallTable);
+    const Kept kept = keep_record(store, change.name, &row, ScanLimit::FewRows);
     MANA_AI_FAILPOINT("trigger.folded");
     close_store(store);
     return kept;
@@ -275,6 +284,8 @@ Attempt attempt(const Change& change) {
 }
 
 void fold(const Change& change) {
+    if (budget.marked_for_repair && is_marked(hashes_of(change)))
+        return;
     const pg::crash_watch::Scope folding(pg::crash_watch::Code::Trigger);
     name_record(change);
     for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
@@ -294,6 +305,9 @@ void fold(const Change& change) {
                 return;
             case Kept::NoIndex:
                 mark(change, "the log has no index that finds a record");
+                return;
+            case Kept::TooLong:
+                mark(change, "long history", true);
                 return;
             case Kept::TooLarge:
                 mark(change, "record too large");

@@ -23,6 +23,7 @@ struct Fold {
     int64_t rows;
     const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
     size_t settled_size;     // of `memory` when the state was last written out
+    size_t left_to_read;     // of replay_record()
 };
 
 // In a process that works for all users (a worker, a tick by hand) a value of more than 16 MB is
@@ -45,12 +46,17 @@ struct RecordKey {
 };
 
 enum class ScanLimit : uint8_t {
+    FewRows,            // the same, and give up when there is much to read: a session must not
+                        // pay for a long history with each of its inserts
     IndexOrSmallTable,  // give up where the search would take long
     None,
 };
 
-// Folds the rows that the snapshot sees, past row-level security. False: gave up.
-bool replay_record(Relation log, const SyncShape& shape, const RecordKey& key, Snapshot snapshot,
-                   ScanLimit limit, Fold& fold);
+enum class Replayed : uint8_t { Done, NoIndex, TooLong };
+
+// Folds the rows that the snapshot sees, past row-level security. What was folded when it gives up
+// is worth nothing.
+Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
+                       Snapshot snapshot, ScanLimit limit, Fold& fold);
 
 }  // namespace mana_ai

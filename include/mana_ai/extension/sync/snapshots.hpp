@@ -53,6 +53,7 @@ enum class Kept : uint8_t {
     Changed,   // also: a deleted record
     Busy,      // somebody else works on it, or holds one of our tables: try again, or mark it dirty
     NoIndex,   // the log cannot be searched in reasonable time
+    TooLong,   // the log has more of it than was to be read
     TooLarge,  // the record does not fit into a jsonb value
 };
 
