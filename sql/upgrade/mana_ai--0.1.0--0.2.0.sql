@@ -259,15 +259,21 @@ due AS (
    ORDER BY s.wake_at LIMIT 20),
 last_runs AS (
   SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
-spent AS (
-  SELECT u.user_id, u.agent_id, sum(u.tokens_used)::bigint AS tokens
-    FROM mana_ai.token_usage u
-   WHERE u.ts > clock_timestamp() - interval '24 hours' AND u.agent_id IS NOT NULL
-   GROUP BY u.user_id, u.agent_id),
 -- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
-spenders AS (SELECT * FROM spent ORDER BY tokens DESC LIMIT 100),
+-- Of a day with very many replies the last ones tell who they may be.
+recent AS (
+  SELECT u.user_id, u.agent_id, u.tokens_used FROM mana_ai.token_usage u
+   WHERE u.ts > clock_timestamp() - interval '24 hours' ORDER BY u.ts DESC LIMIT 10000),
+spenders AS (
+  SELECT r.user_id, r.agent_id,
+         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
+           WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
+             AND u.ts > clock_timestamp() - interval '24 hours') AS tokens
+    FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL
+           GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r),
 newest AS (
-  SELECT a.user_id, a.agent_id, 0::bigint AS tokens FROM mana_ai.agent_snapshots a
+  SELECT a.user_id, a.agent_id, 0::bigint AS tokens
+    FROM (SELECT * FROM mana_ai.agent_snapshots ORDER BY updated_at DESC LIMIT 500) a
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY a.updated_at DESC LIMIT 50),
 agents AS (
@@ -278,7 +284,9 @@ agents AS (
           END AS budget
     FROM (SELECT user_id, agent_id, max(tokens) AS tokens
             FROM (TABLE spenders UNION ALL TABLE newest) u GROUP BY user_id, agent_id) c
-    JOIN mana_ai.agent_snapshots a USING (user_id, agent_id)
+   CROSS JOIN LATERAL (SELECT x.* FROM mana_ai.agent_snapshots x
+                        WHERE x.user_id = c.user_id AND x.agent_id = c.agent_id
+                       OFFSET 0) a  -- one agent after the other
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY c.tokens DESC, a.updated_at DESC LIMIT 50),
 -- Some of them where there are very many; the view has them all.
