@@ -149,6 +149,47 @@ is_deeply(ids_of('again'), [], 'the plan stays away');
 like(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'again'"), qr/^devices have taken iteration \Q$plan->{id}\E away 6 times: it is not put back any more$/, 'and that is a mission problem');
 wait_for_checks();
 
+# ---------------------------------------------------------------- what a mission waits for
+
+# A mission whose last run has failed, and of which a plan is lost that is not to be put back yet.
+$plan = planned('waits');
+$node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at) VALUES ('$user', 'waits', '$plan->{id}', 4, now())");
+device_writes('waits', [], 0, objective => '[[szenario:422]]', nextRunAt => iso(-60));
+wait_for($node, 'a mission fails and backs off', 20, "SELECT not_before > now() + interval '1 hour' FROM mana_ai.mission_schedule WHERE mission_id = 'waits' AND lease_owner IS NULL", 't');
+is_deeply(ids_of('waits'), [], 'before its plan is put back');
+my $wait  = "SELECT not_before || ' ' || wake_at FROM mana_ai.mission_schedule WHERE mission_id = 'waits'";
+my $until = value($node, $wait);
+my $asked = $model->count;
+$node->safe_psql('mana_sync', <<'END');
+UPDATE mana_ai.restored_iterations SET restored_at = restored_at - interval '1 hour' WHERE mission_id = 'waits';
+UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'waits';
+SELECT pg_reload_conf()
+END
+wait_for_ids('waits', [ $plan->{id} ], 'the plan comes back');
+is(value($node, $wait), $until, 'and the mission waits as long as before');
+wait_for_checks();
+is($model->count, $asked, 'so that the model is not asked again');
+
+# ---------------------------------------------------------------- a long history
+
+# Years of a mission: more than can be read in any time that others could wait, plans that were lost long ago among it.
+$plan = planned('years');
+$node->safe_psql('mana_sync', <<"END");
+ALTER TABLE public.sync_changes DISABLE TRIGGER USER;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, created_at, data, field_timestamps)
+SELECT 'ai', 'aiMissions', 'years', '$user', 'update', 'browser-1', now() - (301 - k) * interval '1 day',
+       jsonb_build_object('iterations', i.iterations), jsonb_build_object('iterations', '2024-01-01T00:00:00.000Z')
+  FROM generate_series(1, 300) k,
+       (SELECT jsonb_agg(jsonb_build_object('id', 'y' || n, 'source', 'server', 'startedAt', '2024-01-01T00:00:00.000Z', 'plan',
+               (SELECT jsonb_agg(jsonb_build_object('id', s, 'status', 'approved', 'intent', jsonb_build_object('params', jsonb_build_object('text', repeat(md5(n || '-' || s), 4)))))
+                  FROM generate_series(1, 8) s))) AS iterations FROM generate_series(1, 600) n) i;
+ALTER TABLE public.sync_changes ENABLE TRIGGER USER;
+END
+note value($node, "SELECT pg_size_pretty(sum(length(data::text))) FROM public.sync_changes WHERE record_id = 'years'");
+device_writes('years', [], 0);
+wait_for_ids('years', [ $plan->{id} ], 'a plan comes back though the history of its mission is too long to be read');
+is(value($node, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'years' AND iteration_id = ''"), 0, 'at the first try');
+
 # ---------------------------------------------------------------- what is not put back
 
 $plan = planned('deleted');

@@ -461,6 +461,7 @@ void Engine::restore_lost_iterations() {
     const int64_t started = pg::monotonic_now();
     bool time_is_up = false;
     for (const SuspectMission& mission : suspects) {
+        run_ready();  // runs in flight have their turn between any two
         time_is_up = pg::monotonic_now() - started >= kCheckTime;
         if (time_is_up)
             break;

@@ -41,6 +41,10 @@ struct Newest {
     core::Instant clock = 0;  // of the iterations
     int64_t version = 0;
     int64_t size = 0;  // of the record, in memory
+    // Until when the mission waits, if it is not running.
+    std::optional<core::Instant> not_before;
+    std::optional<core::Instant> wake_at;
+    bool is_running = false;
     std::vector<std::string> ids;
     std::optional<core::Instant> marked_at;  // the snapshot waits for its repair since then
 };
@@ -54,7 +58,7 @@ SELECT space_id, version,
        mana_ai.raw_size(record, clocks) <= $3, mana_ai.raw_size(record)
   FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
     static pg::Statement lock_schedule(R"sql(
-SELECT 1 FROM mana_ai.mission_schedule
+SELECT lease_owner IS NOT NULL, not_before, wake_at FROM mana_ai.mission_schedule
  WHERE user_id = $1 AND mission_id = $2 AND check_iterations_at <= $3 FOR UPDATE NOWAIT)sql");
     static pg::Statement select_ids(R"sql(
 SELECT e.iteration ->> 'id'
@@ -71,10 +75,13 @@ SELECT least((SELECT min(d.ts) FROM mana_ai.dirty_records d
     const std::string_view user = mission.user_id;
     const std::string_view id = mission.mission_id;
     const auto rows = lock_snapshot.execute({user, id, pg::settings::max_record_size()}).rows;
-    if (lock_schedule.execute({user, id, pg::Timestamp{now}}).rows.empty() || rows.empty() ||
-        rows.front().number(3) == 0)
+    const auto schedule = lock_schedule.execute({user, id, pg::Timestamp{now}}).rows;
+    if (schedule.empty() || rows.empty() || rows.front().number(3) == 0)
         return std::nullopt;
     Newest newest;
+    newest.is_running = schedule.front().number(0) != 0;
+    newest.not_before = schedule.front().optional_instant(1);
+    newest.wake_at = schedule.front().optional_instant(2);
     newest.marked_at = find_mark.execute({user, id}).rows.front().optional_instant(0);
     if (newest.marked_at)
         return newest;
@@ -98,30 +105,32 @@ struct LostIterations {
     int64_t left = 0;  // further ones: too many or too large for one pass
 };
 
-// Of one record, as far as they can hold iterations that fit into a record.
+// How much of a mission's history is read, newest rows first: devices push the whole list with
+// every edit, so that of one that has long been at work it is gigabytes. A plan that was taken away
+// a moment ago is in the newest rows.
+constexpr int64_t kMostBytesRead = 64 * 1024 * 1024;
+constexpr int64_t kMostRowsRead = 1000;
+
 std::string rows_of_mission(const SyncTable& table, const std::string& elements = "") {
     return "FROM ONLY " + table.qualified_name + " c" + elements +
            " WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'"
-           " AND c.record_id = $2 AND pg_column_size(c.data) <= $3";
+           " AND c.record_id = $2";
 }
 
-// Neither pglz nor LZ4 makes a value 256 times as small.
-constexpr int64_t kMostCompression = 256;
-
-// Places of compressed rows of which only this tells whether they are small enough to be read. As
-// the table's owner, who may not call a function of ours that says it.
-std::vector<std::string> compressed_rows_that_fit(const SyncTable& table,
-                                                  const SuspectMission& mission) {
+// Places of the rows that are read: those that can hold iterations that fit into a record. Large
+// values are not fetched for that. As the table's owner, who may not call a function of ours that
+// says how large they are.
+std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMission& mission) {
     const int64_t limit = pg::settings::max_record_size();
+    // That of the newest ones one is ours is likely even where records may be large.
+    int64_t room = std::max(kMostBytesRead, 4 * limit);
     const std::string sql = "SELECT c.ctid, c.data " + rows_of_mission(table) +
-                            " AND pg_column_compression(c.data) IS NOT NULL"
-                            " AND pg_column_size(c.data) > $4";
+                            " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
     std::vector<std::string> places;
     pg::guarded([&] {
-        Oid types[] = {TEXTOID, TEXTOID, INT8OID, INT8OID};
+        Oid types[] = {TEXTOID, TEXTOID};
         Datum values[] = {CStringGetTextDatum(mission.user_id.c_str()),
-                          CStringGetTextDatum(mission.mission_id.c_str()), Int64GetDatum(limit),
-                          Int64GetDatum(limit / kMostCompression)};
+                          CStringGetTextDatum(mission.mission_id.c_str())};
         if (SPI_connect() != SPI_OK_CONNECT)
             elog(ERROR, "SPI_connect failed");
         const int code =
@@ -132,8 +141,13 @@ std::vector<std::string> compressed_rows_that_fit(const SyncTable& table,
             bool is_null = false;
             const Datum data =
                 SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &is_null);
-            if (!is_null && static_cast<int64_t>(toast_raw_datum_size(data)) <= limit)
-                places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+            const int64_t size = is_null ? 0 : static_cast<int64_t>(toast_raw_datum_size(data));
+            if (size > limit)
+                continue;
+            room -= size;
+            if (room < 0)
+                break;
+            places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
         }
         SPI_finish();
     });
@@ -159,12 +173,11 @@ pg::Statement& lost_statement(const SyncTable& table) {
                                   ? "(SELECT c.actor::text FROM ONLY " + table.qualified_name +
                                         " c WHERE c.ctid = r.actor_place)"
                                   : "NULL::text";
+    const std::string read = " AND c.ctid = ANY ($3::text[]::tid[])";
     const std::string from = rows_of_mission(table, R"sql(,
          jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
                                    THEN c.data -> 'iterations' ELSE '[]' END)
            WITH ORDINALITY AS e(iteration, n))sql");
-    const std::string fits = R"sql((pg_column_compression(c.data) IS NULL
-          OR pg_column_size(c.data) <= $4 OR c.ctid::text = ANY ($5)))sql";
     const std::string sql = R"sql(
 WITH version AS (
   SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, c.created_at, )sql" +
@@ -174,18 +187,16 @@ WITH version AS (
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
                                              THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
              WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS progress
-    )sql" + from + R"sql(
-     AND )sql" + fits + R"sql(
+    )sql" + from + read + R"sql(
      AND c.created_at > coalesce((SELECT max(c.created_at) )sql" +
-                            rows_of_mission(table) + R"sql(
-                                     AND (c.op = 'delete' OR )sql" +
-                            fits + R"sql(
-                                          AND coalesce(c.data ->> 'deletedAt', '') <> '')),
+                            rows_of_mission(table) + read + R"sql(
+                                     AND (c.op = 'delete'
+                                          OR coalesce(c.data ->> 'deletedAt', '') <> '')),
                                  '-infinity')
      AND e.iteration ->> 'source' = 'server'
-     AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100 AND e.iteration ->> 'id' <> ALL ($6)),
+     AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100 AND e.iteration ->> 'id' <> ALL ($4)),
 known AS (
-  SELECT DISTINCT ON (v.id) v.id, v.place, v.n, v.id = ANY ($7) AS is_of_run,
+  SELECT DISTINCT ON (v.id) v.id, v.place, v.n, v.id = ANY ($5) AS is_of_run,
          bool_or(v.is_ours) OVER (PARTITION BY v.id) AS is_ours,
          first_value(CASE WHEN v.is_ours THEN v.place END)
            OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_place
@@ -199,10 +210,10 @@ read AS MATERIALIZED (
                             table.qualified_name + R"sql( c WHERE c.ctid = o.place) AS iteration
     FROM ours o),
 sized AS (
-  SELECT r.*, sum(CASE WHEN pg_column_size(r.iteration) <= $8 THEN pg_column_size(r.iteration) END)
+  SELECT r.*, sum(CASE WHEN pg_column_size(r.iteration) <= $6 THEN pg_column_size(r.iteration) END)
                 OVER (ORDER BY r.is_of_run DESC, r.id) AS size
     FROM read r)
-SELECT r.id, CASE WHEN pg_column_size(r.iteration) <= $8 AND r.size <= $8 THEN r.iteration::text END,
+SELECT r.id, CASE WHEN pg_column_size(r.iteration) <= $6 AND r.size <= $6 THEN r.iteration::text END,
        )sql" + actor + R"sql(, r.total
   FROM sized r ORDER BY r.is_of_run DESC, r.id)sql";
     return statements.try_emplace(sql, sql).first->second;
@@ -229,7 +240,6 @@ LostIterations lost_iterations(const SuspectMission& mission,
     const SyncTable table = attached_sync_table();
     const std::vector<std::string> of_runs = iterations_of_runs(mission);
     pg::Statement& select_lost = lost_statement(table);
-    const int64_t limit = pg::settings::max_record_size();
     LostIterations lost;
     std::optional<pg::PgError> error;
     auto read = [&] {
@@ -238,11 +248,11 @@ LostIterations lost_iterations(const SuspectMission& mission,
             pg::set_for_scope("app.current_user_id", mission.user_id.c_str());
             pg::set_for_scope("app.current_user_space_ids", "");
         });
-        const std::vector<std::string> places = compressed_rows_that_fit(table, mission);
+        const std::vector<std::string> places = newest_rows(table, mission);
         auto rows =
             select_lost
                 .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                          limit, limit / kMostCompression, &places, &passed_over, &of_runs, room})
+                          &places, &passed_over, &of_runs, room})
                 .rows;
         for (pg::Row& row : rows) {
             lost.left = row.number(3);
@@ -360,6 +370,19 @@ SELECT 1 FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 A
                              "Is the trigger of mana_ai.attach() disabled?");
 }
 
+// A change of a mission ends its wait, since it may have cured what the mission waits for. Ours has
+// not: it says what was said before.
+void keep_waiting(const SuspectMission& mission, const Newest& newest) {
+    if (newest.is_running)
+        return;
+    static pg::Statement keep(R"sql(
+UPDATE mana_ai.mission_schedule SET not_before = $3, wake_at = $4
+ WHERE user_id = $1 AND mission_id = $2
+   AND (not_before IS DISTINCT FROM $3 OR wake_at IS DISTINCT FROM $4))sql");
+    keep.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
+                  pg::time_or_null(newest.not_before), pg::time_or_null(newest.wake_at)});
+}
+
 }  // namespace
 
 std::vector<SuspectMission> missions_to_check(core::Instant now, int limit) {
@@ -450,6 +473,7 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
                       "a restored plan", patience);
         MANA_AI_FAILPOINT("restore.inserted");
         check_taken_over(mission, newest->version);
+        keep_waiting(mission, *newest);
         pg::metrics::count_at_commit(core::Metric::IterationsRestored, {},
                                      static_cast<int64_t>(lost.found.size()));
         if (lost.left > 0)
