@@ -280,4 +280,78 @@ stays_at('silent', 0, 'with mana_ai.report_failures = off nobody is told');
 
 is(snapshots_differ($node), '', 'snapshots equal the log');
 unlike(log_since($node), qr/Geheim/, 'nothing private is in the log');
+$node->stop;
+
+# ---------------------------------------------------------------- runs that take the process down
+
+$node = new_cluster('crashes', preload => 1, model => $model, conf => "restart_after_crash = on\nmana_ai.tick_interval = '400ms'\n");
+$model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
+
+# Kills the worker in the middle of the mission's run.
+sub crash
+{
+    my ($id) = @_;
+    my $runs = "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id' AND outcome = ";
+    my $crashes = value($node, "$runs 'crashed'");
+    wait_for($node, "$id: it runs", 20, "$runs 'running' AND decision = 'ran'", 1);
+    my $position = log_position($node);
+    kill 9, worker_pid($node);
+    wait_until("$id: the server starts anew", 30, sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
+    wait_until("$id: it is back", 30, sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+    return $crashes + 1;
+}
+
+sub crash_counts
+{
+    my ($id, $count) = @_;
+    wait_for($node, "$id: crash $count is on record", 30, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = '$id'", $count);
+    make_due($id);
+    return;
+}
+
+push_mission($node, 'crashing', objective => 'Geheimes Ziel', title => 'Geheimer Titel', nextRunAt => $due);
+for my $crashes (1, 2)
+{
+    crash('crashing');
+    is(scalar notices_of('crashing'), 0, "after crash $crashes nothing is said");
+    crash_counts('crashing', $crashes);
+}
+crash('crashing');
+crash_counts('crashing', 3);
+wait_for_notices('crashing', 1);
+($notice) = notices_of('crashing');
+is($notice->{errorDetails}{name}, 'Planung auf dem Server fehlgeschlagen', 'three crashes in a row are a failure like others');
+like($notice->{errorDetails}{message}, qr/^Der Server ist mehrmals abgestürzt, während er diese Mission plante\. /, 'whose message says so');
+ok(!exists $notice->{errorDetails}{phase}, 'in no phase that could be known');
+$run = rows($node, "SELECT * FROM mana_ai.runs WHERE mission_id = 'crashing' AND iteration_id IS NOT NULL")->[0];
+is_deeply([ @$run{qw(outcome iteration_id error_kind total_tokens)} ], [ 'skipped', $notice->{id}, undef, 0 ], 'the attempt to tell is no run that failed');
+is(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'crashing'"), 'failed 3 times in a row, the last time: crashed', 'why the mission fails stays on record');
+crash('crashing');
+crash_counts('crashing', 4);
+wait_for($node, 'after a further crash it is tried again', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'crashing' AND outcome = 'running'", 1);
+is(scalar notices_of('crashing'), 1, 'and not told again');
+unlike(value($node, "SELECT c::text FROM public.sync_changes c WHERE record_id = 'crashing' AND client_id = 'mana-ai-runner'"), qr/Geheim/, 'nothing private is in it');
+push_change($node, id => 'crashing', data => { state => 'paused' }, stamps => { state => iso(1) });
+crash('crashing');
+
+# A record that is read alone, since reading it may be what crashes, need not be read for it.
+push_mission($node, 'large', conceptMarkdown => 'Geheim ' x 15_000, nextRunAt => $due);
+for my $crashes (1, 2) { crash('large'); crash_counts('large', $crashes) }
+
+# Safe mode comes first: nothing runs, and nothing is told until it ends.
+settings($node, 'mana_ai.crash_limit' => 3);
+crash('large');
+wait_for($node, 'safe mode begins', 10, 'SELECT since IS NOT NULL FROM mana_ai.safe_mode()', 't');
+is(scalar notices_of('large'), 0, 'in safe mode nobody is told');
+settings($node, 'mana_ai.crash_limit' => 0);
+is(value($node, 'SELECT mana_ai.resume_after_crash()'), 't', 'safe mode ends');
+crash_counts('large', 3);
+wait_for_notices('large', 1);
+
+# A plan ends it.
+$model->reset;
+crash_counts('large', 3);
+wait_until('large: it is planned', 20, sub { return (last_run($node, 'large') // {})->{outcome} eq 'planned' });
+is(value($node, "SELECT told IS NULL AND attempts = 0 FROM mana_ai.mission_schedule WHERE mission_id = 'large'"), 't', 'a plan makes a new start');
+is(snapshots_differ($node), '', 'snapshots equal the log');
 done_testing();

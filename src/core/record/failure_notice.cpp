@@ -16,7 +16,7 @@ struct KindWords {
 };
 
 // The first stands for every kind that has no words of its own.
-constexpr std::array<KindWords, 9> kReasons = {{
+constexpr std::array<KindWords, 10> kReasons = {{
     {"", "Auf dem Server ist ein Fehler aufgetreten."},
     {"unreachable", "Das Sprachmodell ist nicht erreichbar."},
     {"timeout", "Das Sprachmodell hat nicht rechtzeitig geantwortet."},
@@ -25,6 +25,7 @@ constexpr std::array<KindWords, 9> kReasons = {{
     {"blocked", "Das Sprachmodell lehnt den Inhalt der Mission ab."},
     {"capability", "Das Sprachmodell kann diese Aufgabe nicht ausführen."},
     {"truncated", "Die Antwort des Sprachmodells brach ab, weil sie zu lang war."},
+    {kCrashed, "Der Server ist mehrmals abgestürzt, während er diese Mission plante."},
     {"malformed", "Die Antwort des Sprachmodells war nicht zu verstehen."},
 }};
 
@@ -50,7 +51,9 @@ FailureNotice failed_notice(std::string_view kind) {
     if (kind != "blocked") {
         notice.message += kOnThisDevice;
     }
-    notice.phase = is_ours ? "finalizing" : "calling-llm";
+    if (kind != kCrashed) {
+        notice.phase = is_ours ? "finalizing" : "calling-llm";
+    }
     return notice;
 }
 

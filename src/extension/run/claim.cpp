@@ -42,10 +42,15 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        s.attempts > 0 AND s.size > $4 AND
          (SELECT r.outcome FROM mana_ai.runs r
            WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
+             AND (r.outcome <> 'skipped' OR r.decision <> 'ran')
            ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running'),
        CASE WHEN s.is_read AND s.space_id IS NOT NULL THEN
          mana_ai.member_hold(s.user_id, s.mission_id, s.space_id, s.record, s.clocks) END IS NOT NULL,
-       s.agent_is_deleted, s.agent_is_ambiguous, array_to_string(s.told, ',')
+       s.agent_is_deleted, s.agent_is_ambiguous, array_to_string(s.told, ','),
+       s.attempts >= $5 AND
+         (SELECT r.outcome FROM mana_ai.runs r
+           WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
+           ORDER BY r.started_at DESC LIMIT 1) = 'crashed'
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -115,6 +120,7 @@ enum Column : size_t {
     kAgentIsDeleted,
     kAgentIsAmbiguous,
     kTold,
+    kKeepsCrashing,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -180,6 +186,7 @@ class Pass {
               core::Instant until);
     void claim(pg::Row& row, ClaimedMission claimed);
     bool settle_lease(const pg::Row& row);
+    bool tell_of_crashes(pg::Row& row);
     void announce(const pg::Row& row, bool by_hand);
 
     const ClaimRequest& request_;
@@ -271,6 +278,22 @@ bool Pass::settle_lease(const pg::Row& row) {
     return true;
 }
 
+// Before a mission that has taken the process down time and again is tried once more, its user is
+// told. What may be to blame, its record, is not looked at for that. True: it is claimed for this.
+bool Pass::tell_of_crashes(pg::Row& row) {
+    constexpr auto kCause = core::NoticeCause::Failed;
+    const auto due_at = row.optional_instant(kDueAt);
+    if (row.number(kKeepsCrashing) == 0 || was_told(row, kCause) || !due_at ||
+        *due_at > request_.due_until ||
+        !is_notice_due(row.text(kUserId), row.text(kMissionId), kCause, request_.now))
+        return false;
+    ClaimedMission claimed;
+    claimed.notice = kCause;
+    result.due++;
+    claim(row, std::move(claimed));
+    return true;
+}
+
 void Pass::announce(const pg::Row& row, bool by_hand) {
     ClaimedMission claimed;
     claimed.is_unread = true;
@@ -302,7 +325,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
             result.suspects_left = true;
             return;
         }
-        if (!settle_lease(row))
+        if (!settle_lease(row) || (!due_or_not && tell_of_crashes(row)))
             return;
         if (is_large) {
             has_announced_suspect_ |= is_suspect;
@@ -525,10 +548,11 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
     static pg::Statement select_due(std::string(kSelectList) + R"sql(
          WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )sql" + kSelectJoins);
-    auto rows = select_due
-                    .execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
-                              pg::settings::max_record_size(), kReadAtOnce})
-                    .rows;
+    auto rows =
+        select_due
+            .execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
+                      pg::settings::max_record_size(), kReadAtOnce, int64_t{kFailuresBeforeNotice}})
+            .rows;
     Pass pass(request);
     for (pg::Row& row : rows)
         pass.judge(row, false);
@@ -544,10 +568,11 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
     static pg::Statement select_one(std::string(kSelectList) + R"sql(
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE
 )sql" + kSelectJoins);
-    auto rows = select_one
-                    .execute({std::string_view(user_id), std::string_view(mission_id),
-                              pg::settings::max_record_size(), kReadAtOnce})
-                    .rows;
+    auto rows =
+        select_one
+            .execute({std::string_view(user_id), std::string_view(mission_id),
+                      pg::settings::max_record_size(), kReadAtOnce, int64_t{kFailuresBeforeNotice}})
+            .rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_NO_DATA, "mission \"" + mission_id + "\" of user \"" +
                                                   user_id + "\" does not exist");
@@ -591,7 +616,9 @@ SELECT 1 FROM mana_ai.mission_schedule
         return ClaimResult{};
     }
     const int64_t limit = pg::settings::max_record_size();
-    auto rows = select_announced.execute({user_id, mission_id, limit, limit}).rows;
+    auto rows = select_announced
+                    .execute({user_id, mission_id, limit, limit, int64_t{kFailuresBeforeNotice}})
+                    .rows;
     MANA_AI_FAILPOINT("claim.read");
     forget();
     Pass pass(request, true);

@@ -179,13 +179,17 @@ net::Task<void> record_failure_if_possible(RunServices& services, const ClaimedM
     }
 }
 
-// The gates hold the mission back, and all that is left to do is to tell its user.
+// The gates hold the mission back, or it has crashed time and again, and all that there is to do is
+// to tell its user.
 net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& claimed,
                                 RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = claimed.previous_decision;
+    if (claimed.notice == core::NoticeCause::Failed)
+        result.error_kind = core::kCrashed;
     const core::Instant now = pg::now();
     std::function<void(bool)> end = [&](bool has_changed) {
+        result.error_kind.clear();  // this run has not failed
         hold_back(claimed, result, has_changed ? now : now + pg::settings::tick_interval_us(), now);
     };
     MANA_AI_FAILPOINT("run.before_notice");

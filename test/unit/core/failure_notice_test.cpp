@@ -54,6 +54,8 @@ TEST(FailureNotice, TakesNothingFromOutside) {
     EXPECT_EQ(strange.message.find("geheim"), std::string::npos);
     EXPECT_EQ(strange.message, failure_notice(NoticeCause::Failed, "").message);
     EXPECT_EQ(failure_notice(NoticeCause::Failed, "database").phase, "finalizing");
+    EXPECT_EQ(failure_notice(NoticeCause::Failed, kCrashed).phase, "");
+    EXPECT_NE(failure_notice(NoticeCause::Failed, kCrashed).message, strange.message);
 }
 
 TEST(FailureNotice, OfARefusedTextDoesNotSendItToTheModelAgain) {

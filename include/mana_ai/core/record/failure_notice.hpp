@@ -10,6 +10,9 @@
 
 namespace mana_ai::core {
 
+// The kind of a failure that took the server's process down.
+inline constexpr char kCrashed[] = "crashed";
+
 enum class NoticeCause {
     Failed,     // several runs in a row
     Encrypted,  // no grant that could be used
