@@ -14,7 +14,6 @@ bool is_there(const FieldValue& field) noexcept {
     return field.type != Type::Missing && field.type != Type::Null;
 }
 
-// Like the schedule: a mission that says neither what it is nor what it is for is none.
 bool says_nothing(const FieldValue& field) noexcept {
     return !is_there(field) || (field.type == Type::String && field.text.empty());
 }
@@ -35,6 +34,10 @@ void expect_array(const FieldValue& field, std::string_view name,
 
 }  // namespace
 
+bool is_fragment(const FieldValue& title, const FieldValue& objective) noexcept {
+    return says_nothing(title) && says_nothing(objective);
+}
+
 void MissionProblems::add(std::string_view first, std::string_view second) noexcept {
     if (count_ == kMax) {
         return;
@@ -52,7 +55,7 @@ void MissionProblems::add(std::string_view first, std::string_view second) noexc
 void find_mission_problems(const MissionFields& fields, Instant now,
                            MissionProblems& problems) noexcept {
     // What every client writes into a new mission: without it, rows of the mission are missing.
-    if (says_nothing(fields.objective) && says_nothing(fields.title)) {
+    if (is_fragment(fields.title, fields.objective)) {
         problems.add("title and objective are missing: not scheduled");
     } else if (!is_there(fields.objective)) {
         problems.add("objective is missing");

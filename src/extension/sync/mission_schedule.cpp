@@ -1,6 +1,7 @@
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 
 #include "mana_ai/extension/sync/own_tables.hpp"
+#include "mana_ai/extension/sync/record_problems.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -34,13 +35,8 @@ void read_wishes(const RecordState& state, ScheduleChange& change) {
             change.agent_id = id->substr(0, indexable_size(*id));
         }
     }
-    // Another member's edit of a shared mission makes a record of its own under their id, which
-    // says nothing but what was edited: that is no mission.
-    auto says = [&state](std::string_view name) {
-        const pg::JsonbValueRef* value = find_value(state, name);
-        return value != nullptr && pg::is_truthy(*value);
-    };
-    if (!says("title") && !says("objective"))
+    if (core::is_fragment(field_value(find_value(state, "title")),
+                          field_value(find_value(state, "objective"))))
         return;
     const pg::JsonbValueRef* activity = find_value(state, "state");
     const pg::JsonbValueRef* next_run = find_value(state, "nextRunAt");

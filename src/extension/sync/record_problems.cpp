@@ -1,6 +1,5 @@
 #include "mana_ai/extension/sync/record_problems.hpp"
 
-#include "mana_ai/core/record/mission_problems.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -14,11 +13,8 @@ extern "C" {
 
 namespace mana_ai {
 
-namespace {
-
-using core::FieldValue;
-
-FieldValue field_of(const pg::JsonbValueRef* value) {
+core::FieldValue field_value(const pg::JsonbValueRef* value) {
+    using core::FieldValue;
     FieldValue field;
     if (value == nullptr)
         return field;
@@ -42,6 +38,8 @@ FieldValue field_of(const pg::JsonbValueRef* value) {
     }
     return field;
 }
+
+namespace {
 
 std::optional<int64_t> number_of(const pg::JsonbValueRef* value) {
     if (value == nullptr || value->type != JENTRY_ISNUMERIC)
@@ -76,14 +74,14 @@ core::Cadence cadence_of(const pg::JsonbValueRef* value) {
 
 template <class Find>
 void find_problems(const Find& find, core::Instant now, core::MissionProblems& problems) {
-    const core::MissionFields fields{.title = field_of(find("title")),
-                                     .objective = field_of(find("objective")),
-                                     .concept_markdown = field_of(find("conceptMarkdown")),
-                                     .state = field_of(find("state")),
-                                     .next_run_at = field_of(find("nextRunAt")),
-                                     .inputs = field_of(find("inputs")),
-                                     .iterations = field_of(find("iterations")),
-                                     .agent_id = field_of(find("agentId")),
+    const core::MissionFields fields{.title = field_value(find("title")),
+                                     .objective = field_value(find("objective")),
+                                     .concept_markdown = field_value(find("conceptMarkdown")),
+                                     .state = field_value(find("state")),
+                                     .next_run_at = field_value(find("nextRunAt")),
+                                     .inputs = field_value(find("inputs")),
+                                     .iterations = field_value(find("iterations")),
+                                     .agent_id = field_value(find("agentId")),
                                      .cadence = cadence_of(find("cadence"))};
     core::find_mission_problems(fields, now, problems);
 }

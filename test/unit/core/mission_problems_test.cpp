@@ -42,6 +42,19 @@ TEST(MissionProblems, SoundRecordsHaveNone) {
     EXPECT_EQ(problems_of(fields), Texts{});
 }
 
+TEST(MissionProblems, AFragmentHasNeitherTitleNorObjective) {
+    const FieldValue missing, null = {Type::Null, {}}, empty = {Type::String, {}};
+    for (const FieldValue& nothing : {missing, null, empty}) {
+        EXPECT_TRUE(is_fragment(nothing, nothing));
+        // What is there and wrong is a problem of its own.
+        for (const FieldValue& something :
+             {FieldValue{Type::String, "x"}, FieldValue{Type::Other, {}}}) {
+            EXPECT_FALSE(is_fragment(something, nothing));
+            EXPECT_FALSE(is_fragment(nothing, something));
+        }
+    }
+}
+
 TEST(MissionProblems, NamesWrongTypes) {
     MissionFields fields = sound();
     fields.title = fields.state = fields.agent_id = {Type::Other, {}};

@@ -19,6 +19,10 @@ struct FieldValue {
     std::string_view text;  // of a string
 };
 
+// A record that says neither what it is nor what it is for is no mission: another member's edit of
+// a shared mission makes such a record under their id.
+bool is_fragment(const FieldValue& title, const FieldValue& objective) noexcept;
+
 struct MissionFields {
     FieldValue title, objective, concept_markdown, state, next_run_at, inputs, iterations, agent_id;
     Cadence cadence;
