@@ -467,13 +467,15 @@ COMMENT ON FUNCTION mana_ai.public_failure(text) IS
   'the words of a failed step''s message that cannot be private';
 
 -- A function, so that the view does not keep columns of our tables from being altered, and so that
--- whoever may look at the view sees no record.
+-- whoever may look at the view sees no record. Only what is counted leaves the records: to carry a
+-- plan through a sort costs more than to read it.
 CREATE FUNCTION mana_ai.count_tool_outcomes(
+  since timestamptz DEFAULT NULL,
   OUT tool text, OUT agent_id text, OUT model text, OUT prompt_version text, OUT steps bigint,
   OUT approved bigint, OUT failed bigint, OUT last_failed text, OUT last_messages text[])
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 200
-SET search_path = pg_catalog, pg_temp AS $$
-WITH steps AS (
+SET search_path = pg_catalog, pg_temp SET jit = off SET enable_memoize = off AS $$
+WITH steps AS MATERIALIZED (
   SELECT m.user_id, m.mission_id, i.iteration ->> 'id' AS iteration_id,
          substring(i.iteration ->> 'promptVersion' FROM '^[0-9a-f]{12}$') AS prompt_version,
          left(i.iteration ->> 'finishedAt', 40) AS planned_at,
@@ -486,7 +488,11 @@ WITH steps AS (
    CROSS JOIN LATERAL jsonb_array_elements(
            CASE WHEN i.iteration ->> 'source' = 'server'
                      AND jsonb_typeof(i.iteration -> 'plan') = 'array'
-                THEN i.iteration -> 'plan' ELSE '[]' END) AS s(step)),
+                     AND (since IS NULL
+                          OR i.iteration ->> 'finishedAt' COLLATE "C"
+                             >= to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+                THEN i.iteration -> 'plan' ELSE '[]' END) AS s(step)
+   WHERE since IS NULL OR m.updated_at >= since),
 known AS (
   SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
 counted AS (
@@ -506,14 +512,18 @@ counted AS (
    GROUP BY 1, 2, 3, 4)
 SELECT c.tool, c.agent_id, c.model, c.prompt_version, c.steps, c.approved, c.failed,
        substring(c.last_failed FROM '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$') AS last_failed,
-       ARRAY(SELECT DISTINCT mana_ai.public_failure(f) FROM unnest(c.failures) AS f
-              WHERE mana_ai.public_failure(f) IS NOT NULL ORDER BY 1) AS last_messages
+       ARRAY(SELECT DISTINCT p.words
+               FROM unnest(c.failures) AS f
+              CROSS JOIN LATERAL (SELECT mana_ai.public_failure(f) AS words OFFSET 0) p
+              WHERE p.words IS NOT NULL ORDER BY 1) AS last_messages
   FROM counted c
 $$;
 
 CREATE VIEW mana_ai.tool_outcomes AS
 SELECT o.tool, o.agent_id, o.model, o.prompt_version, o.steps, o.approved, o.failed, o.last_failed,
        o.last_messages
-  FROM mana_ai.count_tool_outcomes() o;
+  FROM mana_ai.count_tool_outcomes(now() - interval '30 days') o;
 COMMENT ON VIEW mana_ai.tool_outcomes IS
-  'what devices have made of the steps of our plans, by tool, agent, model and prompt version';
+  'what devices have made of the steps of our plans of the last 30 days, by tool, agent, model and prompt version';
+COMMENT ON FUNCTION mana_ai.count_tool_outcomes(timestamptz) IS
+  'what devices have made of the steps of our plans since then; null: of all that records hold';

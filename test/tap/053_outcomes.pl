@@ -82,8 +82,19 @@ is(counted('create_task', 'open'), 1, 'what no device has touched counts as open
 is(counted('create_task', 'approved'), 2, 'and a plan counts once');
 is(scalar @{ outcomes('create_task') }, 2, 'versions can be compared');
 
-value($node, 'CREATE ROLE watcher; GRANT USAGE ON SCHEMA mana_ai TO watcher; GRANT SELECT ON mana_ai.tool_outcomes TO watcher; GRANT EXECUTE ON FUNCTION mana_ai.count_tool_outcomes() TO watcher');
+value($node, 'CREATE ROLE watcher; GRANT USAGE ON SCHEMA mana_ai TO watcher; GRANT SELECT ON mana_ai.tool_outcomes TO watcher; GRANT EXECUTE ON FUNCTION mana_ai.count_tool_outcomes(timestamptz) TO watcher');
 is(value($node, 'SET ROLE watcher; SELECT count(*) > 0 FROM mana_ai.tool_outcomes'), 't', 'who is let look needs no right on records');
+
+# What lies further back is not even read.
+sub steps_since { return value($node, "SELECT coalesce(sum(steps), 0) FROM mana_ai.count_tool_outcomes($_[0])") }
+my $steps = steps_since('NULL');
+is(steps_since(q(now() - interval '1 hour')), $steps, 'all plans are of the last hour');
+value($node, "UPDATE mana_ai.mission_snapshots SET updated_at = now() - interval '31 days' WHERE mission_id = 'm1'");
+is(scalar @{ outcomes('create_task') }, 0, 'the view has the last 30 days');
+is(steps_since('NULL'), $steps, 'the function what records hold');
+value($node, "UPDATE mana_ai.mission_snapshots SET updated_at = now() WHERE mission_id = 'm1'");
+push_mission($node, 'm2', nextRunAt => undef, iterations => [ map { { id => $_, source => 'server', finishedAt => $_, plan => [ { status => 'approved', intent => { toolName => 'create_habit' } } ] } } iso(-31 * 86400), iso(-29 * 86400) ]);
+is_deeply([ map { $_->{steps} } @{ outcomes('create_habit') } ], [1], 'of a mission that has changed, plans of that time alone');
 
 is(snapshots_differ($node), '', 'all snapshots are replays');
 $node->stop;
