@@ -27,8 +27,8 @@ CREATE TABLE mana_ai.tools (
   CONSTRAINT tools_name_check CHECK (name ~ '^[A-Za-z0-9_-]{1,64}$'),
   CONSTRAINT tools_module_check CHECK (module <> ''),
   CONSTRAINT tools_default_policy_check CHECK (default_policy IN ('auto', 'propose', 'deny')),
-  -- An array of {name, type, required, description, enum?, items?}: as many elements as there are
-  -- well-formed ones. In lax mode a filter looks into nested arrays, type() does not.
+  -- An array of {name, type, required, description, enum?, items?, minimum?, maximum?, minLength?,
+  -- maxLength?}: as many elements as there are well-formed ones. In lax mode a filter looks into nested arrays, type() does not.
   CONSTRAINT tools_parameters_check CHECK (
     CASE WHEN jsonb_typeof(parameters) = 'array' THEN
       NOT parameters @? '$[*].type() ? (@ != "object")'
@@ -46,7 +46,15 @@ CREATE TABLE mana_ai.tools (
           && (!exists(@.items)
               || (@."type" == "array" && @.items.type() == "string"
                   && (@.items == "string" || @.items == "number" || @.items == "integer"
-                      || @.items == "boolean" || @.items == "object" || @.items == "array"))))'))
+                      || @.items == "boolean" || @.items == "object" || @.items == "array")))
+          && (!exists(@.minimum) || (@.minimum.type() == "number"
+              && (@."type" == "number" || @."type" == "integer")))
+          && (!exists(@.maximum) || (@.maximum.type() == "number"
+              && (@."type" == "number" || @."type" == "integer")))
+          && (!exists(@.minLength) || (@."type" == "string" && @.minLength.type() == "number"
+              && @.minLength >= 0 && @.minLength <= 1000000000))
+          && (!exists(@.maxLength) || (@."type" == "string" && @.maxLength.type() == "number"
+              && @.maxLength >= 0 && @.maxLength <= 1000000000)))'))
     ELSE false END)
 );
 
@@ -55,7 +63,7 @@ COMMENT ON TABLE mana_ai.tools IS
 COMMENT ON COLUMN mana_ai.tools.default_policy IS
   'propose: offered to models; auto: runs on the device only, never offered; deny: never offered';
 COMMENT ON COLUMN mana_ai.tools.parameters IS
-  'array of {name, type, required, description, enum?, items?}';
+  'array of {name, type, required, description, enum?, items?, minimum?, maximum?, minLength?, maxLength?}';
 COMMENT ON COLUMN mana_ai.tools.shipped IS
   'a built-in tool as the extension delivered it, null for other tools; not to be changed by hand';
 COMMENT ON COLUMN mana_ai.tools.as_shipped IS
@@ -214,7 +222,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
    'Textstelle in einem Artikel markieren. Die Stelle muss wörtlich im Artikel stehen.',
    '[
     {"name": "articleId", "type": "string", "required": true, "description": "ID des Artikels"},
-    {"name": "text", "type": "string", "required": true, "description": "Wortlaut der Stelle, 10 bis 500 Zeichen"},
+    {"name": "text", "type": "string", "required": true, "minLength": 10, "maxLength": 500, "description": "Wortlaut der Stelle, 10 bis 500 Zeichen"},
     {"name": "color", "type": "string", "required": false, "enum": ["yellow", "green", "blue", "pink"], "description": "Farbe der Markierung"},
     {"name": "note", "type": "string", "required": false, "description": "Anmerkung zur Stelle"}
   ]'),
@@ -470,7 +478,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
     {"name": "creators", "type": "string", "required": false, "description": "Urheber, durch Komma getrennt"},
     {"name": "year", "type": "number", "required": false, "description": "Erscheinungsjahr, vierstellig"},
     {"name": "status", "type": "string", "required": false, "enum": ["planned", "active", "completed", "paused", "dropped"], "description": "planned: vorgemerkt; active: angefangen; completed: beendet; paused: unterbrochen; dropped: abgebrochen; ohne Angabe planned"},
-    {"name": "rating", "type": "number", "required": false, "description": "Bewertung von 1 bis 5; weglassen, wenn keine bekannt ist"},
+    {"name": "rating", "type": "number", "required": false, "minimum": 1, "maximum": 5, "description": "Bewertung von 1 bis 5; weglassen, wenn keine bekannt ist"},
     {"name": "tags", "type": "string", "required": false, "description": "Schlagwörter, durch Komma getrennt"},
     {"name": "genres", "type": "string", "required": false, "description": "Genres, durch Komma getrennt"}
   ]'),
@@ -484,7 +492,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
    'Bibliothekstitel bewerten. Nur mit einer Bewertung, die der Mensch geäußert hat.',
    '[
     {"name": "entryId", "type": "string", "required": true, "description": "ID des Eintrags"},
-    {"name": "rating", "type": "number", "required": true, "description": "Bewertung von 1 bis 5"}
+    {"name": "rating", "type": "number", "required": true, "minimum": 1, "maximum": 5, "description": "Bewertung von 1 bis 5"}
   ]'),
   ('list_library_entries', 'library', 'auto',
    'Bibliothek auflisten. Liefert Titel, Art, Status, Bewertung und ID.',
@@ -516,14 +524,14 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
    'Website anlegen. Mit leerer Startseite und nicht öffentlich; mit Inhalt beginnt apply_website_template. Ihre ID gibt es erst nach der Ausführung.',
    '[
     {"name": "name", "type": "string", "required": true, "description": "Name der Website"},
-    {"name": "slug", "type": "string", "required": true, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
+    {"name": "slug", "type": "string", "required": true, "maxLength": 40, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
   ]'),
   ('apply_website_template', 'website', 'propose',
    'Website aus einer Vorlage anlegen. Nicht öffentlich, bis publish_website ausgeführt ist.',
    '[
     {"name": "templateId", "type": "string", "required": true, "enum": ["portfolio", "personal-linktree", "event", "blank"], "description": "Vorlage; blank ist die leere"},
     {"name": "name", "type": "string", "required": true, "description": "Name der Website"},
-    {"name": "slug", "type": "string", "required": true, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
+    {"name": "slug", "type": "string", "required": true, "maxLength": 40, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
   ]'),
   ('create_website_page', 'website', 'propose',
    'Seite zu einer Website hinzufügen. Die Website muss es schon geben.',
@@ -720,7 +728,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
    '[
     {"name": "draftId", "type": "string", "required": true, "description": "ID eines Entwurfs, der schon Text hat"},
     {"name": "operation", "type": "string", "required": true, "enum": ["shorten", "expand", "tone", "rewrite", "translate"], "description": "shorten: kürzen; expand: ausbauen; tone: anderer Ton; rewrite: neu fassen; translate: übersetzen"},
-    {"name": "selectionStart", "type": "number", "required": true, "description": "Erstes Zeichen des Ausschnitts, von 0 an gezählt"},
+    {"name": "selectionStart", "type": "number", "required": true, "minimum": 0, "description": "Erstes Zeichen des Ausschnitts, von 0 an gezählt"},
     {"name": "selectionEnd", "type": "number", "required": true, "description": "Zeichen nach dem Ausschnitt, größer als selectionStart"},
     {"name": "targetTone", "type": "string", "required": false, "description": "Gewünschter Ton, nur bei tone; ohne Angabe neutral"},
     {"name": "instruction", "type": "string", "required": false, "description": "Anweisung, bei rewrite nötig"},
@@ -749,7 +757,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
     {"name": "feltMeaning", "type": "string", "required": false, "description": "Deutung des Menschen"},
     {"name": "expectedOutcome", "type": "string", "required": false, "description": "Was eintreten soll"},
     {"name": "expectedBy", "type": "string", "required": false, "description": "Bis wann es sich zeigt, JJJJ-MM-TT"},
-    {"name": "probability", "type": "number", "required": false, "description": "Wahrscheinlichkeit von 0 bis 1"},
+    {"name": "probability", "type": "number", "required": false, "minimum": 0, "maximum": 1, "description": "Wahrscheinlichkeit von 0 bis 1"},
     {"name": "tags", "type": "string", "required": false, "description": "Schlagwörter, durch Komma getrennt"}
   ]'),
   ('resolve_sign', 'augur', 'propose',
@@ -799,7 +807,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
     {"name": "meaning", "type": "string", "required": false, "description": "Was es bedeutet hat"},
     {"name": "whatIKnewThen", "type": "string", "required": false, "description": "Was damals nicht bekannt war"},
     {"name": "whatIKnowNow", "type": "string", "required": false, "description": "Was heute klar ist"},
-    {"name": "tenderness", "type": "number", "required": false, "description": "Wie sehr es heute berührt, 1 bis 5"},
+    {"name": "tenderness", "type": "number", "required": false, "minimum": 1, "maximum": 5, "description": "Wie sehr es heute berührt, 1 bis 5"},
     {"name": "wouldReclaim", "type": "string", "required": false, "enum": ["no", "maybe", "yes"], "description": "Ob der Mensch es zurückholen würde"}
   ]'),
   ('reclaim_last', 'lasts', 'propose',

@@ -791,6 +791,37 @@ BEGIN
 END $$;
 
 -- ---------------------------------------------------------------- tools as clients take them
+ALTER TABLE mana_ai.tools DROP CONSTRAINT tools_parameters_check,
+  ADD CONSTRAINT tools_parameters_check CHECK (
+    CASE WHEN jsonb_typeof(parameters) = 'array' THEN
+      NOT parameters @? '$[*].type() ? (@ != "object")'
+      AND jsonb_array_length(parameters) = jsonb_array_length(jsonb_path_query_array(parameters, '
+        $[*] ? (
+          @.name.type() == "string" && @.name like_regex "^[A-Za-z0-9_-]{1,64}$"
+          && (@."type" == "string" || @."type" == "number" || @."type" == "integer"
+              || @."type" == "boolean" || @."type" == "object" || @."type" == "array")
+          && @."type".type() == "string"
+          && @.required.type() == "boolean"
+          && @.description.type() == "string"
+          && (!exists(@.enum)
+              || (@."type" == "string" && @.enum.type() == "array" && @.enum.size() > 0
+                  && !(@.enum[*].type() != "string")))
+          && (!exists(@.items)
+              || (@."type" == "array" && @.items.type() == "string"
+                  && (@.items == "string" || @.items == "number" || @.items == "integer"
+                      || @.items == "boolean" || @.items == "object" || @.items == "array")))
+          && (!exists(@.minimum) || (@.minimum.type() == "number"
+              && (@."type" == "number" || @."type" == "integer")))
+          && (!exists(@.maximum) || (@.maximum.type() == "number"
+              && (@."type" == "number" || @."type" == "integer")))
+          && (!exists(@.minLength) || (@."type" == "string" && @.minLength.type() == "number"
+              && @.minLength >= 0 && @.minLength <= 1000000000))
+          && (!exists(@.maxLength) || (@."type" == "string" && @.maxLength.type() == "number"
+              && @.maxLength >= 0 && @.maxLength <= 1000000000)))'))
+    ELSE false END);
+COMMENT ON COLUMN mana_ai.tools.parameters IS
+  'array of {name, type, required, description, enum?, items?, minimum?, maximum?, minLength?, maxLength?}';
+
 -- What an operator has changed stays, column by column.
 WITH ours(name, module, default_policy, description, parameters) AS (VALUES
   ('create_task', 'todo', 'propose',
@@ -843,7 +874,7 @@ WITH ours(name, module, default_policy, description, parameters) AS (VALUES
    'Textstelle in einem Artikel markieren. Die Stelle muss wörtlich im Artikel stehen.',
    '[
     {"name": "articleId", "type": "string", "required": true, "description": "ID des Artikels"},
-    {"name": "text", "type": "string", "required": true, "description": "Wortlaut der Stelle, 10 bis 500 Zeichen"},
+    {"name": "text", "type": "string", "required": true, "minLength": 10, "maxLength": 500, "description": "Wortlaut der Stelle, 10 bis 500 Zeichen"},
     {"name": "color", "type": "string", "required": false, "enum": ["yellow", "green", "blue", "pink"], "description": "Farbe der Markierung"},
     {"name": "note", "type": "string", "required": false, "description": "Anmerkung zur Stelle"}
   ]'),
@@ -957,7 +988,7 @@ WITH ours(name, module, default_policy, description, parameters) AS (VALUES
     {"name": "creators", "type": "string", "required": false, "description": "Urheber, durch Komma getrennt"},
     {"name": "year", "type": "number", "required": false, "description": "Erscheinungsjahr, vierstellig"},
     {"name": "status", "type": "string", "required": false, "enum": ["planned", "active", "completed", "paused", "dropped"], "description": "planned: vorgemerkt; active: angefangen; completed: beendet; paused: unterbrochen; dropped: abgebrochen; ohne Angabe planned"},
-    {"name": "rating", "type": "number", "required": false, "description": "Bewertung von 1 bis 5; weglassen, wenn keine bekannt ist"},
+    {"name": "rating", "type": "number", "required": false, "minimum": 1, "maximum": 5, "description": "Bewertung von 1 bis 5; weglassen, wenn keine bekannt ist"},
     {"name": "tags", "type": "string", "required": false, "description": "Schlagwörter, durch Komma getrennt"},
     {"name": "genres", "type": "string", "required": false, "description": "Genres, durch Komma getrennt"}
   ]'),
@@ -965,7 +996,7 @@ WITH ours(name, module, default_policy, description, parameters) AS (VALUES
    'Bibliothekstitel bewerten. Nur mit einer Bewertung, die der Mensch geäußert hat.',
    '[
     {"name": "entryId", "type": "string", "required": true, "description": "ID des Eintrags"},
-    {"name": "rating", "type": "number", "required": true, "description": "Bewertung von 1 bis 5"}
+    {"name": "rating", "type": "number", "required": true, "minimum": 1, "maximum": 5, "description": "Bewertung von 1 bis 5"}
   ]'),
   ('create_campaign_draft', 'broadcast', 'propose',
    'Newsletter entwerfen. Er wird nicht verschickt; die Empfänger wählt der Mensch.',
@@ -979,14 +1010,14 @@ WITH ours(name, module, default_policy, description, parameters) AS (VALUES
    'Website anlegen. Mit leerer Startseite und nicht öffentlich; mit Inhalt beginnt apply_website_template. Ihre ID gibt es erst nach der Ausführung.',
    '[
     {"name": "name", "type": "string", "required": true, "description": "Name der Website"},
-    {"name": "slug", "type": "string", "required": true, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
+    {"name": "slug", "type": "string", "required": true, "maxLength": 40, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
   ]'),
   ('apply_website_template', 'website', 'propose',
    'Website aus einer Vorlage anlegen. Nicht öffentlich, bis publish_website ausgeführt ist.',
    '[
     {"name": "templateId", "type": "string", "required": true, "enum": ["portfolio", "personal-linktree", "event", "blank"], "description": "Vorlage; blank ist die leere"},
     {"name": "name", "type": "string", "required": true, "description": "Name der Website"},
-    {"name": "slug", "type": "string", "required": true, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
+    {"name": "slug", "type": "string", "required": true, "maxLength": 40, "description": "Kurzname für die Adresse, 2 bis 40 Zeichen: Kleinbuchstaben, Ziffern und Bindestriche, am Anfang und Ende kein Bindestrich, noch nicht vergeben. Nicht erlaubt: app, api, auth, admin, settings, docs, blog, www, mail, dashboard, login, logout, register, signup, signin, account, billing, help, support, s"}
   ]'),
   ('create_website_page', 'website', 'propose',
    'Seite zu einer Website hinzufügen. Die Website muss es schon geben.',
@@ -1117,7 +1148,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
    '[
     {"name": "draftId", "type": "string", "required": true, "description": "ID eines Entwurfs, der schon Text hat"},
     {"name": "operation", "type": "string", "required": true, "enum": ["shorten", "expand", "tone", "rewrite", "translate"], "description": "shorten: kürzen; expand: ausbauen; tone: anderer Ton; rewrite: neu fassen; translate: übersetzen"},
-    {"name": "selectionStart", "type": "number", "required": true, "description": "Erstes Zeichen des Ausschnitts, von 0 an gezählt"},
+    {"name": "selectionStart", "type": "number", "required": true, "minimum": 0, "description": "Erstes Zeichen des Ausschnitts, von 0 an gezählt"},
     {"name": "selectionEnd", "type": "number", "required": true, "description": "Zeichen nach dem Ausschnitt, größer als selectionStart"},
     {"name": "targetTone", "type": "string", "required": false, "description": "Gewünschter Ton, nur bei tone; ohne Angabe neutral"},
     {"name": "instruction", "type": "string", "required": false, "description": "Anweisung, bei rewrite nötig"},
@@ -1146,7 +1177,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
     {"name": "feltMeaning", "type": "string", "required": false, "description": "Deutung des Menschen"},
     {"name": "expectedOutcome", "type": "string", "required": false, "description": "Was eintreten soll"},
     {"name": "expectedBy", "type": "string", "required": false, "description": "Bis wann es sich zeigt, JJJJ-MM-TT"},
-    {"name": "probability", "type": "number", "required": false, "description": "Wahrscheinlichkeit von 0 bis 1"},
+    {"name": "probability", "type": "number", "required": false, "minimum": 0, "maximum": 1, "description": "Wahrscheinlichkeit von 0 bis 1"},
     {"name": "tags", "type": "string", "required": false, "description": "Schlagwörter, durch Komma getrennt"}
   ]'),
   ('resolve_sign', 'augur', 'propose',
@@ -1196,7 +1227,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
     {"name": "meaning", "type": "string", "required": false, "description": "Was es bedeutet hat"},
     {"name": "whatIKnewThen", "type": "string", "required": false, "description": "Was damals nicht bekannt war"},
     {"name": "whatIKnowNow", "type": "string", "required": false, "description": "Was heute klar ist"},
-    {"name": "tenderness", "type": "number", "required": false, "description": "Wie sehr es heute berührt, 1 bis 5"},
+    {"name": "tenderness", "type": "number", "required": false, "minimum": 1, "maximum": 5, "description": "Wie sehr es heute berührt, 1 bis 5"},
     {"name": "wouldReclaim", "type": "string", "required": false, "enum": ["no", "maybe", "yes"], "description": "Ob der Mensch es zurückholen würde"}
   ]'),
   ('reclaim_last', 'lasts', 'propose',
@@ -1415,13 +1446,15 @@ COMMENT ON FUNCTION mana_ai.public_failure(text) IS
   'the words of a failed step''s message that cannot be private';
 
 -- A function, so that the view does not keep columns of our tables from being altered, and so that
--- whoever may look at the view sees no record.
+-- whoever may look at the view sees no record. Only what is counted leaves the records: to carry a
+-- plan through a sort costs more than to read it.
 CREATE FUNCTION mana_ai.count_tool_outcomes(
+  since timestamptz DEFAULT NULL,
   OUT tool text, OUT agent_id text, OUT model text, OUT prompt_version text, OUT steps bigint,
   OUT approved bigint, OUT failed bigint, OUT last_failed text, OUT last_messages text[])
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 200
-SET search_path = pg_catalog, pg_temp AS $$
-WITH steps AS (
+SET search_path = pg_catalog, pg_temp SET jit = off SET enable_memoize = off AS $$
+WITH steps AS MATERIALIZED (
   SELECT m.user_id, m.mission_id, i.iteration ->> 'id' AS iteration_id,
          substring(i.iteration ->> 'promptVersion' FROM '^[0-9a-f]{12}$') AS prompt_version,
          left(i.iteration ->> 'finishedAt', 40) AS planned_at,
@@ -1434,7 +1467,11 @@ WITH steps AS (
    CROSS JOIN LATERAL jsonb_array_elements(
            CASE WHEN i.iteration ->> 'source' = 'server'
                      AND jsonb_typeof(i.iteration -> 'plan') = 'array'
-                THEN i.iteration -> 'plan' ELSE '[]' END) AS s(step)),
+                     AND (since IS NULL
+                          OR i.iteration ->> 'finishedAt' COLLATE "C"
+                             >= to_char(since AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+                THEN i.iteration -> 'plan' ELSE '[]' END) AS s(step)
+   WHERE since IS NULL OR m.updated_at >= since),
 known AS (
   SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
 counted AS (
@@ -1454,17 +1491,21 @@ counted AS (
    GROUP BY 1, 2, 3, 4)
 SELECT c.tool, c.agent_id, c.model, c.prompt_version, c.steps, c.approved, c.failed,
        substring(c.last_failed FROM '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z$') AS last_failed,
-       ARRAY(SELECT DISTINCT mana_ai.public_failure(f) FROM unnest(c.failures) AS f
-              WHERE mana_ai.public_failure(f) IS NOT NULL ORDER BY 1) AS last_messages
+       ARRAY(SELECT DISTINCT p.words
+               FROM unnest(c.failures) AS f
+              CROSS JOIN LATERAL (SELECT mana_ai.public_failure(f) AS words OFFSET 0) p
+              WHERE p.words IS NOT NULL ORDER BY 1) AS last_messages
   FROM counted c
 $$;
 
 CREATE VIEW mana_ai.tool_outcomes AS
 SELECT o.tool, o.agent_id, o.model, o.prompt_version, o.steps, o.approved, o.failed, o.last_failed,
        o.last_messages
-  FROM mana_ai.count_tool_outcomes() o;
+  FROM mana_ai.count_tool_outcomes(now() - interval '30 days') o;
 COMMENT ON VIEW mana_ai.tool_outcomes IS
-  'what devices have made of the steps of our plans, by tool, agent, model and prompt version';
+  'what devices have made of the steps of our plans of the last 30 days, by tool, agent, model and prompt version';
+COMMENT ON FUNCTION mana_ai.count_tool_outcomes(timestamptz) IS
+  'what devices have made of the steps of our plans since then; null: of all that records hold';
 
 REVOKE ALL ON mana_ai.tool_outcomes FROM PUBLIC;
-REVOKE ALL ON FUNCTION mana_ai.public_failure(text), mana_ai.count_tool_outcomes() FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.public_failure(text), mana_ai.count_tool_outcomes(timestamptz) FROM PUBLIC;

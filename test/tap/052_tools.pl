@@ -26,7 +26,7 @@ for my $catalog ('2026-04', '2026-05')
     value($node, "SELECT mana_ai.set_tool_catalog('$catalog')");
     is(value($node, 'SELECT mana_ai.tool_catalog()'), $catalog, "catalog $catalog is chosen");
     my $tools = tools();
-    my (%known, @wrong);
+    my (%known, @wrong, %bounds);
     for my $fact (grep { grep { $_ eq $catalog } @{ $_->{catalogs} } } @facts)
     {
         my $tool = $tools->{ $fact->{tool} };
@@ -39,6 +39,7 @@ for my $catalog ('2026-04', '2026-05')
             my ($parameter) = grep { $_->{name} eq $fact->{parameter} } @{ $tool->{parameters} };
             if (!$parameter) { push @wrong, "$what: no such parameter"; next }
             $text = join ' ', $parameter->{description}, @{ $parameter->{enum} // [] };
+            $bounds{"$fact->{tool}.$fact->{parameter}"} = $fact->{bounds} if $fact->{bounds};
         }
         push @wrong, map { "$what does not say: $_" } grep { index($text, $_) < 0 } @{ $fact->{says} };
         push @wrong, map { "$what says: $_" } grep { index($text, $_) >= 0 } @{ $fact->{never} };
@@ -46,6 +47,16 @@ for my $catalog ('2026-04', '2026-05')
     is_deeply(\@wrong, [], "$catalog: descriptions say what clients check");
     is_deeply([ grep { !$known{$_} } offered() ], [], "$catalog: every tool that is offered was compared with its client");
     cmp_ok(scalar keys %known, '>=', 47, "$catalog: facts were read");
+    my %ours;
+    for my $tool (values %$tools)
+    {
+        for my $parameter (@{ $tool->{parameters} })
+        {
+            my %is = map { $_ => $parameter->{$_} } grep { exists $parameter->{$_} } qw(minimum maximum minLength maxLength);
+            $ours{"$tool->{name}.$parameter->{name}"} = \%is if %is;
+        }
+    }
+    is_deeply(\%ours, \%bounds, "$catalog: what clients refuse as too small or too large is refused here, and nothing else");
 }
 
 # ---------------------------------------------------------------- which tools there are
@@ -58,11 +69,28 @@ run_tick($node);
 my %asked = map { $_->{function}{name} => 1 } @{ ($model->requests)[0]{body}{tools} };
 ok($asked{create_draft} && $asked{forms_create} && !$asked{save_article}, 'models are offered those of the chosen catalog');
 ok(!$asked{save_draft_as_article}, 'and none that no client carries out');
+
+# What a client would refuse is no step, and the model is told.
+push_mission($node, 'bounds', cadence => { kind => 'manual' });
+$model->reset;
+$model->control({ steps => [
+    { tool_calls => [
+        { name => 'rate_library_entry', arguments => { entryId => 'e1', rating => 7 } },
+        { name => 'capture_sign', arguments => { kind => 'omen', source => 'Amsel', claim => 'Regen', probability => 70 } },
+        { name => 'create_website', arguments => { name => 'Lang', slug => 'a' x 41 } } ] },
+    { tool_calls => [ { name => 'rate_library_entry', arguments => { entryId => 'e1', rating => 5 } } ] }, { content => 'Fertig.' } ] });
+is(run_mission($node, 'bounds')->{steps}, 1, 'of calls out of range none is a step');
+my @answers = map { JSON::PP->new->decode($_->{content}) } grep { $_->{role} eq 'tool' } @{ ($model->requests)[1]{body}{messages} };
+is_deeply([ map { $_->{success} ? 1 : 0 } @answers ], [ 0, 0, 0 ], 'each is answered');
+like($answers[0]{message}, qr/^Parameter „rating“ muss zwischen 1 und 5 sein; angegeben ist die Zahl 7\.$/, 'with what is right');
+is(iterations_of($node, 'bounds')->[-1]{plan}[0]{intent}{params}{rating}, 5, 'and its better call is the step');
+my ($result, $out, $error) = $node->psql('mana_sync', q(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "type": "string", "required": true, "description": "d", "maximum": 5}]' WHERE name = 'create_note'));
+like($error, qr/tools_parameters_check/, 'bounds that do not fit the type are refused');
 value($node, "SELECT mana_ai.set_tool_catalog('2026-04')");
 is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 84, '2026-04: 84');
 is(scalar offered(), 47, 'of which 47 are offered');
 is(value($node, 'SELECT count(*) FROM mana_ai.tools WHERE NOT as_shipped'), 0, 'and all are as they were');
-my ($result, $out, $error) = $node->psql('mana_sync', q(SELECT mana_ai.set_tool_catalog('2027-01')));
+($result, $out, $error) = $node->psql('mana_sync', q(SELECT mana_ai.set_tool_catalog('2027-01')));
 like($error, qr/there is no tool catalog "2027-01".*HINT:  Catalogs are: 2026-04, 2026-05\./s, 'another catalog is refused');
 is(value($node, 'SELECT mana_ai.tool_catalog()'), '2026-04', 'and changes nothing');
 

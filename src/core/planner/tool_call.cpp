@@ -145,6 +145,60 @@ void check_array_items(const ToolParameter& parameter, const Json& value, Findin
     }
 }
 
+// As JavaScript counts a text, without the space around it.
+std::size_t length_of(std::string_view text) noexcept {
+    const auto first = text.find_first_not_of(" \t\n\v\f\r");
+    if (first == std::string_view::npos) {
+        return 0;
+    }
+    text = text.substr(first, text.find_last_not_of(" \t\n\v\f\r") - first + 1);
+    std::size_t units = 0;
+    for (const char byte : text) {
+        const auto value = static_cast<unsigned char>(byte);
+        units += (value & 0xC0U) == 0x80U ? 0 : value >= 0xF0U ? 2 : 1;
+    }
+    return units;
+}
+
+// "zwischen 1 und 5", "mindestens 1", "höchstens 5".
+std::string span_of(const std::string& least, const std::string& most) {
+    if (least.empty()) {
+        return "höchstens " + most;
+    }
+    return most.empty() ? "mindestens " + least : "zwischen " + least + " und " + most;
+}
+
+void check_bounds(const ToolParameter& parameter, const Json& value, Findings& findings) {
+    const auto text_of = [](const std::optional<double>& bound) {
+        if (!bound) {
+            return std::string();
+        }
+        const bool is_whole = std::trunc(*bound) == *bound && std::abs(*bound) < 1e15;
+        return dump_json(is_whole ? Json(static_cast<std::int64_t>(*bound)) : Json(*bound));
+    };
+    if (value.is_number()) {
+        const auto number = value.get<double>();
+        if ((parameter.minimum && number < *parameter.minimum) ||
+            (parameter.maximum && number > *parameter.maximum)) {
+            findings.add("out-of-range",
+                         "Parameter " + in_quotes(parameter.name) + " muss " +
+                             span_of(text_of(parameter.minimum), text_of(parameter.maximum)) +
+                             " sein; angegeben ist " + given_type(value) + ".");
+        }
+    } else if (value.is_string() && (parameter.min_length > 0 || parameter.max_length)) {
+        const std::size_t length = length_of(value.get_ref<const std::string&>());
+        if (length < parameter.min_length ||
+            (parameter.max_length && length > *parameter.max_length)) {
+            findings.add(
+                "out-of-range",
+                "Der Text von " + in_quotes(parameter.name) + " muss " +
+                    span_of(parameter.min_length > 0 ? std::to_string(parameter.min_length) : "",
+                            parameter.max_length ? std::to_string(*parameter.max_length) : "") +
+                    " Zeichen lang sein; angegeben sind " + std::to_string(length) + ".");
+        }
+    }
+}
+
 void check_value(const ToolParameter& parameter, const Json& value, Findings& findings) {
     if (!has_type(value, parameter.type)) {
         findings.add("wrong-type", "Parameter " + in_quotes(parameter.name) + " muss " +
@@ -155,6 +209,7 @@ void check_value(const ToolParameter& parameter, const Json& value, Findings& fi
     if (!parameter.item_type.empty()) {
         check_array_items(parameter, value, findings);
     }
+    check_bounds(parameter, value, findings);
     const auto& allowed = parameter.enum_values;
     if (!allowed.empty() && std::find(allowed.begin(), allowed.end(),
                                       value.get_ref<const std::string&>()) == allowed.end()) {

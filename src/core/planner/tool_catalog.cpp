@@ -45,6 +45,46 @@ bool read_item_type(const Json& parameter, ToolParameter& parsed) {
     return !given || is_valid_type(parsed.item_type);
 }
 
+// False: it is there and no number.
+bool read_number(const Json& parameter, const char* name, std::optional<double>& number) {
+    const auto member = parameter.find(name);
+    if (member == parameter.end()) {
+        return true;
+    }
+    if (!member->is_number()) {
+        return false;
+    }
+    number = member->get<double>();
+    return true;
+}
+
+bool read_bounds(const Json& parameter, ToolParameter& parsed) {
+    std::optional<double> shortest, longest;
+    if (!read_number(parameter, "minimum", parsed.minimum) ||
+        !read_number(parameter, "maximum", parsed.maximum) ||
+        !read_number(parameter, "minLength", shortest) ||
+        !read_number(parameter, "maxLength", longest)) {
+        return false;
+    }
+    if ((parsed.minimum || parsed.maximum) && parsed.type != "number" && parsed.type != "integer") {
+        return false;
+    }
+    if (!shortest && !longest) {
+        return true;
+    }
+    constexpr double kLongest = 1e9;
+    const auto is_length = [](double length) { return length >= 0 && length <= kLongest; };
+    if (parsed.type != "string" || !is_length(shortest.value_or(0)) ||
+        !is_length(longest.value_or(0))) {
+        return false;
+    }
+    parsed.min_length = static_cast<std::size_t>(shortest.value_or(0));
+    if (longest) {
+        parsed.max_length = static_cast<std::size_t>(*longest);
+    }
+    return true;
+}
+
 std::optional<ToolParameter> parse_parameter(const Json& parameter) {
     ToolParameter parsed;
     parsed.name = string_or(parameter, "name", "");
@@ -59,7 +99,8 @@ std::optional<ToolParameter> parse_parameter(const Json& parameter) {
         }
         parsed.required = required->get<bool>();
     }
-    if (!read_enum(parameter, parsed) || !read_item_type(parameter, parsed)) {
+    if (!read_enum(parameter, parsed) || !read_item_type(parameter, parsed) ||
+        !read_bounds(parameter, parsed)) {
         return std::nullopt;
     }
     return parsed;

@@ -104,6 +104,31 @@ TEST_F(ToolCall, NeedsValuesOfTheEnum) {
     expect_rejected("create_task", R"({"title": "x", "priority": 1})", "wrong-type", "priority");
 }
 
+TEST(ToolBounds, RefuseWhatClientsWouldRefuse) {
+    const OfferedTools offered = offer({*parse_tool("t", "m", "d", "propose", R"([
+        {"name": "n", "type": "number", "required": false, "description": "", "minimum": 1, "maximum": 5},
+        {"name": "i", "type": "integer", "required": false, "description": "", "minimum": 0},
+        {"name": "s", "type": "string", "required": false, "description": "", "minLength": 2, "maxLength": 4}])")},
+                                       nullptr);
+    const auto judge = [&](const std::string& arguments) {
+        return judge_tool_call(offered, {"", "t", arguments}, {});
+    };
+    for (const char* fits :
+         {R"({"n": 1})", R"({"n": 5.0, "i": 0})", R"({"s": "ab"})", R"({"s": " abcd\n"})",
+          R"({"s": "äöüß"})", R"({"s": "\ud83d\ude00"})", "{}", R"({"n": null})"}) {
+        EXPECT_TRUE(judge(fits).accepted) << fits;
+    }
+    for (const char* wrong :
+         {R"({"n": 0.99})", R"({"n": 5.01})", R"({"n": -1e300})", R"({"i": -1})", R"({"s": "a"})",
+          R"({"s": " a "})", R"({"s": "abcde"})", R"({"s": "\ud83d\ude00\ud83d\ude00x"})"}) {
+        EXPECT_STREQ(judge(wrong).reject_reason, "out-of-range") << wrong;
+    }
+    EXPECT_EQ(judge(R"({"i": -1})").message,
+              "Parameter „i“ muss mindestens 0 sein; angegeben ist die Zahl -1.");
+    EXPECT_EQ(judge(R"({"s": "a"})").message,
+              "Der Text von „s“ muss zwischen 2 und 4 Zeichen lang sein; angegeben sind 1.");
+}
+
 TEST_F(ToolCall, NamesEverythingThatIsWrongAtOnce) {
     const ToolVerdict verdict = judge("create_event", R"({"startTime": 5, "isAllDay": "ja"})");
     EXPECT_STREQ(verdict.reject_reason, "missing-parameter");

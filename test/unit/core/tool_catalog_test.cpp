@@ -160,8 +160,15 @@ TEST(ParseTool, RefusesNamesThatProvidersRefuse) {
 TEST(ParseTool, RefusesWhatIsNoToolRow) {
     EXPECT_FALSE(parse_tool("t", "m", "d", "sometimes", "[]"));
     for (const char* parameters :
-         {"", "{", "{}", "null", "[1]", "[{}]", R"([{"name": "a"}])",
-          R"([{"name": "a", "type": "text"}])", R"([{"name": 1, "type": "string"}])",
+         {"",
+          "{",
+          "{}",
+          "null",
+          "[1]",
+          "[{}]",
+          R"([{"name": "a"}])",
+          R"([{"name": "a", "type": "text"}])",
+          R"([{"name": 1, "type": "string"}])",
           R"([{"name": "a b", "type": "string"}])",
           R"([{"name": "a", "type": "string", "required": "yes"}])",
           R"([{"name": "a", "type": "string", "enum": []}])",
@@ -170,6 +177,11 @@ TEST(ParseTool, RefusesWhatIsNoToolRow) {
           R"([{"name": "a", "type": "number", "enum": ["1"]}])",
           R"([{"name": "a", "type": "string", "items": "string"}])",
           R"([{"name": "a", "type": "array", "items": "thing"}])",
+          R"([{"name": "a", "type": "string", "minimum": 1}])",
+          R"([{"name": "a", "type": "number", "maximum": "5"}])",
+          R"([{"name": "a", "type": "number", "maxLength": 5}])",
+          R"([{"name": "a", "type": "string", "minLength": -1}])",
+          R"([{"name": "a", "type": "string", "maxLength": 1e30}])",
           R"([{"name": "a", "type": "string"}, {"name": "a", "type": "number"}])"}) {
         EXPECT_FALSE(parse_tool("t", "m", "d", "propose", parameters)) << parameters;
     }

@@ -20,7 +20,8 @@ struct ToolVerdict {
     // write them for "not given") and without U+0000, which jsonb cannot hold.
     Json params;
     // Rejected: the first reason, for metrics: "not-offered", "bad-json", "missing-parameter",
-    // "wrong-type", "not-in-enum", "plan-full", "duplicate". A static string, empty when accepted.
+    // "wrong-type", "not-in-enum", "out-of-range", "plan-full", "duplicate". A static string, empty
+    // when accepted.
     const char* reject_reason = "";
 };
 

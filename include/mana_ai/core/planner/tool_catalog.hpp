@@ -22,6 +22,12 @@ struct ToolParameter {
     bool required = false;
     std::vector<std::string> enum_values;  // empty = any value; only with type "string"
     std::string item_type;  // type of an array's elements; empty = not said, not checked
+    // What clients refuse, of numbers and, counted as JavaScript does, of texts. Models read of it
+    // in the description: not every provider takes these words in a schema.
+    std::optional<double> minimum;
+    std::optional<double> maximum;
+    std::size_t min_length = 0;
+    std::optional<std::size_t> max_length;
 
     bool operator==(const ToolParameter&) const = default;
 };
