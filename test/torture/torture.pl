@@ -77,6 +77,10 @@ BEGIN
   IF feedback IS NOT NULL AND jsonb_array_length(old -> 'iterations') > 0 THEN
     patch := patch || jsonb_build_object('iterations', jsonb_set(old -> 'iterations', '{-1,userFeedback}', to_jsonb(feedback)));
   END IF;
+  -- It has not seen the newest one.
+  IF patch ? 'iterations' AND feedback IS NULL THEN
+    patch := patch || jsonb_build_object('iterations', (old -> 'iterations') - -1);
+  END IF;
   EXECUTE format('INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data, %I) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)',
       (SELECT attname FROM pg_attribute WHERE attrelid = 'public.sync_changes'::regclass AND attname IN ('field_timestamps', 'field_meta')))
     USING 'ai', 'aiMissions', mission, who, 'update', 'browser-1', patch, (SELECT jsonb_object_agg(k, at) FROM jsonb_object_keys(patch) k);
@@ -181,6 +185,8 @@ sub make_missions
     return;
 }
 
+my %forgotten;
+
 # What one user does next, as SQL; and the token of the feedback that it gives.
 sub next_deed
 {
@@ -196,6 +202,8 @@ sub next_deed
           . edit_sql($owner, $mission, { state => 'paused' }) . edit_sql($owner, $mission, { state => 'active', nextRunAt => 1 }) . "COMMIT;\n") if $roll < 60;
     return ("BEGIN;\n" . edit_sql($owner, $mission, { objective => "Ziel $count" }) . "SAVEPOINT a;\n" . edit_sql($owner, $mission, { objective => 'Verworfen' })
           . "ROLLBACK TO a;\n" . edit_sql($owner, $other, { agentId => "r$round-agent-" . (1 + int rand 2) }) . "COMMIT;\n") if $roll < 70;
+    # Once for each mission: what is taken away is put back at once then.
+    return ("BEGIN;\n" . edit_sql($owner, $mission, { iterations => [], title => "Veraltet $count" }) . "COMMIT;\n") if $roll < 73 && !$forgotten{$mission}++;
     return ("BEGIN;\n" . edit_sql($owner, $mission, { title => 'Nie' }) . "ROLLBACK;\n") if $roll < 74;
     return ("BEGIN;\n" . edit_sql($owner, $mission, { title => "Vorbereitet $count" }) . "PREPARE TRANSACTION 'p$round-$owner-$count';\nSELECT pg_sleep(0.1);\nCOMMIT PREPARED 'p$round-$owner-$count';\n")
       if $roll < 78;
@@ -442,7 +450,9 @@ sub check_round
         my $plan = $schedule{$key};
         push @wrong, "$key: in the schedule: " . ($plan ? 'yes' : 'no') if !!$plan ne !!$expected;
         next unless $plan && $expected;
-        my $due = ($expected->{state} // '') eq 'active' ? Oracle::instant($expected->{nextRunAt}) : undef;
+        # Without either it is no mission.
+        my $is_mission = grep { defined $expected->{$_} && $expected->{$_} ne '' } qw(title objective);
+        my $due = $is_mission && ($expected->{state} // '') eq 'active' ? Oracle::instant($expected->{nextRunAt}) : undef;
         push @wrong, "$key: due at " . ($plan->{due} // 'never') . ', not ' . ($due // 'never') if ($plan->{due} // 'never') ne ($due // 'never');
         push @wrong, "$key: agent in the schedule" if ($plan->{agent} // '') ne ($expected->{agentId} // '');
     }
@@ -474,8 +484,11 @@ sub check_round
             my $ids = join ' ', sort map { $_->{id} } @ours;
             my $runs = join ' ', sort @{ $planned{$id} // [] };
             push @wrong, "$id: iterations $ids, planned runs $runs" if $ids ne $runs;
-            my $rows = grep { $_->{client} eq 'mana-ai-runner' && ref $_->{data} eq 'HASH' && $_->{data}{iterations} } @{ $rows{$key} // [] };
-            push @wrong, "$id: $rows rows for " . scalar(@written) . ' iterations' if $rows != @written;
+            # Plans set the next run. The other rows are notices, and what was put back after a device had taken it away.
+            my @rows = grep { $_->{client} eq 'mana-ai-runner' && ref $_->{data} eq 'HASH' && $_->{data}{iterations} } @{ $rows{$key} // [] };
+            my $rows = grep { exists $_->{data}{nextRunAt} } @rows;
+            push @wrong, "$id: $rows rows for " . scalar(@ours) . ' plans' if $rows != @ours;
+            push @wrong, "$id: a notice is in no row" if @rows - $rows < @written - @ours;
             my %once = map { $_->{id} => 1 } @written;
             push @wrong, "$id: an iteration is there twice" if keys %once != @written;
             # A device gives it to the newest, whatever that is.
@@ -523,10 +536,11 @@ sub quiet
     my $marks;
     while (time < $end)
     {
-        $marks = ask('SELECT count(*) FROM mana_ai.dirty_records');
+        $marks = ask('SELECT (SELECT count(*) FROM mana_ai.dirty_records) + (SELECT count(*) FROM mana_ai.mission_schedule WHERE check_iterations_at IS NOT NULL)');
         return pass("round $round: nothing waits for repair") if $marks eq '0';
         sleep 0.2;
     }
+    diag(ask("SELECT string_agg(to_jsonb(s)::text, E'\\n') FROM (SELECT * FROM mana_ai.mission_schedule WHERE check_iterations_at IS NOT NULL LIMIT 5) s"));
     diag(ask("SELECT string_agg(to_jsonb(d)::text, E'\\n') FROM (SELECT * FROM mana_ai.dirty_records LIMIT 5) d"));
     return is($marks, 0, "round $round: nothing waits for repair");
 }
