@@ -326,7 +326,8 @@ my %faults = (
     'publication'     => with_undo('CREATE PUBLICATION torture FOR ALL TABLES', 'DROP PUBLICATION IF EXISTS torture'),
     'trigger off'     => with_undo('ALTER TABLE public.sync_changes DISABLE TRIGGER mana_ai_fold',
         'ALTER TABLE public.sync_changes ENABLE ALWAYS TRIGGER mana_ai_fold; SELECT mana_ai.refresh_snapshots()'),
-    'attach again'    => sub { sql("SELECT mana_ai.detach()"); sleep 0.3;
+    # It must not happen later, when what it waits for (a prepared transaction, say) is over.
+    'attach again'    => sub { sql("SET statement_timeout = '10s'; SELECT mana_ai.detach()"); sleep 0.3;
         ask("SELECT CASE WHEN mana_ai.attached_table() IS NULL THEN mana_ai.attach('public.sync_changes')::text END") },
     'lock log'        => sub { sql("SET lock_timeout = '3s'; BEGIN; LOCK TABLE public.sync_changes; SELECT pg_sleep(1.5); COMMIT") },
     'lock ours'       => sub { my @tables = qw(mission_snapshots mission_schedule runs dirty_records token_usage); my $table = $tables[ int rand @tables ];
