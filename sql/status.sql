@@ -495,6 +495,10 @@ WITH steps AS MATERIALIZED (
    WHERE since IS NULL OR m.updated_at >= since),
 known AS (
   SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
+-- All at once: to look for each step's run among those of its mission takes longer.
+planned AS MATERIALIZED (
+  SELECT r.user_id, r.mission_id, r.iteration_id, r.agent_id, r.model, r.prompt_version
+    FROM mana_ai.runs r WHERE r.iteration_id IS NOT NULL),
 counted AS (
   SELECT coalesce(k.name, 'unknown') AS tool, coalesce(r.agent_id, c.agent_id) AS agent_id, r.model,
          coalesce(s.prompt_version, r.prompt_version) AS prompt_version,
@@ -506,8 +510,8 @@ counted AS (
            AS failures
     FROM steps s
     LEFT JOIN known k ON k.name = s.tool
-    LEFT JOIN mana_ai.runs r ON r.user_id = s.user_id AND r.mission_id = s.mission_id
-                            AND r.iteration_id = s.iteration_id
+    LEFT JOIN planned r ON r.user_id = s.user_id AND r.mission_id = s.mission_id
+                       AND r.iteration_id = s.iteration_id
     LEFT JOIN mana_ai.mission_schedule c ON c.user_id = s.user_id AND c.mission_id = s.mission_id
    GROUP BY 1, 2, 3, 4)
 SELECT c.tool, c.agent_id, c.model, c.prompt_version, c.steps, c.approved, c.failed,
