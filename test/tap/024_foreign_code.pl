@@ -87,6 +87,18 @@ END
 my $pid = wait_for_worker($node);
 my $number = 0;
 
+# Who is no superuser cannot stop us.
+for my $process (split /\n/, value($node, "SELECT pid || ' ' || backend_type FROM pg_stat_activity WHERE backend_type LIKE 'mana_ai%'"))
+{
+    my ($of, $type) = $process =~ /^(\d+) (.*)$/;
+    for my $function (qw(pg_terminate_backend pg_cancel_backend))
+    {
+        my ($status, $out, $errors) = $node->psql('mana_sync', "SELECT $function($of)", extra_params => [ '-U', 'sync_owner' ]);
+        like($errors, qr/must be a superuser|must be a member|permission denied/, "$function() of a $type is refused");
+    }
+}
+is(worker_pid($node), $pid, 'the worker goes on');
+
 # What a worker must look like after foreign code has run in it.
 sub is_untouched
 {
