@@ -1,0 +1,250 @@
+#include "mana_ai/net/call_gate.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <optional>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace mana_ai::net {
+namespace {
+
+using core::CallEnd;
+using core::CallReport;
+using core::GateLimits;
+using Order = CallGate::Order;
+using Patience = CallGate::Patience;
+
+constexpr int64_t kSecond = 1'000'000;
+
+struct Door {
+    explicit Door(const GateLimits& limits) : gate(loop, limits) {}
+    ~Door() { loop.cancel_all(); }
+
+    int64_t now = kSecond;
+    EventLoop loop{[this] { return now; }};
+    CallGate gate;
+    std::vector<std::string> log;
+    int in_flight = 0;
+
+    void settle() {
+        while (loop.run_ready() > 0) {
+        }
+    }
+    void pass(int64_t us) {
+        now += us;
+        settle();
+    }
+};
+
+// A call that takes `us` and ends as it is told.
+Task<void> call(Door& door, std::string name, Order order, Patience patience, int64_t us,
+                CallReport report) {
+    CallGate::Turn turn(door.gate, std::hash<std::string>()(name), order, patience);
+    const bool may = co_await turn;
+    door.log.push_back((may ? "+" : "-") + name);
+    if (!may) {
+        co_return;
+    }
+    door.in_flight++;
+    co_await door.loop.sleep_for(us);
+    door.in_flight--;
+    turn.end(report);
+}
+
+EventLoop::TaskId start(Door& door, const std::string& name, Order order = Order::New,
+                        Patience patience = {60 * kSecond, false}, int64_t us = kSecond,
+                        const CallReport& report = {}) {
+    return door.loop.spawn(call(door, name, order, patience, us, report), {});
+}
+
+CallReport ended(CallEnd end) {
+    CallReport report;
+    report.end = end;
+    return report;
+}
+
+using Log = std::vector<std::string>;
+
+TEST(CallGate, WhoHasBegunGoesFirstAndTheRestInOrder) {
+    Door door({1});
+    start(door, "first");
+    door.settle();
+    start(door, "new1");
+    start(door, "begun1", Order::Begun);
+    start(door, "new2");
+    start(door, "begun2", Order::Begun);
+    for (int i = 0; i < 6; ++i) {
+        door.pass(kSecond);
+        EXPECT_LE(door.in_flight, 1);
+    }
+    EXPECT_EQ(door.log, (Log{"+first", "+begun1", "+begun2", "+new1", "+new2"}));
+    EXPECT_TRUE(door.gate.is_idle());
+}
+
+TEST(CallGate, WhoComesLaterDoesNotOvertake) {
+    Door door({1});
+    start(door, "a", Order::New);
+    door.settle();
+    start(door, "b", Order::New);
+    door.settle();
+    door.now += kSecond;  // "a" ends, "b" is let in; "c" asks in the same moment
+    start(door, "c", Order::New);
+    door.settle();
+    door.pass(kSecond);
+    door.pass(kSecond);
+    EXPECT_EQ(door.log, (Log{"+a", "+b", "+c"}));
+}
+
+TEST(CallGate, ACanceledCallLeavesTheQueueAndGivesItsPlaceBack) {
+    Door door({1});
+    const auto under_way = start(door, "under way");
+    door.settle();
+    const auto waits = start(door, "waits");
+    start(door, "next");
+    door.settle();
+    EXPECT_EQ(door.gate.waiting(), 2u);
+    EXPECT_TRUE(door.loop.cancel(waits));
+    EXPECT_EQ(door.gate.waiting(), 1u);
+    EXPECT_TRUE(door.loop.cancel(under_way));
+    door.settle();
+    EXPECT_EQ(door.log, (Log{"+under way", "+next"}));
+    door.pass(kSecond);
+    EXPECT_TRUE(door.gate.is_idle());
+    EXPECT_EQ(door.gate.claimable(0), 1);
+}
+
+// Cancelled between being let in and going on.
+TEST(CallGate, ATurnThatCameTooLateIsNotLost) {
+    Door door({1});
+    start(door, "a");
+    door.settle();
+    const auto late = start(door, "late");
+    door.settle();
+    start(door, "next");
+    door.settle();
+    {
+        CallGate::Turn turn(door.gate, 0, Order::Begun, {0, false});
+        EXPECT_FALSE(turn.await_ready());
+    }
+    door.now += kSecond;
+    // One pass ends "a" and lets "late" in; it is cancelled before it goes on.
+    while (door.gate.waiting() == 2) {
+        ASSERT_GT(door.loop.run_ready(), 0u);
+    }
+    door.loop.cancel(late);
+    door.settle();
+    door.pass(kSecond);
+    EXPECT_EQ(door.log.back(), "+next");
+    EXPECT_TRUE(door.gate.is_idle());
+}
+
+TEST(CallGate, PatienceEnds) {
+    Door door({1});
+    start(door, "long", Order::New, {kSecond, false}, 100 * kSecond);
+    door.settle();
+    start(door, "impatient", Order::New, {5 * kSecond, false});
+    door.settle();
+    door.pass(4 * kSecond);
+    EXPECT_EQ(door.log, (Log{"+long"}));
+    door.pass(kSecond);
+    EXPECT_EQ(door.log, (Log{"+long", "-impatient"}));
+    EXPECT_EQ(door.gate.waiting(), 0u);
+}
+
+TEST(CallGate, WhatTakesTooLongForSureIsNotWaitedFor) {
+    Door door({8});
+    CallReport refused = ended(CallEnd::Refused);
+    refused.retry_after = 60 * kSecond;
+    start(door, "refused", Order::New, {kSecond, false}, 1, refused);
+    start(door, "slow", Order::New, {kSecond, false}, 1);
+    door.settle();
+    door.pass(10);
+    start(door, "short", Order::New, {5 * kSecond, false});
+    start(door, "patient", Order::Begun, {90 * kSecond, false});
+    door.settle();
+    EXPECT_EQ(door.log, (Log{"+refused", "+slow", "-short"}));
+    EXPECT_EQ(door.gate.claimable(0), 0);
+    door.pass(61 * kSecond);
+    EXPECT_EQ(door.log.back(), "+patient");
+    EXPECT_EQ(door.gate.refused(), 1u);
+}
+
+TEST(CallGate, WhileItIsClosedOnlyWhoHasPaidWaitsAndMakesTheProbes) {
+    Door door({64});
+    for (int i = 0; i < core::ServiceGate::kFailuresToClose; ++i) {
+        start(door, "down" + std::to_string(i), Order::New, {kSecond, false}, 1,
+              ended(CallEnd::Down));
+    }
+    door.settle();
+    door.pass(2);
+    EXPECT_TRUE(door.gate.is_closed());
+    door.log.clear();
+    start(door, "new");
+    start(door, "begun1", Order::Begun, {120 * kSecond, true}, 1, ended(CallEnd::Down));
+    start(door, "begun2", Order::Begun, {120 * kSecond, true}, 1);
+    start(door, "begun3", Order::Begun, {120 * kSecond, true}, 1);
+    door.settle();
+    EXPECT_EQ(door.log, (Log{"-new"}));
+    EXPECT_EQ(door.gate.claimable(0), 0);
+    for (int i = 0; i < 50; ++i) {
+        door.pass(kSecond / 10);
+    }
+    EXPECT_EQ(door.log, (Log{"-new", "+begun1", "+begun2", "+begun3"}));
+    EXPECT_FALSE(door.gate.is_closed());
+    EXPECT_TRUE(door.gate.is_idle());
+}
+
+// Whatever happens: never more at once than allowed, everybody is served or told, in order.
+TEST(CallGate, RandomCallersAreServedInTheirTurn) {
+    for (uint64_t seed = 0; seed < 30; ++seed) {
+        std::mt19937_64 random(seed);
+        const int most = 1 + static_cast<int>(random() % 20);
+        Door door({most});
+        std::map<std::string, EventLoop::TaskId> tasks;
+        int names = 0;
+        for (int step = 0; step < 2000; ++step) {
+            const int what = static_cast<int>(random() % 10);
+            if (what < 5) {
+                const bool begun = random() % 3 == 0;
+                const std::string name = (begun ? "b" : "n") + std::to_string(names++);
+                tasks[name] = start(door, name, begun ? Order::Begun : Order::New,
+                                    {1000 * kSecond, true},
+                                    static_cast<int64_t>(random() % (2 * kSecond)));
+            } else if (what == 5 && !tasks.empty()) {
+                auto victim = tasks.begin();
+                std::advance(victim, static_cast<std::ptrdiff_t>(random() % tasks.size()));
+                const bool under_way =
+                    std::find(door.log.begin(), door.log.end(), "+" + victim->first) !=
+                    door.log.end();
+                if (!under_way) {
+                    door.loop.cancel(victim->second);
+                    tasks.erase(victim);
+                }
+            }
+            door.pass(static_cast<int64_t>(random() % (kSecond / 4)));
+            ASSERT_LE(door.in_flight, most);
+        }
+        for (int i = 0; i < 5000 && !door.gate.is_idle(); ++i) {
+            door.pass(kSecond);
+        }
+        ASSERT_TRUE(door.gate.is_idle());
+        int last_begun = -1;
+        int last_new = -1;
+        for (const std::string& line : door.log) {
+            ASSERT_EQ(line[0], '+') << line;
+            int& last = line[1] == 'b' ? last_begun : last_new;
+            const int number = std::stoi(line.substr(2));
+            ASSERT_GT(number, last) << "seed " << seed;
+            last = number;
+        }
+    }
+}
+
+}  // namespace
+}  // namespace mana_ai::net
