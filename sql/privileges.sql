@@ -4,7 +4,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA mana_ai FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mana_ai FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA mana_ai TO pg_monitor;
-GRANT EXECUTE ON FUNCTION mana_ai.status() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION mana_ai.status(), mana_ai.services() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION mana_ai.metrics(), mana_ai.metric_samples() TO pg_monitor;
 GRANT SELECT ON mana_ai.metrics TO pg_monitor;
 GRANT SELECT ON mana_ai.runs TO pg_monitor;

@@ -66,7 +66,7 @@ CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) 
 CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
 
 -- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
--- the lease while a run holds one; null = never. The only index that a tick scans is the one on it.
+-- the lease while a run holds one; null = never. A tick scans the index on it, and by user when there is more than room.
 -- research_spent: long research was ordered and came to nothing; no more is ordered until there is a
 -- new iteration. problem: not null where mission_problems may have something to tell: 'failed', or the
 -- decision. held_since: since when the gates decide the same. told: of what the user was told by a failed
@@ -95,6 +95,7 @@ CREATE TABLE mana_ai.mission_schedule (
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
+CREATE INDEX mission_schedule_user ON mana_ai.mission_schedule (user_id, wake_at);
 CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
 CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (check_iterations_at)
  WHERE check_iterations_at IS NOT NULL;

@@ -57,6 +57,41 @@ $$;
 COMMENT ON FUNCTION mana_ai.worker_slots() IS
   'places of max_worker_processes that mana_ai needs, and those that are free now';
 
+-- What the worker of this database knows of the services that it calls.
+CREATE FUNCTION mana_ai.services(
+  OUT service text, OUT name text, OUT state text, OUT since timestamptz, OUT call_limit int, OUT in_flight int,
+  OUT waiting int, OUT calls_per_minute float8, OUT refused bigint, OUT failed bigint, OUT next_try_at timestamptz)
+RETURNS SETOF record LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_services';
+COMMENT ON FUNCTION mana_ai.services() IS
+  'the services that the worker calls: their state, how many calls they get, how many they refused';
+
+-- Why the model service keeps due missions waiting; null when it does not.
+CREATE FUNCTION mana_ai.service_problem(also_limited boolean DEFAULT false)
+RETURNS text LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format(CASE s.state
+                  WHEN 'key_refused' THEN 'the model service has refused the service key since %1$s; %2$s'
+                  WHEN 'limited' THEN 'the model service limits the rate of calls%3$s; %2$s'
+                  ELSE 'the model service has been unavailable since %1$s; %2$s' END,
+                s.since,
+                CASE w.missions WHEN 1 THEN '1 mission waits' WHEN 1001 THEN 'more than 1000 missions wait'
+                     ELSE w.missions || ' missions wait' END,
+                CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
+                     WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
+    FROM mana_ai.services() s
+   CROSS JOIN LATERAL (
+         SELECT count(*) AS missions
+           FROM (SELECT FROM mana_ai.mission_schedule m
+                  WHERE m.wake_at <= clock_timestamp() + interval '30 seconds' AND m.lease_owner IS NULL
+                    AND m.due_at <= clock_timestamp() LIMIT 1001) d) w
+   WHERE s.service = 'model' AND s.name = left(current_setting('mana_ai.planner_model'), 79)
+     AND (s.state IN ('unavailable', 'key_refused') OR s.state = 'limited' AND also_limited)
+   LIMIT 1
+$$;
+COMMENT ON FUNCTION mana_ai.service_problem(boolean) IS
+  'why the model service keeps due missions waiting; null when it does not';
+
 -- Why the worker of this database does no work; null when it does.
 CREATE FUNCTION mana_ai.worker_problem()
 RETURNS text LANGUAGE plpgsql STABLE
@@ -108,7 +143,7 @@ BEGIN
   END IF;
   -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
   BEGIN
-    RETURN mana_ai.sync_table_problem();
+    RETURN coalesce(mana_ai.sync_table_problem(), mana_ai.service_problem());
   EXCEPTION WHEN lock_not_available THEN
     RETURN format('table %s is locked by another session', mana_ai.attached_table());
   END;
@@ -415,7 +450,11 @@ BEGIN
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
-  IF s.attempts > 0 AND s.not_before > clock_timestamp() THEN
+  IF s.not_before > clock_timestamp() AND s.decision = 'skipped-service' THEN
+    RETURN coalesce(mana_ai.service_problem(true),
+                    format('the model service turned it away (%s); it is tried again at %s',
+                           coalesce(s.error_kind, 'unknown'), s.not_before));
+  ELSIF s.attempts > 0 AND s.not_before > clock_timestamp() THEN
     RETURN format('backing off until %s after %s %s: %s', s.not_before, s.attempts,
                   CASE s.attempts WHEN 1 THEN 'failure' ELSE 'failures' END,
                   coalesce(s.error_kind, 'crashed'));
@@ -425,7 +464,7 @@ BEGIN
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;
-  RETURN coalesce(mana_ai.worker_problem(), 'due: the worker takes it up as soon as it has room');
+  RETURN coalesce(mana_ai.worker_problem(), mana_ai.service_problem(true), 'due: the worker takes it up as soon as it has room');
 END $$;
 COMMENT ON FUNCTION mana_ai.why(text, text) IS 'the one reason why a mission is not running now';
 

@@ -13,6 +13,7 @@ namespace mana_ai::net::detail {
 namespace {
 
 constexpr size_t kMaxHeaderBytes = 256 * 1024;
+constexpr size_t kMaxRateLimits = 4096;
 constexpr size_t kMaxDetailBytes = 256;
 
 char lower(char c) noexcept {
@@ -39,6 +40,14 @@ bool header_value(std::string_view line, std::string_view name, std::string_view
         value = line.substr(first, line.find_last_not_of(kBlank) - first + 1);
     }
     return true;
+}
+
+// "x-ratelimit-remaining-requests: 59", "RateLimit-Limit: 10" and the like.
+bool names_rate_limit(std::string_view line) noexcept {
+    constexpr std::string_view kWord = "ratelimit";
+    const std::string_view name = line.substr(0, line.find(':'));
+    return std::search(name.begin(), name.end(), kWord.begin(), kWord.end(),
+                       [](char n, char w) { return lower(n) == w; }) != name.end();
 }
 
 std::string_view authority_of(std::string_view url) noexcept {
@@ -286,6 +295,7 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
         if (line.starts_with("HTTP/")) {  // the final answer after a 1xx
             response.retry_after.clear();
             response.content_type.clear();
+            response.rate_limits.clear();
             transfer.header_complete_ = false;
         } else if (line == "\r\n" || line == "\n") {
             transfer.header_complete_ = true;
@@ -293,6 +303,9 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
             response.retry_after = value;
         } else if (header_value(line, "content-type:", value)) {
             response.content_type = value;
+        } else if (names_rate_limit(line) &&
+                   response.rate_limits.size() + line.size() <= kMaxRateLimits) {
+            response.rate_limits += line;
         }
     } catch (...) {
         transfer.out_of_memory_ = true;

@@ -34,6 +34,9 @@ char* llm_url_value = nullptr;
 char* service_key_file_value = nullptr;
 char* planner_model_value = nullptr;
 int max_concurrency_value = 64;
+int max_concurrency_per_user_value = 0;
+int llm_requests_per_minute_value = 0;
+int llm_tokens_per_minute_value = 0;
 int llm_timeout_ms = 120 * 1000;
 int max_unreviewed_value = 3;
 bool report_failures_value = true;
@@ -270,6 +273,21 @@ void define(bool preloading) {
     DefineCustomIntVariable(
         "mana_ai.max_concurrency", "Missions that one worker plans at the same time.", nullptr,
         &max_concurrency_value, 64, 1, kMaxConcurrency, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.max_concurrency_per_user",
+        "Missions of one user that are planned at the same time; 0 means no limit.", nullptr,
+        &max_concurrency_per_user_value, 0, 0, kMaxConcurrency, PGC_SUSET, 0, nullptr, nullptr,
+        nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.llm_requests_per_minute",
+        "Calls of one model in a minute; 0 means as many as its service proves to take.", nullptr,
+        &llm_requests_per_minute_value, 0, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.llm_tokens_per_minute",
+        "Tokens that calls of one model may use in a minute; 0 means as many as its service "
+        "proves to take.",
+        nullptr, &llm_tokens_per_minute_value, 0, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr,
+        nullptr);
     DefineCustomIntVariable("mana_ai.llm_timeout", "Longest time that one model call may take.",
                             nullptr, &llm_timeout_ms, 120 * 1000, 100, 3600 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
@@ -481,6 +499,15 @@ std::string planner_model() {
 }
 int max_concurrency() {
     return max_concurrency_value;
+}
+int max_concurrency_per_user() {
+    return max_concurrency_per_user_value;
+}
+int llm_requests_per_minute() {
+    return llm_requests_per_minute_value;
+}
+int llm_tokens_per_minute() {
+    return llm_tokens_per_minute_value;
 }
 int64_t llm_timeout_us() {
     return int64_t{llm_timeout_ms} * 1000;

@@ -1,5 +1,7 @@
 #include "mana_ai/pg/shared_state.hpp"
 
+#include <algorithm>
+
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -21,6 +23,20 @@ namespace {
 constexpr int kSlots = 64;
 constexpr char kTranche[] = "mana_ai";
 
+struct Service {
+    char service[16];  // empty = none
+    char name[80];
+    char state[16];
+    core::Instant since;  // 0 = none
+    int limit;
+    int in_flight;
+    int waiting;
+    double per_minute;
+    int64 refused;
+    int64 failed;
+    core::Instant next_try_at;  // likewise
+};
+
 struct Slot {
     Oid database;  // InvalidOid = free
     int pid;
@@ -29,6 +45,7 @@ struct Slot {
     int in_flight;
     int64 dirty_records;
     char state[16];
+    Service services[kMaxServices];
 };
 
 // Changes of one database that could be neither folded nor marked.
@@ -134,7 +151,7 @@ bool register_worker(uint32_t database_oid) {
                 continue;
             state->slots[i] = Slot{
                 database_oid, MyProcPid, compat::own_proc_number(), GetCurrentTimestamp(), 0, 0,
-                "starting"};
+                "starting",   {}};
             own_slot = i;
             registered = true;
         }
@@ -161,6 +178,62 @@ void report_dirty_records(int64_t dirty_records) {
     LWLockAcquire(lock, LW_EXCLUSIVE);
     state->slots[own_slot].dirty_records = dirty_records;
     LWLockRelease(lock);
+}
+
+void report_services(const std::vector<ServiceView>& services) {
+    if (!available() || own_slot < 0)
+        return;
+    Service copies[kMaxServices] = {};
+    for (size_t i = 0; i < std::min(services.size(), kMaxServices); i++) {
+        const ServiceView& view = services[i];
+        Service& copy = copies[i];
+        strlcpy(copy.service, view.service.c_str(), sizeof(copy.service));
+        strlcpy(copy.name, view.name.c_str(), sizeof(copy.name));
+        strlcpy(copy.state, view.state.c_str(), sizeof(copy.state));
+        copy.since = view.since.value_or(0);
+        copy.limit = view.limit;
+        copy.in_flight = view.in_flight;
+        copy.waiting = view.waiting;
+        copy.per_minute = view.per_minute;
+        copy.refused = view.refused;
+        copy.failed = view.failed;
+        copy.next_try_at = view.next_try_at.value_or(0);
+    }
+    LWLockAcquire(lock, LW_EXCLUSIVE);
+    memcpy(state->slots[own_slot].services, copies, sizeof(copies));
+    LWLockRelease(lock);
+}
+
+std::vector<ServiceView> services_of(uint32_t database_oid) {
+    std::vector<ServiceView> views;
+    if (!available())
+        return views;
+    Service copies[kMaxServices] = {};
+    LWLockAcquire(lock, LW_SHARED);
+    for (const Slot& slot : state->slots)
+        if (slot.database == database_oid && slot.pid != 0)
+            memcpy(copies, slot.services, sizeof(copies));
+    LWLockRelease(lock);
+    for (const Service& copy : copies) {
+        if (copy.service[0] == '\0')
+            continue;
+        ServiceView view;
+        view.service = copy.service;
+        view.name = copy.name;
+        view.state = copy.state;
+        if (copy.since != 0)
+            view.since = copy.since;
+        view.limit = copy.limit;
+        view.in_flight = copy.in_flight;
+        view.waiting = copy.waiting;
+        view.per_minute = copy.per_minute;
+        view.refused = copy.refused;
+        view.failed = copy.failed;
+        if (copy.next_try_at != 0)
+            view.next_try_at = copy.next_try_at;
+        views.push_back(std::move(view));
+    }
+    return views;
 }
 
 std::optional<WorkerView> worker_of(uint32_t database_oid) {

@@ -12,6 +12,11 @@
 //   POST /control               sets the default script; with "scenario": NAME that one; with
 //   "latency_ms":
 //                               the latency of every answer. The forms are in script.hpp
+//                               with "rate": {"per_second", "burst", "retry_after_s", "spelling"}
+//                               it takes so many requests and answers 429 to the others, with
+//                               Retry-After, and says what is left as "openai", "openrouter" or
+//                               "anthropic" do; "rate": null ends that. With "down": STATUS it
+//                               answers that to everything, 0 ends that
 //   POST /control/reset         forgets scripts, requests and counts; latency and script as at the
 //   start GET  /control/requests      the received requests, oldest first: {method, path, headers,
 //   body, arrived_us};
@@ -21,9 +26,11 @@
 //                               arrivals_us}
 //   GET  /health                200
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <deque>
 #include <fstream>
 #include <iostream>
@@ -66,6 +73,68 @@ Response json_response(const json& body, int status = 200) {
     return response;
 }
 
+/// A token bucket, as providers limit the rate of requests.
+struct Rate {
+    double per_second = 0;  ///< 0 = no limit
+    double burst = 1;
+    double retry_after_s = 1;  ///< below 0: not told
+    std::string spelling;
+
+    Rate() = default;
+    explicit Rate(const json& definition)
+        : per_second(definition.at("per_second").get<double>()),
+          burst(definition.value("burst", 1.0)),
+          retry_after_s(definition.value("retry_after_s", 1.0)),
+          spelling(definition.value("spelling", "")) {}
+
+    std::optional<Response> take(std::int64_t now_us) {
+        level =
+            at_us == 0
+                ? burst
+                : std::min(burst, level + per_second * static_cast<double>(now_us - at_us) / 1e6);
+        at_us = now_us;
+        if (level >= 1) {
+            level -= 1;
+            return std::nullopt;
+        }
+        Response response = json_response(
+            {{"error", {{"message", "Rate limit reached"}, {"code", "rate_limit_exceeded"}}}}, 429);
+        if (retry_after_s >= 0) {
+            response.headers.emplace_back("Retry-After", std::to_string(retry_after_s));
+        }
+        tell(response, now_us);
+        return response;
+    }
+
+    void tell(Response& response, std::int64_t now_us) const {
+        const double full_s = (burst - level) / per_second;
+        const std::string limit = std::to_string(static_cast<int>(burst));
+        const std::string left = std::to_string(static_cast<int>(level));
+        if (spelling == "openai") {
+            response.headers.emplace_back("x-ratelimit-limit-requests", limit);
+            response.headers.emplace_back("x-ratelimit-remaining-requests", left);
+            response.headers.emplace_back("x-ratelimit-reset-requests",
+                                          std::to_string(static_cast<int>(full_s * 1000)) + "ms");
+        } else if (spelling == "openrouter") {
+            response.headers.emplace_back("X-RateLimit-Limit", limit);
+            response.headers.emplace_back("X-RateLimit-Remaining", left);
+            response.headers.emplace_back(
+                "X-RateLimit-Reset",
+                std::to_string(now_us / 1000 + static_cast<std::int64_t>(full_s * 1000)));
+        } else if (spelling == "anthropic") {
+            const std::time_t at = now_us / 1'000'000 + static_cast<std::int64_t>(full_s) + 1;
+            char text[32];
+            std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&at));
+            response.headers.emplace_back("anthropic-ratelimit-requests-limit", limit);
+            response.headers.emplace_back("anthropic-ratelimit-requests-remaining", left);
+            response.headers.emplace_back("anthropic-ratelimit-requests-reset", text);
+        }
+    }
+
+    double level = 0;
+    std::int64_t at_us = 0;
+};
+
 class ModelServer {
  public:
     explicit ModelServer(const Options& options) : options_(options), server_(options.port) {
@@ -91,6 +160,18 @@ class ModelServer {
 
  private:
     Response complete(Request& request) {
+        if (down_ != 0) {
+            turned_away_++;
+            keep(request);
+            return json_response({{"detail", "down"}}, down_);
+        }
+        if (rate_.per_second > 0) {
+            if (auto refusal = rate_.take(request.arrived_us)) {
+                turned_away_++;
+                keep(request);
+                return std::move(*refusal);
+            }
+        }
         if (auto refusal = mana_ai::test::refusal_of(request.body)) {
             keep(request);
             return *refusal;
@@ -109,6 +190,9 @@ class ModelServer {
                 json_response({{"detail", std::string("model_server: ") + error.what()}}, 500);
         }
         response.delay_ms += latency_ms_;
+        if (rate_.per_second > 0) {
+            rate_.tell(response, request.arrived_us);
+        }
         keep(request);
         return response;
     }
@@ -127,6 +211,14 @@ class ModelServer {
     Response control(const Request& request) {
         try {
             const auto definition = json::parse(request.body);
+            if (definition.is_object() &&
+                (definition.contains("rate") || definition.contains("down"))) {
+                if (definition.contains("rate")) {
+                    rate_ = definition["rate"].is_null() ? Rate() : Rate(definition["rate"]);
+                }
+                down_ = definition.value("down", down_);
+                return json_response({{"ok", true}});
+            }
             if (definition.is_object() && definition.contains("latency_ms")) {
                 latency_ms_ = definition["latency_ms"].get<std::int64_t>();
                 if (!definition.contains("steps")) {
@@ -152,6 +244,9 @@ class ModelServer {
         default_script_ = options_.script ? std::make_unique<Script>(*options_.script) : nullptr;
         scenarios_ = mana_ai::test::built_in_scenarios();
         latency_ms_ = options_.latency_ms;
+        rate_ = Rate();
+        down_ = 0;
+        turned_away_ = 0;
         kept_.clear();
         kept_bytes_ = 0;
         arrivals_.clear();
@@ -184,6 +279,7 @@ class ModelServer {
                               {"connections", counted.connections},
                               {"max_connections", counted.max_connections},
                               {"accepted", counted.accepted},
+                              {"turned_away", turned_away_},
                               {"arrivals_us", arrivals_}});
     }
 
@@ -208,6 +304,9 @@ class ModelServer {
     std::unique_ptr<Script> default_script_;
     std::unordered_map<std::string, Script> scenarios_;
     std::int64_t latency_ms_ = 0;
+    Rate rate_;
+    int down_ = 0;
+    std::uint64_t turned_away_ = 0;
     std::deque<Request> kept_;
     std::size_t kept_bytes_ = 0;
     std::vector<std::int64_t> arrivals_;

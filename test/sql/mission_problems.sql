@@ -42,6 +42,8 @@ SELECT count(*) > 10 AS some, count(*) FILTER (WHERE problems IS DISTINCT FROM n
 
 -- Failures and gates.
 SELECT test.mission('fails', '{"nextRunAt": "2020-01-01T00:00:00Z"}'), test.mission('held', '{"agentId": "nobody", "nextRunAt": "2020-01-01T00:00:00Z"}');
+-- Nothing listens at the model's address, which is no problem of the mission; an earlier failure of its own is.
+UPDATE mana_ai.mission_schedule SET attempts = 1 WHERE mission_id = 'fails';
 SELECT outcome FROM mana_ai.run_mission('u1', 'fails');
 SELECT outcome FROM mana_ai.run_mission('u1', 'held');
 SELECT mission_id, problem FROM mana_ai.mission_problems WHERE mission_id IN ('fails', 'held') ORDER BY 1;

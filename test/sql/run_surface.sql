@@ -43,13 +43,14 @@ BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT due_mission_count FROM mana_ai.run_tick();
 COMMIT;
 
--- A mission that nobody can plan: nothing listens at the model's address.
+-- A mission that nobody can plan: nothing listens at the model's address. That is not the mission's failure.
 SELECT test.mission('m1');
 SELECT outcome, iteration_id, steps, rounds, tokens, error LIKE 'unreachable%' AS unreachable
   FROM mana_ai.run_mission('u1', 'm1');
 SELECT outcome, decision, error_kind, rounds, steps, total_tokens, lease_owner, finished_at IS NOT NULL AS finished
   FROM mana_ai.runs;
-SELECT attempts, error_kind, lease_owner, run_id, not_before > now() AS backs_off FROM mana_ai.mission_schedule;
+SELECT attempts, error_kind, lease_owner, run_id, not_before IS NOT NULL AS waits FROM mana_ai.mission_schedule;
+UPDATE mana_ai.mission_schedule SET not_before = now() + interval '1 hour', wake_at = now() + interval '1 hour';
 SELECT due_mission_count FROM mana_ai.run_tick();
 SELECT count(*) FROM public.sync_changes WHERE client_id = 'mana-ai-runner';
 

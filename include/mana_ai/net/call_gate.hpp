@@ -42,7 +42,8 @@ class CallGate {
 
         bool await_ready();
         void await_suspend(std::coroutine_handle<> handle);
-        // Whether the call may go out, and counts as under way; false = the patience was not enough.
+        // Whether the call may go out, and counts as under way; false = the patience was not
+        // enough.
         bool await_resume() const noexcept { return call_.has_value(); }
 
         void end(core::CallReport report);

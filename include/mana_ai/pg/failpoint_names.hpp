@@ -62,6 +62,7 @@ inline constexpr std::string_view kFailpointNames[] = {
     "run.after_unreadable",
     "run.before_put_off",  // nothing has changed since the last plan
     "run.after_put_off",
+    "run.turn",         // its turn at the gate of the model service has come, or will not
     "run.before_call",  // of the model
     "run.after_call",
     "run.retry_call",  // after the pause before another try
@@ -76,7 +77,9 @@ inline constexpr std::string_view kFailpointNames[] = {
     "run.after_budget_end",
     "run.before_notice",  // the user is to be told why the mission is held back
     "run.after_notice",
-    "notice.inserted",      // the failed iteration is in the log
+    "notice.inserted",         // the failed iteration is in the log
+    "run.before_service_end",  // its call was turned away
+    "run.after_service_end",
     "write_back.locked",    // the newest record and the lease are held
     "write_back.inserted",  // the change is in the log
     "write_back.finished",  // run and lease are written, nothing is committed

@@ -37,6 +37,24 @@ void report_dirty_records(int64_t dirty_records);
 std::optional<WorkerView> worker_of(uint32_t database_oid);
 std::vector<WorkerView> workers();  // of all databases
 
+// What the worker of a database knows of a service that it calls.
+struct ServiceView {
+    std::string service;                 // "model", "web_research", "deep_research"
+    std::string name;                    // the model; may be cut
+    std::string state;                   // as core::name(GateState)
+    std::optional<core::Instant> since;  // null = it is open
+    int limit = 0;
+    int in_flight = 0;
+    int waiting = 0;
+    double per_minute = 0;  // 0 = not known
+    int64_t refused = 0;    // calls, since the worker began
+    int64_t failed = 0;
+    std::optional<core::Instant> next_try_at;
+};
+inline constexpr size_t kMaxServices = 6;  // per worker; more are left out
+void report_services(const std::vector<ServiceView>& services);
+std::vector<ServiceView> services_of(uint32_t database_oid);
+
 // Sets the latch of the database's worker; when there is none, that of the launcher, so that a
 // worker is started. Never raises.
 void wake_worker(uint32_t database_oid);

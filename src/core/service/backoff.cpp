@@ -36,6 +36,29 @@ Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double r
     return std::max(delay, retry_after_delay.value_or(0));
 }
 
+CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
+    switch (error.kind) {
+        case ErrorKind::Blocked:
+        case ErrorKind::Capability:
+        case ErrorKind::Truncated:
+            return CallEnd::Answered;
+        case ErrorKind::RateLimit:
+            return CallEnd::Refused;
+        case ErrorKind::NoProvider:
+            return CallEnd::Down;
+        case ErrorKind::Auth:
+            return by_status == CallEnd::Suspect ? CallEnd::Suspect : CallEnd::KeyRefused;
+        case ErrorKind::Malformed:
+            // An answer that is too large has come all the same.
+            return error.http_status == 0 ? by_status : CallEnd::Suspect;
+        case ErrorKind::Unknown:
+        case ErrorKind::Timeout:
+        case ErrorKind::Unreachable:
+            break;
+    }
+    return by_status;
+}
+
 RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, double random01) {
     if (attempts_so_far > kMaxRetriesWithinRun) {
         return {};

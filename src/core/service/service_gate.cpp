@@ -132,8 +132,7 @@ void ServiceGate::forget() {
 // ---- concurrency -------------------------------------------------------------------------------
 
 int ServiceGate::limit() const {
-    return static_cast<int>(
-        std::clamp(limit_, 1.0, static_cast<double>(limits_.max_concurrency)));
+    return static_cast<int>(std::clamp(limit_, 1.0, static_cast<double>(limits_.max_concurrency)));
 }
 
 // Nobody knows yet whether a service that has answered nothing can bear more.
@@ -186,7 +185,8 @@ int ServiceGate::accepted_within(Instant span, Instant now) const {
 }
 
 // From what was accepted between this series of refusals and the one before. For the first one,
-// from the best second, ten seconds or minute up to now: the next series corrects what was too much.
+// from the best second, ten seconds or minute up to now: the next series corrects what was too
+// much.
 void ServiceGate::learn_rate(Instant now) {
     const double minute = accepted_within(kMicrosPerMinute, now) / 60.0;
     double sample = 0;
@@ -343,8 +343,8 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
     if (!closed_) {
         count_failure(report, now);
     } else if (call.is_probe) {
-        why_closed_ = report.end == CallEnd::KeyRefused ? GateState::KeyRefused
-                                                        : GateState::Unavailable;
+        why_closed_ =
+            report.end == CallEnd::KeyRefused ? GateState::KeyRefused : GateState::Unavailable;
         probing_ = false;
         put_off_probe(now);
     }
@@ -450,8 +450,8 @@ void ServiceGate::end(const Call& call, const CallReport& report, Instant now) {
         }
     }
     if (report.tokens > 0) {
-        tokens_per_call_ = tokens_per_call_ > 0 ? 0.9 * tokens_per_call_ + 0.1 * report.tokens
-                                                : report.tokens;
+        tokens_per_call_ =
+            tokens_per_call_ > 0 ? 0.9 * tokens_per_call_ + 0.1 * report.tokens : report.tokens;
     }
     const double unseen = static_cast<double>(calls_ - call.number);
     listen(told_requests_, report.rates.requests, call, unseen, now);

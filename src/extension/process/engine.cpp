@@ -7,7 +7,9 @@
 
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/planning.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -50,10 +52,11 @@ constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 // retries and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
+    constexpr core::Instant kPatience = (kPlannerRounds + 1) * kPatienceOfPaid;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
     // Inputs of this run, and resolvers of others that hold it up.
     constexpr core::Instant kReading = 5 * core::kMicrosPerMinute;
-    return kResearch + kReading +
+    return kResearch + kReading + kPatience +
            (kPlannerRounds + 1) * kCallsPerRound *
                (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
            core::kMicrosPerMinute;
@@ -87,8 +90,9 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       tracer_(loop_),
+      gates_(loop_),
       services_{loop_,           nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_,
-                table_patience_, {},      {}},
+                table_patience_, gates_,  {},    {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {
@@ -134,7 +138,10 @@ void Engine::load_settings() {
     core::wipe(services_.service_key);
     services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;
     services_.service_key = key.empty() ? "" : "X-Service-Key: " + key;
+    std::string digest = crypto::sha256_hex(key);
     explicit_bzero(key.data(), key.size());
+    gates_.load_settings(digest != authorization_digest_);
+    authorization_digest_ = std::move(digest);
     grant_key_.load();
     tracer_.load_settings();
 }
@@ -347,8 +354,26 @@ void Engine::load_tools_if_stale() {
     catalog_ = core::ToolCatalog(std::move(loaded.tools));
 }
 
-bool Engine::has_room() const {
-    return in_flight() < pg::settings::max_concurrency();
+bool Engine::has_room() {
+    return in_flight() < pg::settings::max_concurrency() && gates_.claimable() > 0;
+}
+
+std::optional<core::Instant> Engine::room_at() {
+    if (in_flight() >= pg::settings::max_concurrency())
+        return std::nullopt;
+    const auto at = gates_.next_claim_at();
+    if (!at)
+        return std::nullopt;
+    return pg::monotonic_now() + (*at - loop_.now_us());
+}
+
+// Looking at a user takes a few microseconds, and most of them may have nothing due: about a
+// hundredth of the time goes into it, and more when there is much room.
+int Engine::users_to_look_at(int limit) const {
+    constexpr core::Instant kPerUser = core::kMicrosPerSecond / 2000;
+    constexpr int kMost = 500;
+    return static_cast<int>(std::min<core::Instant>(
+        20 + 2 * limit + (pg::monotonic_now() - last_walk_) / kPerUser, kMost));
 }
 
 ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
@@ -361,6 +386,7 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
     request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
     request.still_running = [this](const std::string& run_id) { return runs_.contains(run_id); };
+    request.users_to_look_at = users_to_look_at(limit);
     request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
     request.may_read_suspect = !reads_suspect();
     return request;
@@ -406,14 +432,19 @@ void Engine::start_due_missions(core::Instant due_until) {
         return;
     }
     restore_lost_iterations();
+    bool in_turn = more_than_room_ || pg::settings::max_concurrency_per_user() > 0;
     for (;;) {
         const int room = pg::settings::max_concurrency() - in_flight();
-        const int limit = std::min(room, kClaimBatch);
+        const int limit = std::min({room, kClaimBatch, gates_.claimable()});
         ClaimResult result;
         {
             pg::Transaction transaction("mana_ai: claiming due missions");
-            if (limit > 0)
-                result = claim_due_missions(claim_request(due_until, limit));
+            if (limit > 0) {
+                ClaimRequest request = claim_request(due_until, limit);
+                request.turns = in_turn ? &turns_ : nullptr;
+                result = claim_due_missions(request);
+                last_walk_ = in_turn ? pg::monotonic_now() : last_walk_;
+            }
             next_wake_at_ = mana_ai::next_wake_at();
             polls_.look();
             MANA_AI_FAILPOINT("claim.before_commit");
@@ -422,19 +453,32 @@ void Engine::start_due_missions(core::Instant due_until) {
         }
         for (const std::string& run_id : result.prolonged)
             runs_.at(run_id)->claimed.lease_expires_at = result.lease_expires_at;
+        const bool result_was_locked = result.locked_in_the_way;
+        const bool result_held_back = result.held_back;
         const bool more = limit > 0 && result.there_may_be_more;
         suspects_left_ = result.suspects_left;
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
         start_claimed(std::move(result));
+        // Behind what others have locked there may be more.
+        const bool pass_by = in_turn && result_was_locked && !result_held_back;
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
+            more_than_room_ |= work_left_;
             break;
         }
-        if (!more) {
+        more_than_room_ = more;
+        if (result_held_back) {
+            // The end of one of their runs makes room.
+            more_than_room_ = true;
+            locked_until_ = pg::monotonic_now() + kFirstLockedPause;
+            break;
+        }
+        if (!more && !pass_by) {
             pause_for_locked_rows(due_until);
             break;
         }
+        in_turn = !pass_by;
         run_ready();
     }
     start_due_polls(due_until);
@@ -561,6 +605,8 @@ void Engine::start_runs(ClaimResult claimed) {
         auto run = std::make_unique<ActiveRun>();
         run->claimed = std::move(mission);
         run->started_at = pg::monotonic_now();
+        turns_.started(run->claimed.user_id);
+        gates_.expect(run_id);
         if (run->claimed.is_unread) {
             ActiveRun& active = *run;
             runs_.emplace(run_id, std::move(run));
@@ -603,6 +649,8 @@ void Engine::on_read_end(const std::string& run_id, std::exception_ptr failure) 
     }
     const std::unique_ptr<ActiveRun> run = std::move(found->second);
     runs_.erase(found);
+    gates_.arrived(run_id);
+    turns_.ended(run->claimed.user_id);
     counts_.due += run->read->due;
     counts_.skipped += static_cast<int>(run->read->skipped.size());
     start_runs(std::move(*run->read));
@@ -614,6 +662,8 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
         return;
     const std::unique_ptr<ActiveRun> run = std::move(found->second);
     runs_.erase(found);
+    gates_.arrived(run_id);
+    turns_.ended(run->claimed.user_id);
     if (runs_.empty())
         services_.agent_tokens.clear();
     if (failure)
@@ -633,6 +683,9 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
             break;
         case RunOutcome::Skipped:
             counts_.skipped++;
+            if (result.decision == kSkippedService)
+                note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
+                           result.error_kind);
             polls_.expect(pg::now());
             break;
         default:
@@ -692,8 +745,11 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     loop_.run_ready();
     for (const auto& [run_id, run] : runs_)
         note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
-    for (const auto& [run_id, run] : runs_)
+    for (const auto& [run_id, run] : runs_) {
         end_run_span(run->span, run->result);
+        gates_.arrived(run_id);
+        turns_.ended(run->claimed.user_id);
+    }
     runs_.clear();
     if (http_ != nullptr)
         http_->hold(false);

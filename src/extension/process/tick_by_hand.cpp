@@ -69,9 +69,18 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
         engine.start_due_polls(due_until);
         if (!engine.is_busy() && !engine.work_left())
             return;
-        wait_set.wait(std::min(engine.timeout_us().value_or(kLongestWait), kLongestWait));
+        // Whoever waits for the tick is told, and the missions stay due.
+        if (!engine.is_busy() && engine.service_is_away()) {
+            engine.note_error(engine.service_problem());
+            return;
+        }
+        core::Instant wait = engine.timeout_us().value_or(kLongestWait);
+        if (const auto room_at = engine.work_left() ? engine.room_at() : std::nullopt)
+            wait = std::min(wait, std::max<core::Instant>(*room_at - pg::monotonic_now(), 0));
+        wait_set.wait(std::min(wait, kLongestWait));
         pg::check_for_interrupts();
         engine.run_ready();
+        engine.report_services(false);
     }
 }
 

@@ -65,8 +65,8 @@ class Worker {
     void end_keeping_up();
     void report();
     void notice_clock_jump();
-    core::Instant next_pass_at() const;
-    core::Instant pause() const;
+    core::Instant next_pass_at();
+    core::Instant pause();
     Fit check_extension();
     [[noreturn]] void leave(const char* why);
 
@@ -197,13 +197,15 @@ void Worker::end_keeping_up() {
 }
 
 // A pass is due at the tick's interval, when the schedule says so, and when somebody asked for one.
-core::Instant Worker::next_pass_at() const {
+core::Instant Worker::next_pass_at() {
     core::Instant at = std::min(next_thorough_, engine_.next_repair_at().value_or(next_thorough_));
     if (pass_wanted_ || engine_.wants_pass())
         at = 0;
-    else if (problem_.empty() && pg::settings::tick_enabled() && engine_.has_room() &&
-             engine_.next_wake_at())
-        at = std::min(at, std::max(*engine_.next_wake_at() - wall_offset_, engine_.locked_until()));
+    else if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_wake_at()) {
+        if (const auto room_at = engine_.room_at())
+            at = std::min(at, std::max({*engine_.next_wake_at() - wall_offset_,
+                                        engine_.locked_until(), *room_at}));
+    }
     if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_check_at())
         at = std::min(at, *engine_.next_check_at() - wall_offset_);
     if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_poll_at())
@@ -211,7 +213,7 @@ core::Instant Worker::next_pass_at() const {
     return std::max({at, last_pass_ + kShortestPause, retry_pass_at_, overlap_until_});
 }
 
-core::Instant Worker::pause() const {
+core::Instant Worker::pause() {
     core::Instant pause =
         std::clamp<core::Instant>(next_pass_at() - pg::monotonic_now(), 0, kLongestPause);
     if (const auto engine_timeout = engine_.timeout_us())
@@ -231,6 +233,7 @@ void Worker::report() {
         pg::shared_state::report_worker(state, engine_.in_flight());
     reported_state_ = state;
     reported_in_flight_ = engine_.in_flight();
+    engine_.report_services(true);
 }
 
 // Somebody has set the clock, or the machine was asleep. What the schedule says is to be seen anew.

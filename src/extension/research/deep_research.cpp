@@ -49,7 +49,8 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
     MANA_AI_FAILPOINT("research.intended");
     SpanScope span(claimed.trace, "research.submit", core::SpanKind::Client);
     span.add_header(request.headers);
-    const net::HttpResponse response = co_await services.http->send(std::move(request));
+    const net::HttpResponse response = co_await send_research(
+        services, ServiceGates::Kind::DeepResearch, claimed.user_id, std::move(request));
     end_research_span(span, response);
     MANA_AI_FAILPOINT("research.answered");
     std::optional<core::ResearchTask> task;
@@ -154,7 +155,8 @@ net::Task<core::ResearchPoll> ask_for_research(RunServices& services, const std:
     if (!request)
         co_return poll;
     span.add_header(request->headers);
-    const net::HttpResponse response = co_await services.http->send(std::move(*request));
+    const net::HttpResponse response = co_await send_research(
+        services, ServiceGates::Kind::DeepResearch, user_id, std::move(*request));
     end_research_span(span, response);
     if (response.error == net::TransportError::None)
         poll = core::parse_poll(response.status, response.body);

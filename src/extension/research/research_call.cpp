@@ -1,6 +1,8 @@
 #include "mana_ai/extension/research/research_call.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 namespace mana_ai {
 
@@ -31,6 +33,25 @@ std::optional<net::HttpRequest> research_request(const RunServices& services,
         request.body = std::move(call.body);
     }
     return request;
+}
+
+net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::Kind kind,
+                                           const std::string& user_id, net::HttpRequest request) {
+    constexpr core::Instant kPatience = 15 * core::kMicrosPerSecond;
+    const net::CallGate::Patience patience{kPatience, false};
+    net::CallGate::Turn turn(services.gates.of_research(kind), std::hash<std::string>()(user_id),
+                             net::CallGate::Order::New, patience);
+    net::HttpResponse response;
+    const bool may_call = co_await turn;
+    if (!may_call) {
+        response.error = net::TransportError::Unreachable;
+        response.error_detail = "the service is unavailable or limits the rate of calls";
+        co_return response;
+    }
+    response = co_await services.http->send(std::move(request));
+    core::CallReport report = report_of(response);
+    turn.end(report);
+    co_return response;
 }
 
 void end_research_span(SpanScope& span, const net::HttpResponse& response) {

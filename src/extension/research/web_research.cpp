@@ -33,7 +33,8 @@ net::Task<Answer> ask(RunServices& services, const ClaimedMission& claimed, cons
     }
     SpanScope span(claimed.trace, span_name, core::SpanKind::Client);
     span.add_header(request->headers);
-    net::HttpResponse response = co_await services.http->send(std::move(*request));
+    net::HttpResponse response = co_await send_research(services, ServiceGates::Kind::WebResearch,
+                                                        claimed.user_id, std::move(*request));
     end_research_span(span, response);
     if (response.error != net::TransportError::None) {
         answer.reason = net::to_string(response.error);

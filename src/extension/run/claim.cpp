@@ -58,8 +58,9 @@ SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
        a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
        a.is_deleted AS agent_is_deleted, coalesce(h.is_ambiguous, false) AS agent_is_ambiguous,
        greatest(mana_ai.raw_size(m.record, m.clocks), mana_ai.raw_size(a.record), 0) AS size
-  FROM (SELECT * FROM mana_ai.mission_schedule
-)sql";
+  FROM ()sql";
+
+constexpr char kSchedule[] = "SELECT * FROM mana_ai.mission_schedule";
 
 constexpr char kSelectJoins[] = R"sql(
        ) s
@@ -544,28 +545,130 @@ const char* name(RunOutcome outcome) noexcept {
     return "canceled";
 }
 
-ClaimResult claim_due_missions(const ClaimRequest& request) {
-    static pg::Statement select_due(std::string(kSelectList) + R"sql(
+namespace {
+
+std::vector<core::DueMission> due_missions(const pg::StatementResult& found) {
+    std::vector<core::DueMission> due;
+    for (const pg::Row& row : found.rows)
+        if (!row.is_null(1))
+            due.push_back({row.text(0), row.text(1), row.number(2)});
+    return due;
+}
+
+// Some users after the one where the last walk has stopped, with the first of their missions that
+// are due.
+std::vector<core::DueMission> due_of_next_users(const ClaimRequest& request, int most_per_user) {
+    static pg::Statement walk(R"sql(
+WITH RECURSIVE walk AS (
+  (SELECT s.user_id, 1 AS n FROM mana_ai.mission_schedule s
+    WHERE s.user_id > $2 ORDER BY s.user_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT s.user_id FROM mana_ai.mission_schedule s
+           WHERE s.user_id > w.user_id ORDER BY s.user_id LIMIT 1), w.n + 1
+    FROM walk w WHERE w.n < $3 AND w.user_id IS NOT NULL)
+SELECT w.user_id, h.mission_id, h.wake_at
+  FROM walk w
+  LEFT JOIN LATERAL (SELECT s.mission_id, s.wake_at FROM mana_ai.mission_schedule s
+                      WHERE s.user_id = w.user_id AND s.wake_at <= $1
+                      ORDER BY s.wake_at LIMIT $4) h ON true
+ WHERE w.user_id IS NOT NULL
+ ORDER BY w.n)sql");
+    const std::string from = request.turns->cursor;
+    const auto found = walk.execute({pg::Timestamp{request.due_until}, std::string_view(from),
+                                     int64_t{request.users_to_look_at}, int64_t{most_per_user}},
+                                    true);
+    int users = 0;
+    std::string last;
+    for (const pg::Row& row : found.rows) {
+        if (users == 0 || row.text(0) != last) {
+            last = row.text(0);
+            users++;
+        }
+    }
+    // At the end of the users it begins anew with the next claim.
+    request.turns->cursor = users < request.users_to_look_at ? std::string() : last;
+    return due_missions(found);
+}
+
+// Whose turn it is. Those that are due for the longest are looked at first. When there are more of
+// them than that, users are gone through as well: one with a million of them must not hide all
+// others.
+std::vector<core::DueMission> take_turns(const ClaimRequest& request, ClaimResult& result) {
+    static pg::Statement select_longest(R"sql(
+SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
+ WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2)sql");
+    constexpr int kFewest = 40;
+    constexpr int kMostPerUser = 4;
+    const int looked_at = std::max(kFewest, 4 * request.limit);
+    auto due = due_missions(
+        select_longest.execute({pg::Timestamp{request.due_until}, int64_t{looked_at}}, true));
+    if (static_cast<int>(due.size()) < looked_at) {
+        if (static_cast<int>(due.size()) <= request.limit)
+            request.turns->forget_turns();
+    } else {
+        const auto others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
+        due.insert(due.end(), others.begin(), others.end());
+    }
+    return request.turns->choose(std::move(due), static_cast<size_t>(request.limit),
+                                 pg::settings::max_concurrency_per_user(), result.held_back);
+}
+
+pg::StatementResult select_chosen(const ClaimRequest& request,
+                                  const std::vector<core::DueMission>& chosen) {
+    static pg::Statement select_by_name(std::string(kSelectList) + R"sql(
+         SELECT x.* FROM unnest($5, $6) AS c(user_id, mission_id)
+           CROSS JOIN LATERAL (SELECT s.* FROM mana_ai.mission_schedule s
+                                WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id
+                                  AND s.wake_at <= $1 AND $2::bigint > 0
+                                  FOR UPDATE SKIP LOCKED) x
+)sql" + kSelectJoins);
+    std::vector<std::string> users;
+    std::vector<std::string> missions;
+    for (const core::DueMission& mission : chosen) {
+        users.push_back(mission.user_id);
+        missions.push_back(mission.mission_id);
+    }
+    return select_by_name.execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
+                                   pg::settings::max_record_size(), kReadAtOnce,
+                                   int64_t{kFailuresBeforeNotice}, &users, &missions});
+}
+
+pg::StatementResult select_longest_due(const ClaimRequest& request) {
+    static pg::Statement select_due(std::string(kSelectList) + kSchedule + R"sql(
          WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED
 )sql" + kSelectJoins);
-    auto rows =
-        select_due
-            .execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
-                      pg::settings::max_record_size(), kReadAtOnce, int64_t{kFailuresBeforeNotice}})
-            .rows;
+    return select_due.execute({pg::Timestamp{request.due_until}, int64_t{request.limit},
+                               pg::settings::max_record_size(), kReadAtOnce,
+                               int64_t{kFailuresBeforeNotice}});
+}
+
+}  // namespace
+
+ClaimResult claim_due_missions(const ClaimRequest& request) {
     Pass pass(request);
-    for (pg::Row& row : rows)
+    size_t found = 0;
+    pg::StatementResult selected;
+    if (request.turns != nullptr) {
+        const std::vector<core::DueMission> chosen = take_turns(request, pass.result);
+        selected = select_chosen(request, chosen);
+        found = chosen.size();
+        pass.result.locked_in_the_way = selected.rows.size() < chosen.size();
+    } else {
+        selected = select_longest_due(request);
+        found = selected.rows.size();
+    }
+    for (pg::Row& row : selected.rows)
         pass.judge(row, false);
     // Suspects that were passed over would be found again and again.
     pass.result.there_may_be_more =
-        static_cast<int>(rows.size()) == request.limit && !pass.result.suspects_left;
+        found == static_cast<size_t>(request.limit) && !pass.result.suspects_left;
     pass.write();
     return std::move(pass.result);
 }
 
 ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_id,
                           const std::string& mission_id) {
-    static pg::Statement select_one(std::string(kSelectList) + R"sql(
+    static pg::Statement select_one(std::string(kSelectList) + kSchedule + R"sql(
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE
 )sql" + kSelectJoins);
     auto rows =
@@ -598,7 +701,7 @@ SELECT 1 FROM mana_ai.mission_schedule
     static pg::Statement find_row(R"sql(
 SELECT 1 FROM mana_ai.mission_schedule
  WHERE user_id = $1 AND mission_id = $2 AND lease_owner = $3 AND run_id = $4::uuid)sql");
-    static pg::Statement select_announced(std::string(kSelectList) + R"sql(
+    static pg::Statement select_announced(std::string(kSelectList) + kSchedule + R"sql(
          WHERE user_id = $1 AND mission_id = $2
 )sql" + kSelectJoins);
     const std::string_view user_id = announced.user_id;

@@ -243,6 +243,24 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
     MANA_AI_FAILPOINT("run.after_budget_end");
 }
 
+// The model service refuses calls or is away: nothing that the mission has done. It is taken up
+// again as soon as the service lets it.
+net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& claimed,
+                                   Failure reason, core::Instant delay, RunResult& result) {
+    result.outcome = RunOutcome::Skipped;
+    result.decision = kSkippedService;
+    result.error_kind = reason.kind;
+    result.error_message = reason.message;
+    const core::Instant now = pg::now();
+    DatabaseJobs::Work end = [&] {
+        if (hold_lease(claimed))
+            hold_back(claimed, result, now + delay, now);
+    };
+    MANA_AI_FAILPOINT("run.before_service_end");
+    co_await write_until_done(services, claimed, std::move(end));
+    MANA_AI_FAILPOINT("run.after_service_end");
+}
+
 // What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
 std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
     if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
@@ -321,6 +339,11 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         Failure reason = provider_failure(services, claimed, *error);
         if (read.anything_was_decrypted)
             reason.message = kTextWithheld;
+        if (error->of_service) {
+            const core::Instant delay = services.gates.pause_of(pg::settings::planner_model());
+            co_await end_at_closed_gate(services, claimed, std::move(reason), delay, result);
+            co_return;
+        }
         co_await record_failure(services, claimed, std::move(reason), result);
         co_return;
     }

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/run/planning.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "mana_ai/core/planner/gates.hpp"
@@ -70,11 +71,52 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
     span.end();
 }
 
-// One model call with the retries that belong to it.
+// How long a call may take to get its turn, and to be tried again while the service refuses it.
+// What a run has paid for is worth waiting for; one that has spent nothing gives its lease back.
+constexpr core::Instant kPatienceOfNew = 5 * core::kMicrosPerSecond;
+constexpr int kMaxRefusals = 8;
+
+// What a run is told whose call could not go out.
+core::ProviderError turned_away(const net::CallGate& gate,
+                                const std::optional<core::ProviderError>& last) {
+    core::ProviderError error;
+    if (last) {
+        error = *last;
+    } else {
+        error.kind = gate.is_closed() ? core::ErrorKind::Unreachable : core::ErrorKind::RateLimit;
+        error.message = gate.is_closed() ? "the service is unavailable"
+                                         : "the service limits the rate of calls";
+    }
+    error.of_service = true;
+    return error;
+}
+
+struct CallWish {
+    const std::string& model;
+    bool has_paid = false;  // the run has replies that would be lost
+};
+
+// One model call with the retries that belong to it, at its turn.
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
-                                        const std::string& model, std::string body) {
+                                        CallWish wish, std::string body) {
     const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
+    net::CallGate& gate = services.gates.of_model(wish.model);
+    const uint64_t caller = std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
+    const int64_t begun = services.loop.now_us();
+    const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
+    int refusals = 0;
+    std::optional<core::ProviderError> last;
     for (int attempts = 1;; attempts++) {
+        const bool is_new = !wish.has_paid && !last;
+        const net::CallGate::Patience left{
+            std::max<int64_t>(begun + patience - services.loop.now_us(), 0), wish.has_paid};
+        net::CallGate::Turn turn(
+            gate, caller, is_new ? net::CallGate::Order::New : net::CallGate::Order::Begun, left);
+        services.gates.arrived(claimed.run_id);
+        const bool may_call = co_await turn;
+        MANA_AI_FAILPOINT("run.turn");
+        if (!may_call)
+            co_return turned_away(gate, last);
         SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
         net::HttpRequest request;
         request.url = pg::settings::llm_url() + "/v1/chat/completions";
@@ -90,7 +132,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
         MANA_AI_FAILPOINT("run.after_call");
         core::ModelResult result = read_response(response);
-        end_call_span(span, model, response, result);
+        end_call_span(span, wish.model, response, result);
         // A number that cannot be must not use up a budget, nor may the reply be free: a token is
         // about four bytes.
         if (auto* reply = std::get_if<core::ModelReply>(&result);
@@ -99,16 +141,37 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             reply->usage.completion = static_cast<int64_t>(response.body.size() / 4);
             reply->usage.total = reply->usage.prompt + reply->usage.completion;
         }
-        count_model_request(model, sent, result);
-        const auto* error = std::get_if<core::ProviderError>(&result);
+        count_model_request(wish.model, sent, result);
+        core::CallReport report = report_of(response);
+        auto* error = std::get_if<core::ProviderError>(&result);
+        if (error == nullptr) {
+            report.end = core::CallEnd::Answered;
+            report.tokens = static_cast<double>(std::get<core::ModelReply>(result).usage.total);
+        } else {
+            report.end = core::call_end(*error, report.end);
+        }
+        turn.end(report);
         if (error == nullptr)
             co_return result;
+        last = *error;
+        const bool has_time = services.loop.now_us() < begun + patience;
+        // The gate knows when.
+        if (report.end == core::CallEnd::Refused && has_time && ++refusals < kMaxRefusals)
+            continue;
         const core::RetryDecision decision =
-            core::retry_within_run(*error, attempts, pg::random_fraction());
-        if (!decision.retry)
-            co_return result;
-        co_await services.loop.sleep_for(decision.delay);
-        MANA_AI_FAILPOINT("run.retry_call");
+            core::retry_within_run(*error, attempts - refusals, pg::random_fraction());
+        if (decision.retry && report.end != core::CallEnd::Refused) {
+            co_await services.loop.sleep_for(decision.delay);
+            MANA_AI_FAILPOINT("run.retry_call");
+            continue;
+        }
+        const bool may_be_services = report.end != core::CallEnd::Answered;
+        if (may_be_services && gate.is_closed() && wish.has_paid && has_time)
+            continue;
+        // While others are answered, it is this request that fails.
+        error->of_service = may_be_services && !gate.has_answered_since(begun) &&
+                            (gate.is_closed() || report.end != core::CallEnd::Suspect);
+        co_return result;
     }
 }
 
@@ -140,7 +203,9 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
                         core::PlannerLoop& planner, RunEvents& events) {
     const std::string model = pg::settings::compact_model();
     std::string body = planner.compaction_request(model);
-    const core::ModelResult answer = co_await call_model(services, claimed, model, std::move(body));
+    // The run goes on without it, so it is not worth a long wait.
+    const CallWish wish{model, false};
+    const core::ModelResult answer = co_await call_model(services, claimed, wish, std::move(body));
     if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
         planner.on_failed_compaction();
         pg::log_warning("compaction failed: " + ids_of(claimed) +
@@ -231,8 +296,9 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         std::string body = planner.request_body(model, reminders);
         if (planner.rounds() == 0)
             observe_due_lag(claimed);
+        const CallWish wish{model, planner.rounds() > 0};
         const core::ModelResult answer =
-            co_await call_model(services, claimed, model, std::move(body));
+            co_await call_model(services, claimed, wish, std::move(body));
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);

@@ -153,7 +153,8 @@ UPDATE mana_ai.mission_schedule
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now) {
     const bool is_same_decision = claimed.previous_decision == result.decision;
-    if (is_same_decision && result.outcome == RunOutcome::Skipped && result.iteration_id.empty()) {
+    const bool is_worth_keeping = !result.iteration_id.empty() || result.rounds > 0;
+    if (is_same_decision && result.outcome == RunOutcome::Skipped && !is_worth_keeping) {
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
         forget_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id)});

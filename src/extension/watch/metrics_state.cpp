@@ -1,7 +1,10 @@
 #include "mana_ai/extension/watch/metrics_state.hpp"
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <optional>
+#include <string_view>
 
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
@@ -78,6 +81,40 @@ void add_process(int pid, Oid database, core::Instant since, core::MetricsState&
         static_cast<double>(since) / static_cast<double>(core::kMicrosPerSecond));
 }
 
+// Of several models, the sum, and the worst state.
+void add_services(Oid database, core::MetricsState& state) {
+    struct Sum {
+        int limit = 0;
+        int in_flight = 0;
+        int waiting = 0;
+        size_t worst = 0;
+    };
+    constexpr std::array<std::string_view, 4> kStates = {"open", "limited", "unavailable",
+                                                         "key_refused"};
+    std::map<std::string, Sum> sums;
+    for (const pg::shared_state::ServiceView& view : pg::shared_state::services_of(database)) {
+        Sum& sum = sums[view.service];
+        sum.limit += view.limit;
+        sum.in_flight += view.in_flight;
+        sum.waiting += view.waiting;
+        const auto found = std::find(kStates.begin(), kStates.end(), view.state);
+        sum.worst = std::max(sum.worst, static_cast<size_t>(found - kStates.begin()) % 4);
+    }
+    const std::string name = database_name(database);
+    for (const auto& [service, sum] : sums) {
+        state.series.push_back(
+            {Metric::ServiceCallLimit, {name, service}, static_cast<double>(sum.limit)});
+        state.series.push_back(
+            {Metric::ServiceCallsInFlight, {name, service}, static_cast<double>(sum.in_flight)});
+        state.series.push_back(
+            {Metric::ServiceCallsWaiting, {name, service}, static_cast<double>(sum.waiting)});
+        for (size_t i = 0; i < kStates.size(); i++)
+            state.series.push_back({Metric::ServiceState,
+                                    {name, service, std::string(kStates[i])},
+                                    i == sum.worst ? 1.0 : 0.0});
+    }
+}
+
 // Texts are UTF-8. Other encodings may lack a character, and one label must not fail everything.
 std::string in_database_encoding(std::string text) {
     if (GetDatabaseEncoding() != PG_UTF8)
@@ -102,8 +139,10 @@ core::MetricsState collect_metrics() {
     add_state_of_missions(workers, state);
     if (!pg::metrics::shared())
         add_process(MyProcPid, MyDatabaseId, pg::instant_from_timestamptz(MyStartTimestamp), state);
-    for (const pg::shared_state::WorkerView& worker : workers)
+    for (const pg::shared_state::WorkerView& worker : workers) {
         add_process(worker.pid, worker.database, worker.since, state);
+        add_services(worker.database, state);
+    }
     return state;
 }
 

@@ -48,8 +48,8 @@ class Simulation {
     Provider provider;
     ServiceGate gate;
     Instant now = kSecond;
-    int due = 0;       // not claimed
-    int rounds = 2;    // of each mission
+    int due = 0;     // not claimed
+    int rounds = 2;  // of each mission
     int done = 0;
     int calls = 0, refused = 0, failed = 0;
     int calls_while_down = 0;
@@ -156,9 +156,9 @@ class Simulation {
         }
         if (provider.tells_limits) {
             const double gone = provider.burst - std::max(0.0, provider.level);
-            report.rates.requests = RateAllowance{
-                provider.burst, std::floor(std::max(0.0, provider.level)),
-                static_cast<Instant>(gone / provider.per_second * 1e6), false};
+            report.rates.requests =
+                RateAllowance{provider.burst, std::floor(std::max(0.0, provider.level)),
+                              static_cast<Instant>(gone / provider.per_second * 1e6), false};
         }
         if (!accepted) {
             takes = provider.refusal_latency;
@@ -195,8 +195,8 @@ class Simulation {
                 provider.at = now - (now - provider.at) % window;
             }
         } else {
-            provider.level = std::min(provider.burst, provider.level + provider.per_second *
-                                                                          (now - provider.at) / 1e6);
+            provider.level = std::min(
+                provider.burst, provider.level + provider.per_second * (now - provider.at) / 1e6);
             provider.at = now;
         }
         if (provider.level < 1) {
@@ -263,7 +263,8 @@ TEST(ServiceGate, AnOutageCostsFewCallsAndEndsSoon) {
         simulation.add(100);
         ASSERT_TRUE(simulation.run(outage + 60 * kSecond));
         EXPECT_LE(simulation.calls_while_down, 60);
-        EXPECT_LT(simulation.finished_at, provider.down_until + (outage < 60 * kSecond ? 15 : 40) * kSecond);
+        EXPECT_LT(simulation.finished_at,
+                  provider.down_until + (outage < 60 * kSecond ? 15 : 40) * kSecond);
         EXPECT_EQ(simulation.gate.state(simulation.now), GateState::Open);
     }
 }

@@ -213,15 +213,14 @@ TEST(CallGate, RandomCallersAreServedInTheirTurn) {
             if (what < 5) {
                 const bool begun = random() % 3 == 0;
                 const std::string name = (begun ? "b" : "n") + std::to_string(names++);
-                tasks[name] = start(door, name, begun ? Order::Begun : Order::New,
-                                    {1000 * kSecond, true},
-                                    static_cast<int64_t>(random() % (2 * kSecond)));
+                tasks[name] =
+                    start(door, name, begun ? Order::Begun : Order::New, {1000 * kSecond, true},
+                          static_cast<int64_t>(random() % (2 * kSecond)));
             } else if (what == 5 && !tasks.empty()) {
                 auto victim = tasks.begin();
                 std::advance(victim, static_cast<std::ptrdiff_t>(random() % tasks.size()));
-                const bool under_way =
-                    std::find(door.log.begin(), door.log.end(), "+" + victim->first) !=
-                    door.log.end();
+                const bool under_way = std::find(door.log.begin(), door.log.end(),
+                                                 "+" + victim->first) != door.log.end();
                 if (!under_way) {
                     door.loop.cancel(victim->second);
                     tasks.erase(victim);

@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/service/error_kind.hpp"
 #include "mana_ai/core/service/model_wire.hpp"
+#include "mana_ai/core/service/service_gate.hpp"
 #include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::core {
@@ -21,6 +22,10 @@ inline constexpr int kMaxRetriesWithinRun = 2;
 // from 0 to 1.
 Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double random01,
                               std::optional<Instant> retry_after_delay);
+
+// What a failed call says of the service, when `by_status` is what its HTTP status alone says: a
+// gateway that names what is wrong with a request has done its work, whatever status it chose.
+CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept;
 
 struct RetryDecision {
     bool retry = false;

@@ -46,6 +46,8 @@ struct ProviderError {
     // The provider's words. May hold the user's text: never log it.
     std::string message;
     std::optional<Instant> retry_after;  // delay in microseconds
+    // The service's failure and not the request's. Set by who knows how its other calls went.
+    bool of_service = false;
 };
 
 using ModelResult = std::variant<ModelReply, ProviderError>;

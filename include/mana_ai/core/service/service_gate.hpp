@@ -35,7 +35,7 @@ struct GateLimits {
 
 struct CallReport {
     CallEnd end = CallEnd::Answered;
-    std::uint64_t caller = 0;           // who it was for: the same mission, the same number
+    std::uint64_t caller = 0;            // who it was for: the same mission, the same number
     std::optional<Instant> retry_after;  // a delay
     RateHeaders rates;
     double tokens = 0;  // used; 0 = not known
@@ -52,8 +52,8 @@ const char* name(GateState state) noexcept;  // "open", "limited", "unavailable"
 
 struct GateView {
     GateState state = GateState::Open;
-    Instant since = 0;    // of the state
-    int limit = 0;        // calls at once
+    Instant since = 0;  // of the state
+    int limit = 0;      // calls at once
     int in_flight = 0;
     double per_minute = 0;  // calls that the narrowest of the known rates allows; 0 = none is known
     std::optional<Instant> next_try_at;  // of a probe, or the end of the time that it asked for
@@ -119,7 +119,7 @@ class ServiceGate {
     // What headers say; forgotten some time after the last of them.
     struct Told {
         Bucket bucket;
-        std::uint64_t by = 0;             // number of the call
+        std::uint64_t by = 0;              // number of the call
         std::optional<Instant> refill_at;  // of a window: its end
         double refill = 0;
         Instant expires_at = 0;

@@ -86,11 +86,20 @@ class Engine {
 
     // Whether runs or polls of research are under way: a tick does not end before.
     bool is_busy() const { return !runs_.empty() || polls_.under_way() > 0; }
-    bool has_room() const;
+    bool has_room();
+    // When has_room() may turn true by itself, on the monotonic clock; nullopt = when a run ends.
+    std::optional<core::Instant> room_at();
+    // Whether due missions wait for a service that is away, or asks to wait for long.
+    bool service_is_away() { return gates_.is_away(); }
+    std::string service_problem() { return gates_.problem(); }
+
+    // Tells what is known of services, now and then; `shared` = to other processes too.
+    void report_services(bool shared) { gates_.report(shared); }
+
     bool work_left() const { return work_left_; }  // due missions that found no room
 
     // Whether the next pass has something to do that the schedule does not tell.
-    bool wants_pass() const { return !agents_with_room_.empty() || (work_left_ && has_room()); }
+    bool wants_pass() { return !agents_with_room_.empty() || (work_left_ && has_room()); }
     int poll_fd() const { return loop_.fd(); }
 
     // Spans go to the collector beside everything else; a driver that is about to end lets those
@@ -123,6 +132,9 @@ class Engine {
     // When a mission is to be looked at that may have lost a plan, by the wall clock.
     std::optional<core::Instant> next_check_at() const { return next_check_at_; }
 
+    // For the tick's errors.
+    void note_error(const std::string& text);
+
     TickCounts& counts() { return counts_; }
     // The result of the run that ended last; for run_mission().
     const std::optional<RunResult>& last_result() const { return last_result_; }
@@ -152,6 +164,7 @@ class Engine {
     bool may_claim();
     void pause_for_locked_rows(core::Instant due_until);
     void record_tick();
+    int users_to_look_at(int limit) const;
     ClaimRequest claim_request(core::Instant due_until, int limit);
     void recover_own_runs(core::Instant now);
     void load_tools_if_stale();
@@ -160,7 +173,6 @@ class Engine {
     bool reads_suspect() const;
     void on_read_end(const std::string& run_id, std::exception_ptr failure);
     void on_run_end(const std::string& run_id, std::exception_ptr failure);
-    void note_error(const std::string& text);
 
     std::string by_;
     std::string table_problem_;  // why nothing was claimed at the last look; empty = nothing
@@ -175,14 +187,19 @@ class Engine {
     GrantKey grant_key_;
     ResolverPatience resolver_patience_;
     TablePatience table_patience_;
+    ServiceGates gates_;
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;
 
     std::unordered_map<std::string, std::unique_ptr<ActiveRun>> runs_;  // by run_id
     std::map<AgentKey, int> started_by_agent_;
+    core::FairTurns turns_;
+    bool more_than_room_ = true;  // are due, as far as is known; then users take turns
+    core::Instant last_walk_ = 0;
     std::vector<AgentKey> agents_with_room_;  // a mission of theirs has ended
     bool counts_started_ = false;
+    std::string authorization_digest_;  // of the key that the gates have learned with
     core::Instant locked_pause_;
     core::Instant locked_until_ = 0;
     core::Instant tick_started_at_ = 0;  // on the monotonic clock

@@ -24,6 +24,11 @@ struct ResearchCall {
 std::optional<net::HttpRequest> research_request(const RunServices& services,
                                                  const std::string& user_id, ResearchCall call);
 
+// Sends it at its turn. When the service is away, or lets it wait for long, the answer is that it
+// is unreachable, and nothing was sent.
+net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::Kind kind,
+                                           const std::string& user_id, net::HttpRequest request);
+
 // Ends the span of such a call with what came of it.
 void end_research_span(SpanScope& span, const net::HttpResponse& response);
 

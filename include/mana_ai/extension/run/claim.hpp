@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "mana_ai/core/planner/fair_turns.hpp"
 #include "mana_ai/extension/run/claimed_mission.hpp"
 
 namespace mana_ai {
@@ -28,6 +29,10 @@ struct ClaimRequest {
     // Whether large records of missions whose last run took the process down may be read. One at a
     // time: if it happens again, that is on record for the one that was read.
     bool may_read_suspect = true;
+    // Whose turn it is; null = users take no turns, the mission that is due for the longest goes
+    // first.
+    core::FairTurns* turns = nullptr;
+    int users_to_look_at = 0;  // at most; more than are looked at in one claim get their turn later
     // Missions of an agent that this tick has started; null = only those that run now count.
     std::map<AgentKey, int>* started_by_agent = nullptr;
 };
@@ -41,7 +46,9 @@ struct SkippedMission {
 
 struct ClaimResult {
     bool there_may_be_more = false;
-    bool suspects_left = false;  // due, but passed over until no other suspect is being read
+    bool suspects_left = false;      // due, but passed over until no other suspect is being read
+    bool held_back = false;          // due, but their users have as many running as they may
+    bool locked_in_the_way = false;  // some whose turn it was are held by other transactions
     int due = 0;
     std::vector<ClaimedMission> claimed;
     std::vector<SkippedMission> skipped;

@@ -64,6 +64,9 @@ struct RunEvents {
     bool out_of_budget = false;        // the budget of the agent ended the plan
 };
 
+// The decision of a run that the model service had no time for.
+inline constexpr char kSkippedService[] = "skipped-service";
+
 struct RunResult {
     RunOutcome outcome = RunOutcome::Canceled;
     std::string decision = "ran";

@@ -40,10 +40,10 @@ void release_lease(const ClaimedMission& claimed);
 void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
                                  core::Instant not_before, core::Instant now);
 
-// Ends a run that spent nothing because a gate closed after the claim: result.decision says which,
-// result.error_kind why, if that is known. Gives the lease back; the mission is looked at again at
-// `not_before`. Like every skip it stays in the history only when the decision is a new one. Call
-// after hold_lease().
+// Ends a run because a gate closed after the claim: result.decision says which, result.error_kind
+// why, if that is known. Gives the lease back; the mission is looked at again at `not_before`. Like
+// every skip it stays in the history only when the decision is a new one, or the run has spent
+// something. Call after hold_lease().
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now);
 

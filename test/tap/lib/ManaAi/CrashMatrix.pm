@@ -130,6 +130,7 @@ my %scenario = (
         },
     },
     retried  => { fields => { objective => '[[szenario:503-once]]' } },
+    away     => { fields => { objective => '[[szenario:503]]' }, cure => { objective => 'Geht wieder' } },
     refused  => { fields => { objective => '[[szenario:400]]' }, cure => { objective => 'Geht wieder' } },
     compacts => {
         settings => { compact_max_context_tokens => 300 },
@@ -243,6 +244,8 @@ my %place = (
     'run.retry_call'       => 'retried',
     'run.after_compaction' => 'compacts',
     (map { $_ => 'refused' } qw(run.before_failure run.after_failure)),
+    'run.turn' => 'plan',
+    (map { $_ => 'away' } qw(run.before_service_end run.after_service_end)),
     (map { $_ => 'budget' } qw(run.before_budget_end run.after_budget_end)),
     (map { $_ => 'told' } qw(run.before_notice run.after_notice notice.inserted)),
     (map { $_ => 'deep' } qw(research.intended research.answered research.stored research.before_wait research.after_wait
@@ -501,7 +504,7 @@ END
         my $hidden = $case->{name} eq 'compacts' ? @$runs : 0;
         push @wrong, "$id: charged $charged times for $asked calls" if $charged > $asked + $hidden;
         # Of each cut run the reply under way may be unrecorded; and those that were no success cost nothing.
-        my $free = $case->{name} =~ /^(?:retried|refused|compacts)$/ ? 4 : 0;
+        my $free = $case->{name} =~ /^(?:retried|refused|compacts|away)$/ ? 4 : 0;
         push @wrong, "$id: charged $charged times for $asked calls, $cut runs were cut" if $charged < $asked - $cut - $free;
         my $ended = grep { $_->{outcome} ne 'skipped' } @$runs;
         push @wrong, "$id: $asked calls of $ended runs" if $asked > 2 * $ended + $free;

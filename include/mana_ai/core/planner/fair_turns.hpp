@@ -1,0 +1,51 @@
+// Whose mission comes next, when more are due than there is room for: users take turns.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+
+namespace mana_ai::core {
+
+struct DueMission {
+    std::string user_id;
+    std::string mission_id;
+    Instant wake_at = 0;  // within a user, the earliest goes first
+};
+
+class FairTurns {
+ public:
+    void started(const std::string& user_id);
+    void ended(const std::string& user_id);
+    int running(const std::string& user_id) const;
+
+    // At most `limit` of the candidates, in the order in which they are to be claimed. Whoever has
+    // the fewest missions running comes first; among equals, whose last turn is the longest ago. No
+    // user gets more than `most_per_user` running (0 = no limit); `held_back` says whether that
+    // kept anybody from a turn that there was room for.
+    std::vector<DueMission> choose(std::vector<DueMission> candidates, std::size_t limit,
+                                   int most_per_user, bool& held_back);
+
+    // Nobody is waiting: turns are counted anew.
+    void forget_turns();
+
+    // Where the walk over all users goes on; empty = at the beginning.
+    std::string cursor;
+
+ private:
+    struct User {
+        int running = 0;
+        std::uint64_t last_turn = 0;
+    };
+    static constexpr std::size_t kMaxUsers = 20'000;
+
+    std::unordered_map<std::string, User> users_;
+    std::uint64_t turn_ = 0;
+};
+
+}  // namespace mana_ai::core

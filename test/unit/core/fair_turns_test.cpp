@@ -1,0 +1,117 @@
+#include "mana_ai/core/planner/fair_turns.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace mana_ai::core {
+namespace {
+
+std::vector<DueMission> missions(const std::string& user, int count, Instant first) {
+    std::vector<DueMission> made;
+    for (int i = 0; i < count; ++i) {
+        made.push_back({user, user + std::to_string(i), first + i});
+    }
+    return made;
+}
+
+void add(std::vector<DueMission>& all, const std::vector<DueMission>& more) {
+    all.insert(all.end(), more.begin(), more.end());
+}
+
+std::vector<std::string> names(const std::vector<DueMission>& chosen) {
+    std::vector<std::string> found;
+    for (const DueMission& mission : chosen) {
+        found.push_back(mission.mission_id);
+    }
+    return found;
+}
+
+using Names = std::vector<std::string>;
+
+TEST(FairTurns, UsersTakeTurnsAndWithinAUserTheEarliestGoesFirst) {
+    FairTurns turns;
+    bool held_back = true;
+    std::vector<DueMission> due = missions("a", 5, 100);
+    add(due, missions("b", 2, 900));
+    add(due, missions("c", 1, 500));
+    EXPECT_EQ(names(turns.choose(due, 6, 0, held_back)),
+              (Names{"a0", "c0", "b0", "a1", "b1", "a2"}));
+    EXPECT_FALSE(held_back);
+}
+
+TEST(FairTurns, WhoHasMoreRunningWaits) {
+    FairTurns turns;
+    bool held_back = false;
+    turns.started("a");
+    turns.started("a");
+    std::vector<DueMission> due = missions("a", 5, 100);
+    add(due, missions("b", 5, 900));
+    EXPECT_EQ(names(turns.choose(due, 4, 0, held_back)), (Names{"b0", "b1", "a0", "b2"}));
+    turns.ended("a");
+    turns.ended("a");
+    EXPECT_EQ(turns.running("a"), 0);
+}
+
+TEST(FairTurns, TheLastTurnCountsBetweenPasses) {
+    FairTurns turns;
+    bool held_back = false;
+    const std::vector<DueMission> of_a = missions("a", 100, 0);
+    std::vector<DueMission> due = of_a;
+    add(due, missions("b", 1, 900));
+    EXPECT_EQ(names(turns.choose(due, 1, 0, held_back)), (Names{"a0"}));
+    EXPECT_EQ(names(turns.choose(due, 1, 0, held_back)), (Names{"b0"}))
+        << "though all of the other one are due for longer";
+}
+
+TEST(FairTurns, NoUserExceedsItsLimit) {
+    FairTurns turns;
+    bool held_back = false;
+    turns.started("a");
+    std::vector<DueMission> due = missions("a", 5, 100);
+    add(due, missions("b", 1, 900));
+    EXPECT_EQ(names(turns.choose(due, 10, 3, held_back)), (Names{"b0", "a0", "a1"}));
+    EXPECT_TRUE(held_back);
+}
+
+TEST(FairTurns, TheSameMissionTwiceIsOne) {
+    FairTurns turns;
+    bool held_back = false;
+    std::vector<DueMission> due = missions("a", 2, 100);
+    add(due, missions("a", 2, 100));
+    EXPECT_EQ(names(turns.choose(due, 10, 0, held_back)), (Names{"a0", "a1"}));
+}
+
+// However many missions others have, and however long theirs take: over any time in which all have
+// something due, nobody gets more than a turn ahead.
+TEST(FairTurns, NobodyGetsAheadByMoreThanATurn) {
+    std::mt19937 random(5);
+    FairTurns turns;
+    std::map<std::string, int> got;
+    const std::vector<std::string> users = {"a", "b", "c", "d", "e"};
+    for (int pass = 0; pass < 500; ++pass) {
+        std::vector<DueMission> due;
+        for (const std::string& user : users) {
+            add(due, missions(user, 1 + static_cast<int>(random() % 20),
+                              static_cast<Instant>(random() % 1000)));
+        }
+        bool held_back = false;
+        for (const DueMission& mission : turns.choose(due, 1 + random() % 4, 0, held_back)) {
+            got[mission.user_id]++;
+        }
+        int least = got["a"];
+        int most = got["a"];
+        for (const std::string& user : users) {
+            least = std::min(least, got[user]);
+            most = std::max(most, got[user]);
+        }
+        ASSERT_LE(most - least, 1);
+    }
+}
+
+}  // namespace
+}  // namespace mana_ai::core
