@@ -36,6 +36,7 @@ void CallGate::Turn::leave() {
 bool CallGate::Turn::await_ready() {
     const int64_t now = gate_.loop_.now_us();
     patient_until_ = now + patience_.us;
+    outage_until_ = now + std::min(patience_.outage_us, patience_.us);
     if (gate_.may_enter(*this, now)) {
         gate_.begin(*this, now);
         return true;
@@ -49,11 +50,17 @@ void CallGate::Turn::await_suspend(std::coroutine_handle<> handle) {
     position_ = queue.insert(queue.end(), this);
     queued_ = true;
     timer_.emplace(gate_.loop_, [this] {
+        const int64_t now = gate_.loop_.now_us();
+        if (now < patient_until_ && !gate_.is_closed()) {
+            timer_->arm(patient_until_ - now);
+            return;
+        }
         leave();
         gate_.loop_.post(waiter_);
         gate_.serve();
     });
-    timer_->arm(patience_.us);
+    const bool is_short_for_outage = outage_until_ > gate_.loop_.now_us();
+    timer_->arm((is_short_for_outage ? outage_until_ : patient_until_) - gate_.loop_.now_us());
     gate_.serve();
 }
 
@@ -66,7 +73,7 @@ void CallGate::Turn::end(core::CallReport report) {
     gate_.under_way_--;
     gate_.refused_ += report.end == CallEnd::Refused ? 1 : 0;
     gate_.failed_ += report.end == CallEnd::Down || report.end == CallEnd::Suspect ||
-                             report.end == CallEnd::KeyRefused
+                             report.end == CallEnd::KeyRefused || report.end == CallEnd::Forbidden
                          ? 1
                          : 0;
     gate_.gate_.end(*call, report, gate_.loop_.now_us());
@@ -80,8 +87,12 @@ bool CallGate::may_enter(const Turn& turn, int64_t now) {
 }
 
 bool CallGate::is_in_vain(const Turn& turn, std::optional<int64_t> permit_at) const {
-    return (gate_.is_closed() && !turn.patience_.for_outage) ||
-           (permit_at && *permit_at > turn.patient_until_);
+    const int64_t until = gate_.is_closed() ? turn.outage_until_ : turn.patient_until_;
+    if (gate_.is_closed() && loop_.now_us() >= until) {
+        return true;
+    }
+    // A probe that is under way may end sooner than the next one goes out.
+    return permit_at && *permit_at > until && !gate_.is_probing();
 }
 
 void CallGate::begin(Turn& turn, int64_t now) {

@@ -379,6 +379,7 @@ void HttpTransfer::finish(CURLcode code) noexcept {
 
 void HttpTransfer::fail(TransportError error, std::string_view detail) noexcept {
     response_.error = error;
+    response_.may_have_arrived |= has_connected();
     std::string().swap(response_.body);
     try {
         response_.error_detail.assign(detail.substr(0, kMaxDetailBytes));
@@ -401,15 +402,23 @@ void HttpTransfer::end() noexcept {
     loop_.post(waiter_);
 }
 
+// A kept connection that is lost before anything is written on it counts as well.
+bool HttpTransfer::has_connected() const noexcept {
+    curl_off_t ready = 0;
+    if (easy_ != nullptr) {
+        curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &ready);
+    }
+    return ready > 0 || repeat_refused_ || header_bytes_ > 0;
+}
+
 void HttpTransfer::on_timeout() noexcept {
     const char* phase = "waiting for a free connection";
     if (easy_ != nullptr) {
-        curl_off_t ready = 0;
-        curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &ready);
         phase = header_bytes_ > 0 ? "reading the answer"
-                : ready > 0       ? "waiting for the answer"
+                : has_connected() ? "waiting for the answer"
                                   : "connecting";
     }
+    response_.may_have_arrived = has_connected();
     char text[96];
     std::snprintf(text, sizeof text, "timed out after %ld ms while %s",
                   milliseconds(request_.timeout_us), phase);

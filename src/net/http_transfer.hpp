@@ -71,6 +71,7 @@ class HttpTransfer : public ListLink<TransferTag> {
     static int on_before_request(void* self, char*, char*, int, int) noexcept;
 
     const char* request_fault() const noexcept;
+    bool has_connected() const noexcept;
     void on_timeout() noexcept;
     void build_header_list();
     TransportError classify(CURLcode code) const noexcept;

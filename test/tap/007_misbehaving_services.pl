@@ -32,9 +32,9 @@ my %cases = (
     '503-once'  => [ 'planned', undef,         3 ],
     '503-twice' => [ 'planned', undef,         4 ],
     'redirect'  => [ 'failed',  'unknown',     1, $minute, qr/^HTTP 302/ ],
-    'reset'     => [ 'skipped',  'unreachable', 3, $soon, qr/./ ],
-    'close'     => [ 'skipped',  'unreachable', 3, $soon, qr/./ ],
-    'truncated' => [ 'skipped', 'unreachable', 3, $soon, qr/./ ],
+    'reset'     => [ 'failed',  'unreachable', 3, $minute, qr/./ ],
+    'close'     => [ 'failed',  'unreachable', 3, $minute, qr/./ ],
+    'truncated' => [ 'failed',  'unreachable', 3, $minute, qr/./ ],
     'hang'      => [ 'failed',  'timeout',     3, $minute, qr/./ ],
     'trickle'   => [ 'failed',  'timeout',     3, $minute, qr/./ ],
     'garbage'   => [ 'failed',  'malformed',   3, $minute, qr/./ ],
@@ -106,7 +106,7 @@ unlike($text, qr/geheimes Ziel|content filter|scripted failure/, 'without what u
 # ---------------------------------------------------------------- backoff
 
 $model->reset;
-value($node, "UPDATE mana_ai.mission_schedule SET not_before = now() + interval '1 hour', wake_at = now() + interval '1 hour' WHERE decision = 'skipped-service'");
+value($node, "UPDATE mana_ai.mission_schedule SET not_before = not_before + interval '1 hour', wake_at = wake_at + interval '1 hour' WHERE not_before IS NOT NULL");
 is(run_tick($node)->{due_mission_count}, 0, 'the next tick leaves those alone that back off');
 is($model->count, 0, 'and asks nobody');
 

@@ -270,6 +270,24 @@ wait_for_iterations($node, 'bumpy', 1);
 like(prompts(), qr/Die Antwort der langen Recherche/, 'polls that fail for a while lose nothing');
 is($research->stats->{submit}, 1, 'and order nothing again');
 
+# Credits are each user's own: one who has none leaves the service open to all others.
+fresh(submit => { steps => [ { status => 402 } ], repeat => 'last' });
+push_mission($node, "poor-$_", objective => $deep, user => 'poor') for 1 .. 8;
+wait_for($node, 'eight orders of a user without credits are refused', 20,
+    "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'poor-%' AND outcome = 'planned'", 8);
+is(value($node, q{SELECT state FROM mana_ai.services() WHERE service = 'deep_research'}), 'open', 'which says nothing of the service');
+is($research->stats->{submit}, 8, 'each of them was asked for');
+
+# Others' failures have closed the gate: an order waits for the probe, and is it.
+fresh(polls => 1000, poll => { steps => [ { status => 503 } ], repeat => 'last' });
+push_mission($node, "polled-$_", objective => $deep) for 1 .. 3;
+wait_for($node, 'polls that fail are found to be an outage', 20,
+    q{SELECT state FROM mana_ai.services() WHERE service = 'deep_research'}, 'unavailable');
+$research->control({ poll => { steps => [], repeat => 'none' }, polls => 1 });
+push_mission($node, 'after-outage', objective => $deep);
+wait_for_iterations($node, 'after-outage', 1);
+like(prompts(), qr/Die Antwort der langen Recherche/, 'an order that comes in a short outage is not given up');
+
 # ---------------------------------------------------------------- an answer is paid for once
 
 fresh(polls => 0);

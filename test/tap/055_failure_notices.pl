@@ -278,6 +278,20 @@ push_mission($node, 'silent', objective => 'enc:1:AAAAAAAAAAAAAAAA.CCCCCCCCCCCCC
 has_been_held('silent', 'skipped-encrypted', 6);
 stays_at('silent', 0, 'with mana_ai.report_failures = off nobody is told');
 
+# ---------------------------------------------------------------- the service's failures are nobody's news
+
+settings($node, 'mana_ai.report_failures' => undef);
+push_mission($node, 'service', objective => '[[szenario:422]] Ziel');
+wait_for($node, 'service: a failure of its own', 20, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'service' AND lease_owner IS NULL", 1);
+value($node, "UPDATE mana_ai.mission_schedule SET attempts = 2 WHERE mission_id = 'service'");
+$model->control({ down => 503 });
+make_due('service');
+wait_for($node, 'service: the model service is away', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'service' AND lease_owner IS NULL", 'skipped-service');
+stays_at('service', 0, 'runs that end so tell the user nothing, however often');
+is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'service'"), 2, 'and are no further failures');
+$model->control({ down => 0 });
+wait_for_notices('service', 1, 60);
+
 is(snapshots_differ($node), '', 'snapshots equal the log');
 unlike(log_since($node), qr/Geheim/, 'nothing private is in the log');
 $node->stop;

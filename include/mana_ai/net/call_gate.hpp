@@ -24,7 +24,7 @@ class CallGate {
     // How long it is worth waiting. What is known in advance to take longer is not waited for.
     struct Patience {
         int64_t us = 0;
-        bool for_outage = false;  // also while the service is unavailable
+        int64_t outage_us = 0;  // while the service is unavailable
     };
 
     // One call: from the wishing to call to its end.
@@ -57,6 +57,7 @@ class CallGate {
         Order order_;
         Patience patience_;
         int64_t patient_until_ = 0;
+        int64_t outage_until_ = 0;
         std::optional<core::ServiceGate::Call> call_;
         Waiter waiter_;
         std::optional<Timer> timer_;

@@ -53,10 +53,11 @@ const char* to_string(TransportError error) noexcept;
 struct HttpResponse {
     TransportError error = TransportError::None;
     std::string error_detail;  // printable, at most 256 bytes, without URL credentials or headers
-    int status = 0;            // 0 when no status line arrived
-    std::string body;          // empty when error is not None
-    std::string retry_after;   // header values as sent, empty when absent
-    std::string rate_limits;   // "name: value" lines of those whose name has "ratelimit" in it
+    bool may_have_arrived = false;  // the request, at whomever it was for
+    int status = 0;                 // 0 when no status line arrived
+    std::string body;               // empty when error is not None
+    std::string retry_after;        // header values as sent, empty when absent
+    std::string rate_limits;        // "name: value" lines of those whose name has "ratelimit" in it
     std::string content_type;
     int64_t duration_us = 0;  // from co_await to the end, waiting for a free connection included
 };

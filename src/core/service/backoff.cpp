@@ -47,11 +47,16 @@ CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
         case ErrorKind::NoProvider:
             return CallEnd::Down;
         case ErrorKind::Auth:
-            return by_status == CallEnd::Suspect ? CallEnd::Suspect : CallEnd::KeyRefused;
+            return error.http_status == 403 ? CallEnd::Forbidden : CallEnd::KeyRefused;
         case ErrorKind::Malformed:
             // An answer that is too large has come all the same.
             return error.http_status == 0 ? by_status : CallEnd::Suspect;
         case ErrorKind::Unknown:
+            // mana-llm and OpenRouter say 502 for whatever the provider makes of a request.
+            if (error.http_status == 502 && error.is_of_gateway) {
+                return CallEnd::Suspect;
+            }
+            break;
         case ErrorKind::Timeout:
         case ErrorKind::Unreachable:
             break;

@@ -260,6 +260,7 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     ErrorBody read = read_error_body(body);
     ProviderError error;
     error.http_status = http_status;
+    error.is_of_gateway = read.kind || !read.message.empty();
     // A success that carries no completion is malformed unless its body says better.
     error.kind = read.kind.value_or(is_success(http_status) ? ErrorKind::Malformed
                                                             : kind_of_status(http_status));

@@ -121,10 +121,12 @@ void ServiceGate::set_limits(const GateLimits& limits) {
 
 void ServiceGate::forget() {
     const int in_flight = in_flight_;
+    const int probes = probes_;
     const std::uint64_t calls = calls_;
     const GateLimits limits = limits_;
     *this = ServiceGate(limits);
     in_flight_ = in_flight;
+    probes_ = probes;
     calls_ = calls;
     shrunk_by_ = refused_from_ = sample_from_ = calls;
 }
@@ -279,7 +281,6 @@ void ServiceGate::close(GateState why, Instant now) {
     why_closed_ = why;
     since_ = failing_since_;
     closed_at_ = now;
-    probing_ = false;
     put_off_probe(now);
 }
 
@@ -291,9 +292,8 @@ void ServiceGate::put_off_probe(Instant now) {
 
 void ServiceGate::reopen(Instant now) {
     closed_ = false;
-    probing_ = false;
     since_ = now;
-    failures_ = refused_keys_ = 0;
+    failures_ = refused_keys_ = forbidden_ = 0;
     // What waits comes back step by step, but fast.
     threshold_ = std::max(limit_, static_cast<double>(kFirstLimit));
     limit_ = std::min(threshold_, std::max<double>(kLimitAfterOutage, in_flight_));
@@ -306,20 +306,23 @@ void ServiceGate::count_failure(const CallReport& report, Instant now) {
         failing_since_ = now;
         sure_ = several_callers_ = false;
         failed_caller_ = report.caller;
-        refused_keys_ = 0;
+        refused_keys_ = forbidden_ = 0;
     }
     failures_++;
     several_callers_ |= report.caller != failed_caller_;
     sure_ |= report.end == CallEnd::Down || report.end == CallEnd::Refused;
     refused_keys_ += report.end == CallEnd::KeyRefused ? 1 : 0;
+    forbidden_ += report.end == CallEnd::Forbidden ? 1 : 0;
     if (refused_keys_ >= kRefusedKeysToClose) {
         close(GateState::KeyRefused, now);
     } else if (failures_ >= kFailuresToClose && (sure_ || several_callers_)) {
-        close(GateState::Unavailable, now);
+        const bool all_of_key = refused_keys_ + forbidden_ == failures_;
+        close(all_of_key ? GateState::KeyRefused : GateState::Unavailable, now);
     }
 }
 
 void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant now) {
+    const bool is_of_key = report.end == CallEnd::KeyRefused || report.end == CallEnd::Forbidden;
     if (report.end == CallEnd::Refused) {
         on_refusal(call, report, now);
         // It said when to come back, so it is there.
@@ -330,7 +333,7 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
             }
             return;
         }
-    } else if (report.end != CallEnd::KeyRefused) {
+    } else if (!is_of_key) {
         if (!closed_) {
             shrink(call, 0, now);
             threshold_ = limit_;
@@ -343,9 +346,7 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
     if (!closed_) {
         count_failure(report, now);
     } else if (call.is_probe) {
-        why_closed_ =
-            report.end == CallEnd::KeyRefused ? GateState::KeyRefused : GateState::Unavailable;
-        probing_ = false;
+        why_closed_ = is_of_key ? GateState::KeyRefused : GateState::Unavailable;
         put_off_probe(now);
     }
 }
@@ -406,7 +407,7 @@ bool ServiceGate::may_start(Instant now) {
         return false;
     }
     if (closed_) {
-        return !probing_ && now >= probe_at_;
+        return now >= probe_at_;
     }
     settle(now);
     if (in_flight_ >= limit()) {
@@ -425,8 +426,12 @@ ServiceGate::Call ServiceGate::start(Instant now) {
     call.started_at = now;
     call.number = ++calls_;
     call.tokens = expected_tokens();
-    call.is_probe = closed_ && !probing_;
-    probing_ |= call.is_probe;
+    call.is_probe = closed_ && now >= probe_at_;
+    if (call.is_probe) {
+        probes_++;
+        put_off_probe(now);
+        probe_at_ = std::max(probe_at_, now + kSlowProbe);
+    }
     in_flight_++;
     if (in_flight_ == limit()) {
         full_since_ = now;
@@ -442,6 +447,7 @@ ServiceGate::Call ServiceGate::start(Instant now) {
 void ServiceGate::end(const Call& call, const CallReport& report, Instant now) {
     settle(now);
     const int in_flight = in_flight_--;
+    probes_ -= call.is_probe ? 1 : 0;
     for (const bool told : {false, true}) {
         Bucket* const bucket = told ? (told_tokens_ ? &told_tokens_->bucket : nullptr)
                                     : (set_tokens_ ? &*set_tokens_ : nullptr);
@@ -464,21 +470,19 @@ void ServiceGate::end(const Call& call, const CallReport& report, Instant now) {
         case CallEnd::Down:
         case CallEnd::Suspect:
         case CallEnd::KeyRefused:
+        case CallEnd::Forbidden:
             on_failure(call, report, now);
             break;
         case CallEnd::Dropped:
             break;
     }
     if (call.is_probe && closed_ && report.end == CallEnd::Dropped) {
-        probing_ = false;
+        probe_at_ = now;
     }
 }
 
 std::optional<Instant> ServiceGate::next_permit_at(Instant now) {
     if (closed_) {
-        if (probing_) {
-            return std::nullopt;
-        }
         return std::max({now, probe_at_, paused_until_});
     }
     settle(now);

@@ -8,9 +8,32 @@ namespace mana_ai {
 
 namespace {
 
+constexpr int kRefusedKey = 401;
+constexpr int kNoCredits = 402;
+constexpr int kMaxRefusals = 3;
+
 bool is_header_value(const std::string& text) {
     return !text.empty() &&
            std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < '\x7f'; });
+}
+
+// What a call that may not go out would have got.
+net::HttpResponse turned_away(net::CallGate& gate) {
+    net::HttpResponse response;
+    if (gate.view().state == core::GateState::KeyRefused) {
+        response.status = kRefusedKey;
+    } else {
+        response.error = net::TransportError::Unreachable;
+        response.error_detail = "the service is unavailable or limits the rate of calls";
+    }
+    return response;
+}
+
+// Credits are each user's own, so that they are used up says nothing of the service.
+core::CallEnd end_of(const net::HttpResponse& response, core::CallEnd end) {
+    const bool is_of_user =
+        response.error == net::TransportError::None && response.status == kNoCredits;
+    return is_of_user ? core::CallEnd::Answered : end;
 }
 
 }  // namespace
@@ -38,20 +61,32 @@ std::optional<net::HttpRequest> research_request(const RunServices& services,
 net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::Kind kind,
                                            const std::string& user_id, net::HttpRequest request) {
     constexpr core::Instant kPatience = 15 * core::kMicrosPerSecond;
-    const net::CallGate::Patience patience{kPatience, false};
-    net::CallGate::Turn turn(services.gates.of_research(kind), std::hash<std::string>()(user_id),
-                             net::CallGate::Order::New, patience);
+    constexpr core::Instant kPatienceInOutage = 3 * core::kMicrosPerSecond;
+    net::CallGate& gate = services.gates.of_research(kind);
+    const uint64_t caller = std::hash<std::string>()(user_id);
+    const int64_t until = services.loop.now_us() + kPatience;
     net::HttpResponse response;
-    const bool may_call = co_await turn;
-    if (!may_call) {
-        response.error = net::TransportError::Unreachable;
-        response.error_detail = "the service is unavailable or limits the rate of calls";
-        co_return response;
+    for (int refusals = 0;; refusals++) {
+        const int64_t left = std::max<int64_t>(until - services.loop.now_us(), 0);
+        const net::CallGate::Patience patience{left, kPatienceInOutage};
+        const auto order = refusals > 0 ? net::CallGate::Order::Begun : net::CallGate::Order::New;
+        net::CallGate::Turn turn(gate, caller, order, patience);
+        const bool may_call = co_await turn;
+        if (!may_call) {
+            // What the service said itself says more.
+            if (refusals == 0)
+                response = turned_away(gate);
+            co_return response;
+        }
+        net::HttpRequest copy = request;
+        response = co_await services.http->send(std::move(copy));
+        core::CallReport report = report_of(response);
+        report.end = end_of(response, report.end);
+        turn.end(report);
+        // Refused for their number, so not done: the gate knows when there is room again.
+        if (report.end != core::CallEnd::Refused || refusals == kMaxRefusals)
+            co_return response;
     }
-    response = co_await services.http->send(std::move(request));
-    core::CallReport report = report_of(response);
-    turn.end(report);
-    co_return response;
 }
 
 void end_research_span(SpanScope& span, const net::HttpResponse& response) {

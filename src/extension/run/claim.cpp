@@ -616,7 +616,7 @@ SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
 pg::StatementResult select_chosen(const ClaimRequest& request,
                                   const std::vector<core::DueMission>& chosen) {
     static pg::Statement select_by_name(std::string(kSelectList) + R"sql(
-         SELECT x.* FROM unnest($5, $6) AS c(user_id, mission_id)
+         SELECT x.* FROM unnest($6, $7) AS c(user_id, mission_id)
            CROSS JOIN LATERAL (SELECT s.* FROM mana_ai.mission_schedule s
                                 WHERE s.user_id = c.user_id AND s.mission_id = c.mission_id
                                   AND s.wake_at <= $1 AND $2::bigint > 0

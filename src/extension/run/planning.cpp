@@ -109,7 +109,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
     for (int attempts = 1;; attempts++) {
         const bool is_new = !wish.has_paid && !last;
         const net::CallGate::Patience left{
-            std::max<int64_t>(begun + patience - services.loop.now_us(), 0), wish.has_paid};
+            std::max<int64_t>(begun + patience - services.loop.now_us(), 0),
+            wish.has_paid ? patience : 0};
         net::CallGate::Turn turn(
             gate, caller, is_new ? net::CallGate::Order::New : net::CallGate::Order::Begun, left);
         services.gates.arrived(claimed.run_id);
@@ -170,7 +171,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             continue;
         // While others are answered, it is this request that fails.
         error->of_service = may_be_services && !gate.has_answered_since(begun) &&
-                            (gate.is_closed() || report.end != core::CallEnd::Suspect);
+                            (gate.is_closed() || (report.end != core::CallEnd::Suspect &&
+                                                  report.end != core::CallEnd::Forbidden));
         co_return result;
     }
 }

@@ -189,21 +189,23 @@ core::CallReport report_of(const net::HttpResponse& response) {
         lines += core::rate_headers_in_body(response.body);
     if (!lines.empty())
         report.rates = core::parse_rate_headers(lines, pg::now());
-    if (response.error == net::TransportError::Timeout ||
-        response.error == net::TransportError::Malformed)
+    // A request that brings the service down looks from here like a service that goes down.
+    if (response.error == net::TransportError::Unreachable ||
+        response.error == net::TransportError::Timeout)
+        report.end = response.may_have_arrived ? core::CallEnd::Suspect : core::CallEnd::Down;
+    else if (response.error == net::TransportError::Malformed)
         report.end = core::CallEnd::Suspect;
-    else if (response.error == net::TransportError::Unreachable)
-        report.end = core::CallEnd::Down;
     else if (response.error == net::TransportError::Cancelled)
         report.end = core::CallEnd::Dropped;
     else if (response.status == 429)
         report.end = core::CallEnd::Refused;
     else if (response.status == 401 || response.status == 402)
         report.end = core::CallEnd::KeyRefused;
-    else if (response.status == 502 || response.status == 503 || response.status == 504 ||
-             response.status == 529)
+    else if (response.status == 403)
+        report.end = core::CallEnd::Forbidden;
+    else if (response.status == 502 || response.status == 503 || response.status == 529)
         report.end = core::CallEnd::Down;
-    else if (response.status == 403 || response.status >= 500)
+    else if (response.status >= 500)
         report.end = core::CallEnd::Suspect;
     // With nothing left, and no word on when to come back but the end of the window.
     if (report.end == core::CallEnd::Refused && !report.retry_after && report.rates.requests &&

@@ -60,6 +60,40 @@ TEST(MissionBackoff, TakesRetryAfterAsAMinimum) {
               6 * kMicrosPerHour);
 }
 
+// Whether others are kept waiting: only for what is the service's own.
+TEST(CallEndOfErrors, TellsTheServiceFromTheRequest) {
+    struct Case {
+        int status;
+        const char* body;
+        CallEnd by_status;
+        CallEnd end;
+    };
+    const Case cases[] = {
+        {400, R"({"detail": "1 validation error"})", CallEnd::Answered, CallEnd::Answered},
+        {422, R"({"detail": {"kind": "blocked"}})", CallEnd::Answered, CallEnd::Answered},
+        {502, R"({"detail": {"kind": "truncated"}})", CallEnd::Down, CallEnd::Answered},
+        {502, R"({"detail": {"kind": "auth", "message": "key"}})", CallEnd::Down,
+         CallEnd::KeyRefused},
+        {401, "", CallEnd::KeyRefused, CallEnd::KeyRefused},
+        {403, R"({"error": {"type": "permission_error"}})", CallEnd::Forbidden, CallEnd::Forbidden},
+        {503, R"({"detail": {"kind": "no_healthy_provider"}})", CallEnd::Down, CallEnd::Down},
+        {503, R"({"error": {"message": "overloaded"}})", CallEnd::Down, CallEnd::Down},
+        {502, R"({"detail": {"kind": "unknown", "message": "500 INTERNAL"}})", CallEnd::Down,
+         CallEnd::Suspect},
+        {502, R"({"error": {"code": 502, "message": "Provider returned error"}})", CallEnd::Down,
+         CallEnd::Suspect},
+        {502, "<html><h1>502 Bad Gateway</h1></html>", CallEnd::Down, CallEnd::Down},
+        {500, R"({"detail": "x"})", CallEnd::Suspect, CallEnd::Suspect},
+        {429, R"({"detail": {"kind": "rate_limit"}})", CallEnd::Refused, CallEnd::Refused},
+        {200, "{}", CallEnd::Answered, CallEnd::Suspect},
+    };
+    for (const Case& each : cases) {
+        const ModelResult result = parse_model_response(each.status, each.body, "", 0);
+        EXPECT_EQ(call_end(std::get<ProviderError>(result), each.by_status), each.end)
+            << each.status << ' ' << each.body;
+    }
+}
+
 TEST(RetryWithinRun, TriesPassingFailuresTwiceMore) {
     const ProviderError failures[] = {
         error(ErrorKind::Timeout, 0),     error(ErrorKind::Unreachable, 0),

@@ -447,7 +447,7 @@ TEST(ServiceGate, ItClosesAfterFailuresInARowAndSendsProbesInGrowingIntervals) {
         EXPECT_EQ(gate.claimable(now, 1), 0) << "one is enough";
         const auto probe = gate.start(now);
         EXPECT_FALSE(gate.may_start(now)) << "one at a time";
-        EXPECT_FALSE(gate.next_permit_at(now));
+        EXPECT_GE(*gate.next_permit_at(now), now + ServiceGate::kSlowProbe);
         CallReport report;
         report.end = CallEnd::Down;
         gate.end(probe, report, now);
@@ -473,6 +473,25 @@ TEST(ServiceGate, AProbeThatIsGivenUpMakesRoomForAnother) {
     gate.end(probe, report, now);
     EXPECT_TRUE(gate.may_start(now));
     EXPECT_EQ(gate.state(now), GateState::Unavailable);
+}
+
+// A service that is back must not be waited for because the first to ask got no answer.
+TEST(ServiceGate, AProbeThatHangsMakesRoomForAnother) {
+    ServiceGate gate({64});
+    end_calls(gate, ServiceGate::kFailuresToClose, CallEnd::Down, kSecond);
+    Instant now = *gate.next_permit_at(kSecond);
+    const auto hanging = gate.start(now);
+    EXPECT_TRUE(gate.is_probing());
+    EXPECT_FALSE(gate.may_start(now + ServiceGate::kSlowProbe - 1));
+    now += ServiceGate::kSlowProbe;
+    EXPECT_TRUE(gate.may_start(now));
+    end_calls(gate, 1, CallEnd::Answered, now);
+    EXPECT_EQ(gate.state(now), GateState::Open);
+    CallReport report;
+    report.end = CallEnd::Suspect;
+    gate.end(hanging, report, now + kSecond);
+    EXPECT_EQ(gate.state(now + kSecond), GateState::Open);
+    EXPECT_FALSE(gate.is_probing());
 }
 
 // What was under way when it closed says nothing of the service as it is now.
@@ -502,6 +521,18 @@ TEST(ServiceGate, ARefusedKeyClosesItInItsOwnWords) {
     gate.forget();
     EXPECT_EQ(gate.state(kSecond), GateState::Open);
     EXPECT_EQ(gate.claimable(kSecond, 0), ServiceGate::kFirstLimit);
+}
+
+// A 403 may be for what one request asks.
+TEST(ServiceGate, WhatIsForbiddenToSeveralIsARefusedKey) {
+    ServiceGate gate({64});
+    end_calls(gate, 20, CallEnd::Forbidden, kSecond, true);
+    EXPECT_EQ(gate.state(kSecond), GateState::Open);
+    end_calls(gate, 1, CallEnd::Forbidden, kSecond);
+    EXPECT_EQ(gate.state(kSecond), GateState::KeyRefused);
+    const Instant now = *gate.next_permit_at(kSecond);
+    end_calls(gate, 1, CallEnd::Down, now);
+    EXPECT_EQ(gate.state(now), GateState::Unavailable) << "the newest probe says what it is";
 }
 
 // As some services do whose quota is used up: they do not say for how long.

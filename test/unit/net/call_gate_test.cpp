@@ -58,7 +58,7 @@ Task<void> call(Door& door, std::string name, Order order, Patience patience, in
 }
 
 EventLoop::TaskId start(Door& door, const std::string& name, Order order = Order::New,
-                        Patience patience = {60 * kSecond, false}, int64_t us = kSecond,
+                        Patience patience = {60 * kSecond, 0}, int64_t us = kSecond,
                         const CallReport& report = {}) {
     return door.loop.spawn(call(door, name, order, patience, us, report), {});
 }
@@ -129,7 +129,7 @@ TEST(CallGate, ATurnThatCameTooLateIsNotLost) {
     start(door, "next");
     door.settle();
     {
-        CallGate::Turn turn(door.gate, 0, Order::Begun, {0, false});
+        CallGate::Turn turn(door.gate, 0, Order::Begun, {0, 0});
         EXPECT_FALSE(turn.await_ready());
     }
     door.now += kSecond;
@@ -146,9 +146,9 @@ TEST(CallGate, ATurnThatCameTooLateIsNotLost) {
 
 TEST(CallGate, PatienceEnds) {
     Door door({1});
-    start(door, "long", Order::New, {kSecond, false}, 100 * kSecond);
+    start(door, "long", Order::New, {kSecond, 0}, 100 * kSecond);
     door.settle();
-    start(door, "impatient", Order::New, {5 * kSecond, false});
+    start(door, "impatient", Order::New, {5 * kSecond, 0});
     door.settle();
     door.pass(4 * kSecond);
     EXPECT_EQ(door.log, (Log{"+long"}));
@@ -161,12 +161,12 @@ TEST(CallGate, WhatTakesTooLongForSureIsNotWaitedFor) {
     Door door({8});
     CallReport refused = ended(CallEnd::Refused);
     refused.retry_after = 60 * kSecond;
-    start(door, "refused", Order::New, {kSecond, false}, 1, refused);
-    start(door, "slow", Order::New, {kSecond, false}, 1);
+    start(door, "refused", Order::New, {kSecond, 0}, 1, refused);
+    start(door, "slow", Order::New, {kSecond, 0}, 1);
     door.settle();
     door.pass(10);
-    start(door, "short", Order::New, {5 * kSecond, false});
-    start(door, "patient", Order::Begun, {90 * kSecond, false});
+    start(door, "short", Order::New, {5 * kSecond, 0});
+    start(door, "patient", Order::Begun, {90 * kSecond, 0});
     door.settle();
     EXPECT_EQ(door.log, (Log{"+refused", "+slow", "-short"}));
     EXPECT_EQ(door.gate.claimable(0), 0);
@@ -178,17 +178,16 @@ TEST(CallGate, WhatTakesTooLongForSureIsNotWaitedFor) {
 TEST(CallGate, WhileItIsClosedOnlyWhoHasPaidWaitsAndMakesTheProbes) {
     Door door({64});
     for (int i = 0; i < core::ServiceGate::kFailuresToClose; ++i) {
-        start(door, "down" + std::to_string(i), Order::New, {kSecond, false}, 1,
-              ended(CallEnd::Down));
+        start(door, "down" + std::to_string(i), Order::New, {kSecond, 0}, 1, ended(CallEnd::Down));
     }
     door.settle();
     door.pass(2);
     EXPECT_TRUE(door.gate.is_closed());
     door.log.clear();
     start(door, "new");
-    start(door, "begun1", Order::Begun, {120 * kSecond, true}, 1, ended(CallEnd::Down));
-    start(door, "begun2", Order::Begun, {120 * kSecond, true}, 1);
-    start(door, "begun3", Order::Begun, {120 * kSecond, true}, 1);
+    start(door, "begun1", Order::Begun, {120 * kSecond, 120 * kSecond}, 1, ended(CallEnd::Down));
+    start(door, "begun2", Order::Begun, {120 * kSecond, 120 * kSecond}, 1);
+    start(door, "begun3", Order::Begun, {120 * kSecond, 120 * kSecond}, 1);
     door.settle();
     EXPECT_EQ(door.log, (Log{"-new"}));
     EXPECT_EQ(door.gate.claimable(0), 0);
@@ -198,6 +197,39 @@ TEST(CallGate, WhileItIsClosedOnlyWhoHasPaidWaitsAndMakesTheProbes) {
     EXPECT_EQ(door.log, (Log{"-new", "+begun1", "+begun2", "+begun3"}));
     EXPECT_FALSE(door.gate.is_closed());
     EXPECT_TRUE(door.gate.is_idle());
+}
+
+TEST(CallGate, AShortPatienceWaitsForAProbeThatIsNear) {
+    Door door({64});
+    for (int i = 0; i < core::ServiceGate::kFailuresToClose; ++i) {
+        start(door, "down" + std::to_string(i), Order::New, {kSecond, 0}, 1, ended(CallEnd::Down));
+    }
+    door.settle();
+    door.pass(2);
+    EXPECT_TRUE(door.gate.is_closed());
+    door.log.clear();
+    const Patience in_outage{15 * kSecond, 3 * kSecond};
+    start(door, "probe", Order::New, in_outage, kSecond, ended(CallEnd::Down));
+    start(door, "waits", Order::New, in_outage, 1);
+    door.settle();
+    EXPECT_EQ(door.log, Log{});
+    // The probe takes a second and fails; the next one goes out a second later.
+    for (int i = 0; i < 31; ++i) {
+        door.pass(kSecond / 10);
+    }
+    EXPECT_EQ(door.log, (Log{"+probe", "-waits"}));
+    EXPECT_TRUE(door.gate.is_closed());
+    door.log.clear();
+    // Long outages have long pauses: then nobody waits in vain.
+    for (int i = 0; i < 20; ++i) {
+        start(door, "p" + std::to_string(i), Order::New, in_outage, 1, ended(CallEnd::Down));
+        door.settle();
+        door.pass(3 * kSecond);
+    }
+    door.log.clear();
+    start(door, "late", Order::New, in_outage, 1);
+    door.settle();
+    EXPECT_EQ(door.log, (Log{"-late"}));
 }
 
 // Whatever happens: never more at once than allowed, everybody is served or told, in order.

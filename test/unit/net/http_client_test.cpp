@@ -182,6 +182,7 @@ TEST(HttpClient, ReportsARefusedConnectionAsUnreachable) {
     const HttpResponse response =
         fetch(loop, client, post_to("http://127.0.0.1:" + std::to_string(port) + "/"));
     EXPECT_EQ(response.error, TransportError::Unreachable);
+    EXPECT_FALSE(response.may_have_arrived);
     EXPECT_EQ(response.status, 0);
 }
 
@@ -209,6 +210,7 @@ TEST(HttpClient, ReportsLostConnectionsAsUnreachable) {
         HttpClient client(loop);
         const HttpResponse response = fetch(loop, client, post_to(server.url()));
         EXPECT_EQ(response.error, TransportError::Unreachable) << answer << response.error_detail;
+        EXPECT_TRUE(response.may_have_arrived);
         EXPECT_EQ(response.body, "");
         EXPECT_EQ(server.connections(), 1);
     }
@@ -233,6 +235,7 @@ TEST(HttpClient, TimesOutInEveryPhaseAndSaysWhich) {
         request.timeout_us = 100'000;
         const HttpResponse response = fetch(loop, client, std::move(request));
         EXPECT_EQ(response.error, TransportError::Timeout) << answer;
+        EXPECT_TRUE(response.may_have_arrived);
         EXPECT_NE(response.error_detail.find(phase), std::string::npos) << response.error_detail;
         EXPECT_GE(response.duration_us, 100'000);
         EXPECT_LT(response.duration_us, 2'000'000);

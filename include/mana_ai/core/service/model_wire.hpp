@@ -46,6 +46,8 @@ struct ProviderError {
     // The provider's words. May hold the user's text: never log it.
     std::string message;
     std::optional<Instant> retry_after;  // delay in microseconds
+    // The reply has the form of a gateway's errors, and so was not made by a proxy in front of it.
+    bool is_of_gateway = false;
     // The service's failure and not the request's. Set by who knows how its other calls went.
     bool of_service = false;
 };

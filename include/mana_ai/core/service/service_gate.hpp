@@ -19,9 +19,10 @@ namespace mana_ai::core {
 enum class CallEnd {
     Answered,    // it did its work, whatever it thought of the request
     Refused,     // too many requests
-    Down,        // surely the service's failure: unreachable, 502, 503, 504, no provider
-    Suspect,     // its failure or that of this one request: a timeout, 500, 403
+    Down,        // surely the service's failure: no connection, 503, no provider
+    Suspect,     // its failure or that of this one request: a timeout, a lost connection, 500
     KeyRefused,  // our key is not accepted
+    Forbidden,   // our key may not do this, or this one request: 403
     Dropped,     // given up by us; says nothing
 };
 
@@ -67,6 +68,8 @@ class ServiceGate {
     static constexpr int kRefusedKeysToClose = 3;
     static constexpr Instant kFirstProbePause = kMicrosPerSecond;
     static constexpr Instant kLongestProbePause = 30 * kMicrosPerSecond;
+    // Another probe goes out beside one that has taken so long.
+    static constexpr Instant kSlowProbe = 10 * kMicrosPerSecond;
     // Claims look so far ahead, so that there need not be one for each call of a paced service.
     static constexpr Instant kClaimLead = kMicrosPerSecond / 4;
 
@@ -100,6 +103,7 @@ class ServiceGate {
     // Whether the service has answered any call since.
     bool has_answered_since(Instant instant) const { return answered_ && answered_at_ >= instant; }
     bool is_closed() const { return closed_; }
+    bool is_probing() const { return closed_ && probes_ > 0; }
 
     GateState state(Instant now) const;
     GateView view(Instant now);
@@ -193,9 +197,10 @@ class ServiceGate {
     Instant failing_since_ = 0;
     Instant closed_at_ = 0;
     Instant probe_at_ = 0;
-    bool probing_ = false;
+    int probes_ = 0;  // under way
     int failures_ = 0;
     int refused_keys_ = 0;
+    int forbidden_ = 0;
     bool sure_ = false;
     bool several_callers_ = false;
     std::uint64_t failed_caller_ = 0;
