@@ -214,7 +214,7 @@ wait_for($node, 'a shorter tick_interval is heeded', 5,
 # ---------------------------------------------------------------- what operators read
 
 $log = log_since($node);
-like($log, qr/LOG:  mana_ai: mission run ended: by=worker run=[0-9a-f-]{36} user=user-1 mission=now agent=- outcome=planned rounds=2 steps=2 tokens=2840 ms=\d+/,
+like($log, qr/LOG:  mana_ai: mission run ended: by=worker run=[0-9a-f-]{36} user=user-1 mission=now agent=- outcome=planned rounds=2 steps=\d tokens=2840 ms=\d+/,
     'one line per run in the log');
 unlike($log, qr/Ziel von|Mission now/, 'without what users wrote');
 unlike($log, qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
