@@ -27,8 +27,9 @@ CREATE TABLE mana_ai.tools (
   CONSTRAINT tools_name_check CHECK (name ~ '^[A-Za-z0-9_-]{1,64}$'),
   CONSTRAINT tools_module_check CHECK (module <> ''),
   CONSTRAINT tools_default_policy_check CHECK (default_policy IN ('auto', 'propose', 'deny')),
-  -- An array of {name, type, required, description, enum?, items?, minimum?, maximum?, minLength?,
-  -- maxLength?}: as many elements as there are well-formed ones. In lax mode a filter looks into nested arrays, type() does not.
+  -- An array of {name, type, required, description, enum?, items?, properties?, minimum?, maximum?,
+  -- minLength?, maxLength?}: as many elements as there are well-formed ones. In lax mode a filter
+  -- looks into nested arrays, type() does not.
   CONSTRAINT tools_parameters_check CHECK (
     CASE WHEN jsonb_typeof(parameters) = 'array' THEN
       NOT parameters @? '$[*].type() ? (@ != "object")'
@@ -54,7 +55,12 @@ CREATE TABLE mana_ai.tools (
           && (!exists(@.minLength) || (@."type" == "string" && @.minLength.type() == "number"
               && @.minLength >= 0 && @.minLength <= 1000000000))
           && (!exists(@.maxLength) || (@."type" == "string" && @.maxLength.type() == "number"
-              && @.maxLength >= 0 && @.maxLength <= 1000000000)))'))
+              && @.maxLength >= 0 && @.maxLength <= 1000000000))
+          && (!exists(@.properties) || (@.properties.type() == "array"
+              && (@."type" == "object"
+                  || (@."type" == "array" && (!exists(@.items) || @.items == "object")))
+              && !exists(@.properties[*] ? (!(@.name.type() == "string"
+                                              && @."type".type() == "string"))))))'))
     ELSE false END)
 );
 
@@ -63,7 +69,7 @@ COMMENT ON TABLE mana_ai.tools IS
 COMMENT ON COLUMN mana_ai.tools.default_policy IS
   'propose: offered to models; auto: runs on the device only, never offered; deny: never offered';
 COMMENT ON COLUMN mana_ai.tools.parameters IS
-  'array of {name, type, required, description, enum?, items?, minimum?, maximum?, minLength?, maxLength?}';
+  'array of {name, type, required, description, enum?, items?, properties?, minimum?, maximum?, minLength?, maxLength?}';
 COMMENT ON COLUMN mana_ai.tools.shipped IS
   'a built-in tool as the extension delivered it, null for other tools; not to be changed by hand';
 COMMENT ON COLUMN mana_ai.tools.as_shipped IS
@@ -453,7 +459,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
     {"name": "subject", "type": "string", "required": false, "description": "Betreff"},
     {"name": "currency", "type": "string", "required": false, "enum": ["CHF", "EUR", "USD"], "description": "Währung; ohne Angabe CHF"},
     {"name": "dueDate", "type": "string", "required": false, "description": "Zahlbar bis, JJJJ-MM-TT; ohne Angabe nach der eingestellten Frist, gewöhnlich 30 Tage"},
-    {"name": "lines", "type": "array", "required": true, "description": "Posten, mindestens einer, je ein Objekt {title, quantity, unitPrice, unit?, vatRate?, description?, discount?}. quantity und unitPrice sind Zahlen, unitPrice in ganzer Währung (150 heißt 150,00); unit z. B. Stunden; vatRate in Prozent, ohne Angabe 8.1 (Schweiz), in Deutschland meist 19. Posten ohne title, quantity oder unitPrice fallen weg"}
+    {"name": "lines", "type": "array", "required": true, "properties": [{"name": "title", "type": "string", "required": true}, {"name": "quantity", "type": "number", "required": true}, {"name": "unitPrice", "type": "number", "required": true}, {"name": "unit", "type": "string"}, {"name": "vatRate", "type": "number"}, {"name": "description", "type": "string"}, {"name": "discount", "type": "number"}], "description": "Posten, mindestens einer, je ein Objekt {title, quantity, unitPrice, unit?, vatRate?, description?, discount?}. quantity und unitPrice sind Zahlen, unitPrice in ganzer Währung (150 heißt 150,00); unit z. B. Stunden; vatRate in Prozent, ohne Angabe 8.1 (Schweiz), in Deutschland meist 19. Posten ohne title, quantity oder unitPrice fallen weg"}
   ]'),
   ('mark_invoice_paid', 'invoices', 'propose',
    'Rechnung als bezahlt markieren. Nur, wenn die Zahlung belegt ist; wirkt nur bei verschickten und überfälligen Rechnungen, nicht bei Entwürfen.',
@@ -545,7 +551,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
    '[
     {"name": "pageId", "type": "string", "required": true, "description": "ID der Seite"},
     {"name": "type", "type": "string", "required": true, "enum": ["hero", "richText", "cta", "image", "gallery", "faq", "form", "moduleEmbed", "columns", "spacer"], "description": "Art des Blocks"},
-    {"name": "props", "type": "object", "required": false, "description": "Eigenschaften je nach type; ohne Angabe gilt ein Beispielinhalt, unbekannte fallen weg. hero: title (Pflicht, bis 240 Zeichen), subtitle, eyebrow, ctaLabel, ctaHref. richText: content (Klartext bis 10000 Zeichen, Absätze durch Leerzeilen getrennt, kein Markdown). cta: title, description, buttonLabel, buttonHref. image: url, altText, caption. gallery: title, images als [{url, altText, caption}]. faq: title, items als [{question, answer}]. form: title, description, fields als [{name, label, type, required}], mindestens eines, name aus Buchstaben, Ziffern und _, type text, email, tel, url, textarea oder number; submitLabel. moduleEmbed: source picture.board oder library.entries, sourceId, title, layout grid oder list, maxItems 1 bis 48. columns: count 2 oder 3. spacer: size sm, md, lg oder xl"},
+    {"name": "props", "type": "object", "required": false, "properties": [{"name": "title", "type": "string"}, {"name": "subtitle", "type": "string"}, {"name": "eyebrow", "type": "string"}, {"name": "ctaLabel", "type": "string"}, {"name": "ctaHref", "type": "string"}, {"name": "content", "type": "string"}, {"name": "description", "type": "string"}, {"name": "buttonLabel", "type": "string"}, {"name": "buttonHref", "type": "string"}, {"name": "url", "type": "string"}, {"name": "altText", "type": "string"}, {"name": "caption", "type": "string"}, {"name": "images", "type": "array", "properties": [{"name": "url", "type": "string"}, {"name": "altText", "type": "string"}, {"name": "caption", "type": "string"}]}, {"name": "items", "type": "array", "properties": [{"name": "question", "type": "string"}, {"name": "answer", "type": "string"}]}, {"name": "fields", "type": "array", "properties": [{"name": "name", "type": "string"}, {"name": "label", "type": "string"}, {"name": "type", "type": "string"}, {"name": "required", "type": "boolean"}]}, {"name": "submitLabel", "type": "string"}, {"name": "source", "type": "string"}, {"name": "sourceId", "type": "string"}, {"name": "layout", "type": "string"}, {"name": "maxItems", "type": "number"}, {"name": "count", "type": "number"}, {"name": "size", "type": "string"}], "description": "Eigenschaften je nach type; ohne Angabe gilt ein Beispielinhalt, unbekannte fallen weg. hero: title (Pflicht, bis 240 Zeichen), subtitle, eyebrow, ctaLabel, ctaHref. richText: content (Klartext bis 10000 Zeichen, Absätze durch Leerzeilen getrennt, kein Markdown). cta: title, description, buttonLabel, buttonHref. image: url, altText, caption. gallery: title, images als [{url, altText, caption}]. faq: title, items als [{question, answer}]. form: title, description, fields als [{name, label, type, required}], mindestens eines, name aus Buchstaben, Ziffern und _, type text, email, tel, url, textarea oder number; submitLabel. moduleEmbed: source picture.board oder library.entries, sourceId, title, layout grid oder list, maxItems 1 bis 48. columns: count 2 oder 3. spacer: size sm, md, lg oder xl"},
     {"name": "parentBlockId", "type": "string", "required": false, "description": "ID des umgebenden Blocks, z. B. eines columns-Blocks"},
     {"name": "slotKey", "type": "string", "required": false, "description": "Fach im umgebenden Block, nur mit parentBlockId; in columns col-0, col-1 oder col-2"}
   ]'),
@@ -553,7 +559,7 @@ INSERT INTO mana_ai.tools (name, module, default_policy, description, parameters
    'Block einer Website ändern. Nur die angegebenen Eigenschaften ändern sich.',
    '[
     {"name": "blockId", "type": "string", "required": true, "description": "ID des Blocks"},
-    {"name": "patch", "type": "object", "required": true, "description": "Geänderte Eigenschaften als Objekt, mindestens eine; welche es je Art gibt, steht bei add_website_block. Listen wie items ersetzen die bisherigen ganz"}
+    {"name": "patch", "type": "object", "required": true, "properties": [{"name": "title", "type": "string"}, {"name": "subtitle", "type": "string"}, {"name": "eyebrow", "type": "string"}, {"name": "ctaLabel", "type": "string"}, {"name": "ctaHref", "type": "string"}, {"name": "content", "type": "string"}, {"name": "description", "type": "string"}, {"name": "buttonLabel", "type": "string"}, {"name": "buttonHref", "type": "string"}, {"name": "url", "type": "string"}, {"name": "altText", "type": "string"}, {"name": "caption", "type": "string"}, {"name": "images", "type": "array", "properties": [{"name": "url", "type": "string"}, {"name": "altText", "type": "string"}, {"name": "caption", "type": "string"}]}, {"name": "items", "type": "array", "properties": [{"name": "question", "type": "string"}, {"name": "answer", "type": "string"}]}, {"name": "fields", "type": "array", "properties": [{"name": "name", "type": "string"}, {"name": "label", "type": "string"}, {"name": "type", "type": "string"}, {"name": "required", "type": "boolean"}]}, {"name": "submitLabel", "type": "string"}, {"name": "source", "type": "string"}, {"name": "sourceId", "type": "string"}, {"name": "layout", "type": "string"}, {"name": "maxItems", "type": "number"}, {"name": "count", "type": "number"}, {"name": "size", "type": "string"}], "description": "Geänderte Eigenschaften als Objekt, mindestens eine; welche es je Art gibt, steht bei add_website_block. Listen wie items ersetzen die bisherigen ganz"}
   ]'),
   ('publish_website', 'website', 'propose',
    'Website veröffentlichen. Macht den ganzen Entwurf für alle sichtbar.',
@@ -831,7 +837,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
    '[
     {"name": "title", "type": "string", "required": true, "description": "Titel des Formulars"},
     {"name": "description", "type": "string", "required": false, "description": "Text über den Feldern"},
-    {"name": "fields", "type": "array", "required": false, "description": "Felder, je ein Objekt {type, label, required?, helpText?, options?}; type ist short_text, long_text, single_choice, multi_choice, number, date, email, yes_no, rating, section oder consent; options bei single_choice und multi_choice als [{label}]. Felder ohne gültigen type und label fallen weg"}
+    {"name": "fields", "type": "array", "required": false, "properties": [{"name": "type", "type": "string", "required": true, "enum": ["short_text", "long_text", "single_choice", "multi_choice", "number", "date", "email", "yes_no", "rating", "section", "consent"]}, {"name": "label", "type": "string", "required": true}, {"name": "required", "type": "boolean"}, {"name": "helpText", "type": "string"}, {"name": "options", "type": "array", "properties": [{"name": "label", "type": "string", "required": true}]}], "description": "Felder, je ein Objekt {type, label, required?, helpText?, options?}; type ist short_text, long_text, single_choice, multi_choice, number, date, email, yes_no, rating, section oder consent; options bei single_choice und multi_choice als [{label}]. Felder ohne gültigen type und label fallen weg"}
   ]'),
   ('forms_add_field', 'forms', 'propose',
    'Feld an ein Formular anhängen. Es kommt ans Ende.',
@@ -841,7 +847,7 @@ SELECT v.name, '{2026-05}', v.module, v.default_policy, v.description, v.paramet
     {"name": "label", "type": "string", "required": true, "description": "Frage oder Beschriftung"},
     {"name": "helpText", "type": "string", "required": false, "description": "Hinweis unter dem Feld"},
     {"name": "required", "type": "boolean", "required": false, "description": "true, wenn das Feld ausgefüllt werden muss"},
-    {"name": "options", "type": "array", "required": false, "description": "Auswahl bei single_choice und multi_choice, als [{label}]"}
+    {"name": "options", "type": "array", "required": false, "properties": [{"name": "label", "type": "string", "required": true}], "description": "Auswahl bei single_choice und multi_choice, als [{label}]"}
   ]'),
   ('forms_publish', 'forms', 'propose',
    'Formular veröffentlichen. Braucht mindestens ein Feld, das nicht section oder consent ist.',

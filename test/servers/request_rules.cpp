@@ -52,9 +52,10 @@ bool has_empty_text(const json& content) {
     return false;
 }
 
-// Only the messages are read: the tools are long, and the same in thousands of requests.
-json messages_of(std::string_view body) {
-    for (const std::string_view key : {R"("messages":[)", R"("messages": [)"}) {
+// The text of the array that is this member of the body; empty if there is none.
+std::string_view array_text(std::string_view body, const std::string& member) {
+    for (const char* separator : {"\":[", "\": ["}) {
+        const std::string key = "\"" + member + separator;
         const auto at = body.find(key);
         if (at == std::string_view::npos) {
             continue;
@@ -62,16 +63,59 @@ json messages_of(std::string_view body) {
         const auto start = at + key.size() - 1;
         const auto end = json_value_end(body, start);
         if (end != std::string_view::npos) {
-            return json::parse(body.substr(start, end - start), nullptr, false);
+            return body.substr(start, end - start);
         }
     }
-    return json::array();
+    return {};
+}
+
+// What Gemini dislikes about a schema of parameters; empty if nothing.
+std::string fault_of(const json& schema, const std::string& path) {
+    const auto type = schema.value("type", "");
+    if (type == "array") {
+        const auto items = schema.find("items");
+        return items == schema.end() ? path + ".items: missing field"
+                                     : fault_of(*items, path + ".items");
+    }
+    if (type != "object") {
+        return {};
+    }
+    const auto properties = schema.value("properties", json::object());
+    if (properties.empty()) {
+        return path + ".properties: should be non-empty for OBJECT type";
+    }
+    for (const auto& [name, property] : properties.items()) {
+        if (auto fault = fault_of(property, path + ".properties[" + name + "]"); !fault.empty()) {
+            return fault;
+        }
+    }
+    return {};
+}
+
+// Tools are long, and the same in thousands of requests.
+std::string fault_of_tools(std::string_view text) {
+    thread_local std::string last_text, last_fault;
+    if (text != last_text) {
+        last_text = text;
+        last_fault.clear();
+        const json tools = json::parse(text, nullptr, false);
+        for (std::size_t i = 0; tools.is_array() && i < tools.size() && last_fault.empty(); ++i) {
+            const json function = tools[i].value("function", json::object());
+            last_fault = fault_of(function.value("parameters", json::object()),
+                                  "* GenerateContentRequest.tools[0].function_declarations[" +
+                                      std::to_string(i) + "].parameters");
+        }
+    }
+    return last_fault;
 }
 
 }  // namespace
 
 std::optional<Response> refusal_of(std::string_view request_body) {
-    const json messages = messages_of(request_body);
+    if (auto fault = fault_of_tools(array_text(request_body, "tools")); !fault.empty()) {
+        return refused_by_gemini(fault);
+    }
+    const json messages = json::parse(array_text(request_body, "messages"), nullptr, false);
     std::set<std::string> unanswered;
     std::string before;  // the role of the message before
     for (const json& message : messages.is_array() ? messages : json::array()) {

@@ -1,8 +1,8 @@
 #pragma once
 
-// What real providers refuse in the messages of a request. The scripted model refuses it too, with
-// their words and statuses, so that no test passes with a request that a real model would not take.
-// test/data/message_rules.jsonl has cases and where each rule was seen.
+// What real providers refuse in the messages and the tools of a request. The scripted model refuses
+// it too, with their words and statuses, so that no test passes with a request that a real model
+// would not take. test/data/message_rules.jsonl has cases and where each rule was seen.
 
 #include <optional>
 #include <string>

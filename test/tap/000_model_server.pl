@@ -25,8 +25,8 @@ sub ask {
 sub message { return decode_json($_[0]{content})->{choices}[0]{message} }
 
 my @tools = map {
-    { type => 'function', function => { name => $_->[0], parameters => { type => 'object', properties => $_->[1], required => [ sort keys %{ $_->[1] } ] } } }
-} ([ undo_drink => {} ], [ create_task => { title => { type => 'string' }, priority => { type => 'string', enum => [ 'low', 'high' ] } } ],
+    { type => 'function', function => { name => $_->[0], parameters => { type => 'object', properties => $_->[1], required => [ grep { $_ ne 'none' } sort keys %{ $_->[1] } ] } } }
+} ([ undo_drink => { none => { type => 'string' } } ], [ create_task => { title => { type => 'string' }, priority => { type => 'string', enum => [ 'low', 'high' ] } } ],
     [ log_mood => { level => { type => 'number' } } ], [ create_note => { content => { type => 'string' } } ]);
 
 my $first = message(ask('Plane', tools => \@tools));
@@ -56,11 +56,11 @@ is(message(ask('x'))->{content}, 'spät', 'then the second');
 cmp_ok(time - $start, '>=', 0.3, 'which is slow');
 is(post('/control', { steps => [ { staus => 503 } ] })->{status}, 400, 'a misspelt step is refused');
 
-# Messages that real providers refuse.
+# Messages and tools that real providers refuse.
 open my $rules, '<', "$ENV{MANA_AI_TEST_DATA}/message_rules.jsonl" or die "message_rules.jsonl: $!";
 my ($taken, $refused) = (0, 0);
 for my $case (map { decode_json($_) } <$rules>) {
-    my $reply = post('/v1/chat/completions', { messages => $case->{messages} });
+    my $reply = post('/v1/chat/completions', { messages => $case->{messages}, $case->{tools} ? (tools => $case->{tools}) : () });
     if (my $words = $case->{refusal}) {
         $refused++;
         is($reply->{status}, $case->{status}, "refused: $case->{case}");

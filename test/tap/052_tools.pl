@@ -86,6 +86,11 @@ like($answers[0]{message}, qr/^Parameter „rating“ muss zwischen 1 und 5 sein
 is(iterations_of($node, 'bounds')->[-1]{plan}[0]{intent}{params}{rating}, 5, 'and its better call is the step');
 my ($result, $out, $error) = $node->psql('mana_sync', q(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "type": "string", "required": true, "description": "d", "maximum": 5}]' WHERE name = 'create_note'));
 like($error, qr/tools_parameters_check/, 'bounds that do not fit the type are refused');
+for my $bad ('"type": "string", "properties": []', '"type": "array", "items": "string", "properties": []', '"type": "object", "properties": {}', '"type": "object", "properties": [{"name": "x"}]')
+{
+    ($result, $out, $error) = $node->psql('mana_sync', qq(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "required": true, "description": "d", $bad}]' WHERE name = 'create_note'));
+    like($error, qr/tools_parameters_check/, "so are properties that no object can have: $bad");
+}
 value($node, "SELECT mana_ai.set_tool_catalog('2026-04')");
 is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 84, '2026-04: 84');
 is(scalar offered(), 47, 'of which 47 are offered');

@@ -245,6 +245,9 @@ Json checked_params(const Tool& tool, Json& arguments, Findings& findings) {
 std::string note_on_unknown(const Tool& tool, const Json& arguments) {
     std::vector<std::string> unknown;
     for (const auto& [key, value] : arguments.items()) {
+        if (tool.parameters.empty() && key == kNoParameter) {
+            continue;
+        }
         if (tool.find_parameter(key) == nullptr) {
             if (unknown.size() == kMaxNamedParameters) {
                 unknown.emplace_back("…");

@@ -10,8 +10,17 @@ namespace {
 
 constexpr std::size_t kMaxNameLength = 64;
 
+constexpr int kMaxDepth = 4;
+
 // Policies come from users: more different sets than this start the cache afresh.
 constexpr std::size_t kMaxCachedOffers = 256;
+
+const ToolParameter* find_by_name(const std::vector<ToolParameter>& parameters,
+                                  std::string_view name) noexcept {
+    const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                    [&](const auto& p) { return p.name == name; });
+    return found == parameters.end() ? nullptr : &*found;
+}
 
 bool is_valid_type(std::string_view type) noexcept {
     static constexpr std::array<std::string_view, 6> kTypes = {"string",  "number", "integer",
@@ -85,7 +94,33 @@ bool read_bounds(const Json& parameter, ToolParameter& parsed) {
     return true;
 }
 
-std::optional<ToolParameter> parse_parameter(const Json& parameter) {
+std::optional<ToolParameter> parse_parameter(const Json& parameter, int depth);
+
+// False if one is malformed or there twice.
+bool read_parameters(const Json& array, int depth, std::vector<ToolParameter>& parsed) {
+    for (const Json& element : array) {
+        auto parameter = parse_parameter(element, depth);
+        if (!parameter || find_by_name(parsed, parameter->name) != nullptr) {
+            return false;
+        }
+        parsed.push_back(std::move(*parameter));
+    }
+    return true;
+}
+
+bool read_properties(const Json& parameter, int depth, ToolParameter& parsed) {
+    const auto member = parameter.find("properties");
+    if (member == parameter.end()) {
+        return true;
+    }
+    const bool is_of_objects =
+        parsed.type == "object" ||
+        (parsed.type == "array" && (parsed.item_type.empty() || parsed.item_type == "object"));
+    return is_of_objects && member->is_array() && depth < kMaxDepth &&
+           read_parameters(*member, depth + 1, parsed.properties);
+}
+
+std::optional<ToolParameter> parse_parameter(const Json& parameter, int depth) {
     ToolParameter parsed;
     parsed.name = string_or(parameter, "name", "");
     parsed.type = string_or(parameter, "type", "");
@@ -100,7 +135,7 @@ std::optional<ToolParameter> parse_parameter(const Json& parameter) {
         parsed.required = required->get<bool>();
     }
     if (!read_enum(parameter, parsed) || !read_item_type(parameter, parsed) ||
-        !read_bounds(parameter, parsed)) {
+        !read_bounds(parameter, parsed) || !read_properties(parameter, depth, parsed)) {
         return std::nullopt;
     }
     return parsed;
@@ -109,34 +144,50 @@ std::optional<ToolParameter> parse_parameter(const Json& parameter) {
 // Ordered, so that the model reads parameters as the catalog lists them.
 using OrderedJson = nlohmann::ordered_json;
 
+void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters);
+
 OrderedJson schema_of(const ToolParameter& parameter) {
-    OrderedJson schema = {{"type", parameter.type}, {"description", parameter.description}};
+    OrderedJson schema = {{"type", parameter.type}};
+    if (!parameter.description.empty()) {
+        schema["description"] = parameter.description;
+    }
     if (!parameter.enum_values.empty()) {
         schema["enum"] = parameter.enum_values;
     }
     if (parameter.type == "array") {
         schema["items"] = {{"type", parameter.item_type.empty() ? "object" : parameter.item_type}};
     }
+    if (!parameter.properties.empty()) {
+        add_properties(parameter.type == "array" ? schema["items"] : schema, parameter.properties);
+    }
     return schema;
 }
 
-OrderedJson function_of(const Tool& tool) {
+void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters) {
     OrderedJson properties = OrderedJson::object();
     OrderedJson required = OrderedJson::array();
-    for (const ToolParameter& parameter : tool.parameters) {
+    for (const ToolParameter& parameter : parameters) {
         properties[parameter.name] = schema_of(parameter);
         if (parameter.required) {
             required.push_back(parameter.name);
         }
     }
+    schema["properties"] = std::move(properties);
+    schema["required"] = std::move(required);
+}
+
+OrderedJson function_of(const Tool& tool) {
+    OrderedJson parameters = {{"type", "object"}};
+    add_properties(parameters, tool.parameters);
+    if (tool.parameters.empty()) {
+        parameters["properties"][kNoParameter] = {
+            {"type", "string"}, {"description", "Weglassen: Die Funktion braucht keine Angaben."}};
+    }
     return {{"type", "function"},
             {"function",
              {{"name", tool.name},
               {"description", tool.description},
-              {"parameters",
-               {{"type", "object"},
-                {"properties", std::move(properties)},
-                {"required", std::move(required)}}}}}};
+              {"parameters", std::move(parameters)}}}};
 }
 
 bool is_offered(const Tool& tool, const Policy* policy) {
@@ -147,9 +198,7 @@ bool is_offered(const Tool& tool, const Policy* policy) {
 }  // namespace
 
 const ToolParameter* Tool::find_parameter(std::string_view parameter_name) const noexcept {
-    const auto found = std::find_if(parameters.begin(), parameters.end(),
-                                    [&](const auto& p) { return p.name == parameter_name; });
-    return found == parameters.end() ? nullptr : &*found;
+    return find_by_name(parameters, parameter_name);
 }
 
 bool is_valid_tool_name(std::string_view name) noexcept {
@@ -169,12 +218,8 @@ std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
         return std::nullopt;
     }
     Tool tool{std::string(name), std::string(module), std::string(description), *policy, {}};
-    for (const Json& element : *parameters) {
-        auto parameter = parse_parameter(element);
-        if (!parameter || tool.find_parameter(parameter->name) != nullptr) {
-            return std::nullopt;
-        }
-        tool.parameters.push_back(std::move(*parameter));
+    if (!read_parameters(*parameters, 1, tool.parameters)) {
+        return std::nullopt;
     }
     return tool;
 }

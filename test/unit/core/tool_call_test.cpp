@@ -155,6 +155,11 @@ TEST_F(ToolCall, DropsUnknownParametersAndSaysSo) {
     EXPECT_NE(verdict.message.find("dueDate"), std::string::npos);
     EXPECT_NE(judge("undo_drink", R"({"x": 1})").message.find("keine Parameter"),
               std::string::npos);
+    // Its schema names one, since providers want one.
+    const ToolVerdict none = judge("undo_drink", R"({"none": "nichts"})");
+    EXPECT_TRUE(none.accepted);
+    EXPECT_EQ(none.params, Json::object());
+    EXPECT_EQ(none.message.find("Unbekannte"), std::string::npos);
 }
 
 TEST_F(ToolCall, RemovesNulCharactersThatJsonbCannotHold) {

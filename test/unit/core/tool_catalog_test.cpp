@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include "builtin_tools.hpp"
 
 namespace mana_ai::core {
@@ -127,11 +129,51 @@ TEST(ToolCatalog, NamesAnElementTypeForArrays) {
     EXPECT_EQ(tools[0]["function"]["parameters"]["required"], Json::array());
 }
 
-TEST(ToolCatalog, WritesAnObjectForToolsWithoutParameters) {
+// Gemini refuses an object without properties, others a function without an object.
+TEST(ToolCatalog, WritesAPlaceholderForToolsWithoutParameters) {
     const auto tool = parse_tool("undo_drink", "drink", "d", "propose", "[]");
     ASSERT_TRUE(tool);
-    EXPECT_EQ(Json::parse(offer({*tool}, nullptr).tools_json())[0]["function"]["parameters"],
-              Json::parse(R"({"type": "object", "properties": {}, "required": []})"));
+    const Json parameters =
+        Json::parse(offer({*tool}, nullptr).tools_json())[0]["function"]["parameters"];
+    EXPECT_EQ(parameters["type"], "object");
+    EXPECT_EQ(parameters["required"], Json::array());
+    ASSERT_EQ(parameters["properties"].size(), 1U);
+    EXPECT_EQ(parameters["properties"][kNoParameter]["type"], "string");
+}
+
+TEST(ToolCatalog, SaysWhatObjectsHave) {
+    const auto tool = parse_tool("t", "m", "d", "propose", R"([
+        {"name": "o", "type": "object", "description": "O", "properties": [
+            {"name": "x", "type": "string", "enum": ["a"]}, {"name": "y", "type": "number", "required": true}]},
+        {"name": "l", "type": "array", "description": "L", "properties": [
+            {"name": "z", "type": "array", "items": "object", "properties": [{"name": "v", "type": "boolean"}]}]}])");
+    ASSERT_TRUE(tool);
+    const Json properties = Json::parse(
+        offer({*tool}, nullptr).tools_json())[0]["function"]["parameters"]["properties"];
+    EXPECT_EQ(properties["o"], Json::parse(R"({"type": "object", "description": "O",
+        "properties": {"x": {"type": "string", "enum": ["a"]}, "y": {"type": "number"}}, "required": ["y"]})"));
+    EXPECT_EQ(properties["l"], Json::parse(R"({"type": "array", "description": "L",
+        "items": {"type": "object", "properties": {"z": {"type": "array",
+            "items": {"type": "object", "properties": {"v": {"type": "boolean"}}, "required": []}}}, "required": []}})"));
+}
+
+// Every object says what it has: Gemini refuses whole requests for one that does not.
+TEST(BuiltinTools, HaveNoObjectOfUnknownProperties) {
+    const std::function<void(const Json&, const std::string&)> look = [&](const Json& schema,
+                                                                          const std::string& path) {
+        if (schema["type"] == "array") {
+            look(schema.at("items"), path + "[]");
+        }
+        if (schema["type"] == "object") {
+            EXPECT_FALSE(schema.value("properties", Json::object()).empty()) << path;
+            for (const auto& [name, property] : schema["properties"].items()) {
+                look(property, path + "." + name);
+            }
+        }
+    };
+    for (const Json& tool : Json::parse(offer(testing::builtin_tools(), nullptr).tools_json())) {
+        look(tool["function"]["parameters"], tool["function"]["name"]);
+    }
 }
 
 TEST(ToolCatalog, KeepsTheFirstOfToolsWithTheSameName) {
@@ -159,30 +201,36 @@ TEST(ParseTool, RefusesNamesThatProvidersRefuse) {
 
 TEST(ParseTool, RefusesWhatIsNoToolRow) {
     EXPECT_FALSE(parse_tool("t", "m", "d", "sometimes", "[]"));
-    for (const char* parameters :
-         {"",
-          "{",
-          "{}",
-          "null",
-          "[1]",
-          "[{}]",
-          R"([{"name": "a"}])",
-          R"([{"name": "a", "type": "text"}])",
-          R"([{"name": 1, "type": "string"}])",
-          R"([{"name": "a b", "type": "string"}])",
-          R"([{"name": "a", "type": "string", "required": "yes"}])",
-          R"([{"name": "a", "type": "string", "enum": []}])",
-          R"([{"name": "a", "type": "string", "enum": "x"}])",
-          R"([{"name": "a", "type": "string", "enum": ["x", 1]}])",
-          R"([{"name": "a", "type": "number", "enum": ["1"]}])",
-          R"([{"name": "a", "type": "string", "items": "string"}])",
-          R"([{"name": "a", "type": "array", "items": "thing"}])",
-          R"([{"name": "a", "type": "string", "minimum": 1}])",
-          R"([{"name": "a", "type": "number", "maximum": "5"}])",
-          R"([{"name": "a", "type": "number", "maxLength": 5}])",
-          R"([{"name": "a", "type": "string", "minLength": -1}])",
-          R"([{"name": "a", "type": "string", "maxLength": 1e30}])",
-          R"([{"name": "a", "type": "string"}, {"name": "a", "type": "number"}])"}) {
+    for (
+        const char* parameters :
+        {"",
+         "{",
+         "{}",
+         "null",
+         "[1]",
+         "[{}]",
+         R"([{"name": "a"}])",
+         R"([{"name": "a", "type": "text"}])",
+         R"([{"name": 1, "type": "string"}])",
+         R"([{"name": "a b", "type": "string"}])",
+         R"([{"name": "a", "type": "string", "required": "yes"}])",
+         R"([{"name": "a", "type": "string", "enum": []}])",
+         R"([{"name": "a", "type": "string", "enum": "x"}])",
+         R"([{"name": "a", "type": "string", "enum": ["x", 1]}])",
+         R"([{"name": "a", "type": "number", "enum": ["1"]}])",
+         R"([{"name": "a", "type": "string", "items": "string"}])",
+         R"([{"name": "a", "type": "array", "items": "thing"}])",
+         R"([{"name": "a", "type": "string", "properties": []}])",
+         R"([{"name": "a", "type": "array", "items": "string", "properties": []}])",
+         R"([{"name": "a", "type": "object", "properties": {}}])",
+         R"([{"name": "a", "type": "object", "properties": [{"name": "b"}]}])",
+         R"([{"name": "a", "type": "object", "properties": [{"name": "b", "type": "string"}, {"name": "b", "type": "string"}]}])",
+         R"([{"name": "a", "type": "string", "minimum": 1}])",
+         R"([{"name": "a", "type": "number", "maximum": "5"}])",
+         R"([{"name": "a", "type": "number", "maxLength": 5}])",
+         R"([{"name": "a", "type": "string", "minLength": -1}])",
+         R"([{"name": "a", "type": "string", "maxLength": 1e30}])",
+         R"([{"name": "a", "type": "string"}, {"name": "a", "type": "number"}])"}) {
         EXPECT_FALSE(parse_tool("t", "m", "d", "propose", parameters)) << parameters;
     }
 }

@@ -22,6 +22,9 @@ struct ToolParameter {
     bool required = false;
     std::vector<std::string> enum_values;  // empty = any value; only with type "string"
     std::string item_type;  // type of an array's elements; empty = not said, not checked
+    // Of an object, or of each object of an array. Models read of them, calls are not checked for
+    // them.
+    std::vector<ToolParameter> properties;
     // What clients refuse, of numbers and, counted as JavaScript does, of texts. Models read of it
     // in the description: not every provider takes these words in a schema.
     std::optional<double> minimum;
@@ -44,14 +47,19 @@ struct Tool {
     bool operator==(const Tool&) const = default;
 };
 
+// Gemini refuses a whole request for one function with an object of no properties, and other
+// providers one for a function without an object. So the schema of a tool without parameters has
+// this one, which is dropped from calls.
+inline constexpr char kNoParameter[] = "none";
+
 // Whether providers take it as the name of a function: [A-Za-z0-9_-]{1,64}.
 bool is_valid_tool_name(std::string_view name) noexcept;
 
 // Reads a row of mana_ai.tools. `parameters_json` is an array of
-// {name, type, required?, description?, enum?, items?}; `items` is the element type of an array.
-// Without it the schema says "object", since OpenAI and Gemini refuse arrays of no element type.
-// nullopt: a name that providers refuse, an unknown policy or type, a repeated parameter, or JSON
-// of another shape.
+// {name, type, required?, description?, enum?, items?, properties?}; `items` is the element type of
+// an array. Without it the schema says "object", since OpenAI and Gemini refuse arrays of no
+// element type. `properties` is again such an array, four levels deep at the most. nullopt: a name
+// that providers refuse, an unknown policy or type, a repeated parameter, or JSON of another shape.
 std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
                                std::string_view description, std::string_view default_policy,
                                std::string_view parameters_json);
