@@ -795,6 +795,25 @@ BEGIN
 END $$;
 
 -- ---------------------------------------------------------------- tools as clients take them
+-- Parameters may say from now on how large values are and what objects have. In 0.1.0 these members
+-- meant nothing; where they have another shape they are taken out.
+UPDATE mana_ai.tools SET parameters = (
+  SELECT jsonb_agg(p.parameter - '{minimum,maximum,minLength,maxLength,properties}'::text[] ORDER BY p.n)
+    FROM jsonb_array_elements(parameters) WITH ORDINALITY AS p(parameter, n))
+ WHERE parameters @? '$[*] ? (
+         (exists(@.minimum) && !(@.minimum.type() == "number"
+             && (@."type" == "number" || @."type" == "integer")))
+         || (exists(@.maximum) && !(@.maximum.type() == "number"
+             && (@."type" == "number" || @."type" == "integer")))
+         || (exists(@.minLength) && !(@."type" == "string" && @.minLength.type() == "number"
+             && @.minLength >= 0 && @.minLength <= 1000000000))
+         || (exists(@.maxLength) && !(@."type" == "string" && @.maxLength.type() == "number"
+             && @.maxLength >= 0 && @.maxLength <= 1000000000))
+         || (exists(@.properties) && !(@.properties.type() == "array"
+             && (@."type" == "object"
+                 || (@."type" == "array" && (!exists(@.items) || @.items == "object")))
+             && !exists(@.properties[*] ? (!(@.name.type() == "string"
+                                             && @."type".type() == "string"))))))';
 ALTER TABLE mana_ai.tools DROP CONSTRAINT tools_parameters_check,
   ADD CONSTRAINT tools_parameters_check CHECK (
     CASE WHEN jsonb_typeof(parameters) = 'array' THEN

@@ -141,7 +141,7 @@ like(encode_json(tools()->{create_goal}{parameters}), qr/tpl-meals-daily/, 'the 
 
 SKIP:
 {
-    skip 'the install script of 0.1.0 is not installed', 3
+    skip 'the install script of 0.1.0 is not installed', 1
       if value($node, "SELECT count(*) FROM pg_available_extension_versions WHERE name = 'mana_ai' AND version = '0.1.0'") == 0;
     create_sync_database($node, 'old', extension => 0);
     $node->safe_psql('old', "CREATE EXTENSION mana_ai VERSION '0.1.0'");
@@ -149,8 +149,13 @@ SKIP:
 UPDATE mana_ai.tools SET description = 'Unsere Frage.' WHERE name = 'add_quiz_question';
 UPDATE mana_ai.tools SET parameters = '[{"name": "clientName", "type": "string", "required": true, "description": "Unser Name"}]' WHERE name = 'create_invoice';
 END
+    my %members = (lax => q("minimum": "0", "maxLength": 5, "properties": {"x": {"type": "string"}}), proper => q("properties": [{"name": "x", "type": "string"}]));
+    $node->safe_psql('old', qq(INSERT INTO mana_ai.tools (name, module, description, default_policy, parameters)
+                               VALUES ('$_', 'own', 'D', 'propose', '[{"name": "o", "type": "object", "required": true, "description": "O", $members{$_}}]'))) for sort keys %members;
     $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
     is_kept('upgrade', 'old');
+    is_deeply([ map { join ' ', sort keys %{ tools('old')->{$_}{parameters}[0] } } qw(lax proper) ], [ 'description name required type', 'description name properties required type' ],
+        'upgrade: members that meant nothing go where they have another shape');
     my ($old, $new) = (tools('old'), tools());
     is($old->{add_quiz_question}{description}, 'Unsere Frage.', 'upgrade: a changed description stays');
     is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and the parameters beside it are the new ones');

@@ -63,31 +63,34 @@ sub push_note
 }
 
 push_note($wide, $_, -300) for qw(n1 n2);
-push_mission($node, 'm', cadence => { kind => 'manual' }, grant => $wide->grant, inputs => [ map { { module => 'notes', table => 'notes', id => $_ } } qw(n1 n2) ]);
-is(inputs_of('m'), 'n1=used n2=used', 'a grant for two records opens both');
+push_change($node, app => 'notes', table => 'notes', id => 'clear', op => 'insert', data => { title => 'Offen', content => 'In Klarschrift', createdAt => iso(-300) });
+push_mission($node, 'm', cadence => { kind => 'manual' }, grant => $wide->grant, inputs => [ map { { module => 'notes', table => 'notes', id => $_ } } qw(n1 n2 clear) ]);
+is(inputs_of('m'), 'n1=used n2=used clear=used', 'a grant for two records opens both');
 
 my @paths = edit_part('aiMissions', 'm', 'grant', $wide->grant, $narrow->grant);
 is_deeply([ grep { !/(?:At|tables)$/ } @paths ], [qw(grant.derivation.recordIds grant.wrappedKey)], 'a grant for one of them is pushed as writes to its parts');
 push_note($narrow, 'n1', -200);
-is(inputs_of('m'), 'n1=used n2=record-not-in-grant-allowlist', 'a narrowed grant opens only what is left, with its new key');
+is(inputs_of('m'), 'n1=used n2=record-not-in-grant-allowlist clear=used', 'a narrowed grant opens only what is left, with its new key');
 unlike(join('', map { $_->{content} // '' } @{ ($model->requests)[-2]{body}{messages} }), qr/Text n2/, 'and nothing else reaches the model');
+is(value($node, "SELECT string_agg(labels ->> 'table' || ' ' || value, ', ') FROM mana_ai.metrics WHERE name = 'mana_ai_grant_scope_violations_total'"), 'notes 1',
+    'the metric that an alert reads counts what needed a key, not what is in clear');
 
 edit_part('aiMissions', 'm', 'grant', $narrow->grant, $expired->grant);
-is(inputs_of('m'), 'n1=expired n2=expired', 'one that has expired opens nothing');
+is(inputs_of('m'), 'n1=expired n2=expired clear=used', 'one that has expired opens nothing');
 
 my $renewed = ManaAi::Device->new($key, 'm', [ @records{qw(n1 n2)} ], expires => 3600);
 @paths = edit_part('aiMissions', 'm', 'grant', $expired->grant, $renewed->grant);
 push_note($renewed, $_, -100) for qw(n1 n2);
-is(inputs_of('m'), 'n1=used n2=used', 'a renewed one opens again');
+is(inputs_of('m'), 'n1=used n2=used clear=used', 'a renewed one opens again');
 is_deeply(record_of($node, 'm')->{grant}, $renewed->grant, 'and the record has the grant as the device does');
 
 my $before = iso(0);
 push_change($node, id => 'm', data => { grant => undef }, stamps => { grant => iso(0.001) });
-is(inputs_of('m'), 'n1=no-grant n2=no-grant', 'a grant that is taken back opens nothing');
+is(inputs_of('m'), 'n1=no-grant n2=no-grant clear=used', 'a grant that is taken back opens nothing');
 push_change($node, id => 'm', data => { 'grant.expiresAt' => iso(9000) }, stamps => { 'grant.expiresAt' => $before });
-is(inputs_of('m'), 'n1=no-grant n2=no-grant', 'nor does a part of it that was written before and comes late');
+is(inputs_of('m'), 'n1=no-grant n2=no-grant clear=used', 'nor does a part of it that was written before and comes late');
 push_change($node, id => 'm', data => { 'grant.expiresAt' => iso(9000) }, stamps => { 'grant.expiresAt' => iso(1) });
-is(inputs_of('m'), 'n1=malformed n2=malformed', 'and a part alone is no grant');
+is(inputs_of('m'), 'n1=malformed n2=malformed clear=used', 'and a part alone is no grant');
 
 # ---------------------------------------------------------------- a policy
 
