@@ -138,6 +138,10 @@ SELECT jsonb_build_object(
       'name', mana_ai.readable_text(a.record, 'name'), 'state', mana_ai.readable_text(a.record, 'state'),
       'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
   'research', mana_ai.research_under_way(),
+  'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
+      ORDER BY t.stopped_at), '[]')
+      FROM (SELECT * FROM mana_ai.stops WHERE resumed_at IS NULL ORDER BY stopped_at LIMIT 50) t),
   'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', p.user_id, 'missionId', p.mission_id,
       'title', mana_ai.readable_text(m.record, 'title'), 'problem', left(p.problem, 500),

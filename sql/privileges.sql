@@ -7,4 +7,4 @@ GRANT USAGE ON SCHEMA mana_ai TO pg_monitor;
 GRANT EXECUTE ON FUNCTION mana_ai.status(), mana_ai.services() TO pg_monitor;
 GRANT EXECUTE ON FUNCTION mana_ai.metrics(), mana_ai.metric_samples() TO pg_monitor;
 GRANT SELECT ON mana_ai.metrics TO pg_monitor;
-GRANT SELECT ON mana_ai.runs TO pg_monitor;
+GRANT SELECT ON mana_ai.runs, mana_ai.stops TO pg_monitor;

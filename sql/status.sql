@@ -143,7 +143,7 @@ BEGIN
   END IF;
   -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
   BEGIN
-    RETURN coalesce(mana_ai.sync_table_problem(), mana_ai.service_problem());
+    RETURN coalesce(mana_ai.stop_in_force(), mana_ai.sync_table_problem(), mana_ai.service_problem());
   EXCEPTION WHEN lock_not_available THEN
     RETURN format('table %s is locked by another session', mana_ai.attached_table());
   END;
@@ -177,7 +177,7 @@ CREATE FUNCTION mana_ai.status(
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
   OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int,
-  OUT users_without_opens int)
+  OUT users_without_opens int, OUT stops text[])
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -192,7 +192,9 @@ SET search_path = pg_catalog, pg_temp AS $$
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
-         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens()
+         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens(),
+         ARRAY(SELECT format('%s since %s by %s: %s', t.scope, t.stopped_at, t.stopped_by, t.reason)
+                 FROM mana_ai.stops t WHERE t.resumed_at IS NULL ORDER BY t.stopped_at)
     FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -396,6 +398,9 @@ BEGIN
     RETURN format('not due until %s%s', s.due_at, remark);
   END IF;
 
+  IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN
+    RETURN mana_ai.stop_in_force(why.user_id, s.agent_id);
+  END IF;
   hold := CASE WHEN m.space_id IS NOT NULL THEN
             mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END;
   IF hold IS NOT NULL THEN

@@ -109,6 +109,104 @@ $$;
 
 REVOKE ALL ON FUNCTION mana_ai.waits_for_repair(text, text) FROM PUBLIC;
 
+-- ---------------------------------------------------------------- the brake
+CREATE TABLE mana_ai.stops (
+  scope      text        COLLATE "C" NOT NULL CHECK (scope ~ '^(all|(user|agent|model|tool):.+)$'),
+  reason     text        NOT NULL CHECK (btrim(reason) <> ''),
+  stopped_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  stopped_by text        NOT NULL DEFAULT session_user,
+  resumed_at timestamptz,
+  resumed_by text,
+  PRIMARY KEY (scope, stopped_at),
+  CHECK ((resumed_at IS NULL) = (resumed_by IS NULL))
+);
+CREATE UNIQUE INDEX stops_in_force ON mana_ai.stops (scope) WHERE resumed_at IS NULL;
+COMMENT ON TABLE mana_ai.stops IS 'what stop() has stopped; in force while resumed_at is null';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.stops', '');
+
+-- Wakes the worker when the transaction commits.
+CREATE FUNCTION mana_ai.wake_worker()
+RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_wake_worker';
+
+-- What is in force against the missions of this user and agent; of everything that concerns the mission the widest.
+-- Without a user: what stops all planning.
+CREATE FUNCTION mana_ai.stop_in_force(user_id text DEFAULT NULL, agent_id text DEFAULT NULL)
+RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('%s stopped by %s since %s: %s',
+                CASE WHEN t.scope = 'all' THEN 'all planning was' ELSE t.scope || ' was' END,
+                t.stopped_by, t.stopped_at, t.reason)
+    FROM mana_ai.stops t
+   WHERE t.resumed_at IS NULL
+     AND t.scope IN ('all', 'model:' || current_setting('mana_ai.planner_model'), 'user:' || $1, 'agent:' || $2)
+   ORDER BY t.scope <> 'all', t.stopped_at LIMIT 1
+$$;
+
+CREATE FUNCTION mana_ai.stop(scope text, reason text)
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  kind    text := split_part(stop.scope, ':', 1);
+  id      text := substr(stop.scope, length(split_part(stop.scope, ':', 1)) + 2);
+  unknown boolean;
+BEGIN
+  IF stop.scope IS NULL OR stop.scope !~ '^(all|(user|agent|model|tool):.+)$' THEN
+    RAISE EXCEPTION 'scope "%" is not valid', left(coalesce(stop.scope, ''), 200)
+      USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Use all, user:ID, agent:ID, model:NAME or tool:NAME.';
+  ELSIF coalesce(btrim(stop.reason), '') = '' THEN
+    RAISE EXCEPTION 'a reason is required'
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  INSERT INTO mana_ai.stops (scope, reason) VALUES (stop.scope, stop.reason)
+      ON CONFLICT (scope) WHERE resumed_at IS NULL DO NOTHING;
+  IF NOT FOUND THEN
+    RAISE NOTICE '% is stopped already', stop.scope;
+    RETURN;
+  END IF;
+  -- A mistyped id must not look like a brake that holds.
+  unknown := CASE kind
+    WHEN 'user' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.user_id = id)
+    WHEN 'agent' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.agent_id = id)
+                      AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots a WHERE a.agent_id = id)
+    WHEN 'model' THEN id NOT IN (current_setting('mana_ai.planner_model'), current_setting('mana_ai.compact_model'))
+    WHEN 'tool' THEN NOT EXISTS (SELECT FROM mana_ai.tools t WHERE t.name = id)
+    ELSE false END;
+  IF unknown THEN
+    RAISE WARNING '% is not known here', stop.scope
+      USING DETAIL = 'It is on record as stopped all the same.';
+  END IF;
+  PERFORM mana_ai.wake_worker();
+END $$;
+COMMENT ON FUNCTION mana_ai.stop(text, text) IS
+  'stops planning at once: all, user:ID, agent:ID, model:NAME or tool:NAME; calls in flight are cancelled';
+
+CREATE FUNCTION mana_ai.resume(scope text)
+RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+  UPDATE mana_ai.stops t SET resumed_at = clock_timestamp(), resumed_by = session_user
+   WHERE t.scope = resume.scope AND t.resumed_at IS NULL;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION '"%" is not stopped', left(coalesce(resume.scope, ''), 200)
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL says what is.';
+  END IF;
+  -- Those that something else still stops are held back again when they are looked at.
+  UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+   WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL;
+  PERFORM mana_ai.wake_worker();
+END $$;
+COMMENT ON FUNCTION mana_ai.resume(text) IS 'ends what stop() with the same scope has begun';
+
+REVOKE ALL ON mana_ai.stops FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.wake_worker(), mana_ai.stop_in_force(text, text), mana_ai.stop(text, text),
+                       mana_ai.resume(text) FROM PUBLIC;
+GRANT SELECT ON mana_ai.stops TO pg_monitor;
+
 -- ---------------------------------------------------------------- runs, status and problems
 ALTER TABLE mana_ai.mission_snapshots ADD COLUMN problems text[];
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN problem text;
@@ -349,6 +447,10 @@ SELECT jsonb_build_object(
       'name', mana_ai.readable_text(a.record, 'name'), 'state', mana_ai.readable_text(a.record, 'state'),
       'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
   'research', mana_ai.research_under_way(),
+  'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
+      ORDER BY t.stopped_at), '[]')
+      FROM (SELECT * FROM mana_ai.stops WHERE resumed_at IS NULL ORDER BY stopped_at LIMIT 50) t),
   'problems', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', p.user_id, 'missionId', p.mission_id,
       'title', mana_ai.readable_text(m.record, 'title'), 'problem', left(p.problem, 500),
@@ -409,7 +511,7 @@ CREATE FUNCTION mana_ai.status(
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
   OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int,
-  OUT users_without_opens int)
+  OUT users_without_opens int, OUT stops text[])
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -424,7 +526,9 @@ SET search_path = pg_catalog, pg_temp AS $$
          mana_ai.attached_table()::text,
          coalesce(e.grant_key, 'not configured'),
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
-         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens()
+         mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens(),
+         ARRAY(SELECT format('%s since %s by %s: %s', t.scope, t.stopped_at, t.stopped_by, t.reason)
+                 FROM mana_ai.stops t WHERE t.resumed_at IS NULL ORDER BY t.stopped_at)
     FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -494,6 +598,9 @@ BEGIN
     RETURN format('not due until %s%s', s.due_at, remark);
   END IF;
 
+  IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN
+    RETURN mana_ai.stop_in_force(why.user_id, s.agent_id);
+  END IF;
   hold := CASE WHEN m.space_id IS NOT NULL THEN
             mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) END;
   IF hold IS NOT NULL THEN
@@ -733,7 +840,7 @@ BEGIN
   END IF;
   -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
   BEGIN
-    RETURN coalesce(mana_ai.sync_table_problem(), mana_ai.service_problem());
+    RETURN coalesce(mana_ai.stop_in_force(), mana_ai.sync_table_problem(), mana_ai.service_problem());
   EXCEPTION WHEN lock_not_available THEN
     RETURN format('table %s is locked by another session', mana_ai.attached_table());
   END;

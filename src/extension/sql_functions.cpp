@@ -14,6 +14,7 @@
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/wake.hpp"
 
 extern "C" {
 #include "access/htup_details.h"
@@ -50,6 +51,13 @@ std::string text_argument(FunctionCallInfo fcinfo, int n) {
 }  // namespace mana_ai
 
 extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_wake_worker);
+PGDLLEXPORT Datum mana_ai_wake_worker(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    mana_ai::pg::wake_worker_at_commit();
+    return Datum(0);
+}
 
 PG_FUNCTION_INFO_V1(mana_ai_next_run);
 PGDLLEXPORT Datum mana_ai_next_run(PG_FUNCTION_ARGS) {

@@ -107,6 +107,8 @@ inline constexpr std::string_view kFailpointNames[] = {
     // Runs that are cut off give their leases back.
     "abandon.before_commit",
     "abandon.after_commit",
+    "stop.before_commit",
+    "stop.after_commit",
 };
 
 constexpr bool is_failpoint(std::string_view name) {

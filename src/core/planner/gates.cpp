@@ -32,6 +32,8 @@ const char* name(GateDecision decision) noexcept {
             return "skipped-clock-ahead";
         case GateDecision::SkippedBrowserRun:
             return "skipped-browser-run";
+        case GateDecision::SkippedStopped:
+            return "skipped-stopped";
         case GateDecision::SkippedUnchanged:
             break;
     }
@@ -49,6 +51,9 @@ bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {
 }
 
 GateDecision judge_gates(const GateInput& input) noexcept {
+    if (input.stopped) {
+        return GateDecision::SkippedStopped;
+    }
     if (input.record_too_large) {
         return GateDecision::SkippedTooLarge;
     }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <iterator>
 
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
@@ -37,6 +38,8 @@ constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;  // likewise
 constexpr int kCheckBatch = 20;   // of missions that may have lost a plan, per pass
 constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
+// A stop ends calls within a second.
+constexpr core::Instant kStopsInterval = 3 * core::kMicrosPerSecond / 10;
 constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
@@ -91,8 +94,8 @@ Engine::Engine(std::string by)
       jobs_(loop_),
       tracer_(loop_),
       gates_(loop_),
-      services_{loop_,           nullptr, jobs_, catalog_, grant_key_, tracer_, resolver_patience_,
-                table_patience_, gates_,  {},    {}},
+      services_{loop_,           nullptr, jobs_,  catalog_, grant_key_, tracer_, resolver_patience_,
+                table_patience_, gates_,  stops_, {},       {}},
       polls_(services_),
       counts_started_(by_ != "worker"),
       locked_pause_(kFirstLockedPause) {
@@ -320,16 +323,20 @@ void Engine::on_clock_jump(core::Instant jump) {
 void Engine::recover_own_runs(core::Instant now) {
     if (running_runs_of(number_) <= in_flight())
         return;
-    std::vector<std::string> still_running;
+    abandon_runs_of(number_, {"canceled", "canceled", false, std::nullopt}, now, own_run_ids());
+}
+
+std::vector<std::string> Engine::own_run_ids() const {
+    std::vector<std::string> ids;
     for (const auto& [run_id, run] : runs_) {
-        still_running.push_back(run_id);
+        ids.push_back(run_id);
         // It has been read, and its task has not heard of that yet.
         if (run->read) {
             for (const ClaimedMission& mission : run->read->claimed)
-                still_running.push_back(mission.run_id);
+                ids.push_back(mission.run_id);
         }
     }
-    abandon_runs_of(number_, {"canceled", "canceled", false, std::nullopt}, now, still_running);
+    return ids;
 }
 
 void Engine::load_tools_if_stale() {
@@ -355,11 +362,12 @@ void Engine::load_tools_if_stale() {
 }
 
 bool Engine::has_room() {
-    return in_flight() < pg::settings::max_concurrency() && gates_.claimable() > 0;
+    return in_flight() < pg::settings::max_concurrency() && !stops_.is_total() &&
+           gates_.claimable() > 0;
 }
 
 std::optional<core::Instant> Engine::room_at() {
-    if (in_flight() >= pg::settings::max_concurrency())
+    if (in_flight() >= pg::settings::max_concurrency() || stops_.is_total())
         return std::nullopt;
     const auto at = gates_.next_claim_at();
     if (!at)
@@ -386,6 +394,7 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
     request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
     request.still_running = [this](const std::string& run_id) { return runs_.contains(run_id); };
+    request.stops = &stops_;
     request.users_to_look_at = users_to_look_at(limit);
     request.started_by_agent = counts_started_ ? &started_by_agent_ : nullptr;
     request.may_read_suspect = !reads_suspect();
@@ -402,9 +411,11 @@ bool Engine::reads_suspect() const {
 // Nothing is claimed, and so nothing spent, while what a plan makes could not be written.
 bool Engine::may_claim() {
     std::string problem;
+    std::optional<Stops> stops;
     table_is_locked_ = false;
     try {
         pg::Transaction transaction("mana_ai: checking the attached table");
+        stops = read_stops();
         problem = sync_table_problem();
         transaction.commit();
     } catch (const pg::PgError& error) {
@@ -416,6 +427,8 @@ bool Engine::may_claim() {
     if (problem != table_problem_ && !problem.empty())
         pg::log_warning("missions are not planned: " + problem);
     table_problem_ = problem;
+    if (stops)
+        heed_stops(std::move(*stops));
     return problem.empty();
 }
 
@@ -435,7 +448,7 @@ void Engine::start_due_missions(core::Instant due_until) {
     bool in_turn = more_than_room_ || pg::settings::max_concurrency_per_user() > 0;
     for (;;) {
         const int room = pg::settings::max_concurrency() - in_flight();
-        const int limit = std::min({room, kClaimBatch, gates_.claimable()});
+        const int limit = stops_.is_total() ? 0 : std::min({room, kClaimBatch, gates_.claimable()});
         ClaimResult result;
         {
             pg::Transaction transaction("mana_ai: claiming due missions");
@@ -557,7 +570,7 @@ void Engine::check_later_alone(const SuspectMission& mission, core::Instant at) 
 }
 
 void Engine::start_due_polls(core::Instant due_until) {
-    if (!in_tick_ || !polls_.has_due(due_until))
+    if (!in_tick_ || stops_.is_total() || !polls_.has_due(due_until))
         return;
     renew_http_client();
     polls_.start_due(due_until);
@@ -703,6 +716,14 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
 }
 
 void Engine::run_ready() {
+    if (is_busy() && pg::monotonic_now() - stops_seen_at_ >= kStopsInterval) {
+        try {
+            look_at_stops();
+        } catch (const pg::PgError& error) {
+            if (error.is_interrupt())
+                throw;
+        }
+    }
     loop_.run_ready();
     // Foreign code in them may be slow, and the network has waited for it long enough then.
     const auto started = std::chrono::steady_clock::now();
@@ -719,7 +740,13 @@ void Engine::run_ready() {
 std::optional<int64_t> Engine::timeout_us() const {
     if (jobs_.pending())
         return 0;
-    return loop_.next_timeout_us();
+    auto timeout = loop_.next_timeout_us();
+    if (is_busy()) {
+        const int64_t left =
+            std::max<int64_t>(stops_seen_at_ + kStopsInterval - pg::monotonic_now(), 0);
+        timeout = timeout ? std::min(*timeout, left) : left;
+    }
+    return timeout;
 }
 
 // What replies have cost goes to the ledger first, also of those that have just arrived. Requests
@@ -735,6 +762,83 @@ void Engine::settle() {
     } catch (const std::exception&) {
         pg::log_warning("what the last replies cost could not be recorded");
     }
+}
+
+void Engine::look_at_stops() {
+    pg::Transaction transaction("mana_ai: looking for stops");
+    Stops stops = read_stops();
+    transaction.commit();
+    heed_stops(std::move(stops));
+}
+
+// Runs that have been stopped since the last look end now.
+void Engine::heed_stops(Stops stops) {
+    stops_seen_at_ = pg::monotonic_now();
+    std::set<std::string, std::less<>> new_tools;
+    std::set_difference(stops.tools.begin(), stops.tools.end(), stops_.tools.begin(),
+                        stops_.tools.end(), std::inserter(new_tools, new_tools.end()));
+    const std::string compactor = pg::settings::compact_model();
+    const bool stops_compaction =
+        stops.models.contains(compactor) && !stops_.models.contains(compactor);
+    tools_stale_ |= stops.tools != stops_.tools;
+    if (stops.is_total() != stops_.is_total())
+        pg::log_info(stops.is_total() ? "planning was stopped by an operator"
+                                      : "planning was resumed by an operator");
+    // resume() has done so, but a claim that had not heard of it yet may have come after that.
+    const bool is_resumed = !stops.hold_all_of(stops_);
+    stops_ = std::move(stops);
+    if (is_resumed) {
+        pg::Transaction transaction("mana_ai: resuming what was stopped");
+        free_stopped_missions();
+        transaction.commit();
+    }
+    polls_.cancel_stopped();
+    // The catalog is still the one that runs were offered.
+    const auto offers_stopped_tool = [&](const ClaimedMission& claimed) {
+        if (new_tools.empty())
+            return false;
+        const auto offered = catalog_.offer(claimed.agent ? &claimed.agent->policy : nullptr);
+        return std::any_of(new_tools.begin(), new_tools.end(),
+                           [&](const std::string& tool) { return offered.find(tool) != nullptr; });
+    };
+    cancel_runs([&](const ClaimedMission& claimed) {
+        return stops_compaction ||
+               stops_.concern(claimed.user_id, claimed.mission.agent_id.value_or("")) ||
+               offers_stopped_tool(claimed);
+    });
+}
+
+// What their replies have cost goes to the ledger first. All others go on.
+void Engine::cancel_runs(const std::function<bool(const ClaimedMission&)>& which) {
+    const auto is_one = [&](const auto& run) { return which(run.second->claimed); };
+    if (std::none_of(runs_.begin(), runs_.end(), is_one))
+        return;
+    settle();
+    int canceled = 0;
+    for (auto run = runs_.begin(); run != runs_.end();) {
+        ActiveRun& active = *run->second;
+        if (!which(active.claimed)) {
+            ++run;
+            continue;
+        }
+        loop_.cancel(active.task);
+        note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped");
+        end_run_span(active.span, active.result);
+        gates_.arrived(run->first);
+        turns_.ended(active.claimed.user_id);
+        run = runs_.erase(run);
+        canceled++;
+    }
+    if (http_ != nullptr)
+        http_->hold(false);
+    work_left_ = true;
+    pg::log_info("runs canceled because an operator has stopped them: " + std::to_string(canceled));
+    pg::Transaction transaction("mana_ai: giving leases back");
+    abandon_runs_of(number_, {"canceled", "stopped", false, std::nullopt}, pg::now(),
+                    own_run_ids());
+    MANA_AI_FAILPOINT("stop.before_commit");
+    transaction.commit();
+    MANA_AI_FAILPOINT("stop.after_commit");
 }
 
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {

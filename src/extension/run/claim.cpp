@@ -188,6 +188,9 @@ class Pass {
     void claim(pg::Row& row, ClaimedMission claimed);
     bool settle_lease(const pg::Row& row);
     bool tell_of_crashes(pg::Row& row);
+    bool is_stopped(const std::string& user_id, const std::string& agent_id) const {
+        return request_.stops != nullptr && request_.stops->concern(user_id, agent_id);
+    }
     void announce(const pg::Row& row, bool by_hand);
 
     const ClaimRequest& request_;
@@ -328,6 +331,15 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         }
         if (!settle_lease(row) || (!due_or_not && tell_of_crashes(row)))
             return;
+        // Nothing of it need be read for that.
+        const auto due_at = row.optional_instant(kDueAt);
+        if (is_large && due_at && *due_at <= request_.due_until &&
+            is_stopped(row.text(kUserId), row.text(kAgentId))) {
+            result.due++;
+            skip(row, core::GateDecision::SkippedStopped, row.text(kAgentId),
+                 request_.look_again_at);
+            return;
+        }
         if (is_large) {
             has_announced_suspect_ |= is_suspect;
             announce(row, due_or_not);
@@ -375,6 +387,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     const AgentKey key{row.text(kUserId),
                        is_unread ? row.text(kAgentId) : mission.agent_id.value_or("")};
 
+    gates.stopped = is_stopped(key.first, key.second);
     gates.agent = agent;
     gates.agent_missing = core::is_agent_missing(mission, agent, row.number(kAgentIsDeleted) != 0,
                                                  row.number(kAgentIsAmbiguous) != 0);

@@ -287,7 +287,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             events.out_of_budget = true;
             break;
         }
-        if (planner.compaction_due(pg::settings::compact_max_context_tokens())) {
+        if (!services.stops.models.contains(pg::settings::compact_model()) &&
+            planner.compaction_due(pg::settings::compact_max_context_tokens())) {
             co_await compact(services, claimed, planner, events);
             continue;  // its tokens may have used up the budget
         }

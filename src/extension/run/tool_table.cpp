@@ -7,7 +7,10 @@ namespace mana_ai {
 LoadedTools load_tools() {
     static pg::Statement select_tools(R"sql(
 SELECT name, module, description, default_policy, parameters::text
-  FROM mana_ai.tools WHERE enabled ORDER BY module, name)sql");
+  FROM mana_ai.tools t
+ WHERE enabled
+   AND NOT EXISTS (SELECT FROM mana_ai.stops s WHERE s.scope = 'tool:' || t.name AND s.resumed_at IS NULL)
+ ORDER BY module, name)sql");
     LoadedTools loaded;
     for (const pg::Row& row : select_tools.execute().rows) {
         auto tool =

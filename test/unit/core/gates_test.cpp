@@ -99,7 +99,14 @@ TEST(Gates, NamesAreThoseOfTheSpec) {
     EXPECT_STREQ(name(GateDecision::SkippedBrowserRun), "skipped-browser-run");
     EXPECT_STREQ(name(GateDecision::SkippedAgentMissing), "skipped-agent-missing");
     EXPECT_STREQ(name(GateDecision::SkippedMemberHold), "skipped-member-hold");
+    EXPECT_STREQ(name(GateDecision::SkippedStopped), "skipped-stopped");
     EXPECT_STREQ(name(GateDecision::SkippedUnchanged), "skipped-unchanged");
+}
+
+TEST(Gates, WhatAnOperatorHasStoppedIsNotLookedAt) {
+    const Mission mission;
+    EXPECT_EQ(judge_gates({.mission = mission, .record_unreadable = true, .stopped = true}),
+              GateDecision::SkippedStopped);
 }
 
 TEST(Gates, RecordsThatCannotBePlannedComeFirst) {

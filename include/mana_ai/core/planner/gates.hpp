@@ -22,6 +22,7 @@ enum class GateDecision {
     SkippedTooLarge,    // the record of the mission or its agent
     SkippedUnreadable,  // likewise
     SkippedClockAhead,  // what we would write could not win, or not be written at all
+    SkippedStopped,     // an operator has stopped the user, the agent or everything
     SkippedUnchanged,   // decided by the run, after the gates: see plan_basis.hpp
 };
 
@@ -45,10 +46,12 @@ struct GateInput {
     bool record_too_large = false;
     bool record_unreadable = false;
     bool clock_ahead = false;
+    bool stopped = false;
 };
 
-// The first gate in the spec's order that is closed. What is wrong with the records comes first of
-// all, then a missing agent: there is nothing to ask the other gates about.
+// The first gate in the spec's order that is closed. What an operator has stopped comes first of
+// all, then what is wrong with the records, then a missing agent: there is nothing to ask the other
+// gates about.
 GateDecision judge_gates(const GateInput& input) noexcept;
 
 // Whether the agent's rolling 24 h budget is used up; also asked again before every round.

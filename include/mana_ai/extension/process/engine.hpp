@@ -4,6 +4,7 @@
 // The worker and a tick by hand drive the same engine; they differ in when they stop.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -90,8 +91,10 @@ class Engine {
     // When has_room() may turn true by itself, on the monotonic clock; nullopt = when a run ends.
     std::optional<core::Instant> room_at();
     // Whether due missions wait for a service that is away, or asks to wait for long.
-    bool service_is_away() { return gates_.is_away(); }
-    std::string service_problem() { return gates_.problem(); }
+    bool service_is_away() { return stops_.is_total() || gates_.is_away(); }
+    std::string service_problem() {
+        return stops_.is_total() ? "planning was stopped by an operator" : gates_.problem();
+    }
 
     // Tells what is known of services, now and then; `shared` = to other processes too.
     void report_services(bool shared) { gates_.report(shared); }
@@ -152,6 +155,10 @@ class Engine {
     };
 
     void settle();
+    void look_at_stops();
+    void heed_stops(Stops stops);
+    void cancel_runs(const std::function<bool(const ClaimedMission&)>& which);
+    std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);
     void repair_marked(bool thorough);
     void repair_later(bool got_on);
@@ -188,6 +195,8 @@ class Engine {
     ResolverPatience resolver_patience_;
     TablePatience table_patience_;
     ServiceGates gates_;
+    Stops stops_;
+    core::Instant stops_seen_at_ = 0;  // on the monotonic clock
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;

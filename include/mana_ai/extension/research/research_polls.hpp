@@ -45,6 +45,8 @@ class ResearchPolls {
 
     // Ends the polls that are under way; their jobs are asked for again at their next time.
     void cancel();
+    // Only those of users whom an operator has stopped.
+    void cancel_stopped();
 
  private:
     void start(DueResearch due);

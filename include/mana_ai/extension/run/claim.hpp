@@ -11,6 +11,7 @@
 
 #include "mana_ai/core/planner/fair_turns.hpp"
 #include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/run/stops.hpp"
 
 namespace mana_ai {
 
@@ -33,6 +34,7 @@ struct ClaimRequest {
     // first.
     core::FairTurns* turns = nullptr;
     int users_to_look_at = 0;  // at most; more than are looked at in one claim get their turn later
+    const Stops* stops = nullptr;  // what operators have stopped; null = nothing
     // Missions of an agent that this tick has started; null = only those that run now count.
     std::map<AgentKey, int>* started_by_agent = nullptr;
 };

@@ -13,6 +13,7 @@
 #include "mana_ai/extension/run/claimed_mission.hpp"
 #include "mana_ai/extension/run/database_jobs.hpp"
 #include "mana_ai/extension/run/service_gates.hpp"
+#include "mana_ai/extension/run/stops.hpp"
 #include "mana_ai/extension/sync/table_patience.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
@@ -31,6 +32,7 @@ struct RunServices {
     ResolverPatience& resolver_patience;
     TablePatience& table_patience;
     ServiceGates& gates;
+    const Stops& stops;         // as of the last look
     std::string authorization;  // complete header line with the service key, or empty; a secret
     std::string service_key;    // likewise, as the research services want it
     // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the

@@ -197,6 +197,20 @@ my %scenario = (
             $self->in_background("SELECT pg_terminate_backend($pid, 10000)");
         },
     },
+    brake => {
+        model => { latency_ms => 1500 },
+        start => sub {
+            my ($self, $case) = @_;
+            $self->push_both($case);
+            $self->until('calls are in flight', 30, sub { $self->{model}->in_flight >= 1 });
+            $self->{model}->control({ latency_ms => 20 });
+            $self->in_background("SELECT mana_ai.stop('user:$case->{user}', 'Test')");
+        },
+        after => sub {
+            my ($self, $case) = @_;
+            $self->ask("SELECT mana_ai.resume(scope) FROM mana_ai.stops WHERE scope = 'user:$case->{user}' AND resumed_at IS NULL");
+        },
+    },
     push => { in_session => sub { my ($self, $case) = @_; $self->push_both($case, unless_there => 1) } },
     push_marked => {
         also       => 'trigger.row=error:XX001',
@@ -252,6 +266,7 @@ my %place = (
           research.offered research.fetched poll.before_commit poll.after_commit poll.answered poll.recorded)),
     'research.given_up' => 'no_research',
     'research.web'      => 'web',
+    (map { $_ => 'brake' } qw(stop.before_commit stop.after_commit)),
     (map { $_ => 'stop' } qw(abandon.before_commit abandon.after_commit)),
 );
 

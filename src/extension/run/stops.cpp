@@ -1,0 +1,52 @@
+#include "mana_ai/extension/run/stops.hpp"
+
+#include <algorithm>
+#include <string_view>
+
+#include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+namespace mana_ai {
+
+bool Stops::is_total() const {
+    return all || (!models.empty() && models.contains(pg::settings::planner_model()));
+}
+
+bool Stops::hold_all_of(const Stops& others) const {
+    const auto holds = [](const auto& mine, const auto& theirs) {
+        return std::includes(mine.begin(), mine.end(), theirs.begin(), theirs.end());
+    };
+    return (all || !others.all) && holds(users, others.users) && holds(agents, others.agents) &&
+           holds(models, others.models) && holds(tools, others.tools);
+}
+
+void free_stopped_missions() {
+    static pg::Statement free_missions(R"sql(
+UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
+ WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL
+   AND s.not_before IS NOT NULL)sql");
+    free_missions.execute({});
+}
+
+Stops read_stops() {
+    static pg::Statement select_stops(R"sql(
+SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL)sql");
+    Stops stops;
+    for (const pg::Row& row : select_stops.execute({}, true).rows) {
+        const std::string scope = row.text(0);
+        const size_t colon = scope.find(':');
+        if (colon == std::string::npos) {
+            stops.all = true;
+            continue;
+        }
+        const std::string_view kind = std::string_view(scope).substr(0, colon);
+        auto& ids = kind == "user"    ? stops.users
+                    : kind == "agent" ? stops.agents
+                    : kind == "model" ? stops.models
+                                      : stops.tools;
+        ids.insert(scope.substr(colon + 1));
+    }
+    return stops;
+}
+
+}  // namespace mana_ai
