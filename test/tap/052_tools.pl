@@ -63,6 +63,7 @@ for my $catalog ('2026-04', '2026-05')
 
 my @not_in_newest = qw(add_article_highlight archive_article create_place save_article save_news_article tag_article visit_place);
 is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 101, '2026-05: 26 more, 9 fewer');
+is(scalar offered(), 53, 'of which 53 are offered');
 is_deeply([ grep { my $name = $_; grep { $_ eq $name } @not_in_newest } offered() ], [], 'none that the newest client does not carry out');
 push_mission($node, 'newest', cadence => { kind => 'manual' });
 run_tick($node);
