@@ -10,6 +10,8 @@
 #             headerless   PostgreSQL's server and libpq-dev, without the server's headers
 #             two          two majors: the release's PostgreSQL, and the one of the release before
 #             user         an ordinary user with sudo
+#             cross        minimal, in a tree of another architecture with this machine's cross compiler (its package
+#                          must be installed): only what was built is emulated
 #
 #   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings
 #   FRESH_DIR=folder    where trees and packages are kept; the default is /var/cache/mana_ai_fresh
@@ -107,6 +109,19 @@ major() {
         sed -nE 's/^ *Depends: postgresql-([0-9]+)$/\1/p' | head -n 1
 }
 
+# copy_cross_compiler ARCHITECTURE TREE: this machine's g++ for that architecture, with what it needs to run, as the
+# tree's first gcc and g++.
+copy_cross_compiler() {
+    local target own tool
+    target=$(dpkg-architecture -a"$1" -qDEB_HOST_GNU_TYPE) && own=$(dpkg-architecture -qDEB_BUILD_MULTIARCH) || return 1
+    command -v "$target-g++" || { echo "install g++-${target//_/-}"; return 1; }
+    apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+        --no-enhances "g++-${target//_/-}" | grep '^[a-z0-9]' | xargs dpkg -L |
+        grep -E "^(/usr)?/(bin/$target-|lib/gcc-cross/|$target/|lib/$own/|lib64/)" | sort -u |
+        tar -c -C / --no-recursion -T - 2>/dev/null | tar -x -C "$2"
+    for tool in gcc g++; do ln -sf "/usr/bin/$target-$tool" "$2/usr/local/bin/$tool"; done
+}
+
 # prepare STATE TREE: what somebody did with the machine before.
 prepare() {
     local release=${1%-*} way=${1##*-} tree=$2 packages=(make)
@@ -120,6 +135,7 @@ prepare() {
             packages+=("postgresql-$(major "$release")" "postgresql-$(major "${before[$release]}")")
             ;;
         user) packages+=(sudo) ;;
+        cross) copy_cross_compiler "${release#*+}" "$tree" || return 1 ;;
         *)
             echo >&2 "fresh: there is no state $1"
             return 1
