@@ -110,16 +110,18 @@ major() {
 }
 
 # copy_cross_compiler ARCHITECTURE TREE: this machine's g++ for that architecture, with what it needs to run, as the
-# tree's first gcc and g++.
+# tree's first gcc and g++. It has a folder of its own, since the tree's compiler has the same names.
 copy_cross_compiler() {
-    local target own tool
-    target=$(dpkg-architecture -a"$1" -qDEB_HOST_GNU_TYPE) && own=$(dpkg-architecture -qDEB_BUILD_MULTIARCH) || return 1
+    local target own tool files
+    target=$(dpkg-architecture -a"$1" -qDEB_HOST_GNU_TYPE 2>/dev/null) && own=$(dpkg-architecture -qDEB_BUILD_MULTIARCH) || return 1
     command -v "$target-g++" || { echo "install g++-${target//_/-}"; return 1; }
-    apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances "g++-${target//_/-}" | grep '^[a-z0-9]' | xargs dpkg -L |
-        grep -E "^(/usr)?/(bin/$target-|lib/gcc-cross/|$target/|lib/$own/|lib64/)" | sort -u |
-        tar -c -C / --no-recursion -T - 2>/dev/null | tar -x -C "$2"
-    for tool in gcc g++; do ln -sf "/usr/bin/$target-$tool" "$2/usr/local/bin/$tool"; done
+    files=$(apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+        --no-enhances "g++-${target//_/-}" | grep '^[a-z0-9]' | xargs dpkg -L | sort -u) || return 1
+    mkdir -p "$2/opt/cross"
+    grep -E "^/usr/(bin/$target-|lib/gcc-cross/|$target/)" <<<"$files" | sed 's:^/usr/::' |
+        tar -c -C /usr --no-recursion -T - | tar -x -C "$2/opt/cross" || return 1
+    grep -E "^(/usr)?/(lib/$own/|lib64/)" <<<"$files" | sed 's:^/::' | tar -c -C / --no-recursion -T - | tar -x -C "$2" || return 1
+    for tool in gcc g++; do ln -sf "/opt/cross/bin/$target-$tool" "$2/usr/local/bin/$tool"; done
 }
 
 # prepare STATE TREE: what somebody did with the machine before.
