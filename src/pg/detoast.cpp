@@ -1,6 +1,7 @@
 #include "mana_ai/pg/detoast.hpp"
 
 #include "mana_ai/core/text/pglz.hpp"
+#include "mana_ai/pg/compat.hpp"
 
 extern "C" {
 #include "access/detoast.h"

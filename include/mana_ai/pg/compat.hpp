@@ -23,6 +23,9 @@ extern "C" {
 #include "utils/guc_tables.h"
 #include "utils/snapmgr.h"
 #include "utils/timeout.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"  // came with postgres.h before
+#endif
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
 #endif
