@@ -135,7 +135,6 @@ TRUNCATE outcomes;
 \o /dev/null
 SELECT s FROM (VALUES
   ('ALTER TABLE public.sync_changes SET UNLOGGED', 'ALTER TABLE public.sync_changes SET LOGGED'),
-  ('ALTER TABLE public.sync_changes SET ACCESS METHOD heap', 'SELECT'),
   ('ALTER TABLE public.sync_changes ADD COLUMN extra int NOT NULL DEFAULT 7', 'ALTER TABLE public.sync_changes DROP COLUMN extra'),
   ('ALTER TABLE public.sync_changes ADD COLUMN extra text GENERATED ALWAYS AS (upper(record_id)) STORED', 'ALTER TABLE public.sync_changes DROP COLUMN extra'),
   ('ALTER TABLE public.sync_changes ADD CHECK (record_id <> ''none'')', 'SELECT'),
