@@ -142,9 +142,9 @@ sub metric
 sub parse_failures { return metric('mana_ai_parse_failures_total{service="mana-ai"}') }
 
 my $before = parse_failures();
-push_mission($node, 'outage', objective => '[[szenario:401]]');
-wait_for($node, 'the mission fails', 20, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'outage' AND lease_owner IS NULL", 1);
-is(parse_failures() - $before, 1, 'a plan that fails since the service does counts as a failed plan, as alerts expect');
+push_mission($node, 'refused', objective => '[[szenario:422]]');
+wait_for($node, 'the mission fails', 20, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'refused' AND lease_owner IS NULL", 1);
+is(parse_failures() - $before, 1, 'a mission that the service does not plan counts as a failed plan, as alerts expect');
 push_mission($node, 'fine');
 wait_for_iterations($node, 'fine', 1);
 is(parse_failures() - $before, 1, 'one that succeeds does not');
