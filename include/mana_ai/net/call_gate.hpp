@@ -84,6 +84,9 @@ class CallGate {
     std::optional<int64_t> next_claim_at(size_t coming);
     bool is_closed() const noexcept { return gate_.is_closed(); }
     bool has_answered_since(int64_t us) const { return gate_.has_answered_since(us); }
+    bool has_failed_others(uint64_t caller) const {
+        return gate_.has_failed_others(caller, loop_.now_us());
+    }
     core::GateView view() { return gate_.view(loop_.now_us()); }
 
     uint64_t refused() const noexcept { return refused_; }

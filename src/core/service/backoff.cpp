@@ -64,6 +64,27 @@ CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
     return by_status;
 }
 
+bool is_of_service(const FailedCall& call) noexcept {
+    switch (call.end) {
+        case CallEnd::Refused:
+            // Where many call, others are answered all the time.
+            if (call.others_answered && call.is_refused_often) {
+                return false;
+            }
+            return call.others_failed || (!call.has_paid && !call.was_of_service);
+        case CallEnd::Down:
+        case CallEnd::KeyRefused:
+            return !call.others_answered && (call.others_failed || !call.has_paid);
+        case CallEnd::Suspect:
+        case CallEnd::Forbidden:
+            return !call.others_answered && call.is_closed && call.others_failed;
+        case CallEnd::Answered:
+        case CallEnd::Dropped:
+            break;
+    }
+    return false;
+}
+
 RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, double random01) {
     if (attempts_so_far > kMaxRetriesWithinRun) {
         return {};

@@ -172,6 +172,8 @@ std::vector<ToolCallRequest> read_tool_calls(const Json* message, Instant now) {
 
 ErrorKind kind_of_status(int http_status) {
     switch (http_status) {
+        case 413:
+            return ErrorKind::Capability;
         case 401:
         case 403:
             return ErrorKind::Auth;
@@ -264,6 +266,12 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     // A success that carries no completion is malformed unless its body says better.
     error.kind = read.kind.value_or(is_success(http_status) ? ErrorKind::Malformed
                                                             : kind_of_status(http_status));
+    // OpenAI's and Groq's word for more tokens at once than the limit of a minute: that a later
+    // call is not refused for.
+    if (error.kind == ErrorKind::RateLimit &&
+        read.message.find("Request too large") != std::string::npos) {
+        error.kind = ErrorKind::Capability;
+    }
     if (read.message.empty() && !is_success(http_status)) {
         read.message = repair_utf8(raw_body.substr(0, 8 * kMaxErrorMessageChars));
     }

@@ -310,7 +310,7 @@ void ServiceGate::count_failure(const CallReport& report, Instant now) {
     }
     failures_++;
     several_callers_ |= report.caller != failed_caller_;
-    sure_ |= report.end == CallEnd::Down || report.end == CallEnd::Refused;
+    sure_ |= report.end == CallEnd::Down;
     refused_keys_ += report.end == CallEnd::KeyRefused ? 1 : 0;
     forbidden_ += report.end == CallEnd::Forbidden ? 1 : 0;
     if (refused_keys_ >= kRefusedKeysToClose) {
@@ -321,7 +321,20 @@ void ServiceGate::count_failure(const CallReport& report, Instant now) {
     }
 }
 
+void ServiceGate::note_victim(std::uint64_t caller, Instant now) {
+    if (last_victim_.caller != caller) {
+        other_victim_ = last_victim_;
+    }
+    last_victim_ = {caller, now};
+}
+
+bool ServiceGate::has_failed_others(std::uint64_t caller, Instant now) const {
+    const Victim& victim = last_victim_.caller == caller ? other_victim_ : last_victim_;
+    return victim.at > 0 && victim.at >= (closed_ ? failing_since_ : now - kLimitedFor);
+}
+
 void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant now) {
+    note_victim(report.caller, now);
     const bool is_of_key = report.end == CallEnd::KeyRefused || report.end == CallEnd::Forbidden;
     if (report.end == CallEnd::Refused) {
         on_refusal(call, report, now);

@@ -76,17 +76,12 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
 constexpr core::Instant kPatienceOfNew = 5 * core::kMicrosPerSecond;
 constexpr int kMaxRefusals = 8;
 
-// What a run is told whose call could not go out.
-core::ProviderError turned_away(const net::CallGate& gate,
-                                const std::optional<core::ProviderError>& last) {
+// What a run is told whose call never went out.
+core::ProviderError turned_away(const net::CallGate& gate) {
     core::ProviderError error;
-    if (last) {
-        error = *last;
-    } else {
-        error.kind = gate.is_closed() ? core::ErrorKind::Unreachable : core::ErrorKind::RateLimit;
-        error.message = gate.is_closed() ? "the service is unavailable"
-                                         : "the service limits the rate of calls";
-    }
+    error.kind = gate.is_closed() ? core::ErrorKind::Unreachable : core::ErrorKind::RateLimit;
+    error.message =
+        gate.is_closed() ? "the service is unavailable" : "the service limits the rate of calls";
     error.of_service = true;
     return error;
 }
@@ -106,6 +101,16 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
     const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
     int refusals = 0;
     std::optional<core::ProviderError> last;
+    core::FailedCall failed;
+    const auto blame = [&](core::ProviderError& error) {
+        failed.is_closed = gate.is_closed();
+        failed.others_failed = gate.has_failed_others(caller);
+        failed.others_answered = gate.has_answered_since(begun);
+        failed.is_refused_often = refusals >= kMaxRefusals;
+        failed.has_paid = wish.has_paid;
+        failed.was_of_service = claimed.previous_decision == kSkippedService;
+        error.of_service = core::is_of_service(failed);
+    };
     for (int attempts = 1;; attempts++) {
         const bool is_new = !wish.has_paid && !last;
         const net::CallGate::Patience left{
@@ -116,8 +121,12 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         services.gates.arrived(claimed.run_id);
         const bool may_call = co_await turn;
         MANA_AI_FAILPOINT("run.turn");
-        if (!may_call)
-            co_return turned_away(gate, last);
+        if (!may_call && !last)
+            co_return turned_away(gate);
+        if (!may_call) {
+            blame(*last);
+            co_return std::move(*last);
+        }
         SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
         net::HttpRequest request;
         request.url = pg::settings::llm_url() + "/v1/chat/completions";
@@ -155,6 +164,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         if (error == nullptr)
             co_return result;
         last = *error;
+        failed.end = report.end;
         const bool has_time = services.loop.now_us() < begun + patience;
         // The gate knows when.
         if (report.end == core::CallEnd::Refused && has_time && ++refusals < kMaxRefusals)
@@ -166,13 +176,19 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             MANA_AI_FAILPOINT("run.retry_call");
             continue;
         }
-        const bool may_be_services = report.end != core::CallEnd::Answered;
-        if (may_be_services && gate.is_closed() && wish.has_paid && has_time)
-            continue;
-        // While others are answered, it is this request that fails.
-        error->of_service = may_be_services && !gate.has_answered_since(begun) &&
-                            (gate.is_closed() || (report.end != core::CallEnd::Suspect &&
-                                                  report.end != core::CallEnd::Forbidden));
+        // What was paid for is worth waiting for. Where only this run calls, it takes some more
+        // failures for the gate to close and say when.
+        if (wish.has_paid && has_time && report.end != core::CallEnd::Answered &&
+            report.end != core::CallEnd::Refused) {
+            if (gate.is_closed())
+                continue;
+            if (report.end == core::CallEnd::Down && !gate.has_answered_since(begun)) {
+                co_await services.loop.sleep_for(core::kMicrosPerSecond);
+                MANA_AI_FAILPOINT("run.retry_call");
+                continue;
+            }
+        }
+        blame(*error);
         co_return result;
     }
 }

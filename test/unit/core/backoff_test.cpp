@@ -112,6 +112,46 @@ TEST(RetryWithinRun, TriesPassingFailuresTwiceMore) {
     }
 }
 
+TEST(OfService, OthersFailuresAreItsWitness) {
+    for (const CallEnd end : {CallEnd::Refused, CallEnd::Down, CallEnd::KeyRefused}) {
+        FailedCall call{.end = end, .others_failed = true, .has_paid = true};
+        call.was_of_service = true;
+        EXPECT_TRUE(is_of_service(call));
+        call.others_failed = false;
+        EXPECT_FALSE(is_of_service(call)) << "what was paid is not paid again and again";
+    }
+    FailedCall slow{.end = CallEnd::Suspect, .others_failed = true};
+    EXPECT_FALSE(is_of_service(slow));
+    slow.is_closed = true;
+    EXPECT_TRUE(is_of_service(slow));
+    slow.others_failed = false;
+    EXPECT_FALSE(is_of_service(slow));
+}
+
+TEST(OfService, WhatMayBeTheRequestsIsBelievedOnce) {
+    FailedCall call{.end = CallEnd::Refused};
+    EXPECT_TRUE(is_of_service(call));
+    call.was_of_service = true;
+    EXPECT_FALSE(is_of_service(call));
+    call.end = CallEnd::Down;
+    EXPECT_TRUE(is_of_service(call)) << "no request makes a service unreachable";
+}
+
+TEST(OfService, WhileOthersAreAnsweredItIsTheRequest) {
+    for (const CallEnd end :
+         {CallEnd::Down, CallEnd::KeyRefused, CallEnd::Suspect, CallEnd::Forbidden}) {
+        EXPECT_FALSE(is_of_service(
+            {.end = end, .is_closed = true, .others_failed = true, .others_answered = true}));
+    }
+    // But where many call, refusals and answers alternate.
+    FailedCall refused{.end = CallEnd::Refused, .others_failed = true, .others_answered = true};
+    EXPECT_TRUE(is_of_service(refused));
+    refused.is_refused_often = true;
+    EXPECT_FALSE(is_of_service(refused));
+    EXPECT_FALSE(
+        is_of_service({.end = CallEnd::Answered, .is_closed = true, .others_failed = true}));
+}
+
 TEST(RetryWithinRun, LeavesTheRestToTheBackoff) {
     for (const ProviderError& failure :
          {error(ErrorKind::Unknown, 500), error(ErrorKind::Unknown, 404),

@@ -542,6 +542,41 @@ TEST(ServiceGate, RefusalsWithoutATimeCloseIt) {
     EXPECT_EQ(gate.state(kSecond), GateState::Unavailable);
 }
 
+// One request that is refused each time does not close the service to all others.
+TEST(ServiceGate, RefusalsOfOneMissionAloneDoNotCloseIt) {
+    ServiceGate gate({64});
+    end_calls(gate, 20, CallEnd::Refused, kSecond, true);
+    EXPECT_NE(gate.state(kSecond), GateState::Unavailable);
+    end_calls(gate, 1, CallEnd::Refused, kSecond);
+    EXPECT_EQ(gate.state(kSecond), GateState::Unavailable);
+}
+
+TEST(ServiceGate, ItKnowsWhetherOthersHaveFailedToo) {
+    const auto end_call = [](ServiceGate& gate, CallEnd end, std::uint64_t caller, Instant now) {
+        CallReport report;
+        report.end = end;
+        report.caller = caller;
+        gate.end(gate.start(now), report, now);
+    };
+    ServiceGate gate({64});
+    EXPECT_FALSE(gate.has_failed_others(1, kSecond));
+    end_call(gate, CallEnd::Down, 1, kSecond);
+    EXPECT_FALSE(gate.has_failed_others(1, kSecond));
+    EXPECT_TRUE(gate.has_failed_others(2, kSecond));
+    end_call(gate, CallEnd::Answered, 2, kSecond);
+    EXPECT_FALSE(gate.has_failed_others(1, kSecond));
+    end_call(gate, CallEnd::Refused, 3, 2 * kSecond);
+    end_call(gate, CallEnd::Refused, 1, 3 * kSecond);
+    end_call(gate, CallEnd::Refused, 1, 4 * kSecond);
+    EXPECT_TRUE(gate.has_failed_others(1, 4 * kSecond));
+    EXPECT_FALSE(gate.has_failed_others(1, 120 * kSecond)) << "that is long ago";
+    // In an outage all failures since its begin count.
+    end_call(gate, CallEnd::Down, 4, 200 * kSecond);
+    end_calls(gate, ServiceGate::kFailuresToClose, CallEnd::Down, 200 * kSecond, true);
+    EXPECT_TRUE(gate.is_closed());
+    EXPECT_TRUE(gate.has_failed_others(7, 900 * kSecond));
+}
+
 TEST(ServiceGate, ClaimsOfAPacedServiceAreBatchedWithoutHoldingItUp) {
     ServiceGate gate({500, 60 * 40, 0});
     Instant now = kSecond;

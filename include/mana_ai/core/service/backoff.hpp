@@ -27,6 +27,22 @@ Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double r
 // gateway that names what is wrong with a request has done its work, whatever status it chose.
 CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept;
 
+// A call that is not tried again, and what else is known then.
+struct FailedCall {
+    CallEnd end = CallEnd::Down;
+    bool is_closed = false;         // the gate of the service
+    bool others_failed = false;     // the service has failed calls of other missions too
+    bool others_answered = false;   // since the first try
+    bool is_refused_often = false;  // at each of many tries
+    bool has_paid = false;          // replies that come before it are lost
+    bool was_of_service = false;    // as the mission's last run has ended
+};
+
+// Whether the service is to blame, so that the mission is called again soon and nothing counts
+// against it. With nobody else's failure for a witness, that lasts only as long as it costs
+// nothing, and for what may be the request's only once.
+bool is_of_service(const FailedCall& call) noexcept;
+
 struct RetryDecision {
     bool retry = false;
     Instant delay = 0;  // microseconds; 0 if not to be retried

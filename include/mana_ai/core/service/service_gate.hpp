@@ -102,6 +102,8 @@ class ServiceGate {
 
     // Whether the service has answered any call since.
     bool has_answered_since(Instant instant) const { return answered_ && answered_at_ >= instant; }
+    // Whether it has failed or refused somebody else's calls too: in this outage, or lately.
+    bool has_failed_others(std::uint64_t caller, Instant now) const;
     bool is_closed() const { return closed_; }
     bool is_probing() const { return closed_ && probes_ > 0; }
 
@@ -142,6 +144,7 @@ class ServiceGate {
     void on_refusal(const Call& call, const CallReport& report, Instant now);
     void on_failure(const Call& call, const CallReport& report, Instant now);
     void count_failure(const CallReport& report, Instant now);
+    void note_victim(std::uint64_t caller, Instant now);
     void shrink(const Call& call, double at_least, Instant now);
     void learn_rate(Instant now);
     void close(GateState why, Instant now);
@@ -204,6 +207,14 @@ class ServiceGate {
     bool sure_ = false;
     bool several_callers_ = false;
     std::uint64_t failed_caller_ = 0;
+
+    // Whose calls have failed or were refused last.
+    struct Victim {
+        std::uint64_t caller = 0;
+        Instant at = 0;  // 0 = there is none
+    };
+    Victim last_victim_;
+    Victim other_victim_;  // the last one that is another caller
 };
 
 }  // namespace mana_ai::core
