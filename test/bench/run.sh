@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,inputs,research,traces,metrics,status,http,instructions runs only these;
+# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,instructions runs only these;
 # instructions, which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,inputs,research,traces,metrics,status,http}
+parts=${PART:-inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -188,6 +188,11 @@ if wanted latency; then
     q -F ' ' -c "SELECT mission_id, (extract(epoch FROM due_at) * 1000000)::bigint FROM due" >"$work/due"
     perl "$bench/first_requests.pl" "$model_url" "$work/due"
     end_cluster latency
+fi
+
+# ---------------------------------------------------------------- services that say no, and users who share them
+if wanted provider; then
+    source "$top/test/bench/provider.sh"
 fi
 
 # ---------------------------------------------------------------- what missions read
