@@ -379,7 +379,7 @@ std::optional<core::Instant> Engine::room_at() {
 // hundredth of the time goes into it, and more when there is much room.
 int Engine::users_to_look_at(int limit) const {
     constexpr core::Instant kPerUser = core::kMicrosPerSecond / 2000;
-    constexpr int kMost = 500;
+    constexpr int kMost = 200;
     return static_cast<int>(std::min<core::Instant>(
         20 + 2 * limit + (pg::monotonic_now() - last_walk_) / kPerUser, kMost));
 }

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/run/claim.hpp"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
@@ -603,6 +604,24 @@ SELECT w.user_id, h.mission_id, h.wake_at
     return due_missions(found);
 }
 
+// The walk goes on with the first user who has nothing running and got no turn for want of room, so
+// that nobody waits for a whole round.
+void go_back_to_unchosen(core::FairTurns& turns, const std::string& from,
+                         const std::vector<core::DueMission>& walked,
+                         const std::vector<core::DueMission>& chosen) {
+    std::unordered_set<std::string_view> users;
+    for (const core::DueMission& mission : chosen)
+        users.insert(mission.user_id);
+    std::string before = from;
+    for (const core::DueMission& mission : walked) {
+        if (!users.contains(mission.user_id) && turns.running(mission.user_id) == 0) {
+            turns.cursor = before;
+            return;
+        }
+        before = mission.user_id;
+    }
+}
+
 // Whose turn it is. Those that are due for the longest are looked at first. When there are more of
 // them than that, users are gone through as well: one with a million of them must not hide all
 // others.
@@ -613,17 +632,21 @@ SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
     constexpr int kFewest = 40;
     constexpr int kMostPerUser = 4;
     const int looked_at = std::max(kFewest, 4 * request.limit);
+    const std::string from = request.turns->cursor;
+    std::vector<core::DueMission> others;
     auto due = due_missions(
         select_longest.execute({pg::Timestamp{request.due_until}, int64_t{looked_at}}, true));
     if (static_cast<int>(due.size()) < looked_at) {
         if (static_cast<int>(due.size()) <= request.limit)
             request.turns->forget_turns();
     } else {
-        const auto others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
+        others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
         due.insert(due.end(), others.begin(), others.end());
     }
-    return request.turns->choose(std::move(due), static_cast<size_t>(request.limit),
-                                 pg::settings::max_concurrency_per_user(), result.held_back);
+    auto chosen = request.turns->choose(std::move(due), static_cast<size_t>(request.limit),
+                                        pg::settings::max_concurrency_per_user(), result.held_back);
+    go_back_to_unchosen(*request.turns, from, others, chosen);
+    return chosen;
 }
 
 pg::StatementResult select_chosen(const ClaimRequest& request,
