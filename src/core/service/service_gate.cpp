@@ -19,6 +19,8 @@ constexpr double kBelowLastMinute = 0.7;
 constexpr double kBurstSeconds = 0.05;
 constexpr Instant kSeriesBelongTogether = 5 * kMicrosPerMinute;
 constexpr Instant kLimitedFor = kMicrosPerMinute;
+// Words of one reply do not stop all calls for longer: then one call finds out.
+constexpr Instant kLongestPause = kMicrosPerMinute;
 constexpr double kFirstGuessOfTokens = 2000;
 constexpr double kWindowRefillSeconds = 20;
 constexpr Instant kToldIsGood = 2 * kMicrosPerMinute;
@@ -235,7 +237,7 @@ void ServiceGate::on_refusal(const Call& call, const CallReport& report, Instant
     refused_at_ = now;
     learn_rate(now);
     if (report.retry_after) {
-        paused_until_ = std::max(paused_until_, now + *report.retry_after);
+        paused_until_ = std::max(paused_until_, now + std::min(*report.retry_after, kLongestPause));
         if (learned_->at < paused_until_) {
             learned_->at = paused_until_;
             learned_->level = 1;
@@ -353,7 +355,8 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
         }
         answered_ &= !closed_;
         if (report.retry_after) {
-            paused_until_ = std::max(paused_until_, now + *report.retry_after);
+            paused_until_ =
+                std::max(paused_until_, now + std::min(*report.retry_after, kLongestProbePause));
         }
     }
     if (!closed_) {

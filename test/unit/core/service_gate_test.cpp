@@ -414,6 +414,21 @@ TEST(ServiceGate, NothingIsSentBeforeTheTimeThatRetryAfterNames) {
     EXPECT_EQ(sent, 1);
 }
 
+// One reply's word for hours does not keep everybody from finding out that it is not so.
+TEST(ServiceGate, ALongRetryAfterEndsWithACallThatFindsOut) {
+    for (const CallEnd end : {CallEnd::Refused, CallEnd::Down}) {
+        ServiceGate gate({64});
+        CallReport report;
+        report.end = end;
+        report.retry_after = 3600 * kSecond;
+        gate.end(gate.start(kSecond), report, kSecond);
+        const Instant longest =
+            end == CallEnd::Refused ? kMicrosPerMinute : ServiceGate::kLongestProbePause;
+        EXPECT_FALSE(gate.may_start(kSecond + longest - 1));
+        EXPECT_TRUE(gate.may_start(kSecond + longest));
+    }
+}
+
 // Ends `count` calls in this way.
 void end_calls(ServiceGate& gate, int count, CallEnd end, Instant now, bool same_caller = false) {
     for (int i = 0; i < count; ++i) {
