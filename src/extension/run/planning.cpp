@@ -95,14 +95,13 @@ struct CallWish {
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, std::string body) {
     const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
-    net::CallGate& gate = services.gates.of_model(wish.model);
     const uint64_t caller = std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
     const int64_t begun = services.loop.now_us();
     const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
     int refusals = 0;
     std::optional<core::ProviderError> last;
     core::FailedCall failed;
-    const auto blame = [&](core::ProviderError& error) {
+    const auto blame = [&](const net::CallGate& gate, core::ProviderError& error) {
         failed.is_closed = gate.is_closed();
         failed.others_failed = gate.has_failed_others(caller);
         failed.others_answered = gate.has_answered_since(begun);
@@ -112,6 +111,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         error.of_service = core::is_of_service(failed);
     };
     for (int attempts = 1;; attempts++) {
+        // Looked up anew: it may be gone after a pause, when settings have changed.
+        net::CallGate& gate = services.gates.of_model(wish.model);
         const bool is_new = !wish.has_paid && !last;
         const net::CallGate::Patience left{
             std::max<int64_t>(begun + patience - services.loop.now_us(), 0),
@@ -124,7 +125,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         if (!may_call && !last)
             co_return turned_away(gate);
         if (!may_call) {
-            blame(*last);
+            blame(gate, *last);
             co_return std::move(*last);
         }
         SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
@@ -188,7 +189,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
                 continue;
             }
         }
-        blame(*error);
+        blame(gate, *error);
         co_return result;
     }
 }
