@@ -1,8 +1,11 @@
 #include "mana_ai/extension/research/research_call.hpp"
 
 #include <algorithm>
+#include <deque>
 #include <functional>
 #include <utility>
+
+#include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai {
 
@@ -62,6 +65,11 @@ net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::
                                            const std::string& user_id, net::HttpRequest request) {
     constexpr core::Instant kPatience = 15 * core::kMicrosPerSecond;
     constexpr core::Instant kPatienceInOutage = 3 * core::kMicrosPerSecond;
+    // A copy of it goes out at each try: the user's words and the service key are wiped here too.
+    const core::WipeAtEnd wipe_body(request.body);
+    std::deque<core::WipeAtEnd> wipe_headers;
+    for (std::string& header : request.headers)
+        wipe_headers.emplace_back(header);
     net::CallGate& gate = services.gates.of_research(kind);
     const uint64_t caller = std::hash<std::string>()(user_id);
     const int64_t until = services.loop.now_us() + kPatience;
