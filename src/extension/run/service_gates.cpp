@@ -118,11 +118,10 @@ std::string ServiceGates::problem() {
         case core::GateState::Unavailable:
             return "the model service is unavailable";
         case core::GateState::Limited:
-            return "the model service limits the rate of calls";
-        case core::GateState::Open:
+        case core::GateState::Open:  // by what its headers say, or by a rate that is set
             break;
     }
-    return {};
+    return "the model service limits the rate of calls";
 }
 
 void ServiceGates::report(bool shared) {

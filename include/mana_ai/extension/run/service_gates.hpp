@@ -46,7 +46,7 @@ class ServiceGates {
     std::optional<int64_t> next_claim_at();
     // Whether waiting for it is worth nobody's time who stands by.
     bool is_away();
-    // What keeps missions from being claimed; empty = nothing.
+    // What keeps missions from being claimed, while is_away().
     std::string problem();
 
     // Logs changes of state, and tells other processes with `shared`.
