@@ -130,7 +130,7 @@ void ServiceGate::forget() {
     in_flight_ = in_flight;
     probes_ = probes;
     calls_ = calls;
-    shrunk_by_ = refused_from_ = sample_from_ = calls;
+    shrunk_by_ = refused_from_ = sample_from_ = old_until_ = calls;
 }
 
 // ---- concurrency -------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ void ServiceGate::reopen(Instant now) {
     threshold_ = std::max(limit_, static_cast<double>(kFirstLimit));
     limit_ = std::min(threshold_, std::max<double>(kLimitAfterOutage, in_flight_));
     full_since_ = now;
-    shrunk_by_ = calls_;
+    shrunk_by_ = old_until_ = calls_;
 }
 
 void ServiceGate::count_failure(const CallReport& report, Instant now) {
@@ -360,7 +360,9 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
         }
     }
     if (!closed_) {
-        count_failure(report, now);
+        if (call.number > old_until_) {
+            count_failure(report, now);
+        }
     } else if (call.is_probe) {
         why_closed_ = is_of_key ? GateState::KeyRefused : GateState::Unavailable;
         put_off_probe(now);

@@ -538,6 +538,23 @@ TEST(ServiceGate, ARefusedKeyClosesItInItsOwnWords) {
     EXPECT_EQ(gate.claimable(kSecond, 0), ServiceGate::kFirstLimit);
 }
 
+TEST(ServiceGate, CallsMadeWithTheOldKeySayNothingOfTheNewOne) {
+    ServiceGate gate({64});
+    std::vector<ServiceGate::Call> calls;
+    for (int i = 0; i < 10; ++i) {
+        calls.push_back(gate.start(kSecond));
+    }
+    gate.forget();
+    CallReport report;
+    report.end = CallEnd::KeyRefused;
+    for (const ServiceGate::Call& call : calls) {
+        gate.end(call, report, kSecond);
+    }
+    EXPECT_EQ(gate.state(kSecond), GateState::Open);
+    end_calls(gate, ServiceGate::kRefusedKeysToClose, CallEnd::KeyRefused, kSecond);
+    EXPECT_EQ(gate.state(kSecond), GateState::KeyRefused);
+}
+
 // A 403 may be for what one request asks.
 TEST(ServiceGate, WhatIsForbiddenToSeveralIsARefusedKey) {
     ServiceGate gate({64});

@@ -202,6 +202,7 @@ class ServiceGate {
     Instant probe_at_ = 0;
     int probes_ = 0;  // under way
     int failures_ = 0;
+    std::uint64_t old_until_ = 0;  // calls up to this number say nothing of it as it is now
     int refused_keys_ = 0;
     int forbidden_ = 0;
     bool sure_ = false;
