@@ -147,6 +147,8 @@ CREATE TABLE mana_ai.runs (
   -- What the run was based on: [{module, table, id, clock, used, reason}], never any content.
   inputs            jsonb,
   prompt_version    text,
+  -- Tokens that the run's next call, or the one under way, is held to use; counts while the run goes on.
+  reserved_tokens   bigint      NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
 -- On a young table all indexes that can be used look equally good to the planner, and it stays with its
@@ -192,6 +194,15 @@ CREATE TABLE mana_ai.token_usage (
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
 CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
 
+-- Users whose budget is another one than mana_ai.user_tokens_per_day; for operators to fill.
+CREATE TABLE mana_ai.user_budgets (
+  user_id        text COLLATE "C" PRIMARY KEY,
+  tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
+  note           text
+);
+COMMENT ON TABLE mana_ai.user_budgets IS
+  'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day';
+
 -- The table whose history was folded; at most one row. Not dumped: after a restore the table with the
 -- trigger is another one than this, and the next tick folds its history. "generation" names the file that
 -- the table was in (pg_relation_filenode) when ties were last looked at: a rewrite moves rows, and places of
@@ -231,6 +242,7 @@ CREATE TABLE mana_ai.engine_state (
 -- cost and how its runs went is nowhere else.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.token_usage', '');
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 
 -- What follows from the log, and what the engine says of itself, is made on each server anew. If it
 -- arrives by logical replication all the same (a publication FOR ALL TABLES), it is dropped: it would

@@ -335,6 +335,52 @@ SELECT o.user_id, o.record_id, 'record too large for a snapshot', o.ts
  WHERE o.table_name = 'aiMissions';
 COMMENT ON VIEW mana_ai.mission_problems IS 'missions that cannot run as they are, and why';
 
+-- The budgets that hold for a mission: tokens of the last 24 hours, and those that calls under way may use at most.
+CREATE FUNCTION mana_ai.budgets_of_mission(
+  user_id text, mission_id text,
+  OUT scope text, OUT tokens_per_day bigint, OUT used bigint, OUT reserved bigint)
+RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 4
+SET search_path = pg_catalog, pg_temp AS $$
+WITH mission AS (
+  SELECT m.user_id, m.mission_id, s.agent_id, m.record, a.record AS agent
+    FROM mana_ai.mission_snapshots m
+    LEFT JOIN mana_ai.mission_schedule s ON s.user_id = m.user_id AND s.mission_id = m.mission_id
+    LEFT JOIN LATERAL mana_ai.agent_of_mission(m.user_id, s.agent_id, m.space_id) a ON true
+   WHERE m.user_id = budgets_of_mission.user_id AND m.mission_id = budgets_of_mission.mission_id),
+records AS (
+  SELECT 'agent' AS scope, m.agent AS record FROM mission m
+  UNION ALL
+  SELECT 'mission', m.record FROM mission m),
+caps AS (
+  -- A number of JSON may have thousands of digits.
+  SELECT r.scope, floor(least(greatest((r.record ->> 'maxTokensPerDay')::numeric, 0), 9223372036854775807))::bigint AS cap
+    FROM records r WHERE jsonb_typeof(r.record -> 'maxTokensPerDay') = 'number'
+  UNION ALL
+  SELECT 'user', CASE WHEN b.user_id IS NULL THEN nullif(current_setting('mana_ai.user_tokens_per_day')::bigint, 0)
+                      ELSE b.tokens_per_day END
+    FROM mission m LEFT JOIN mana_ai.user_budgets b ON b.user_id = m.user_id
+  UNION ALL
+  SELECT 'total', nullif(current_setting('mana_ai.total_tokens_per_day')::bigint, 0) FROM mission m)
+SELECT c.scope, c.cap,
+       coalesce(CASE c.scope
+         WHEN 'agent' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
+                             WHERE u.user_id = m.user_id AND u.agent_id = m.agent_id AND u.ts > d.begin)
+         WHEN 'mission' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
+                               WHERE u.user_id = m.user_id AND u.mission_id = m.mission_id AND u.ts > d.begin)
+         WHEN 'user' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
+                            WHERE u.user_id = m.user_id AND u.ts > d.begin)
+         ELSE (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u WHERE u.ts > d.begin) END, 0)::bigint,
+       coalesce(CASE WHEN c.scope = 'total' THEN
+           (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running')
+         ELSE (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r
+                WHERE r.user_id = m.user_id AND r.outcome = 'running'
+                  AND (c.scope <> 'agent' OR r.agent_id = m.agent_id)
+                  AND (c.scope <> 'mission' OR r.mission_id = m.mission_id)) END, 0)::bigint
+  FROM caps c CROSS JOIN mission m CROSS JOIN (SELECT clock_timestamp() - interval '24 hours' AS begin) d
+ WHERE c.cap IS NOT NULL
+$$;
+COMMENT ON FUNCTION mana_ai.budgets_of_mission(text, text) IS 'the budgets that hold for a mission, and what is left of them';
+
 -- The one reason why a mission is not running now.
 CREATE FUNCTION mana_ai.why(user_id text, mission_id text)
 RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -346,6 +392,7 @@ DECLARE
   j       mana_ai.mission_research_jobs%ROWTYPE;
   running int;
   tokens  bigint;
+  budget  text;
   gate    text;
   name    text;
   remark  text := '';
@@ -438,9 +485,6 @@ BEGIN
       RETURN format('agent %s is paused', name);
     WHEN 'skipped-concurrency' THEN
       RETURN format('agent %s is running %s of its missions, as many as it may', name, running);
-    WHEN 'skipped-budget' THEN
-      RETURN format('agent %s has used %s of %s tokens in the last 24 hours', name, tokens,
-                    left(a ->> 'maxTokensPerDay', 40));
     WHEN 'skipped-encrypted' THEN
       RETURN 'title, objective or concept is encrypted and no grant opens it';
     WHEN 'skipped-unreviewed' THEN
@@ -455,6 +499,21 @@ BEGIN
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
+  -- The one that is used up, else the one that calls under way have reserved.
+  SELECT format('%s used %s of %s tokens in the last 24 hours%s',
+                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
+                             WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
+                b.used, b.tokens_per_day,
+                CASE WHEN b.used < b.tokens_per_day THEN format('; calls under way have reserved %s', b.reserved) END)
+    INTO budget
+    FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) b
+   WHERE b.used >= b.tokens_per_day
+      OR (b.reserved > 0 AND s.not_before > clock_timestamp()
+          AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END)
+   ORDER BY b.used >= b.tokens_per_day DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
+  IF budget IS NOT NULL THEN
+    RETURN budget;
+  END IF;
   IF s.not_before > clock_timestamp() AND s.decision = 'skipped-service' THEN
     RETURN coalesce(mana_ai.service_problem(true),
                     format('the model service turned it away (%s); it is tried again at %s',

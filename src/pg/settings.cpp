@@ -38,6 +38,9 @@ int max_concurrency_per_user_value = 0;
 int llm_requests_per_minute_value = 0;
 int llm_tokens_per_minute_value = 0;
 int llm_timeout_ms = 120 * 1000;
+int llm_max_tokens_value = 16'384;
+int user_tokens_per_day_value = 10'000'000;
+int total_tokens_per_day_value = 0;
 int max_unreviewed_value = 3;
 bool report_failures_value = true;
 char* timezone_value = nullptr;
@@ -292,6 +295,19 @@ void define(bool preloading) {
                             nullptr, &llm_timeout_ms, 120 * 1000, 100, 3600 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
     DefineCustomIntVariable(
+        "mana_ai.llm_max_tokens",
+        "Longest reply that a model may make, in tokens; 0 leaves that to the model.", nullptr,
+        &llm_max_tokens_value, 16'384, 0, 1'000'000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.user_tokens_per_day",
+        "Tokens that the missions of one user may use in 24 hours; 0 means no limit.",
+        "Table mana_ai.user_budgets has other limits for single users.", &user_tokens_per_day_value,
+        10'000'000, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
+        "mana_ai.total_tokens_per_day",
+        "Tokens that all missions of a database may use in 24 hours; 0 means no limit.", nullptr,
+        &total_tokens_per_day_value, 0, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
         "mana_ai.max_unreviewed",
         "Plans that no device has dealt with after which a mission waits; 0 means no limit.",
         nullptr, &max_unreviewed_value, 3, 0, 1000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
@@ -511,6 +527,17 @@ int llm_tokens_per_minute() {
 }
 int64_t llm_timeout_us() {
     return int64_t{llm_timeout_ms} * 1000;
+}
+int64_t llm_max_tokens() {
+    return llm_max_tokens_value;
+}
+std::optional<int64_t> user_tokens_per_day() {
+    return user_tokens_per_day_value == 0 ? std::nullopt
+                                          : std::optional<int64_t>(user_tokens_per_day_value);
+}
+std::optional<int64_t> total_tokens_per_day() {
+    return total_tokens_per_day_value == 0 ? std::nullopt
+                                           : std::optional<int64_t>(total_tokens_per_day_value);
 }
 int max_unreviewed() {
     return max_unreviewed_value;

@@ -42,13 +42,15 @@ wait_for($node, 'status() says that it is gone', 10, "SELECT grant_key LIKE 'the
 # ---------------------------------------------------------------- a budget that is spent while another mission reads
 
 $model->reset;
+$model->control({ steps => [ { content => 'Viel', usage => { prompt_tokens => 89_900, completion_tokens => 100, total_tokens => 90_000 } } ], repeat => 'last' });
 $research->control({ discover => { repeat => 'last', steps => [ { latency_ms => 2000 } ] } });
-push_agent($node, 'a1', maxTokensPerDay => 100, maxConcurrentMissions => 2);
+# Room for the reservations of both.
+push_agent($node, 'a1', maxTokensPerDay => 90_000, maxConcurrentMissions => 2);
 push_mission($node, 'slow', agentId => 'a1', objective => 'Suche etwas');
 wait_until('one mission waits for the news', 10, sub { $research->stats->{in_flight} == 1 });
 push_mission($node, 'quick', agentId => 'a1');
 wait_for_iterations($node, 'quick', 1, 10);
-cmp_ok(value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE agent_id = 'a1'"), '>=', 100, 'the other one has spent the budget');
+cmp_ok(value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE agent_id = 'a1'"), '>=', 90_000, 'the other one has spent the budget');
 my $calls = $model->count;
 wait_for($node, 'the first one ends', 20, "SELECT outcome FROM mana_ai.runs WHERE mission_id = 'slow' AND outcome <> 'running'", 'skipped');
 is($model->count, $calls, 'without a call');

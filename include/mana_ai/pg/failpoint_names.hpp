@@ -62,6 +62,7 @@ inline constexpr std::string_view kFailpointNames[] = {
     "run.after_unreadable",
     "run.before_put_off",  // nothing has changed since the last plan
     "run.after_put_off",
+    "run.reserved",     // what its first call may cost
     "run.turn",         // its turn at the gate of the model service has come, or will not
     "run.before_call",  // of the model
     "run.after_call",

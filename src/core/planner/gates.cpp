@@ -14,6 +14,12 @@ const char* name(GateDecision decision) noexcept {
             return "skipped-concurrency";
         case GateDecision::SkippedBudget:
             return "skipped-budget";
+        case GateDecision::SkippedMissionBudget:
+            return "skipped-mission-budget";
+        case GateDecision::SkippedUserBudget:
+            return "skipped-user-budget";
+        case GateDecision::SkippedTotalBudget:
+            return "skipped-total-budget";
         case GateDecision::SkippedEncrypted:
             return "skipped-encrypted";
         case GateDecision::SkippedUnreviewed:
@@ -44,6 +50,20 @@ bool is_about_records(GateDecision decision) noexcept {
     return decision == GateDecision::SkippedTooLarge ||
            decision == GateDecision::SkippedUnreadable ||
            decision == GateDecision::SkippedClockAhead;
+}
+
+GateDecision decision_of(BudgetScope scope) noexcept {
+    switch (scope) {
+        case BudgetScope::Agent:
+            return GateDecision::SkippedBudget;
+        case BudgetScope::Mission:
+            return GateDecision::SkippedMissionBudget;
+        case BudgetScope::User:
+            return GateDecision::SkippedUserBudget;
+        case BudgetScope::Total:
+            break;
+    }
+    return GateDecision::SkippedTotalBudget;
 }
 
 bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept {
@@ -83,6 +103,9 @@ GateDecision judge_gates(const GateInput& input) noexcept {
         if (is_budget_used_up(agent, input.agent_tokens_24h)) {
             return GateDecision::SkippedBudget;
         }
+    }
+    if (input.closed_budget) {
+        return decision_of(*input.closed_budget);
     }
     if (input.mission.has_ciphertext() && !input.ciphertext_opened) {
         return GateDecision::SkippedEncrypted;

@@ -87,9 +87,18 @@ PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_p
 }
 
 std::string PlannerLoop::request_body(std::string_view model,
-                                      const std::vector<Reminder>& reminders) const {
+                                      const std::vector<Reminder>& reminders,
+                                      std::int64_t max_tokens) const {
     return build_chat_request({model, transcript_.messages(), tools_.tools_json(), kTemperature,
-                               reminders_text(reminders)});
+                               max_tokens, reminders_text(reminders)});
+}
+
+std::size_t PlannerLoop::request_size() const noexcept {
+    std::size_t size = tools_.tools_json().size();
+    for (const std::string& message : transcript_.messages()) {
+        size += message.size() + 1;
+    }
+    return size;
 }
 
 LoopState PlannerLoop::state() const {
@@ -110,8 +119,8 @@ bool PlannerLoop::compaction_due(std::int64_t max_tokens) const noexcept {
            !foldable_messages(transcript_).empty();
 }
 
-std::string PlannerLoop::compaction_request(std::string_view model) const {
-    return build_compaction_request(model, transcript_, foldable_messages(transcript_));
+std::string PlannerLoop::compaction_request(std::string_view model, std::int64_t max_tokens) const {
+    return build_compaction_request(model, transcript_, foldable_messages(transcript_), max_tokens);
 }
 
 std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {

@@ -70,9 +70,11 @@ const char* name(NoticeCause cause) noexcept {
         case NoticeCause::Archived:
             return "archived";
         case NoticeCause::Budget:
+            return "budget";
+        case NoticeCause::UserBudget:
             break;
     }
-    return "budget";
+    return "user-budget";
 }
 
 FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
@@ -108,10 +110,21 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
         case NoticeCause::Budget:
             notice.title = "Token-Budget aufgebraucht";
             notice.summary =
-                "Das Token-Budget des Agenten ist seit mindestens einem Tag aufgebraucht.";
+                "Das Token-Budget des Agenten oder dieser Mission ist seit mindestens einem Tag "
+                "aufgebraucht.";
             notice.message =
                 "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Erhöhe das "
-                "Tagesbudget des Agenten, oder lass seine Missionen seltener laufen.";
+                "Tagesbudget, oder lass Missionen seltener laufen.";
+            notice.phase = "calling-llm";
+            break;
+        case NoticeCause::UserBudget:
+            notice.title = "Token-Budget auf dem Server aufgebraucht";
+            notice.summary =
+                "Das Token-Budget auf dem Server ist seit mindestens einem Tag aufgebraucht.";
+            notice.message =
+                "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Lass "
+                "Missionen "
+                "seltener laufen, oder bitte den Betreiber um ein größeres Budget.";
             notice.phase = "calling-llm";
             break;
     }

@@ -106,6 +106,8 @@ Mission parse_mission(Json record) {
     mission.state = text_of(record, "state");
 
     mission.next_run_at = parse_instant(string_or(record, "nextRunAt", ""));
+    mission.max_tokens_per_day =
+        count_of(record, "maxTokensPerDay", std::numeric_limits<std::int64_t>::max());
     mission.inputs = take_array(record, "inputs");
     mission.iterations = take_array(record, "iterations");
     if (const auto cadence = record.find("cadence"); cadence != record.end()) {

@@ -450,6 +450,9 @@ std::string build_chat_request(const ChatRequest& request) {
     }
     body += R"(,"temperature":)";
     body.append(std::begin(temperature), end);
+    if (request.max_tokens > 0) {
+        body += R"(,"max_tokens":)" + std::to_string(request.max_tokens);
+    }
     body += R"(,"stream":false})";
     return body;
 }

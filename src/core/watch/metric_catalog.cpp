@@ -50,6 +50,9 @@ constexpr MetricInfo histogram(Metric metric, std::string_view name, std::string
 constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
     counter(Metric::AgentDecisions, "mana_ai_agent_decisions_total",
             "Decisions of the gates on missions that have an agent.", {fixed("decision")}),
+    counter(Metric::BudgetStops, "mana_ai_budget_stops_total",
+            "Missions that a budget held back, at every look, and plans that it ended early.",
+            {fixed("scope")}),
     counter(Metric::ChangesUnkeepable, "mana_ai_changes_unkeepable_total",
             "Changes of records whose ids are too long for a snapshot."),
     counter(Metric::ChangesUnmarked, "mana_ai_changes_unmarked_total",

@@ -677,8 +677,6 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
     runs_.erase(found);
     gates_.arrived(run_id);
     turns_.ended(run->claimed.user_id);
-    if (runs_.empty())
-        services_.agent_tokens.clear();
     if (failure)
         run->result.outcome = RunOutcome::Failed;
     const RunResult& result = run->result;

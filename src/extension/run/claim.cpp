@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
@@ -31,9 +32,9 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        CASE WHEN s.is_read THEN mana_ai.planning_record(s.record, s.clocks) END,
        CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record) END, s.agent_version_now,
        CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
-         (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
+         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
            WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
-             AND u.ts > now() - interval '24 hours') ELSE 0 END,
+             AND u.ts > now() - interval '24 hours') END,
        CASE WHEN s.agent_record IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
@@ -51,7 +52,14 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        s.attempts >= $5 AND
          (SELECT r.outcome FROM mana_ai.runs r
            WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
-           ORDER BY r.started_at DESC LIMIT 1) = 'crashed'
+           ORDER BY r.started_at DESC LIMIT 1) = 'crashed',
+       CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
+         (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
+           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
+       CASE WHEN s.is_read AND s.record ? 'maxTokensPerDay' THEN
+         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
+           WHERE u.user_id = s.user_id AND u.mission_id = s.mission_id
+             AND u.ts > now() - interval '24 hours') END
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -123,6 +131,8 @@ enum Column : size_t {
     kAgentIsAmbiguous,
     kTold,
     kKeepsCrashing,
+    kAgentReserved,
+    kMissionTokens,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -130,7 +140,8 @@ struct Writes {
     std::vector<std::string> prolong_user, prolong_mission;
     std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
     std::vector<std::string> announce_user, announce_mission, announce_run;
-    std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent, claim_decision;
+    std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent, claim_decision,
+        claim_reserved;
     std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
     std::vector<std::string> park_user, park_mission;  // nothing to do for now
@@ -172,10 +183,21 @@ bool was_told(const pg::Row& row, core::NoticeCause cause) {
     return told.find("," + std::string(core::name(cause)) + ",") != std::string::npos;
 }
 
+std::vector<std::string> users_of(const std::vector<pg::Row>& rows) {
+    std::vector<std::string> users;
+    for (const pg::Row& row : rows)
+        users.push_back(row.text(kUserId));
+    return users;
+}
+
+int64_t amount(const pg::Row& row, size_t column) {
+    return row.is_null(column) ? 0 : row.number(column);
+}
+
 class Pass {
  public:
-    explicit Pass(const ClaimRequest& request, bool is_announced = false)
-        : request_(request), is_announced_(is_announced) {}
+    Pass(const ClaimRequest& request, const std::vector<pg::Row>& rows, bool is_announced = false)
+        : request_(request), is_announced_(is_announced), budgets_(users_of(rows)) {}
 
     void judge(pg::Row& row, bool due_or_not);
     void write();
@@ -197,8 +219,10 @@ class Pass {
     const ClaimRequest& request_;
     bool is_announced_;  // the lease in the row is ours and nothing has been read under it
     bool has_announced_suspect_ = false;
+    ClaimBudgets budgets_;
     Writes writes_;
     std::map<AgentKey, int> running_;
+    std::map<AgentKey, int64_t> reserved_;  // by what this pass has claimed
 };
 
 // The number that the gate compares: runs in any process, those claimed a moment ago in this pass,
@@ -236,7 +260,6 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.mission_id = row.take_text(kMissionId);
     claimed.run_id = pg::random_uuid();
     claimed.iteration_id = pg::random_uuid();
-    claimed.agent_tokens_24h = row.number(kTokens24h);
     claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
     if (!row.is_null(kAgentVersion))
         claimed.agent_version = row.number(kAgentVersion);
@@ -260,6 +283,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     writes_.claim_mission.push_back(claimed.mission_id);
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
+    writes_.claim_reserved.push_back(std::to_string(claimed.reserved));
     // What is claimed for a notice alone stays held back.
     writes_.claim_decision.push_back(claimed.notice ? claimed.previous_decision
                                                     : core::name(core::GateDecision::Ran));
@@ -394,7 +418,20 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
                                                  row.number(kAgentIsAmbiguous) != 0);
     gates.member_hold = row.number(kMemberHold) != 0;
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
-    gates.agent_tokens_24h = row.number(kTokens24h);
+    gates.agent_tokens_24h = amount(row, kTokens24h);
+    const int64_t first_call = tokens_of_first_call();
+    std::vector<core::BudgetLimit> limits;
+    if (agent != nullptr && agent->max_tokens_per_day)
+        limits.push_back({core::BudgetScope::Agent, *agent->max_tokens_per_day,
+                          amount(row, kTokens24h), amount(row, kAgentReserved) + reserved_[key],
+                          first_call});
+    if (mission.max_tokens_per_day)
+        limits.push_back({core::BudgetScope::Mission, *mission.max_tokens_per_day,
+                          amount(row, kMissionTokens), 0, first_call});
+    budgets_.add_limits(row.text(kUserId), first_call, limits);
+    const core::BudgetJudgement budget = core::judge(limits);
+    if (budget.verdict != core::BudgetVerdict::Fits)
+        gates.closed_budget = budget.scope;
     gates.max_unreviewed = pg::settings::max_unreviewed();
     // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
     gates.ciphertext_opened =
@@ -415,6 +452,10 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     // That the mission ran is counted with its run's end, which may decide otherwise.
     if (decision != core::GateDecision::Ran && (agent != nullptr || gates.agent_missing))
         pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
+    const bool is_over_budget =
+        gates.closed_budget && decision == core::decision_of(*gates.closed_budget);
+    if (is_over_budget)
+        pg::metrics::count_at_commit(core::Metric::BudgetStops, {core::name(budget.scope)});
     if (decision == core::GateDecision::SkippedResearch) {
         // The poll that gets the answer sets the mission free.
         skip(row, decision, key.second,
@@ -426,11 +467,20 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         return;
     }
     if (decision != core::GateDecision::Ran) {
-        skip(row, decision, key.second,
-             core::is_about_records(decision) ? look_again_at : request_.look_again_at);
+        core::Instant until = request_.look_again_at;
+        if (core::is_about_records(decision))
+            until = look_again_at;
+        else if (is_over_budget)
+            until = look_at_budget_again(budget, request_.now, until);
+        skip(row, decision, key.second, until);
         return;
     }
+    claimed.agent_tokens_24h = gates.agent_tokens_24h;
+    claimed.reserved = first_call;
+    claimed.reserved_alone = budgets_.is_alone();
+    budgets_.reserve(row.text(kUserId), first_call);
     if (agent != nullptr) {
+        reserved_[key] += first_call;
         running_[key]++;
         if (request_.started_by_agent != nullptr)
             (*request_.started_by_agent)[key]++;
@@ -524,13 +574,15 @@ UPDATE mana_ai.mission_schedule s
         const std::string model = pg::settings::planner_model();
         static pg::Statement record_start(R"sql(
 INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, outcome, decision,
-                          model, lease_owner)
+                          model, lease_owner, reserved_tokens)
 SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'running', c.decision, $2,
-       $3
-  FROM unnest($4, $5, $6, $7, $8) AS c(user_id, mission_id, agent_id, run_id, decision))sql");
+       $3, c.reserved::bigint
+  FROM unnest($4, $5, $6, $7, $8, $9)
+       AS c(user_id, mission_id, agent_id, run_id, decision, reserved))sql");
         record_start.execute({now, std::string_view(model), int64_t{request_.engine},
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
-                              &writes_.claim_run, &writes_.claim_decision});
+                              &writes_.claim_run, &writes_.claim_decision,
+                              &writes_.claim_reserved});
         static pg::Statement keep_iterations(R"sql(
 INSERT INTO mana_ai.iterations_at_claim (user_id, run_id, iterations)
 SELECT m.user_id, c.run_id::uuid, m.record -> 'iterations'
@@ -681,18 +733,20 @@ pg::StatementResult select_longest_due(const ClaimRequest& request) {
 }  // namespace
 
 ClaimResult claim_due_missions(const ClaimRequest& request) {
-    Pass pass(request);
+    ClaimResult looked;
     size_t found = 0;
     pg::StatementResult selected;
     if (request.turns != nullptr) {
-        const std::vector<core::DueMission> chosen = take_turns(request, pass.result);
+        const std::vector<core::DueMission> chosen = take_turns(request, looked);
         selected = select_chosen(request, chosen);
         found = chosen.size();
-        pass.result.locked_in_the_way = selected.rows.size() < chosen.size();
+        looked.locked_in_the_way = selected.rows.size() < chosen.size();
     } else {
         selected = select_longest_due(request);
         found = selected.rows.size();
     }
+    Pass pass(request, selected.rows);
+    pass.result = std::move(looked);
     for (pg::Row& row : selected.rows)
         pass.judge(row, false);
     // Suspects that were passed over would be found again and again.
@@ -720,7 +774,7 @@ ClaimResult claim_mission(const ClaimRequest& request, const std::string& user_i
         (row.number(kWakeAt) > request.now || is_running(request, row)))
         throw pg::make_error(ERRCODE_OBJECT_IN_USE, "mission \"" + mission_id + "\" of user \"" +
                                                         user_id + "\" is running already");
-    Pass pass(request);
+    Pass pass(request, rows);
     pass.judge(row, true);
     pass.write();
     return std::move(pass.result);
@@ -760,7 +814,7 @@ SELECT 1 FROM mana_ai.mission_schedule
                     .rows;
     MANA_AI_FAILPOINT("claim.read");
     forget();
-    Pass pass(request, true);
+    Pass pass(request, rows, true);
     pass.judge(rows.front(), announced.by_hand);
     pass.write();
     return std::move(pass.result);

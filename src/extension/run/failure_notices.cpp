@@ -9,11 +9,13 @@ namespace mana_ai {
 
 namespace {
 
-// A budget comes back by itself within a day, unless other missions of the agent go on using it up.
+// A budget comes back by itself within a day, unless other missions go on using it up.
 // The others are told when no device of the user's has run the mission: an open one looks every
 // minute, and gives a run three.
 core::Instant patience_with(core::NoticeCause cause) {
-    return cause == core::NoticeCause::Budget ? core::kMicrosPerDay : 5 * core::kMicrosPerMinute;
+    return cause == core::NoticeCause::Budget || cause == core::NoticeCause::UserBudget
+               ? core::kMicrosPerDay
+               : 5 * core::kMicrosPerMinute;
 }
 
 // Where grants open nothing, encrypted missions run on devices alone, which is nothing amiss.
@@ -35,7 +37,11 @@ std::optional<core::NoticeCause> notice_cause(core::GateDecision decision) {
         case core::GateDecision::SkippedArchived:
             return core::NoticeCause::Archived;
         case core::GateDecision::SkippedBudget:
+        case core::GateDecision::SkippedMissionBudget:
             return core::NoticeCause::Budget;
+        case core::GateDecision::SkippedUserBudget:
+        case core::GateDecision::SkippedTotalBudget:
+            return core::NoticeCause::UserBudget;
         default:
             return std::nullopt;
     }

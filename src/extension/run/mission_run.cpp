@@ -13,6 +13,7 @@
 #include "mana_ai/extension/input/mission_reading.hpp"
 #include "mana_ai/extension/research/deep_research.hpp"
 #include "mana_ai/extension/research/web_research.hpp"
+#include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning.hpp"
@@ -225,16 +226,19 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
-// Other runs of the agent have used up its budget since the claim.
+// Other runs have used up a budget since the claim, or their calls may.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
                                    RunResult& result) {
     result.outcome = RunOutcome::Skipped;
-    result.decision = core::name(core::GateDecision::SkippedBudget);
+    result.decision = core::name(core::decision_of(result.events.out_of_budget->scope));
     const core::Instant now = pg::now();
     DatabaseJobs::Work end = [&] {
         // The change may have given the mission to another agent.
         const core::Instant not_before =
-            mission_has_changed(claimed) ? now : now + pg::settings::tick_interval_us();
+            mission_has_changed(claimed)
+                ? now
+                : look_at_budget_again(*result.events.out_of_budget, now,
+                                       now + pg::settings::tick_interval_us());
         if (hold_lease(claimed))
             hold_back(claimed, result, not_before, now);
     };

@@ -4,10 +4,10 @@
 #include <functional>
 #include <set>
 
-#include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/core/planner/reminders.hpp"
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
@@ -23,7 +23,25 @@ namespace mana_ai {
 namespace {
 
 constexpr core::Instant kClaimIsFresh = core::kMicrosPerSecond / 20;
-constexpr char kBudgetReached[] = "Das Tagesbudget des Agenten ist aufgebraucht.";
+
+// How long a run that has paid for replies waits for other calls to end, whose reservations leave
+// it no room, and how often it looks.
+constexpr core::Instant kPatienceForRoom = core::kMicrosPerMinute;
+constexpr core::Instant kRoomPause = core::kMicrosPerSecond / 4;
+
+const char* budget_reached(core::BudgetScope scope) {
+    switch (scope) {
+        case core::BudgetScope::Agent:
+            return "Das Tagesbudget des Agenten ist aufgebraucht.";
+        case core::BudgetScope::Mission:
+            return "Das Tagesbudget der Mission ist aufgebraucht.";
+        case core::BudgetScope::User:
+            return "Dein Tagesbudget auf dem Server ist aufgebraucht.";
+        case core::BudgetScope::Total:
+            break;
+    }
+    return "Das Tagesbudget des Servers ist aufgebraucht.";
+}
 
 core::ProviderError transport_error(const net::HttpResponse& response) {
     core::ProviderError error;
@@ -194,18 +212,46 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
     }
 }
 
-int64_t used_tokens(const RunServices& services, const ClaimedMission& claimed) {
-    const auto newest = services.agent_tokens.find({claimed.user_id, claimed.agent->id});
-    return newest != services.agent_tokens.end() ? newest->second : claimed.agent_tokens_24h;
+// What a run knows of its budgets and of what its calls use of them.
+struct Spending {
+    RunBudget budget;
+    core::MeasuredPrompt last;
+};
+
+int64_t next_estimate(const core::PlannerLoop& planner, const Spending& spending) {
+    return core::estimated_tokens(planner.request_size(), spending.last,
+                                  pg::settings::llm_max_tokens());
 }
 
-// Records what a reply cost, for the budget too.
+net::Task<void> reserve(RunServices& services, const ClaimedMission& claimed,
+                        const core::PlannerLoop& planner, Spending& spending) {
+    const int64_t tokens = next_estimate(planner, spending);
+    DatabaseJobs::Work look = [&] { spending.budget = reserve_tokens(claimed, tokens); };
+    co_await write_until_done(services, claimed, std::move(look));
+}
+
+// A run that has paid for replies does not give them up because other calls are under way. It holds
+// nothing that those could wait for.
+net::Task<void> wait_for_room(RunServices& services, const ClaimedMission& claimed,
+                              const core::PlannerLoop& planner, Spending& spending) {
+    const core::Instant end = pg::monotonic_now() + kPatienceForRoom;
+    while (spending.budget.judgement.verdict == core::BudgetVerdict::Busy &&
+           pg::monotonic_now() < end) {
+        co_await services.loop.sleep_for(kRoomPause);
+        co_await reserve(services, claimed, planner, spending);
+    }
+}
+
+// Records what a reply cost, and reserves what the next call may cost, if there is one.
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, core::Usage usage,
-                       int rounds) {
+                       const core::PlannerLoop& planner, bool goes_on, Spending& spending) {
+    const int64_t next = next_estimate(planner, spending);
     DatabaseJobs::Work record = [&] {
-        const int64_t used = record_usage(claimed, usage, rounds);
-        if (claimed.agent && claimed.agent->max_tokens_per_day)
-            services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
+        add_to_ledger(claimed, usage);
+        if (goes_on)
+            spending.budget = look_at_budgets(claimed, next);
+        const bool fits = spending.budget.judgement.verdict == core::BudgetVerdict::Fits;
+        add_to_run(claimed, usage, planner.rounds(), goes_on && fits ? next : 0);
         MANA_AI_FAILPOINT("usage.recorded");
     };
     co_await write_until_done(services, claimed, std::move(record), DatabaseJobs::Sharing::Kept);
@@ -219,9 +265,9 @@ std::string ids_of(const ClaimedMission& claimed) {
 
 // Folds the older messages. That it fails does not matter to the run: its history stays whole.
 net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
-                        core::PlannerLoop& planner, RunEvents& events) {
+                        core::PlannerLoop& planner, RunEvents& events, Spending& spending) {
     const std::string model = pg::settings::compact_model();
-    std::string body = planner.compaction_request(model);
+    std::string body = planner.compaction_request(model, pg::settings::llm_max_tokens());
     // The run goes on without it, so it is not worth a long wait.
     const CallWish wish{model, false};
     const core::ModelResult answer = co_await call_model(services, claimed, wish, std::move(body));
@@ -241,20 +287,19 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         pg::log_warning("compaction failed: " + ids_of(claimed) +
                         " error=" + (broken ? core::name(*broken) : "empty"));
     }
-    co_await charge(services, claimed, reply.usage, planner.rounds());
+    co_await charge(services, claimed, reply.usage, planner, true, spending);
     MANA_AI_FAILPOINT("run.after_compaction");
 }
 
-std::vector<core::Reminder> due_reminders(const RunServices& services,
-                                          const ClaimedMission& claimed,
-                                          const core::PlannerLoop& planner) {
+std::vector<core::Reminder> due_reminders(const ClaimedMission& claimed,
+                                          const core::PlannerLoop& planner,
+                                          const RunBudget& budget) {
     core::LoopState state = planner.state();
     if (claimed.agent) {
         state.agent_name = claimed.agent->name;
         state.cap = claimed.agent->max_tokens_per_day;
         // The newest sum holds this run's replies already, and those of the agent's other runs.
-        state.tokens_before_run =
-            std::max<int64_t>(used_tokens(services, claimed) - state.usage.total, 0);
+        state.tokens_before_run = std::max<int64_t>(budget.agent_used - state.usage.total, 0);
     }
     return core::reminders(state);
 }
@@ -285,35 +330,39 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                                        core::PlannerLoop& planner,
                                                        RunEvents& events) {
     const std::string model = pg::settings::planner_model();
-    if (claimed.agent && claimed.agent->max_tokens_per_day) {
-        // Between the claim and here lie inputs and research, and other runs of the agent may have
-        // had replies. Without both, what the claim has read is as good as a new look.
-        int64_t used = claimed.agent_tokens_24h;
-        if (pg::now() - claimed.started_at > kClaimIsFresh ||
-            services.agent_tokens.contains({claimed.user_id, claimed.agent->id})) {
-            DatabaseJobs::Work sum = [&] { used = agent_tokens_now(claimed); };
-            co_await write_until_done(services, claimed, std::move(sum));
-        }
-        services.agent_tokens[{claimed.user_id, claimed.agent->id}] = used;
-    }
+    Spending spending;
+    const int64_t first_call = next_estimate(planner, spending);
+    note_first_call(first_call);
+    spending.budget.agent_used = claimed.agent_tokens_24h;
+    // Between the claim and here may lie inputs and research, and what other runs have used.
+    const bool claim_holds = claimed.reserved_alone && first_call <= claimed.reserved &&
+                             pg::now() - claimed.started_at <= kClaimIsFresh;
+    if (!claim_holds)
+        co_await reserve(services, claimed, planner, spending);
+    MANA_AI_FAILPOINT("run.reserved");
     size_t counted_calls = 0;
     while (!planner.finished()) {
-        if (claimed.agent &&
-            core::is_budget_used_up(*claimed.agent, used_tokens(services, claimed))) {
-            planner.end_early(kBudgetReached);
-            events.out_of_budget = true;
+        if (planner.rounds() > 0)
+            co_await wait_for_room(services, claimed, planner, spending);
+        if (const auto& judged = spending.budget.judgement;
+            judged.verdict != core::BudgetVerdict::Fits) {
+            planner.end_early(budget_reached(judged.scope));
+            events.out_of_budget = judged;
+            count_budget_stop(judged.scope);
             break;
         }
         if (!services.stops.models.contains(pg::settings::compact_model()) &&
             planner.compaction_due(pg::settings::compact_max_context_tokens())) {
-            co_await compact(services, claimed, planner, events);
+            co_await compact(services, claimed, planner, events, spending);
             continue;  // its tokens may have used up the budget
         }
-        const std::vector<core::Reminder> reminders = due_reminders(services, claimed, planner);
+        const std::vector<core::Reminder> reminders =
+            due_reminders(claimed, planner, spending.budget);
         count_reminders(reminders);
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
-        std::string body = planner.request_body(model, reminders);
+        std::string body = planner.request_body(model, reminders, pg::settings::llm_max_tokens());
+        spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)
             observe_due_lag(claimed);
         const CallWish wish{model, planner.rounds() > 0};
@@ -324,7 +373,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         const auto& reply = std::get<core::ModelReply>(answer);
         if (const auto kind = core::failure_in(reply)) {
             planner.on_broken_reply(reply);
-            co_await charge(services, claimed, reply.usage, planner.rounds());
+            co_await charge(services, claimed, reply.usage, planner, false, spending);
             core::ProviderError broken;
             broken.kind = *kind;
             broken.message = *kind == core::ErrorKind::Blocked
@@ -332,10 +381,11 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                  : "the reply was cut off at its greatest length";
             co_return broken;
         }
+        spending.last.tokens = reply.usage.prompt;
         planner.on_reply(reply, pg::settings::policy_mode());
         counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());
-        co_await charge(services, claimed, reply.usage, planner.rounds());
+        co_await charge(services, claimed, reply.usage, planner, !planner.finished(), spending);
     }
     co_return std::nullopt;
 }

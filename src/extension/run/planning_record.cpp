@@ -399,6 +399,7 @@ const char* planning_record_text(Datum datum, const bytea* clocks) {
     write_member(object, fields, "state", kShort);
     write_member(object, fields, "nextRunAt", kShort);
     write_member(object, fields, "agentId", kId);
+    write_member(object, fields, "maxTokensPerDay", kShort);
     if (const JsonbValueRef* value = find_field(fields, "cadence"))
         write_cadence(object.key("cadence"), *value);
     if (const JsonbValueRef* value = find_field(fields, "grant"))

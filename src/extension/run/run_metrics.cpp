@@ -60,6 +60,10 @@ void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
                                  static_cast<uint64_t>(std::max<int64_t>(tokens, 0)));
 }
 
+void count_budget_stop(core::BudgetScope scope) {
+    pg::metrics::count(Metric::BudgetStops, {core::name(scope)});
+}
+
 bool is_failed_plan(const RunResult& result) {
     return result.outcome == RunOutcome::Failed &&
            core::error_kind_from_name(result.error_kind).has_value();

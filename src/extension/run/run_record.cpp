@@ -37,7 +37,7 @@ std::string problem_of(const std::string& decision) {
            decision + " WHEN s.attempts > 0 THEN 'failed' END";
 }
 
-int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds) {
+void add_to_ledger(const ClaimedMission& claimed, const core::Usage& usage) {
     const std::optional<std::string> agent_id =
         claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
     const int64_t tokens = std::clamp<int64_t>(usage.total, 0, INT_MAX);
@@ -47,26 +47,17 @@ VALUES ($1, $2, $3, $4))sql");
     insert_usage.execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
                           std::string_view(claimed.mission_id), tokens});
     count_tokens(claimed, tokens);
+}
+
+void add_to_run(const ClaimedMission& claimed, const core::Usage& usage, int rounds,
+                int64_t reserved) {
     static pg::Statement add_to_run(R"sql(
 UPDATE mana_ai.runs
    SET rounds = $3, prompt_tokens = prompt_tokens + $4, completion_tokens = completion_tokens + $5,
-       total_tokens = total_tokens + $6
+       total_tokens = total_tokens + $6, reserved_tokens = $7
  WHERE user_id = $1 AND run_id = $2::uuid)sql");
     add_to_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
-                        int64_t{rounds}, usage.prompt, usage.completion, usage.total});
-    if (!claimed.agent || !claimed.agent->max_tokens_per_day)
-        return 0;
-    return agent_tokens_now(claimed);
-}
-
-int64_t agent_tokens_now(const ClaimedMission& claimed) {
-    static pg::Statement sum_usage(R"sql(
-SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
- WHERE user_id = $1 AND agent_id = $2 AND ts > now() - interval '24 hours')sql");
-    return sum_usage
-        .execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id)})
-        .rows.front()
-        .number(0);
+                        int64_t{rounds}, usage.prompt, usage.completion, usage.total, reserved});
 }
 
 bool mission_has_changed(const ClaimedMission& claimed) {

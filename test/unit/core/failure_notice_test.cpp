@@ -7,9 +7,9 @@
 namespace mana_ai::core {
 namespace {
 
-constexpr NoticeCause kCauses[] = {NoticeCause::Failed, NoticeCause::Encrypted,
+constexpr NoticeCause kCauses[] = {NoticeCause::Failed,   NoticeCause::Encrypted,
                                    NoticeCause::Unopened, NoticeCause::Archived,
-                                   NoticeCause::Budget};
+                                   NoticeCause::Budget,   NoticeCause::UserBudget};
 
 TEST(FailureNotice, IsAFailedIterationAsClientsShowThem) {
     const FailureNotice notice = failure_notice(NoticeCause::Failed, "unreachable");

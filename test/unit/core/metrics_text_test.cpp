@@ -50,6 +50,7 @@ TEST(MetricCatalog, NamesTheMetricsOfTheInterface) {
                              "web_research_total",
                              "provider_errors_total",
                              "agent_decisions_total",
+                             "budget_stops_total",
                              "tokens_used_total",
                              "decrypts_total",
                              "grant_scope_violations_total",

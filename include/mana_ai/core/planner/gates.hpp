@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
+#include "mana_ai/core/planner/budget.hpp"
 #include "mana_ai/core/record/records.hpp"
 
 namespace mana_ai::core {
@@ -12,7 +14,10 @@ enum class GateDecision {
     SkippedArchived,
     SkippedPaused,
     SkippedConcurrency,
-    SkippedBudget,
+    SkippedBudget,  // the agent's
+    SkippedMissionBudget,
+    SkippedUserBudget,
+    SkippedTotalBudget,
     SkippedEncrypted,
     SkippedUnreviewed,
     SkippedBrowserRun,  // the user's own browser plans it right now
@@ -39,6 +44,8 @@ struct GateInput {
     bool member_hold = false;
     int agent_running = 0;  // missions of this agent that the tick already started
     std::int64_t agent_tokens_24h = 0;
+    std::optional<BudgetScope> closed_budget =
+        {};                          // by what is reserved, or others than the agent's
     int max_unreviewed = 3;          // 0 = no limit
     bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission
     bool runs_in_browser = false;
@@ -54,7 +61,10 @@ struct GateInput {
 // gates about.
 GateDecision judge_gates(const GateInput& input) noexcept;
 
-// Whether the agent's rolling 24 h budget is used up; also asked again before every round.
+// The decision for a mission that a budget holds back.
+GateDecision decision_of(BudgetScope scope) noexcept;
+
+// Whether the agent's rolling 24 h budget is used up.
 bool is_budget_used_up(const Agent& agent, std::int64_t tokens_24h) noexcept;
 
 }  // namespace mana_ai::core

@@ -42,9 +42,13 @@ class PlannerLoop {
     bool finished() const noexcept { return finished_; }
 
     // The body of the next request. Only while not finished().
-    // The reminders stand at the end of its last message, and in no later request.
-    std::string request_body(std::string_view model,
-                             const std::vector<Reminder>& reminders = {}) const;
+    // The reminders stand at the end of its last message, and in no later request. The reply may
+    // have so many tokens; 0 = as many as the model can make.
+    std::string request_body(std::string_view model, const std::vector<Reminder>& reminders = {},
+                             std::int64_t max_tokens = 0) const;
+
+    // About how long that request is, in bytes.
+    std::size_t request_size() const noexcept;
 
     // Takes the model's next reply. Ignored when finished(), except for its usage, which was paid.
     void on_reply(const ModelReply& reply, PolicyMode mode = PolicyMode::LogOnly);
@@ -60,7 +64,7 @@ class PlannerLoop {
     bool compaction_due(std::int64_t max_tokens) const noexcept;
 
     // The body of the request for that summary. Only while compaction_due().
-    std::string compaction_request(std::string_view model) const;
+    std::string compaction_request(std::string_view model, std::int64_t max_tokens = 0) const;
 
     // Takes the summary and returns how many messages it replaced. A reply that says nothing, like
     // a call that failed, leaves the history as it is: 0. Either ends compaction_due() for good.

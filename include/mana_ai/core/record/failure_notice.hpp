@@ -14,11 +14,12 @@ namespace mana_ai::core {
 inline constexpr char kCrashed[] = "crashed";
 
 enum class NoticeCause {
-    Failed,     // several runs in a row
-    Encrypted,  // no grant that could be used
-    Unopened,   // there is a grant, and it does not open the mission's texts
-    Archived,   // the agent
-    Budget,     // of the agent, used up for a day
+    Failed,      // several runs in a row
+    Encrypted,   // no grant that could be used
+    Unopened,    // there is a grant, and it does not open the mission's texts
+    Archived,    // the agent
+    Budget,      // of the agent or mission, used up for a day
+    UserBudget,  // of the user or of all together, likewise
 };
 
 // The word in mana_ai.mission_schedule.told: a user is told of each once before the next plan.

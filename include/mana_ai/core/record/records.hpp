@@ -50,6 +50,7 @@ struct Mission {
     // empty = plan_basis() looks at `iterations` itself.
     std::string verdicts_digest;
     std::optional<std::string> agent_id;
+    std::optional<std::int64_t> max_tokens_per_day;  // as of an agent
     Json grant;  // as the client wrote it; null if there is none
 
     // Whether title, objective or concept is ciphertext, which no model may see.

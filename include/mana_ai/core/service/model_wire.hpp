@@ -73,6 +73,7 @@ struct ChatRequest {
     const std::vector<std::string>& messages;  // each a serialized JSON object
     std::string_view tools_json;               // serialized array; empty or "[]" = none
     double temperature = 0.3;
+    std::int64_t max_tokens = 0;  // of the reply; 0 = as many as the model can
     // Of this request only, at the end of the last message: below a user's text, and in a member
     // "reminder" of a tool's answer. A message of its own, of whatever role, is refused or misread
     // by some provider: docs/architecture.md, Decided otherwise.

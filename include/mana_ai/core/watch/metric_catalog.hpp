@@ -13,6 +13,7 @@ namespace mana_ai::core {
 // In the order of their names, which is the order of the exposition.
 enum class Metric : std::uint8_t {
     AgentDecisions,
+    BudgetStops,
     ChangesUnkeepable,
     ChangesUnmarked,
     CompactedTurns,

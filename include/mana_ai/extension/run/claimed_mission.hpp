@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/core/planner/budget.hpp"
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/planner/reminders.hpp"
 #include "mana_ai/core/record/failure_notice.hpp"
@@ -24,6 +25,8 @@ struct ClaimedMission {
     core::Mission mission;
     std::optional<core::Agent> agent;
     int64_t agent_tokens_24h = 0;
+    int64_t reserved = 0;         // tokens, for the first call
+    bool reserved_alone = false;  // no other process looked at budgets meanwhile
     int64_t mission_version = 0;  // of the records that the run reads
     std::optional<int64_t> agent_version;
     int attempts = 0;               // failures in a row before this run
@@ -61,7 +64,7 @@ struct RunEvents {
     std::vector<core::JudgedCall> calls;
     std::vector<SentReminder> reminders;
     std::vector<int> compacted_turns;  // one per compaction: how many messages it replaced
-    bool out_of_budget = false;        // the budget of the agent ended the plan
+    std::optional<core::BudgetJudgement> out_of_budget;  // the budget that ended the plan
 };
 
 // The decision of a run that the model service had no time for.

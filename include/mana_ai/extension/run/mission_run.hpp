@@ -3,9 +3,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <string>
-#include <utility>
 
 #include "mana_ai/core/planner/tool_catalog.hpp"
 #include "mana_ai/extension/input/grant_key.hpp"
@@ -35,9 +33,6 @@ struct RunServices {
     const Stops& stops;         // as of the last look
     std::string authorization;  // complete header line with the service key, or empty; a secret
     std::string service_key;    // likewise, as the research services want it
-    // What agents with a cap have used in the last 24 hours, by user_id and agent_id, as of the
-    // newest reply of any of their runs: runs of one agent must see each other's replies.
-    std::map<std::pair<std::string, std::string>, int64_t> agent_tokens = {};
 };
 
 // Reads a mission that was claimed unread: calls `read` in transactions of its own until it is

@@ -31,6 +31,9 @@ void count_compaction(size_t folded);
 // Called when the first request of a run goes out.
 void observe_due_lag(const ClaimedMission& claimed);
 
+// Called when a budget holds a mission back or ends its plan early.
+void count_budget_stop(core::BudgetScope scope);
+
 // Whether the run failed because the model service did, or its reply could not be read.
 bool is_failed_plan(const RunResult& result);
 

@@ -14,12 +14,11 @@ namespace mana_ai {
 // `decision` likewise. The only list of the decisions that somebody has to look at.
 std::string problem_of(const std::string& decision);
 
-// Records what one model reply cost, in token_usage and in the run's row. Returns the tokens of
-// the agent's last 24 hours, this reply included; 0 when the agent has no cap.
-int64_t record_usage(const ClaimedMission& claimed, const core::Usage& usage, int rounds);
-
-// The tokens of the agent's last 24 hours. Only for missions that have an agent.
-int64_t agent_tokens_now(const ClaimedMission& claimed);
+// Records what one model reply cost: in token_usage; and in the run's row, with what its next call
+// reserves in place of what this one had reserved.
+void add_to_ledger(const ClaimedMission& claimed, const core::Usage& usage);
+void add_to_run(const ClaimedMission& claimed, const core::Usage& usage, int rounds,
+                int64_t reserved);
 
 // Whether the mission is another one than the run has read. Locks the snapshot, so that a change
 // that is not yet committed is waited for; call before hold_lease(), as all lock in this order.

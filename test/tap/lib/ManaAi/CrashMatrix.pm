@@ -244,7 +244,7 @@ my %place = (
     (map { $_ => 'plan' } qw(house.before_commit house.after_commit claim.before_commit claim.after_commit
           tools.before_commit tools.after_commit tick.before_commit tick.after_commit
           jobs.step_done jobs.before_commit jobs.after_commit jobs.resumed
-          run.begin run.read run.before_call run.after_call usage.recorded usage.committed run.before_write_back
+          run.begin run.read run.reserved run.before_call run.after_call usage.recorded usage.committed run.before_write_back
           run.after_write_back write_back.locked write_back.inserted write_back.finished run.ended)),
     (map { $_ => 'large' } qw(claim.announced claim.read)),
     (map { $_ => 'one_by_hand' } qw(claim_one.before_commit claim_one.after_commit)),

@@ -1,0 +1,69 @@
+// Budgets as they stand in the database: what a mission's claim looks at, and what each call of the
+// model reserves before it goes out (docs/contract/tick.md, Budgets).
+//
+// A reservation is a number in the run's row: it holds for every process, and is nothing any more
+// when the run has ended, however that was.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "mana_ai/core/planner/budget.hpp"
+#include "mana_ai/extension/run/claimed_mission.hpp"
+
+namespace mana_ai {
+
+// Budgets of users and of all together, for the missions of one claim.
+class ClaimBudgets {
+ public:
+    // Reads them, in the current transaction.
+    explicit ClaimBudgets(std::vector<std::string> users);
+
+    // Adds the limits that hold for a call of the user's missions; of a user that was read.
+    void add_limits(const std::string& user_id, int64_t wanted,
+                    std::vector<core::BudgetLimit>& limits) const;
+
+    // A mission of the user's is claimed.
+    void reserve(const std::string& user_id, int64_t tokens);
+
+    // Whether no other process reserves anything before the transaction's end. If one does, a
+    // claim does not wait for it, and the runs look again.
+    bool is_alone() const { return is_alone_; }
+
+ private:
+    struct Standing {
+        std::optional<int64_t> cap;
+        int64_t used = 0;
+        int64_t reserved = 0;
+    };
+    bool is_alone_ = false;
+    std::map<std::string, Standing> users_;
+    Standing total_;
+};
+
+// A run's budgets at its newest look at them.
+struct RunBudget {
+    core::BudgetJudgement judgement;
+    int64_t agent_used = 0;  // tokens of the day
+};
+
+// What a run's first call is held to use before its prompt is there: what the last one in this
+// process did, and some more.
+int64_t tokens_of_first_call();
+void note_first_call(int64_t tokens);
+
+// Whether the run's budgets have room for a call of so many tokens, beside what others have
+// reserved. No other process reserves anything before the transaction's end.
+RunBudget look_at_budgets(const ClaimedMission& claimed, int64_t tokens);
+
+// The same, and reserves them in place of what the run had reserved; nothing if there is no room.
+RunBudget reserve_tokens(const ClaimedMission& claimed, int64_t tokens);
+
+// When a mission is looked at again that a budget holds back: soon if it only waits for calls that
+// are under way.
+core::Instant look_at_budget_again(const core::BudgetJudgement& judgement, core::Instant now,
+                                   core::Instant otherwise);
+
+}  // namespace mana_ai

@@ -1,0 +1,137 @@
+# Budgets of agents, missions, users and all together, while many calls are in flight.
+use strict;
+use warnings;
+use utf8;
+use FindBin;
+use lib "$FindBin::RealBin/lib";
+use ManaAi;
+use Test::More;
+
+my $model = start_model();
+my $node  = new_cluster('budgets', preload => 1, model => $model, conf => <<'END');
+restart_after_crash = on
+mana_ai.max_unreviewed = 0
+mana_ai.tick_interval = '1s'
+mana_ai.llm_max_tokens = 1000
+END
+wait_for_worker($node);
+
+sub used { my ($where) = @_; return value($node, "SELECT coalesce(sum(tokens_used), 0) FROM mana_ai.token_usage WHERE $where") }
+sub stops { my ($scope) = @_; return value($node, "SELECT coalesce(sum(value), 0) FROM mana_ai.metrics WHERE name = 'mana_ai_budget_stops_total' AND labels ->> 'scope' = '$scope'") }
+sub answers { my ($tokens, %more) = @_; $model->reset; $model->control({ steps => [ { content => 'Fertig', usage => { prompt_tokens => $tokens - 500, completion_tokens => 500, total_tokens => $tokens }, %more } ], repeat => 'last' }); return }
+sub is_held { my ($id, $decision, $user) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1;
+    return wait_for($node, "$id: $decision", 30, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = '$id' AND lease_owner IS NULL AND user_id = '" . ($user // USER_ID) . "'", $decision) }
+sub is_planned { my ($id) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1;
+    return wait_for($node, "$id is planned", 40, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id' AND outcome = 'planned'", 1) }
+
+# ---------------------------------------------------------------- what a call reserves
+
+answers(2000, latency_ms => 2000);
+push_agent($node, 'probe', maxTokensPerDay => 10_000_000);
+push_mission($node, 'probe', agentId => 'probe', cadence => { kind => 'manual' });
+$model->wait_in_flight(1, 20);
+my $estimate = value($node, "SELECT reserved_tokens FROM mana_ai.runs WHERE mission_id = 'probe'");
+cmp_ok($estimate, '>', 1500, 'a call reserves its prompt and the longest reply');
+is(value($node, "SELECT scope || ' ' || used || ' ' || reserved FROM mana_ai.budgets_of_mission('@{[USER_ID]}', 'probe') WHERE scope = 'agent'"),
+    "agent 0 $estimate", 'budgets_of_mission() tells');
+is_planned('probe');
+is(value($node, "SELECT reserved_tokens FROM mana_ai.runs WHERE mission_id = 'probe'"), 0, 'and is settled when the reply is there');
+is(($model->requests)[0]{body}{max_tokens}, 1000, 'the longest reply is what the request asks for');
+
+# ---------------------------------------------------------------- many missions of one agent at once
+
+my $reply = $estimate - 100;
+my $cap   = 6 * $estimate;
+answers($reply, latency_ms => 300);
+push_agent($node, 'many', maxTokensPerDay => $cap, maxConcurrentMissions => 50);
+push_missions($node, [ map { "many-$_" } 1 .. 30 ], agentId => 'many', cadence => { kind => 'manual' });
+wait_for($node, 'the budget is used up', 90, "SELECT coalesce(sum(tokens_used), 0) >= $cap FROM mana_ai.token_usage WHERE agent_id = 'many'", 't');
+wait_for($node, 'nothing runs any more', 30, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'", 0);
+cmp_ok($model->stats->{max_in_flight}, '>', 1, 'calls went out together');
+cmp_ok($model->stats->{max_in_flight}, '<=', 6, 'as many as the budget had room for');
+cmp_ok(used("agent_id = 'many'"), '<', $cap + $reply, 'and only the last reply goes beyond it');
+my $left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule s WHERE mission_id LIKE 'many-%' AND NOT EXISTS (SELECT FROM mana_ai.runs r WHERE r.mission_id = s.mission_id AND r.outcome = 'planned')");
+is_held($left, 'skipped-budget');
+is(why_of($node, $left), "agent Agent many has used @{[used(q{agent_id = 'many'})]} of $cap tokens in the last 24 hours", 'why()');
+cmp_ok(stops('agent'), '>', 0, 'the metric counts it');
+
+# Little is left, so only one at a time goes out; the others say what they wait for, and follow soon.
+settings($node, 'mana_ai.tick_interval' => '1h');
+answers(600, latency_ms => 2000);
+push_agent($node, 'tight', maxTokensPerDay => $estimate + 1000, maxConcurrentMissions => 50);
+push_missions($node, [ map { "tight-$_" } 1 .. 2 ], agentId => 'tight', cadence => { kind => 'manual' });
+$model->wait_in_flight(1, 20);
+my ($waits) = value($node, "SELECT mission_id FROM mana_ai.mission_schedule WHERE mission_id LIKE 'tight-%' AND lease_owner IS NULL");
+is_held($waits, 'skipped-budget');
+like(why_of($node, $waits), qr/^agent Agent tight has used 0 of \d+ tokens in the last 24 hours; calls under way have reserved \d+$/, 'why()');
+is_planned('tight-1');
+is_planned('tight-2');
+is($model->stats->{max_in_flight}, 1, 'one after the other');
+settings($node, 'mana_ai.tick_interval' => '1s');
+
+# ---------------------------------------------------------------- of a mission
+
+answers(2000);
+push_mission($node, 'm1', maxTokensPerDay => 1500);
+is_planned('m1');
+push_change($node, id => 'm1', data => { nextRunAt => iso(-1) }, stamps => { nextRunAt => iso(0) });
+is_held('m1', 'skipped-mission-budget');
+is(why_of($node, 'm1'), 'the mission has used 2000 of 1500 tokens in the last 24 hours', 'why()');
+is(last_run($node, 'm1')->{decision}, 'skipped-mission-budget', 'runs says it');
+cmp_ok(stops('mission'), '>', 0, 'the metric counts it');
+push_change($node, id => 'm1', data => { maxTokensPerDay => 100_000 }, stamps => { maxTokensPerDay => iso(0) });
+wait_for($node, 'a larger one counts at once', 30, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'm1' AND outcome = 'planned'", 2);
+
+# ---------------------------------------------------------------- of a user
+
+settings($node, 'mana_ai.user_tokens_per_day' => 3000);
+push_missions($node, [ map { "u$_" } 1 .. 5 ], user => 'user-2', cadence => { kind => 'manual' });
+wait_for($node, 'a user\'s missions without an agent use up the user\'s budget', 40, "SELECT coalesce(sum(tokens_used), 0) FROM mana_ai.token_usage WHERE user_id = 'user-2'", 4000);
+wait_for($node, 'three are held back', 30, "SELECT count(*) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget' AND lease_owner IS NULL", 3);
+$left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget'");
+is(why_of($node, $left, 'user-2'), 'the user\'s missions have used 4000 of 3000 tokens in the last 24 hours', 'why()');
+is(last_run($node, $left, 'user-2')->{decision}, 'skipped-user-budget', 'runs says it');
+cmp_ok(stops('user'), '>', 0, 'the metric counts it');
+push_mission($node, 'other', user => 'user-3', cadence => { kind => 'manual' });
+is_planned('other');
+value($node, "INSERT INTO mana_ai.user_budgets VALUES ('user-2', 5000)");
+wait_for($node, 'an own budget is one call larger', 40, "SELECT coalesce(sum(tokens_used), 0) FROM mana_ai.token_usage WHERE user_id = 'user-2'", 6000);
+like(why_of($node, value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule s WHERE user_id = 'user-2' AND due_at IS NOT NULL AND due_at <= now()"), 'user-2'),
+    qr/have used 6000 of 5000 tokens/, 'why() knows it');
+value($node, "UPDATE mana_ai.user_budgets SET tokens_per_day = NULL WHERE user_id = 'user-2'");
+wait_for($node, 'null is no limit', 40, "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-2' AND outcome = 'planned'", 5);
+settings($node, 'mana_ai.user_tokens_per_day' => undef);
+
+# ---------------------------------------------------------------- of all together
+
+my $all = used('true');
+settings($node, 'mana_ai.total_tokens_per_day' => $all + 3000);
+push_mission($node, "t$_", user => "user-t$_", cadence => { kind => 'manual' }) for 1 .. 4;
+wait_for($node, 'two are held back', 40, "SELECT count(*) FROM mana_ai.mission_schedule WHERE user_id LIKE 'user-t_' AND decision = 'skipped-total-budget' AND lease_owner IS NULL", 2);
+is(used('true'), $all + 4000, 'when the budget of all is used up');
+my $held = rows($node, "SELECT user_id, mission_id FROM mana_ai.mission_schedule WHERE user_id LIKE 'user-t_' AND decision = 'skipped-total-budget' LIMIT 1")->[0];
+is(why_of($node, @$held{qw(mission_id user_id)}), "all missions together have used @{[ $all + 4000 ]} of @{[ $all + 3000 ]} tokens in the last 24 hours", 'why()');
+cmp_ok(stops('total'), '>', 0, 'the metric counts it');
+settings($node, 'mana_ai.total_tokens_per_day' => undef);
+wait_for($node, 'without it they are planned', 40, "SELECT count(*) FROM mana_ai.runs WHERE user_id LIKE 'user-t_' AND outcome = 'planned'", 4);
+
+# ---------------------------------------------------------------- a process that is killed
+
+settings($node, 'mana_ai.llm_max_tokens' => 0);
+answers(2000, latency_ms => 20_000);
+push_agent($node, 'cut', maxTokensPerDay => 20_000, maxConcurrentMissions => 2);
+push_missions($node, [qw(cut-1 cut-2)], agentId => 'cut', cadence => { kind => 'manual' });
+$model->wait_in_flight(1, 20);
+ok(!exists((($model->requests)[0] // {})->{body}{max_tokens}), 'a limit of 0 is not sent');
+cmp_ok(value($node, "SELECT max(reserved_tokens) FROM mana_ai.runs WHERE agent_id = 'cut'"), '>', 16_384, 'the reply is taken to be long then');
+kill 9, worker_pid($node);
+wait_until('the server is back', 60, sub { return eval { value($node, "SELECT count(*) FROM mana_ai.runs WHERE agent_id = 'cut' AND outcome = 'crashed'") } });
+answers(2000);
+is_planned('cut-1');
+is_planned('cut-2');
+is(value($node, "SELECT sum(reserved) FROM mana_ai.budgets_of_mission('@{[USER_ID]}', 'cut-1')"), 0, 'nothing stays reserved');
+
+is(snapshots_differ($node), '', 'all snapshots are replays');
+$node->stop;
+$model->stop;
+done_testing();
