@@ -146,6 +146,12 @@ ring_tap() {
     local -A running=()
     local files=()
     ring_passed=0 ring_failed=0 ring_skipped=0
+    # A server that somebody built may lack PostgreSQL's modules for tests.
+    if [ ! -e "$(dirname "$("$private_pg_config" --pgxs)")/../../src/test/perl/PostgreSQL/Test/Cluster.pm" ]; then
+        skips+=("tap: the server was built without --enable-tap-tests")
+        count tap 0 0 1
+        return
+    fi
     for file in "$work"/tree/test/tap/*.pl; do
         name=$(basename "$file" .pl)
         if [ -e "$file" ] && [[ $name =~ ${FILTER:-.} ]]; then files+=("$name"); fi
