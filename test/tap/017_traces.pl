@@ -15,6 +15,7 @@ my $node      = new_cluster('traces', preload => 1, model => $model, conf => <<"
 mana_ai.service_key_file = '@{[key_file('sk-traces-5d21')]}'
 mana_ai.tick_enabled = off
 mana_ai.max_concurrency = 500
+mana_ai.user_tokens_per_day = 0
 END
 
 sub dropped { return value($node, "SELECT value FROM mana_ai.metrics WHERE name = 'mana_ai_trace_spans_dropped_total'") }
@@ -170,8 +171,8 @@ $model->control({ steps => [ { status => 401, error => 'Streng-Geheim-Anbieter' 
 push_mission($node, 'f1');
 run_tick($node);
 my ($failed, @tries) = by_mission('f1', $collector->spans);
-is_deeply($failed->{status}, { code => 2, message => 'auth' }, "a failed run's span is an error of that kind");
-is($failed->{attributes}{outcome}, 'failed', 'with the outcome');
+is_deeply($failed->{status}, { code => 2, message => 'auth' }, "the span of a run whose key is refused is an error of that kind");
+is($failed->{attributes}{outcome}, 'skipped', 'with the outcome');
 is(scalar @tries, 1, 'one call');
 is_deeply($tries[0]{status}, { code => 2, message => 'auth' }, 'which is an error too');
 is($tries[0]{attributes}{'http.status_code'}, 401, 'with its status');
@@ -195,6 +196,8 @@ run_tick($node);
 my ($lost, @lost_calls) = by_mission('f3', $collector->spans);
 is_deeply([ map { $_->{status}{message} } $lost, @lost_calls ], [ ('unreachable') x (1 + @lost_calls) ], 'a lost connection');
 ok(!grep({ exists $_->{attributes}{'http.status_code'} } @lost_calls), 'has no status');
+# Both would be tried again.
+push_change($node, id => $_, data => { state => 'done' }, stamps => { state => iso(0) }) for qw(f1 f3);
 forget();
 
 # ---------------------------------------------------------------- a tick by hand waits for no collector
