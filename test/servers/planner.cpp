@@ -33,13 +33,13 @@ json valid_value(const json& schema) {
     }
     if (type == "array") {
         return json::array(
-            {schema.contains("items") ? valid_value(schema["items"]) : json("Beispiel")});
+            {schema.contains("items") ? valid_value(schema["items"]) : json("Beispieltext")});
     }
     if (type == "object") {
         auto arguments = valid_arguments(schema);
-        return arguments.empty() ? json{{"wert", "Beispiel"}} : arguments;
+        return arguments.empty() ? json{{"wert", "Beispieltext"}} : arguments;
     }
-    return "Beispiel";
+    return "Beispieltext";  // long enough for every tool
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ my @tools = map {
 
 my $first = message(ask('Plane', tools => \@tools));
 is_deeply([ map { $_->{function}{name} } @{ $first->{tool_calls} } ], [ 'create_task', 'log_mood' ], 'the first turn calls two of the offered tools');
-is_deeply(decode_json($first->{tool_calls}[0]{function}{arguments}), { title => 'Beispiel', priority => 'low' }, 'with arguments that fit their schema');
+is_deeply(decode_json($first->{tool_calls}[0]{function}{arguments}), { title => 'Beispieltext', priority => 'low' }, 'with arguments that fit their schema');
 my $second = message(post('/v1/chat/completions',
     { tools => \@tools, messages => [ { role => 'assistant', content => undef, tool_calls => [ { id => 'c1' } ] }, { role => 'tool', tool_call_id => 'c1', content => '{}' } ] }));
 ok(!$second->{tool_calls} && length $second->{content}, 'the next turn is a summary');
