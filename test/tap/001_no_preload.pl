@@ -115,7 +115,7 @@ my @requests = $model->requests;
 is(scalar @requests, 2, 'the model was asked twice');
 my $body = $requests[0]{body};
 is($requests[0]{path}, '/v1/chat/completions', 'at the path of the contract');
-is_deeply([ sort keys %$body ], [qw(messages model stream temperature tool_choice tools)], 'the body\'s members');
+is_deeply([ sort keys %$body ], [qw(max_tokens messages model stream temperature tool_choice tools)], 'the body\'s members');
 is($body->{temperature}, 0.3, 'temperature');
 is_deeply([ map { $_->{role} } @{ $body->{messages} } ], [qw(system user)], 'it starts with system and user');
 like($body->{messages}[1]{content}, qr/Ziel von m1/, 'the objective is in the user prompt');
