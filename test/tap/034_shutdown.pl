@@ -15,7 +15,8 @@ use constant SOON => 10;
 
 my $model = start_model();
 my $node  = new_cluster('shutdown', preload => 1, streaming => 1, model => $model,
-    conf => "mana_ai.max_concurrency = 500\nmana_ai.llm_timeout = '120s'");
+    # One user has all missions; what the calls in flight reserve is more than a day's allowance.
+    conf => "mana_ai.max_concurrency = 500\nmana_ai.llm_timeout = '120s'\nmana_ai.user_tokens_per_day = 0");
 wait_for_worker($node);
 
 sub stops_soon
