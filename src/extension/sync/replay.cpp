@@ -9,7 +9,9 @@ extern "C" {
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "access/skey.h"
+#include "access/sysattr.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "executor/spi.h"
 #include "executor/tuptable.h"
@@ -47,7 +49,7 @@ constexpr Size kMaxBackgroundValue = 16 * 1024 * 1024;
 }
 
 void apply(Fold& fold, const ChangeRow& row) {
-    apply_row(fold.state, row, PlaceLost::RowWins);
+    fold.is_spoilt |= apply_row(fold.state, row, fold.rule) == Applied::AskLog;
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
     if (MyBackendType == B_BG_WORKER && size > 4 * kMaxBackgroundValue)
@@ -96,9 +98,13 @@ bool is_row_of(TupleTableSlot* slot, const SyncShape& shape, const RecordKey& ke
 constexpr size_t kShortReplay = 4 * 1024 * 1024;
 constexpr size_t kCostOfRow = 4096;
 
-bool may_read(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
-    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid))
-        return true;
+bool is_affordable(Fold& fold, size_t cost) {
+    const bool fits = cost <= fold.left_to_read;
+    fold.left_to_read -= fits ? cost : fold.left_to_read;
+    return fits;
+}
+
+size_t cost_of(TupleTableSlot* slot, const SyncShape& shape) {
     size_t cost = kCostOfRow;
     for (const AttrNumber column : {shape.data, shape.stamps}) {
         bool is_null = false;
@@ -106,14 +112,33 @@ bool may_read(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
         if (!is_null)
             cost += toast_raw_datum_size(value);
     }
-    const bool fits = cost <= fold.left_to_read;
-    fold.left_to_read -= fits ? cost : fold.left_to_read;
-    return fits;
+    return cost;
 }
 
-// False: there is more than may be read.
+bool is_own_row(TupleTableSlot* slot) {
+    bool is_null = false;
+    return TransactionIdIsCurrentTransactionId(
+        DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null)));
+}
+
+// Folds a row of the record unless it is to be passed over. False: there is more than may be read.
+bool take_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape, ScanLimit limit) {
+    const bool is_known =
+        fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid);
+    const bool is_free =
+        limit == ScanLimit::None || is_known || (limit != ScanLimit::FewRows && is_own_row(slot));
+    if (!is_free && limit == ScanLimit::OnlyOwn)
+        return is_affordable(fold, kCostOfRow);
+    if (!is_free && !is_affordable(fold, cost_of(slot, shape)))
+        return false;
+    fold_row(fold, slot, shape);
+    return !fold.is_spoilt;
+}
+
+// False: there is more than may be read. The newest rows come first where the index ends with their
+// time.
 bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
-                Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
+                Snapshot snapshot, TupleTableSlot* slot, ScanLimit limit, Fold& fold) {
     Relation index = index_open(shape.index, AccessShareLock);
     ScanKeyData keys[kMaxLogIndexKeys];
     for (int i = 0; i < shape.index_keys; i++)
@@ -123,13 +148,13 @@ bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
     IndexScanDesc scan = pg::compat::begin_index_scan(log, index, snapshot, shape.index_keys);
     index_rescan(scan, keys, shape.index_keys, nullptr, 0);
     bool whole = true;
-    while (whole && index_getnext_slot(scan, ForwardScanDirection, slot)) {
+    while (whole && index_getnext_slot(scan, BackwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
-        if (!is_row_of(slot, shape, key, app))
-            continue;
-        whole = may_read(fold, slot, shape);
-        if (whole)
-            fold_row(fold, slot, shape);
+        // Somebody else's record of the same id has to be looked at too.
+        if (is_row_of(slot, shape, key, app))
+            whole = take_row(fold, slot, shape, limit);
+        else if (limit != ScanLimit::None)
+            whole = is_affordable(fold, kCostOfRow);
     }
     index_endscan(scan);
     index_close(index, AccessShareLock);
@@ -137,16 +162,13 @@ bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
 }
 
 bool scan_table(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
-                Snapshot snapshot, TupleTableSlot* slot, Fold& fold) {
+                Snapshot snapshot, TupleTableSlot* slot, ScanLimit limit, Fold& fold) {
     TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
     bool whole = true;
     while (whole && table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
-        if (!is_row_of(slot, shape, key, app))
-            continue;
-        whole = may_read(fold, slot, shape);
-        if (whole)
-            fold_row(fold, slot, shape);
+        if (is_row_of(slot, shape, key, app))
+            whole = take_row(fold, slot, shape, limit);
     }
     table_endscan(scan);
     return whole;
@@ -169,7 +191,10 @@ void begin_fold(Fold& fold) {
     fold.state = RecordState{};
     fold.rows = 0;
     fold.known = nullptr;
+    fold.rule = PlaceLost::RowWins;
+    fold.is_spoilt = false;
     fold.settled_size = 0;
+    fold.others_to_pass_over = 0;
 }
 
 void fold_row(Fold& fold, const ChangeRowValues& values) {
@@ -207,11 +232,12 @@ Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& ke
     if (limit != ScanLimit::None && !(use_index && shape.index_finds_record) &&
         RelationGetNumberOfBlocks(log) > kSmallTableBlocks)
         return Replayed::NoIndex;
-    fold.left_to_read = limit == ScanLimit::FewRows ? kShortReplay : SIZE_MAX;
+    fold.left_to_read =
+        limit == ScanLimit::OnlyOwn ? fold.others_to_pass_over * kCostOfRow : kShortReplay;
     const Datum app = PointerGetDatum(cstring_to_text("ai"));
     TupleTableSlot* slot = table_slot_create(log, nullptr);
-    const bool whole = use_index ? scan_index(log, shape, key, app, snapshot, slot, fold)
-                                 : scan_table(log, shape, key, app, snapshot, slot, fold);
+    const bool whole = use_index ? scan_index(log, shape, key, app, snapshot, slot, limit, fold)
+                                 : scan_table(log, shape, key, app, snapshot, slot, limit, fold);
     ExecDropSingleTupleTableSlot(slot);
     return whole ? Replayed::Done : Replayed::TooLong;
 }

@@ -1,6 +1,5 @@
 #include "mana_ai/extension/sync/snapshots.hpp"
 
-#include <iterator>
 #include <optional>
 
 #include "mana_ai/extension/sync/lost_iterations.hpp"
@@ -294,6 +293,7 @@ Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState&
         replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold);
     if (replayed == Replayed::Done)
         state = fold.state;
+    work.store.has_all_own_rows = replayed == Replayed::Done;
     return replayed;
 }
 
@@ -301,28 +301,21 @@ Kept given_up(Replayed replayed) {
     return replayed == Replayed::TooLong ? Kept::TooLong : Kept::NoIndex;
 }
 
-// How often a transaction has changed a record, by hash of the name.
-struct Repetitions {
-    uint64_t name_hash;
-    uint32_t changes;
-    LocalTransactionId transaction;
-};
-Repetitions repetitions[256] = {};
-
-// A statement that inserts many rows of one record has them all in the log before its first trigger
-// runs. So after some changes, and more and more rarely, the record is replayed: it then knows the
-// rows that are still to come, and a restore of n rows does not write n versions of the record,
-// each of which the next lookup would have to walk over.
-bool replay_is_due(uint64_t name_hash) {
-    const LocalTransactionId transaction = pg::compat::current_local_transaction();
-    Repetitions& slot = repetitions[name_hash % std::size(repetitions)];
-    if (slot.transaction != transaction || slot.name_hash != name_hash)
-        slot = {name_hash, 0, transaction};
-    slot.changes++;
-    for (uint64_t due = 4; due <= slot.changes; due *= 8)
-        if (due == slot.changes)
-            return true;
-    return false;
+// Adds the rows of our own transaction: the rest of the log is in the state already. Where there is
+// too much beside them these are some of the rows, and each will be added in its turn in any case.
+void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
+    Fold fold;
+    begin_fold(fold);
+    fold.known = row;
+    fold.rule = PlaceLost::AskLog;
+    fold.state = copy_of(state);
+    fold.others_to_pass_over = work.store.others_to_pass_over;
+    const Replayed replayed = replay_record(work.store.log, *work.store.shape, work.name.key,
+                                            SnapshotSelf, ScanLimit::OnlyOwn, fold);
+    if (replayed == Replayed::NoIndex || fold.is_spoilt)
+        return;
+    state = fold.state;
+    work.store.has_all_own_rows = replayed == Replayed::Done;
 }
 
 // Devices that have not seen a plan take it away with their next edit of the mission: the worker
@@ -357,8 +350,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
                 // What is rebuilt from the log before we commit would lack our row.
                 return pg::lock_seen_row(work.snapshots) ? Kept::Unchanged : Kept::Busy;
             case Applied::Changed:
-                if (replay_is_due(work.name_hash))
-                    (void)add_log(work, row, ScanLimit::IndexOrSmallTable, state);
+                if (work.store.others_to_pass_over > 0)
+                    add_own_rows(work, row, state);
                 return replace_snapshot(work, state, true, lost(state));
             case Applied::AskLog:
                 // apply_row() has changed fields in place, which both states share.

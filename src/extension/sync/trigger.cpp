@@ -5,12 +5,14 @@
 // later. Only a cancel or a termination of the session passes through.
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -23,6 +25,7 @@
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -245,26 +248,79 @@ void name_record(const Change& change) {
     pg::crash_watch::note_mission(view(change.name.key.user_id), view(change.name.key.record_id));
 }
 
-Kept keep(const Change& change) {
-    SnapshotStore store;
-    open_store(store, change.trigger->tg_relation);
-    const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
-    MANA_AI_FAILPOINT("trigger.row");
-    const Kept kept = keep_record(store, change.name, &row, ScanLimit::FewRows);
-    MANA_AI_FAILPOINT("trigger.folded");
-    close_store(store);
-    return kept;
+// A statement that inserts many rows of one record has them all in the log before the first trigger
+// of them runs. So a new record is made of all of them at once, the second row of a record that is
+// there brings all others along, and those have nothing left to do. Otherwise a restore of n rows
+// would write n versions of the record, each of which the next lookup would have to walk over.
+struct RowsOfStatement {
+    uint64_t name;  // a hash
+    LocalTransactionId transaction;
+    SubTransactionId subtransaction;
+    CommandId statement;
+    uint32_t rows;
+    bool are_folded;
+
+    bool is_of_same(const RowsOfStatement& other) const {
+        return name == other.name && transaction == other.transaction &&
+               subtransaction == other.subtransaction && statement == other.statement;
+    }
+};
+RowsOfStatement rows_of_statements[2048];
+constexpr uint32_t kOthersToPassOver = 16;
+
+RowsOfStatement& place_of(const RowsOfStatement& rows) {
+    return rows_of_statements[rows.name % std::size(rows_of_statements)];
+}
+
+RowsOfStatement count_row_of_statement(const Change& change) {
+    const CommandId statement = HeapTupleHeaderGetCmin(change.trigger->tg_trigtuple->t_data);
+    const RowsOfStatement none{name_hash(change.name.key),
+                               pg::compat::current_local_transaction(),
+                               GetCurrentSubTransactionId(),
+                               statement,
+                               0,
+                               false};
+    RowsOfStatement& known = place_of(none);
+    if (!known.is_of_same(none))
+        known = none;
+    known.rows++;
+    return known;
+}
+
+// Code of an administrator that a write has called may have put others in their place.
+void note_folded(const RowsOfStatement& rows) {
+    RowsOfStatement& known = place_of(rows);
+    if (known.is_of_same(rows))
+        known.are_folded = true;
 }
 
 struct Attempt {
     Kept kept = Kept::Unchanged;
     std::optional<pg::PgError> error;
+    bool has_all_own_rows = false;
 };
 
-Attempt attempt(const Change& change) {
+void keep(const Change& change, uint32_t row_of_statement, Attempt& result) {
+    SnapshotStore store;
+    open_store(store, change.trigger->tg_relation);
+    // The 2nd, 4th, 8th, ...: one that changes nothing does not read the others, and what is passed
+    // over is to be little beside the rows themselves.
+    if (row_of_statement > 1 && (row_of_statement & (row_of_statement - 1)) == 0)
+        store.others_to_pass_over = kOthersToPassOver * row_of_statement;
+    const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
+    MANA_AI_FAILPOINT("trigger.row");
+    // If the record cannot be made, the rows that follow do not read them all again.
+    result.kept = keep_record(store, change.name, &row,
+                              row_of_statement == 1 ? ScanLimit::FewOfOthers : ScanLimit::FewRows);
+    result.has_all_own_rows = store.has_all_own_rows;
+    MANA_AI_FAILPOINT("trigger.folded");
+    close_store(store);
+}
+
+Attempt attempt(const Change& change, uint32_t row_of_statement) {
     Attempt result;
     auto body = [&] {
-        result.kept = keep(change);
+        keep(change, row_of_statement, result);
         return result.kept != Kept::Busy;
     };
     if (budget.is_locked_out) {
@@ -288,8 +344,13 @@ void fold(const Change& change) {
         return;
     const pg::crash_watch::Scope folding(pg::crash_watch::Code::Trigger);
     name_record(change);
+    const RowsOfStatement rows = pg::guarded([&] { return count_row_of_statement(change); });
+    if (rows.are_folded) {
+        pg::metrics::count_at_commit(core::Metric::SnapshotRowsApplied);
+        return;
+    }
     for (int pause_ms = 1;; pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
-        const Attempt result = attempt(change);
+        const Attempt result = attempt(change, rows.rows);
         if (result.error) {
             report(Fault::NotFolded, "a change of a mission or agent could not be folded",
                    *result.error);
@@ -302,6 +363,8 @@ void fold(const Change& change) {
             case Kept::Changed:
                 pg::metrics::count_at_commit(core::Metric::SnapshotRowsApplied);
                 count_kept(result.kept);
+                if (result.has_all_own_rows)
+                    note_folded(rows);
                 return;
             case Kept::NoIndex:
                 mark(change, "the log has no index that finds a record");

@@ -22,8 +22,11 @@ struct Fold {
     RecordState state;
     int64_t rows;
     const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
-    size_t settled_size;     // of `memory` when the state was last written out
-    size_t left_to_read;     // of replay_record()
+    PlaceLost rule;
+    bool is_spoilt;                // under PlaceLost::AskLog: the log is to be asked
+    size_t settled_size;           // of `memory` when the state was last written out
+    size_t left_to_read;           // of replay_record()
+    uint32_t others_to_pass_over;  // under ScanLimit::OnlyOwn
 };
 
 // In a process that works for all users (a worker, a tick by hand) a value of more than 16 MB is
@@ -46,16 +49,17 @@ struct RecordKey {
 };
 
 enum class ScanLimit : uint8_t {
-    FewRows,            // the same, and give up when there is much to read: a session must not
-                        // pay for a long history with each of its inserts
-    IndexOrSmallTable,  // give up where the search would take long
+    FewRows,      // give up where the search would take long or there is much to read: a session
+                  // must not pay for a long history with each of its inserts
+    FewOfOthers,  // the same, but rows of our own transaction count for nothing
+    OnlyOwn,      // no others: so many of them are passed over
     None,
 };
 
 enum class Replayed : uint8_t { Done, NoIndex, TooLong };
 
 // Folds the rows that the snapshot sees, past row-level security. What was folded when it gives up
-// is worth nothing.
+// are some of the rows.
 Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
                        Snapshot snapshot, ScanLimit limit, Fold& fold);
 

@@ -43,6 +43,10 @@ struct SnapshotStore {
     Relation log;
     const SyncShape* shape;
     pg::KeyedTable missions, agents, tombstones, schedule;
+    // Of keep_record(): if not 0, a row that is applied to a snapshot brings others of our
+    // transaction along, past so many that are not; and whether it has brought all.
+    uint32_t others_to_pass_over;
+    bool has_all_own_rows;
 };
 void open_store(SnapshotStore& store, Relation log);
 void close_store(SnapshotStore& store);
