@@ -296,6 +296,7 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
             response.retry_after.clear();
             response.content_type.clear();
             response.rate_limits.clear();
+            response.resolved_model.clear();
             transfer.header_complete_ = false;
         } else if (line == "\r\n" || line == "\n") {
             transfer.header_complete_ = true;
@@ -303,6 +304,8 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
             response.retry_after = value;
         } else if (header_value(line, "content-type:", value)) {
             response.content_type = value;
+        } else if (header_value(line, "x-mana-llm-resolved:", value)) {
+            response.resolved_model = value;
         } else if (names_rate_limit(line) &&
                    response.rate_limits.size() + line.size() <= kMaxRateLimits) {
             response.rate_limits += line;

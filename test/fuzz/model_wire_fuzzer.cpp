@@ -28,6 +28,8 @@ bool is_clean(const std::string& text) {
 void check(const ModelReply& reply) {
     require(is_clean(reply.content) && is_clean(reply.finish_reason));
     require(reply.usage.prompt >= 0 && reply.usage.completion >= 0 && reply.usage.total >= 0);
+    require(reply.usage.cached >= 0 && reply.usage.cached <= reply.usage.prompt);
+    require(reply.usage.reasoning >= 0 && reply.usage.reasoning <= reply.usage.completion);
     require(reply.tool_calls.size() <= kMaxToolCallsPerReply);
     std::set<std::string> ids;
     std::vector<std::string> messages = {assistant_message(reply)};

@@ -124,7 +124,7 @@ std::string PlannerLoop::compaction_request(std::string_view model, std::int64_t
 }
 
 std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {
-    add_usage(reply.usage);
+    usage_ += reply.usage;
     compaction_tried_ = true;
     const MessageRange folded = foldable_messages(transcript_);
     const std::optional<std::string> summary = read_summary(reply.content);
@@ -137,19 +137,13 @@ std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {
     return folded.size();
 }
 
-void PlannerLoop::add_usage(const Usage& usage) noexcept {
-    usage_.prompt += usage.prompt;
-    usage_.completion += usage.completion;
-    usage_.total += usage.total;
-}
-
 void PlannerLoop::on_broken_reply(const ModelReply& reply) noexcept {
-    add_usage(reply.usage);
+    usage_ += reply.usage;
     ++rounds_;
 }
 
 void PlannerLoop::on_reply(const ModelReply& reply, PolicyMode mode) {
-    add_usage(reply.usage);
+    usage_ += reply.usage;
     if (finished_) {
         return;
     }

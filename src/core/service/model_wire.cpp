@@ -15,6 +15,8 @@ namespace mana_ai::core {
 namespace {
 
 constexpr std::size_t kMaxErrorMessageChars = 1000;
+constexpr std::size_t kMaxModelName = 200;  // characters
+constexpr std::size_t kMaxTierName = 40;
 
 const Json* member(const Json* object, const char* key) {
     if (object == nullptr || !object->is_object()) {
@@ -44,6 +46,15 @@ std::int64_t token_count(const Json* usage, const char* key) {
     return std::llround(std::clamp(value, 0.0, static_cast<double>(kMaxTokenCount + 1)));
 }
 
+// Of the prompt's tokens those that the provider had kept, in the spelling of OpenAI and mana-llm,
+// Moonshot, DeepSeek, Anthropic.
+std::int64_t cached_tokens(const Json* usage) {
+    return std::max({token_count(member(usage, "prompt_tokens_details"), "cached_tokens"),
+                     token_count(usage, "cached_tokens"),
+                     token_count(usage, "prompt_cache_hit_tokens"),
+                     token_count(usage, "cache_read_input_tokens")});
+}
+
 Usage read_usage(const Json* usage) {
     Usage read;
     read.prompt = token_count(usage, "prompt_tokens");
@@ -52,6 +63,15 @@ Usage read_usage(const Json* usage) {
     if (read.total == 0) {
         read.total = read.prompt + read.completion;
     }
+    read.reasoning = token_count(member(usage, "completion_tokens_details"), "reasoning_tokens");
+    // Gemini's total counts thoughts that its completion does not; they are paid for like the rest.
+    const std::int64_t unnamed = read.total - read.prompt - read.completion;
+    if (unnamed > 0 && read.prompt > 0) {
+        read.completion += unnamed;
+        read.reasoning = std::max(read.reasoning, unnamed);
+    }
+    read.reasoning = std::min(read.reasoning, read.completion);
+    read.cached = std::min(cached_tokens(usage), read.prompt);
     return read;
 }
 
@@ -382,6 +402,15 @@ void append_with_closing(std::string& body, std::string_view message, std::strin
 
 }  // namespace
 
+Usage& Usage::operator+=(const Usage& other) noexcept {
+    prompt += other.prompt;
+    completion += other.completion;
+    total += other.total;
+    cached += other.cached;
+    reasoning += other.reasoning;
+    return *this;
+}
+
 std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
     if (reply.finish_reason == "content_filter") {
         return ErrorKind::Blocked;
@@ -408,6 +437,8 @@ ModelResult parse_model_response(int http_status, std::string_view body,
     reply.content = without_nul(read_content(message));
     reply.tool_calls = read_tool_calls(message, now);
     reply.finish_reason = without_nul(text_member(choice, "finish_reason"));
+    reply.model = cut_utf8(without_nul(text_member(root, "model")), kMaxModelName);
+    reply.service_tier = cut_utf8(without_nul(text_member(root, "service_tier")), kMaxTierName);
     reply.usage = read_usage(member(root, "usage"));
     if (std::max({reply.usage.prompt, reply.usage.completion, reply.usage.total}) >
         kMaxTokenCount) {

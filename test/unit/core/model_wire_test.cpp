@@ -168,6 +168,54 @@ TEST(ModelReply, TakesUsageInAnyForm) {
     EXPECT_EQ(usage(R"({"prompt_tokens":-3,"completion_tokens":"x","total_tokens":-1})").total, 0);
 }
 
+TEST(ModelReply, ReadsCachedTokensInEachSpelling) {
+    const auto cached = [](const std::string& given) {
+        return reply(R"({"choices":[{"message":{}}],"usage":{"prompt_tokens":100,)" + given + "}}")
+            .usage.cached;
+    };
+    EXPECT_EQ(cached(R"("prompt_tokens_details":{"cached_tokens":64})"), 64);  // OpenAI, mana-llm
+    EXPECT_EQ(cached(R"("cached_tokens":63)"), 63);                            // Moonshot
+    EXPECT_EQ(cached(R"("prompt_cache_hit_tokens":62,"prompt_cache_miss_tokens":38)"),
+              62);                                             // DeepSeek
+    EXPECT_EQ(cached(R"("cache_read_input_tokens":61)"), 61);  // Anthropic
+    EXPECT_EQ(cached(R"("prompt_tokens_details":null)"), 0);
+    EXPECT_EQ(cached(R"("prompt_tokens_details":{"cached_tokens":-1})"), 0);
+    // Never more than the prompt has.
+    EXPECT_EQ(cached(R"("prompt_tokens_details":{"cached_tokens":101})"), 100);
+}
+
+TEST(ModelReply, CountsThoughtsToTheCompletion) {
+    const auto usage = [](const std::string& given) {
+        return reply(R"({"choices":[{"message":{}}],"usage":)" + given + "}").usage;
+    };
+    const Usage openai = usage(R"({"prompt_tokens":10,"completion_tokens":50,"total_tokens":60,
+        "completion_tokens_details":{"reasoning_tokens":40}})");
+    EXPECT_EQ(openai.completion, 50);
+    EXPECT_EQ(openai.reasoning, 40);
+    // Gemini names them in the total alone.
+    const Usage gemini = usage(R"({"prompt_tokens":10,"completion_tokens":5,"total_tokens":115})");
+    EXPECT_EQ(gemini.completion, 105);
+    EXPECT_EQ(gemini.reasoning, 100);
+    EXPECT_EQ(gemini.total, 115);
+    const Usage absurd = usage(R"({"prompt_tokens":10,"completion_tokens":5,
+        "completion_tokens_details":{"reasoning_tokens":400}})");
+    EXPECT_EQ(absurd.reasoning, 5);
+    // Of a total alone it is not known what it is made of.
+    EXPECT_EQ(usage(R"({"total_tokens":9})").reasoning, 0);
+}
+
+TEST(ModelReply, SaysWhichModelHasAnsweredAtWhichTier) {
+    const ModelReply read = reply(
+        R"({"model":"gemini-2.5-flash\u0000","service_tier":"flex","choices":[{"message":{}}]})");
+    EXPECT_EQ(read.model, "gemini-2.5-flash");
+    EXPECT_EQ(read.service_tier, "flex");
+    EXPECT_EQ(reply(R"({"model":7,"service_tier":null,"choices":[{"message":{}}]})").model, "");
+    // Cut with an ellipsis.
+    EXPECT_LT(reply(R"({"model":")" + std::string(5000, 'x') + R"(","choices":[{"message":{}}]})")
+                  .model.size(),
+              210U);
+}
+
 TEST(ModelReply, NoticesUsageThatCannotBeTrue) {
     for (const char* given : {R"({"prompt_tokens":18446744073709551615,"completion_tokens":1e300})",
                               R"({"total_tokens":9223372036854775808})",

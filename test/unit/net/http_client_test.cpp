@@ -164,6 +164,15 @@ TEST(HttpClient, HandsOverErrorAnswersWithRetryAfterAsSent) {
     EXPECT_EQ(date.post().retry_after, "Fri, 31 Dec 2027 23:59:59 GMT");
 }
 
+TEST(HttpClient, HandsOverTheModelThatAGatewayHasChosen) {
+    Fixture test(
+        "HTTP/1.1 200 OK\r\nx-mana-llm-resolved:  ollama/gemma3 \r\nContent-Length: 2\r\n\r\n{}");
+    EXPECT_EQ(test.post().resolved_model, "ollama/gemma3");
+    Fixture interim("HTTP/1.1 103 Early Hints\r\nX-Mana-LLM-Resolved: wrong\r\n\r\n" +
+                    ok_answer("real"));
+    EXPECT_EQ(interim.post().resolved_model, "");
+}
+
 TEST(HttpClient, DoesNotFollowRedirects) {
     Fixture target(ok_answer("secret page"));
     Fixture test("HTTP/1.1 302 Found\r\nLocation: " + target.server.url() +

@@ -89,7 +89,6 @@ class PlannerLoop {
     std::string summary() const;
 
  private:
-    void add_usage(const Usage& usage) noexcept;
     void judge(const ToolCallRequest& call, PolicyMode mode);
 
     OfferedTools tools_;

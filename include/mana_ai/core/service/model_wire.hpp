@@ -21,8 +21,12 @@ inline constexpr std::int64_t kMaxTokenCount = 20'000'000;
 // Tokens. Each number is at least 0 and small enough that thousands of them can be added.
 struct Usage {
     std::int64_t prompt = 0;
-    std::int64_t completion = 0;
+    std::int64_t completion = 0;  // all that the model wrote, thoughts included
     std::int64_t total = 0;
+    std::int64_t cached = 0;     // of the prompt, read from the provider's cache
+    std::int64_t reasoning = 0;  // of the completion, thoughts
+
+    Usage& operator+=(const Usage& other) noexcept;
 };
 
 struct ToolCallRequest {
@@ -35,6 +39,8 @@ struct ModelReply {
     std::string content;  // empty if the model gave none
     std::vector<ToolCallRequest> tool_calls;
     std::string finish_reason;
+    std::string model;         // that answered, by its own account; empty if it does not say
+    std::string service_tier;  // likewise
     Usage usage;
     // The reply names more tokens than any model can have used; `usage` is then 0.
     bool usage_is_absurd = false;
