@@ -50,28 +50,46 @@ last_runs AS (
   SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
 -- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
 -- Of a day with very many replies the last ones tell who they may be.
-recent AS (
-  SELECT u.user_id, u.agent_id, u.tokens_used FROM mana_ai.token_usage u
+recent AS MATERIALIZED (
+  SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
+         u.cached_tokens
+    FROM mana_ai.token_usage u
    WHERE u.ts > clock_timestamp() - interval '24 hours' ORDER BY u.ts DESC LIMIT 10000),
 spenders AS (
-  SELECT r.user_id, r.agent_id,
-         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
-           WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
-             AND u.ts > clock_timestamp() - interval '24 hours') AS tokens
+  SELECT r.user_id, r.agent_id, x.tokens, x.cost
     FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL
-           GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r),
+           GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r
+   CROSS JOIN LATERAL (
+         SELECT sum(c.tokens)::bigint AS tokens,
+                jsonb_agg(jsonb_build_object('currency', c.currency, 'cost', c.cost, 'tokens', c.tokens)
+                          ORDER BY c.currency) AS cost
+           FROM (SELECT u.currency, round(sum(u.cost), 6) AS cost, sum(u.tokens_used) AS tokens
+                   FROM mana_ai.token_usage u
+                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
+                    AND u.ts > clock_timestamp() - interval '24 hours'
+                  GROUP BY u.currency) c) x),
+paid_models AS (
+  SELECT p.model, p.service_tier, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens,
+         sum(p.prompt_tokens) AS prompt_tokens, sum(p.cached_tokens) AS cached_tokens, round(sum(p.cost), 6) AS cost
+    FROM recent p GROUP BY p.model, p.service_tier, p.currency
+   ORDER BY sum(p.cost) DESC NULLS FIRST, sum(p.tokens_used) DESC LIMIT 50),
+paying_users AS (
+  SELECT p.user_id, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens, round(sum(p.cost), 6) AS cost
+    FROM recent p GROUP BY p.user_id, p.currency
+   ORDER BY sum(p.cost) DESC NULLS LAST, sum(p.tokens_used) DESC LIMIT 20),
 newest AS (
-  SELECT a.user_id, a.agent_id, 0::bigint AS tokens
+  SELECT a.user_id, a.agent_id, 0::bigint AS tokens, NULL::jsonb AS cost
     FROM (SELECT * FROM mana_ai.agent_snapshots ORDER BY updated_at DESC LIMIT 500) a
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY a.updated_at DESC LIMIT 50),
 agents AS (
-  SELECT a.user_id, a.agent_id, a.record, c.tokens,
+  SELECT a.user_id, a.agent_id, a.record, c.tokens, c.cost,
          -- A number of JSON may have thousands of digits.
          CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
               THEN trim_scale(trunc(least(greatest((a.record ->> 'maxTokensPerDay')::numeric, -1e18), 1e18), 3))
           END AS budget
-    FROM (SELECT user_id, agent_id, max(tokens) AS tokens
+    FROM (SELECT user_id, agent_id, max(tokens) AS tokens,
+                 (array_agg(cost) FILTER (WHERE cost IS NOT NULL))[1] AS cost
             FROM (TABLE spenders UNION ALL TABLE newest) u GROUP BY user_id, agent_id) c
    CROSS JOIN LATERAL (SELECT x.* FROM mana_ai.agent_snapshots x
                         WHERE x.user_id = c.user_id AND x.agent_id = c.agent_id
@@ -130,13 +148,29 @@ SELECT jsonb_build_object(
       'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
       'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
       'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
-      'tokens', r.total_tokens, 'model', r.model) ORDER BY r.started_at DESC), '[]')
+      'tokens', r.total_tokens, 'cachedTokens', r.cached_tokens, 'model', r.model,
+      'answeredBy', left(r.answered_by, 200),
+      'cost', (SELECT jsonb_agg(jsonb_build_object('currency', c.currency, 'cost', round(c.cost, 6),
+                                                   'tokens', c.tokens) ORDER BY c.currency)
+                 FROM mana_ai.run_costs c WHERE c.run_id = r.run_id)) ORDER BY r.started_at DESC), '[]')
       FROM last_runs r LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
   'agents', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', a.user_id, 'agentId', a.agent_id,
       'name', mana_ai.readable_text(a.record, 'name'), 'state', mana_ai.readable_text(a.record, 'state'),
-      'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
+      'tokens', a.tokens, 'budget', a.budget,
+      'cost', a.cost) ORDER BY a.tokens DESC), '[]') FROM agents a),
+  'costs', jsonb_build_object(
+      'truncated', (SELECT count(*) >= 10000 FROM recent),
+      'models', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'model', left(m.model, 200), 'tier', m.service_tier, 'currency', m.currency, 'cost', m.cost,
+          'replies', m.replies, 'tokens', m.tokens, 'promptTokens', m.prompt_tokens,
+          'cachedTokens', m.cached_tokens) ORDER BY m.cost DESC NULLS FIRST, m.tokens DESC), '[]')
+          FROM paid_models m),
+      'users', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'userId', u.user_id, 'currency', u.currency, 'cost', u.cost, 'replies', u.replies,
+          'tokens', u.tokens) ORDER BY u.cost DESC NULLS LAST, u.tokens DESC), '[]')
+          FROM paying_users u)),
   'research', mana_ai.research_under_way(),
   'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)

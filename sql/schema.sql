@@ -149,6 +149,10 @@ CREATE TABLE mana_ai.runs (
   prompt_version    text,
   -- Tokens that the run's next call, or the one under way, is held to use; counts while the run goes on.
   reserved_tokens   bigint      NOT NULL DEFAULT 0,
+  -- "model" is the name that was asked for; this is who answered, by the reply's account.
+  answered_by       text,
+  cached_tokens     bigint      NOT NULL DEFAULT 0,
+  reasoning_tokens  bigint      NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
 -- On a young table all indexes that can be used look equally good to the planner, and it stays with its
@@ -182,17 +186,33 @@ CREATE TABLE mana_ai.restored_iterations (
 CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
 CREATE INDEX restored_iterations_given_up ON mana_ai.restored_iterations (given_up_at) WHERE given_up_at IS NOT NULL;
 
--- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates).
+-- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates). "model" is who
+-- answered; completion_tokens has all that it wrote, reasoning_tokens of these what it thought. cost is null as long as
+-- no price is known.
 CREATE TABLE mana_ai.token_usage (
   user_id     text COLLATE "C" NOT NULL,
   agent_id    text COLLATE "C",
   mission_id  text COLLATE "C" NOT NULL,
   tokens_used int         NOT NULL,
   ts          timestamptz NOT NULL DEFAULT clock_timestamp(),
-  id          uuid        PRIMARY KEY DEFAULT gen_random_uuid()
+  id          uuid        PRIMARY KEY DEFAULT gen_random_uuid(),
+  run_id      uuid,
+  model       text COLLATE "C" NOT NULL DEFAULT '',
+  service_tier text COLLATE "C" NOT NULL DEFAULT '',
+  prompt_tokens int,
+  cached_tokens int,
+  completion_tokens int,
+  reasoning_tokens int,
+  cost        numeric,
+  currency    text COLLATE "C",
+  CHECK ((cost IS NULL) = (currency IS NULL))
 );
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
-CREATE INDEX token_usage_of_agent ON mana_ai.token_usage (user_id, agent_id, ts);
+-- Of an agent and of a mission, too: what a user has used in a day is not much.
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts);
+CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
+CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
+ WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
 
 -- Users whose budget is another one than mana_ai.user_tokens_per_day; for operators to fill.
 CREATE TABLE mana_ai.user_budgets (

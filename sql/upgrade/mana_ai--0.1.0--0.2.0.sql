@@ -359,28 +359,46 @@ last_runs AS (
   SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
 -- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
 -- Of a day with very many replies the last ones tell who they may be.
-recent AS (
-  SELECT u.user_id, u.agent_id, u.tokens_used FROM mana_ai.token_usage u
+recent AS MATERIALIZED (
+  SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
+         u.cached_tokens
+    FROM mana_ai.token_usage u
    WHERE u.ts > clock_timestamp() - interval '24 hours' ORDER BY u.ts DESC LIMIT 10000),
 spenders AS (
-  SELECT r.user_id, r.agent_id,
-         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
-           WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
-             AND u.ts > clock_timestamp() - interval '24 hours') AS tokens
+  SELECT r.user_id, r.agent_id, x.tokens, x.cost
     FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL
-           GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r),
+           GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r
+   CROSS JOIN LATERAL (
+         SELECT sum(c.tokens)::bigint AS tokens,
+                jsonb_agg(jsonb_build_object('currency', c.currency, 'cost', c.cost, 'tokens', c.tokens)
+                          ORDER BY c.currency) AS cost
+           FROM (SELECT u.currency, round(sum(u.cost), 6) AS cost, sum(u.tokens_used) AS tokens
+                   FROM mana_ai.token_usage u
+                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
+                    AND u.ts > clock_timestamp() - interval '24 hours'
+                  GROUP BY u.currency) c) x),
+paid_models AS (
+  SELECT p.model, p.service_tier, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens,
+         sum(p.prompt_tokens) AS prompt_tokens, sum(p.cached_tokens) AS cached_tokens, round(sum(p.cost), 6) AS cost
+    FROM recent p GROUP BY p.model, p.service_tier, p.currency
+   ORDER BY sum(p.cost) DESC NULLS FIRST, sum(p.tokens_used) DESC LIMIT 50),
+paying_users AS (
+  SELECT p.user_id, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens, round(sum(p.cost), 6) AS cost
+    FROM recent p GROUP BY p.user_id, p.currency
+   ORDER BY sum(p.cost) DESC NULLS LAST, sum(p.tokens_used) DESC LIMIT 20),
 newest AS (
-  SELECT a.user_id, a.agent_id, 0::bigint AS tokens
+  SELECT a.user_id, a.agent_id, 0::bigint AS tokens, NULL::jsonb AS cost
     FROM (SELECT * FROM mana_ai.agent_snapshots ORDER BY updated_at DESC LIMIT 500) a
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY a.updated_at DESC LIMIT 50),
 agents AS (
-  SELECT a.user_id, a.agent_id, a.record, c.tokens,
+  SELECT a.user_id, a.agent_id, a.record, c.tokens, c.cost,
          -- A number of JSON may have thousands of digits.
          CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
               THEN trim_scale(trunc(least(greatest((a.record ->> 'maxTokensPerDay')::numeric, -1e18), 1e18), 3))
           END AS budget
-    FROM (SELECT user_id, agent_id, max(tokens) AS tokens
+    FROM (SELECT user_id, agent_id, max(tokens) AS tokens,
+                 (array_agg(cost) FILTER (WHERE cost IS NOT NULL))[1] AS cost
             FROM (TABLE spenders UNION ALL TABLE newest) u GROUP BY user_id, agent_id) c
    CROSS JOIN LATERAL (SELECT x.* FROM mana_ai.agent_snapshots x
                         WHERE x.user_id = c.user_id AND x.agent_id = c.agent_id
@@ -439,13 +457,29 @@ SELECT jsonb_build_object(
       'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
       'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
       'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
-      'tokens', r.total_tokens, 'model', r.model) ORDER BY r.started_at DESC), '[]')
+      'tokens', r.total_tokens, 'cachedTokens', r.cached_tokens, 'model', r.model,
+      'answeredBy', left(r.answered_by, 200),
+      'cost', (SELECT jsonb_agg(jsonb_build_object('currency', c.currency, 'cost', round(c.cost, 6),
+                                                   'tokens', c.tokens) ORDER BY c.currency)
+                 FROM mana_ai.run_costs c WHERE c.run_id = r.run_id)) ORDER BY r.started_at DESC), '[]')
       FROM last_runs r LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)
       LEFT JOIN mana_ai.agent_snapshots a ON a.user_id = r.user_id AND a.agent_id = r.agent_id),
   'agents', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', a.user_id, 'agentId', a.agent_id,
       'name', mana_ai.readable_text(a.record, 'name'), 'state', mana_ai.readable_text(a.record, 'state'),
-      'tokens', a.tokens, 'budget', a.budget) ORDER BY a.tokens DESC), '[]') FROM agents a),
+      'tokens', a.tokens, 'budget', a.budget,
+      'cost', a.cost) ORDER BY a.tokens DESC), '[]') FROM agents a),
+  'costs', jsonb_build_object(
+      'truncated', (SELECT count(*) >= 10000 FROM recent),
+      'models', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'model', left(m.model, 200), 'tier', m.service_tier, 'currency', m.currency, 'cost', m.cost,
+          'replies', m.replies, 'tokens', m.tokens, 'promptTokens', m.prompt_tokens,
+          'cachedTokens', m.cached_tokens) ORDER BY m.cost DESC NULLS FIRST, m.tokens DESC), '[]')
+          FROM paid_models m),
+      'users', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+          'userId', u.user_id, 'currency', u.currency, 'cost', u.cost, 'replies', u.replies,
+          'tokens', u.tokens) ORDER BY u.cost DESC NULLS LAST, u.tokens DESC), '[]')
+          FROM paying_users u)),
   'research', mana_ai.research_under_way(),
   'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
@@ -1764,3 +1798,184 @@ $$;
 COMMENT ON FUNCTION mana_ai.budgets_of_mission(text, text) IS 'the budgets that hold for a mission, and what is left of them';
 
 REVOKE ALL ON FUNCTION mana_ai.budgets_of_mission(text, text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------- money
+ALTER TABLE mana_ai.runs ADD COLUMN answered_by text;
+ALTER TABLE mana_ai.runs ADD COLUMN cached_tokens bigint NOT NULL DEFAULT 0;
+ALTER TABLE mana_ai.runs ADD COLUMN reasoning_tokens bigint NOT NULL DEFAULT 0;
+ALTER TABLE mana_ai.token_usage ADD COLUMN run_id uuid;
+ALTER TABLE mana_ai.token_usage ADD COLUMN model text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE mana_ai.token_usage ADD COLUMN service_tier text COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE mana_ai.token_usage ADD COLUMN prompt_tokens int;
+ALTER TABLE mana_ai.token_usage ADD COLUMN cached_tokens int;
+ALTER TABLE mana_ai.token_usage ADD COLUMN completion_tokens int;
+ALTER TABLE mana_ai.token_usage ADD COLUMN reasoning_tokens int;
+ALTER TABLE mana_ai.token_usage ADD COLUMN cost numeric;
+ALTER TABLE mana_ai.token_usage ADD COLUMN currency text COLLATE "C";
+ALTER TABLE mana_ai.token_usage ADD CHECK ((cost IS NULL) = (currency IS NULL));
+DROP INDEX mana_ai.token_usage_of_agent;
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts);
+CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
+CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
+ WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
+
+-- Operators fill it. A name may hold "*", which stands for any characters; the same name without one goes first, then
+-- the longest. service_tier '' holds for every tier that has no price of its own.
+CREATE TABLE mana_ai.model_prices (
+  model                    text COLLATE "C" NOT NULL CHECK (btrim(model) <> ''),
+  service_tier             text COLLATE "C" NOT NULL DEFAULT '',
+  valid_from               timestamptz NOT NULL DEFAULT '-infinity',
+  currency                 text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+  -- NaN and infinity are larger than every number.
+  input_per_million        numeric NOT NULL CHECK (input_per_million >= 0 AND input_per_million <= 1000000),
+  cached_input_per_million numeric CHECK (cached_input_per_million >= 0 AND cached_input_per_million <= 1000000),
+  output_per_million       numeric NOT NULL CHECK (output_per_million >= 0 AND output_per_million <= 1000000),
+  note                     text,
+  pattern                  text COLLATE "C" NOT NULL GENERATED ALWAYS AS (
+    replace(replace(replace(replace(model, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')) STORED,
+  PRIMARY KEY (model, service_tier, valid_from)
+);
+COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
+COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
+
+-- What a reply costs by the price of its time; null without one. Whatever a reply does not say that it is for was
+-- written by the model.
+CREATE FUNCTION mana_ai.cost_of(
+  model text, service_tier text, at timestamptz, prompt_tokens bigint, cached_tokens bigint, total_tokens bigint,
+  OUT cost numeric, OUT currency text)
+RETURNS record LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  SELECT ((cost_of.prompt_tokens - cost_of.cached_tokens) * p.input_per_million
+          + cost_of.cached_tokens * coalesce(p.cached_input_per_million, p.input_per_million)
+          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001,
+         p.currency
+    INTO cost_of.cost, cost_of.currency
+    FROM mana_ai.model_prices p
+   WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
+     AND cost_of.model LIKE p.pattern
+   ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
+   LIMIT 1;
+  IF cost_of.cost IS NULL THEN
+    cost_of.currency := NULL;
+  END IF;
+END $$;
+COMMENT ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint) IS
+  'what a reply of that many tokens costs by mana_ai.model_prices; null without a price';
+
+-- Gives what was used before its price was known its price; housekeeping calls it. Each model that waits is looked up
+-- once, so that those without a price cost next to nothing. Returns how many replies it has priced.
+CREATE FUNCTION mana_ai.price_usage(max_rows int DEFAULT 2000)
+RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  m      record;
+  first  timestamptz;
+  done   bigint;
+  priced bigint := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM mana_ai.model_prices) THEN
+    RETURN 0;
+  END IF;
+  FOR m IN
+    WITH RECURSIVE waiting AS (
+      (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
+        WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
+        ORDER BY u.model, u.service_tier LIMIT 1)
+      UNION ALL
+      SELECT n.model, n.service_tier
+        FROM waiting w
+       CROSS JOIN LATERAL (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
+                            WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
+                              AND (u.model, u.service_tier) > (w.model, w.service_tier)
+                            ORDER BY u.model, u.service_tier LIMIT 1) n)
+    SELECT * FROM waiting LIMIT 1000
+  LOOP
+    SELECT min(p.valid_from) INTO first FROM mana_ai.model_prices p
+     WHERE p.service_tier IN ('', m.service_tier) AND m.model LIKE p.pattern;
+    CONTINUE WHEN first IS NULL;
+    UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
+      FROM (SELECT w.id, k.cost, k.currency
+              FROM (SELECT * FROM mana_ai.token_usage x
+                     WHERE x.cost IS NULL AND x.prompt_tokens IS NOT NULL
+                       AND x.model = m.model AND x.service_tier = m.service_tier AND x.ts >= first
+                     ORDER BY x.ts LIMIT max_rows - priced FOR UPDATE SKIP LOCKED) w
+             CROSS JOIN LATERAL mana_ai.cost_of(w.model, w.service_tier, w.ts, w.prompt_tokens, w.cached_tokens,
+                                                w.tokens_used) k) c
+     WHERE u.id = c.id AND c.cost IS NOT NULL;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    priced := priced + done;
+    EXIT WHEN priced >= max_rows;
+  END LOOP;
+  RETURN priced;
+END $$;
+COMMENT ON FUNCTION mana_ai.price_usage(int) IS
+  'prices replies that came before their price was known; returns how many';
+
+-- After a price was corrected.
+CREATE FUNCTION mana_ai.reprice_usage(since timestamptz)
+RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  priced bigint;
+BEGIN
+  UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
+    FROM (SELECT w.id, k.cost, k.currency
+            FROM mana_ai.token_usage w
+           CROSS JOIN LATERAL mana_ai.cost_of(w.model, w.service_tier, w.ts, w.prompt_tokens, w.cached_tokens,
+                                              w.tokens_used) k
+           WHERE w.ts >= reprice_usage.since AND w.prompt_tokens IS NOT NULL) c
+   WHERE u.id = c.id AND (u.cost, u.currency) IS DISTINCT FROM (c.cost, c.currency);
+  GET DIAGNOSTICS priced = ROW_COUNT;
+  RETURN priced;
+END $$;
+COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
+  'prices anew what replies since then have cost; returns how many have another cost now';
+
+-- One row for each currency, and one whose cost and currency are null for what has no price.
+CREATE VIEW mana_ai.run_costs AS
+SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens, array_agg(DISTINCT u.model ORDER BY u.model) AS models
+  FROM mana_ai.token_usage u
+ WHERE u.run_id IS NOT NULL
+ GROUP BY u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency;
+COMMENT ON VIEW mana_ai.run_costs IS
+  'what each run has cost; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.agent_costs AS
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.user_id, u.agent_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.token_usage u
+ GROUP BY 1, u.user_id, u.agent_id, u.currency;
+COMMENT ON VIEW mana_ai.agent_costs IS
+  'what agents have cost by day; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.user_costs AS
+SELECT c.day, c.user_id, c.currency, sum(c.cost) AS cost, sum(c.replies)::bigint AS replies,
+       sum(c.tokens)::bigint AS tokens, sum(c.prompt_tokens)::bigint AS prompt_tokens,
+       sum(c.cached_tokens)::bigint AS cached_tokens, sum(c.completion_tokens)::bigint AS completion_tokens,
+       sum(c.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.agent_costs c
+ GROUP BY c.day, c.user_id, c.currency;
+COMMENT ON VIEW mana_ai.user_costs IS
+  'what users have cost by day; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.daily_costs AS
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.token_usage u
+ GROUP BY 1, u.model, u.service_tier, u.currency;
+COMMENT ON VIEW mana_ai.daily_costs IS
+  'what models have cost by day; a row without currency is what has no price';
+
+REVOKE ALL ON mana_ai.model_prices, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint), mana_ai.price_usage(int),
+  mana_ai.reprice_usage(timestamptz) FROM PUBLIC;
+GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;

@@ -490,9 +490,10 @@ core::MetricsState read() {
             continue;
         pg_read_barrier();
         const Values values = values_of(series.key);
-        core::MetricSeries copy{
-            values.metric, {}, static_cast<double>(pg_atomic_read_u64(&series.value))};
-        for (size_t i = 0; i < core::describe(values.metric).label_count; i++)
+        const MetricInfo& info = core::describe(values.metric);
+        const auto number = static_cast<double>(pg_atomic_read_u64(&series.value));
+        core::MetricSeries copy{values.metric, {}, info.in_millionths ? number / kMicros : number};
+        for (size_t i = 0; i < info.label_count; i++)
             copy.label_values.emplace_back(values.labels[i]);
         state.series.push_back(std::move(copy));
     }

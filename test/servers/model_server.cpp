@@ -10,7 +10,7 @@
 //                               default script. Messages that a real provider would not take are
 //                               refused first (request_rules.hpp)
 //   POST /control               sets the default script; with "scenario": NAME that one; with
-//   "latency_ms":
+//   "match": TEXT that of all requests whose body has the text; with "latency_ms":
 //                               the latency of every answer. The forms are in script.hpp
 //                               with "rate": {"per_second", "burst", "retry_after_s", "spelling"}
 //                               it takes so many requests and answers 429 to the others, with
@@ -21,6 +21,7 @@
 //   start GET  /control/requests      the received requests, oldest first: {method, path, headers,
 //   body, arrived_us};
 //                               body is JSON when it can be read as such, else text
+//   GET  /control/bodies        the bodies of these, as they were sent
 //   GET  /control/stats         {requests, in_flight, max_in_flight, connections, max_connections,
 //   accepted,
 //                               arrivals_us}
@@ -147,6 +148,8 @@ class ModelServer {
         server_.route(
             "GET", "/control/requests", [this](Request&) { return requests(); }, false);
         server_.route(
+            "GET", "/control/bodies", [this](Request&) { return bodies(); }, false);
+        server_.route(
             "GET", "/control/stats", [this](Request&) { return stats(); }, false);
         server_.route(
             "GET", "/health",
@@ -198,6 +201,11 @@ class ModelServer {
     }
 
     Script* script_for(std::string_view body) {
+        for (auto& [text, script] : matched_) {
+            if (body.find(text) != std::string_view::npos) {
+                return &script;
+            }
+        }
         if (const auto name = mana_ai::test::scenario_name(body); !name.empty()) {
             const auto found = scenarios_.find(std::string(name));
             if (found == scenarios_.end()) {
@@ -226,7 +234,11 @@ class ModelServer {
                 }
             }
             Script script(definition);
-            if (definition.is_object() && definition.contains("scenario")) {
+            if (definition.is_object() && definition.contains("match")) {
+                const auto text = definition["match"].get<std::string>();
+                std::erase_if(matched_, [&](const auto& one) { return one.first == text; });
+                matched_.emplace_back(text, std::move(script));
+            } else if (definition.is_object() && definition.contains("scenario")) {
                 scenarios_.insert_or_assign(definition["scenario"].get<std::string>(),
                                             std::move(script));
             } else {
@@ -243,6 +255,7 @@ class ModelServer {
         // memory.
         default_script_ = options_.script ? std::make_unique<Script>(*options_.script) : nullptr;
         scenarios_ = mana_ai::test::built_in_scenarios();
+        matched_.clear();
         latency_ms_ = options_.latency_ms;
         rate_ = Rate();
         down_ = 0;
@@ -267,6 +280,14 @@ class ModelServer {
                             {"headers", std::move(headers)},
                             {"body", body.is_discarded() ? json(request.body) : std::move(body)},
                             {"arrived_us", request.arrived_us}});
+        }
+        return json_response(list);
+    }
+
+    Response bodies() const {
+        json list = json::array();
+        for (const auto& request : kept_) {
+            list.push_back(request.body);
         }
         return json_response(list);
     }
@@ -303,6 +324,7 @@ class ModelServer {
     mana_ai::test::Planner planner_;
     std::unique_ptr<Script> default_script_;
     std::unordered_map<std::string, Script> scenarios_;
+    std::vector<std::pair<std::string, Script>> matched_;  ///< by a text of the request's body
     std::int64_t latency_ms_ = 0;
     Rate rate_;
     int down_ = 0;

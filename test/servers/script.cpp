@@ -15,7 +15,8 @@ constexpr std::array kStepKeys = {"status",   "error",       "retry_after", "ret
                                   "reply",    "body",        "body_base64", "message",
                                   "usage",    "content",     "tool_calls",  "oversized_mib",
                                   "garbage",  "raw_garbage", "reset",       "close",
-                                  "truncate", "hang",        "chunked",     "plan"};
+                                  "truncate", "hang",        "chunked",     "plan",
+                                  "model",    "service_tier"};
 
 void check_step(const json& step) {
     if (!step.is_object()) {
@@ -76,6 +77,11 @@ std::string reply_with(const json& message, const json& step) {
             reply.erase("usage");
         } else {
             reply["usage"] = *usage;
+        }
+    }
+    for (const char* name : {"model", "service_tier"}) {
+        if (const auto value = step.find(name); value != step.end()) {
+            reply[name] = *value;
         }
     }
     return reply.dump();

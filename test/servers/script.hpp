@@ -9,7 +9,9 @@
 //   an HTTP date headers           object of further headers latency_ms        wait before
 //   answering slow_ms           the same; bytes_per_second: then trickle reply             the
 //   body, any JSON; body: any text; body_base64: any bytes message           the assistant's
-//   message in an otherwise ordinary reply; usage: its usage (null: none) content           a
+//   message in an otherwise ordinary reply; usage: its usage (null: none); model, service_tier: who
+//   answered, and how
+//   content           a
 //   summary tool_calls        list of {name, arguments: object or text, id?: text or null}
 //   oversized_mib     a valid reply of that size
 //   garbage           bytes that are no JSON; raw_garbage: bytes that are no HTTP

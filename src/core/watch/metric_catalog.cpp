@@ -36,6 +36,12 @@ constexpr MetricInfo counter(Metric metric, std::string_view name, std::string_v
     return made(metric, MetricType::Counter, name, help, labels);
 }
 
+// Adding integers gives the same whatever the order.
+constexpr MetricInfo in_millionths(MetricInfo info) {
+    info.in_millionths = true;
+    return info;
+}
+
 constexpr MetricInfo gauge(Metric metric, std::string_view name, std::string_view help,
                            std::initializer_list<Label> labels = {}) {
     return made(metric, MetricType::Gauge, name, help, labels);
@@ -61,6 +67,9 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
               "Messages that one compaction replaced by a summary.", {1, 2, 4, 8, 16, 32, 64, 128}),
     counter(Metric::CompactionsTriggered, "mana_ai_compactions_triggered_total",
             "Conversations that were compacted because they neared the model's context size."),
+    in_millionths(counter(Metric::Cost, "mana_ai_cost_total",
+                          "What model replies have cost whose price was known when they came.",
+                          {open("agent_id"), fixed("currency")})),
     gauge(Metric::DatabasesInSafeMode, "mana_ai_databases_in_safe_mode",
           "Databases without a worker because processes of mana_ai crashed there."),
     counter(Metric::Decrypts, "mana_ai_decrypts_total",
@@ -153,6 +162,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
               "Time from a tick's start until the last of its missions ended.",
               {0.1, 0.5, 1, 2, 5, 10, 30, 60, 120}),
     counter(Metric::Ticks, "mana_ai_ticks_total", "Ticks that ended."),
+    counter(Metric::TokensUnpriced, "mana_ai_tokens_unpriced_total",
+            "Tokens of model replies whose price was not known when they came.", {open("model")}),
     counter(Metric::TokensUsed, "mana_ai_tokens_used_total", "Tokens that model replies have cost.",
             {open("agent_id")}),
     counter(Metric::ToolCalls, "mana_ai_tool_calls_total",
@@ -174,8 +185,10 @@ constexpr bool catalog_is_consistent() {
     for (std::size_t i = 0; i < kMetricCount; ++i) {
         const MetricInfo& info = kCatalog[i];
         const bool is_total = info.name.ends_with("_total");
+        // Only what has labels is read as millionths.
         if (static_cast<std::size_t>(info.metric) != i || !info.name.starts_with("mana_ai_") ||
             info.help.empty() || is_total != (info.type == MetricType::Counter) ||
+            (info.in_millionths && info.label_count == 0) ||
             (info.bucket_count > 0) != (info.type == MetricType::Histogram) ||
             (i > 0 && kCatalog[i - 1].name >= info.name)) {
             return false;

@@ -300,6 +300,7 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
         free_missions_after_new_settings(now);
         record_grant_key(grant_key_.state(), grant_key_.digest(), now);
         delete_expired_rows(now);
+        price_used_tokens();
         delete_orphaned_research(now);
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());

@@ -1,5 +1,6 @@
 #include "mana_ai/extension/process/housekeeping.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <system_error>
 
@@ -19,6 +20,8 @@ namespace {
 constexpr int64_t kDeleteBatch = 2000;
 
 // No statement here waits for a row that a user's transaction holds: the next pass comes by again.
+
+constexpr core::Instant kShortestLedger = 48 * core::kMicrosPerHour;
 
 // How far back agents' changes are looked for: a change is stamped when it is made and seen when it
 // is committed. Looking twice is harmless, the versions decide.
@@ -180,12 +183,17 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
 }
 
 bool delete_expired_rows(core::Instant now) {
-    static pg::Statement delete_usage(R"sql(
+    // What runs have cost stays as long as they do; budgets need a day of it.
+    const core::Instant retention = pg::settings::runs_retention_us();
+    bool more = false;
+    if (retention > 0) {
+        static pg::Statement delete_usage(R"sql(
 DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM mana_ai.token_usage
-   WHERE ts < $1::timestamptz - interval '48 hours' LIMIT $2)))sql");
-    bool more = delete_usage.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
-                static_cast<uint64_t>(kDeleteBatch);
+  SELECT ctid FROM mana_ai.token_usage WHERE ts < $1 LIMIT $2)))sql");
+        const core::Instant until = now - std::max(retention, kShortestLedger);
+        more = delete_usage.execute({pg::Timestamp{until}, kDeleteBatch}).processed ==
+               static_cast<uint64_t>(kDeleteBatch);
+    }
     more |= delete_expired_audit(now, kDeleteBatch);
     // Of runs that others have ended.
     static pg::Statement delete_iterations(R"sql(
@@ -207,7 +215,6 @@ DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
                       WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1)))sql");
     more |= delete_restored_of_deleted.execute({kDeleteBatch}).processed ==
             static_cast<uint64_t>(kDeleteBatch);
-    const core::Instant retention = pg::settings::runs_retention_us();
     if (retention == 0)
         return more;
     static pg::Statement delete_runs(R"sql(
@@ -216,6 +223,11 @@ DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
     more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch}).processed ==
             static_cast<uint64_t>(kDeleteBatch);
     return more;
+}
+
+void price_used_tokens() {
+    static pg::Statement price("SELECT mana_ai.price_usage()");
+    price.execute();
 }
 
 std::optional<core::Instant> next_wake_at() {

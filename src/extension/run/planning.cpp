@@ -6,6 +6,7 @@
 
 #include "mana_ai/core/planner/reminders.hpp"
 #include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
@@ -68,6 +69,16 @@ core::ModelResult read_response(const net::HttpResponse& response) {
                                       pg::now());
 }
 
+// A gateway may have asked another model than the one that it was to ask.
+void name_the_answerer(core::ModelReply& reply, const net::HttpResponse& response,
+                       const std::string& asked_model) {
+    constexpr size_t kMaxName = 200;  // characters
+    if (!response.resolved_model.empty())
+        reply.model = core::cut_utf8(core::repair_utf8(response.resolved_model), kMaxName);
+    if (reply.model.empty())
+        reply.model = asked_model;
+}
+
 void end_call_span(SpanScope& span, const std::string& model, const net::HttpResponse& response,
                    const core::ModelResult& result) {
     if (!span)
@@ -82,6 +93,9 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
         span.set("llm.tokens.prompt", reply.usage.prompt);
         span.set("llm.tokens.completion", reply.usage.completion);
         span.set("llm.tokens.total", reply.usage.total);
+        span.set("llm.tokens.cached", reply.usage.cached);
+        span.set("llm.tokens.reasoning", reply.usage.reasoning);
+        span.set("llm.answered_by", reply.model);
         // In characters: the bytes that continue one do not count.
         span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
                                                       [](char c) { return (c & 0xc0) != 0x80; }));
@@ -161,6 +175,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
         MANA_AI_FAILPOINT("run.after_call");
         core::ModelResult result = read_response(response);
+        if (auto* reply = std::get_if<core::ModelReply>(&result))
+            name_the_answerer(*reply, response, wish.model);
         end_call_span(span, wish.model, response, result);
         // A number that cannot be must not use up a budget, nor may the reply be free: a token is
         // about four bytes.
@@ -242,16 +258,20 @@ net::Task<void> wait_for_room(RunServices& services, const ClaimedMission& claim
     }
 }
 
+PaidReply paid_reply(const core::ModelReply& reply, const std::string& asked_model) {
+    return {reply.usage, asked_model, reply.model, reply.service_tier};
+}
+
 // Records what a reply cost, and reserves what the next call may cost, if there is one.
-net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, core::Usage usage,
+net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
                        const core::PlannerLoop& planner, bool goes_on, Spending& spending) {
     const int64_t next = next_estimate(planner, spending);
     DatabaseJobs::Work record = [&] {
-        add_to_ledger(claimed, usage);
+        add_to_ledger(claimed, reply);
         if (goes_on)
             spending.budget = look_at_budgets(claimed, next);
         const bool fits = spending.budget.judgement.verdict == core::BudgetVerdict::Fits;
-        add_to_run(claimed, usage, planner.rounds(), goes_on && fits ? next : 0);
+        add_to_run(claimed, reply, planner.rounds(), goes_on && fits ? next : 0);
         MANA_AI_FAILPOINT("usage.recorded");
     };
     co_await write_until_done(services, claimed, std::move(record), DatabaseJobs::Sharing::Kept);
@@ -287,7 +307,9 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         pg::log_warning("compaction failed: " + ids_of(claimed) +
                         " error=" + (broken ? core::name(*broken) : "empty"));
     }
-    co_await charge(services, claimed, reply.usage, planner, true, spending);
+    PaidReply paid = paid_reply(reply, model);
+    paid.is_of_planner = false;
+    co_await charge(services, claimed, std::move(paid), planner, true, spending);
     MANA_AI_FAILPOINT("run.after_compaction");
 }
 
@@ -373,7 +395,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         const auto& reply = std::get<core::ModelReply>(answer);
         if (const auto kind = core::failure_in(reply)) {
             planner.on_broken_reply(reply);
-            co_await charge(services, claimed, reply.usage, planner, false, spending);
+            PaidReply paid = paid_reply(reply, model);
+            co_await charge(services, claimed, std::move(paid), planner, false, spending);
             core::ProviderError broken;
             broken.kind = *kind;
             broken.message = *kind == core::ErrorKind::Blocked
@@ -385,7 +408,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         planner.on_reply(reply, pg::settings::policy_mode());
         counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());
-        co_await charge(services, claimed, reply.usage, planner, !planner.finished(), spending);
+        PaidReply paid = paid_reply(reply, model);
+        co_await charge(services, claimed, std::move(paid), planner, !planner.finished(), spending);
     }
     co_return std::nullopt;
 }

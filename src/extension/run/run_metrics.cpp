@@ -53,11 +53,30 @@ void observe_due_lag(const ClaimedMission& claimed) {
                                  static_cast<double>(core::kMicrosPerSecond));
 }
 
-void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
+namespace {
+
+std::string_view label_of_agent(const ClaimedMission& claimed) {
     const bool has_agent = claimed.agent && !claimed.agent->id.empty();
-    pg::metrics::count_at_commit(Metric::TokensUsed,
-                                 {has_agent ? std::string_view(claimed.agent->id) : kNoAgent},
-                                 static_cast<uint64_t>(std::max<int64_t>(tokens, 0)));
+    return has_agent ? std::string_view(claimed.agent->id) : kNoAgent;
+}
+
+uint64_t at_least_0(int64_t amount) {
+    return static_cast<uint64_t>(std::max<int64_t>(amount, 0));
+}
+
+}  // namespace
+
+void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
+    pg::metrics::count_at_commit(Metric::TokensUsed, {label_of_agent(claimed)}, at_least_0(tokens));
+}
+
+void count_cost(const ClaimedMission& claimed, int64_t millionths, std::string_view currency) {
+    pg::metrics::count_at_commit(Metric::Cost, {label_of_agent(claimed), currency},
+                                 at_least_0(millionths));
+}
+
+void count_unpriced(std::string_view model, int64_t tokens) {
+    pg::metrics::count_at_commit(Metric::TokensUnpriced, {model}, at_least_0(tokens));
 }
 
 void count_budget_stop(core::BudgetScope scope) {

@@ -37,27 +37,55 @@ std::string problem_of(const std::string& decision) {
            decision + " WHEN s.attempts > 0 THEN 'failed' END";
 }
 
-void add_to_ledger(const ClaimedMission& claimed, const core::Usage& usage) {
+void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
     const std::optional<std::string> agent_id =
         claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
-    const int64_t tokens = std::clamp<int64_t>(usage.total, 0, INT_MAX);
+    const auto bounded = [](int64_t tokens) { return std::clamp<int64_t>(tokens, 0, INT_MAX); };
+    const int64_t tokens = bounded(reply.usage.total);
+    // Millionths, rounded up.
     static pg::Statement insert_usage(R"sql(
-INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used)
-VALUES ($1, $2, $3, $4))sql");
-    insert_usage.execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
-                          std::string_view(claimed.mission_id), tokens});
+INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,
+                                 service_tier, prompt_tokens, cached_tokens, completion_tokens,
+                                 reasoning_tokens, cost, currency)
+SELECT $1, $2, $3, $4, $5::uuid, $6, $7, $8, $9, $10, $11, c.cost, c.currency
+  FROM mana_ai.cost_of($6, $7, clock_timestamp(), $8, $9, $4) c
+RETURNING CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency)sql");
+    const auto rows =
+        insert_usage
+            .execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
+                      std::string_view(claimed.mission_id), tokens,
+                      std::string_view(claimed.run_id), std::string_view(reply.model),
+                      std::string_view(reply.service_tier), bounded(reply.usage.prompt),
+                      bounded(reply.usage.cached), bounded(reply.usage.completion),
+                      bounded(reply.usage.reasoning)})
+            .rows;
     count_tokens(claimed, tokens);
+    const pg::Row& cost = rows.front();
+    if (cost.is_null(0))
+        count_unpriced(reply.model, tokens);
+    else
+        count_cost(claimed, cost.number(0), cost.text(1));
 }
 
-void add_to_run(const ClaimedMission& claimed, const core::Usage& usage, int rounds,
+void add_to_run(const ClaimedMission& claimed, const PaidReply& reply, int rounds,
                 int64_t reserved) {
     static pg::Statement add_to_run(R"sql(
 UPDATE mana_ai.runs
    SET rounds = $3, prompt_tokens = prompt_tokens + $4, completion_tokens = completion_tokens + $5,
-       total_tokens = total_tokens + $6, reserved_tokens = $7
+       total_tokens = total_tokens + $6, reserved_tokens = $7, cached_tokens = cached_tokens + $8,
+       reasoning_tokens = reasoning_tokens + $9, model = coalesce($10, model),
+       answered_by = coalesce($11, answered_by)
  WHERE user_id = $1 AND run_id = $2::uuid)sql");
+    std::optional<std::string> asked;
+    std::optional<std::string> answered;
+    if (reply.is_of_planner) {
+        asked = reply.asked_model;
+        answered = reply.model;
+    }
     add_to_run.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
-                        int64_t{rounds}, usage.prompt, usage.completion, usage.total, reserved});
+                        int64_t{rounds}, reply.usage.prompt, reply.usage.completion,
+                        reply.usage.total, reserved, reply.usage.cached, reply.usage.reasoning,
+                        pg::text_or_null(asked), pg::text_or_null(answered)});
 }
 
 bool mission_has_changed(const ClaimedMission& claimed) {

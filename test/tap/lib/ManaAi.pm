@@ -622,6 +622,8 @@ sub call
 sub control { my ($self, $script) = @_; return $self->call('POST', '/control', $script) }
 sub reset { return $_[0]->call('POST', '/control/reset', {}) }
 sub requests { return @{ $_[0]->call('GET', '/control/requests') } }
+# As they were sent; in bytes.
+sub bodies { my ($self) = @_; my @bodies = @{ $self->call('GET', '/control/bodies') }; utf8::encode($_) for @bodies; return @bodies }
 sub stats { return $_[0]->call('GET', '/control/stats') }
 sub in_flight { return $_[0]->stats->{in_flight} }
 sub count { return $_[0]->stats->{requests} }

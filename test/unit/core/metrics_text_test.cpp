@@ -52,6 +52,8 @@ TEST(MetricCatalog, NamesTheMetricsOfTheInterface) {
                              "agent_decisions_total",
                              "budget_stops_total",
                              "tokens_used_total",
+                             "cost_total",
+                             "tokens_unpriced_total",
                              "decrypts_total",
                              "grant_scope_violations_total",
                              "grant_skips_total",

@@ -18,6 +18,7 @@ enum class Metric : std::uint8_t {
     ChangesUnmarked,
     CompactedTurns,
     CompactionsTriggered,
+    Cost,
     DatabasesInSafeMode,
     Decrypts,
     DirtyRecords,
@@ -59,6 +60,7 @@ enum class Metric : std::uint8_t {
     SnapshotsUpdated,
     TickDuration,
     Ticks,
+    TokensUnpriced,
     TokensUsed,
     ToolCalls,
     ToolOutcomes,
@@ -95,6 +97,7 @@ struct MetricInfo {
     std::array<Label, kMaxLabels> labels{};
     std::size_t bucket_count = 0;
     std::array<double, kMaxBuckets> buckets{};  // upper bounds, rising; +Inf is not among them
+    bool in_millionths = false;                 // is counted so, and shown as the whole
 
     constexpr std::span<const Label> label_names() const { return {labels.data(), label_count}; }
     constexpr std::span<const double> bounds() const { return {buckets.data(), bucket_count}; }

@@ -43,6 +43,9 @@ void free_missions_waiting_for_agent(const std::string& user_id, const std::stri
 // Deletes what is older than its retention, a bounded number of rows; true = there is more.
 bool delete_expired_rows(core::Instant now);
 
+// Prices replies that came before their price was known; a bounded number.
+void price_used_tokens();
+
 // When the schedule next asks for attention; nullopt = nothing is scheduled.
 std::optional<core::Instant> next_wake_at();
 

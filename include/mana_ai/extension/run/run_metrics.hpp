@@ -37,8 +37,10 @@ void count_budget_stop(core::BudgetScope scope);
 // Whether the run failed because the model service did, or its reply could not be read.
 bool is_failed_plan(const RunResult& result);
 
-// At commit: tokens of one reply, and how `runs` runs ended.
+// At commit: tokens of one reply, what it cost if that is known, and how `runs` runs ended.
 void count_tokens(const ClaimedMission& claimed, int64_t tokens);
+void count_cost(const ClaimedMission& claimed, int64_t millionths, std::string_view currency);
+void count_unpriced(std::string_view model, int64_t tokens);
 void count_outcome(const RunResult& result);
 void count_decision(const ClaimedMission& claimed, const RunResult& result);
 void count_outcomes(std::string_view outcome, int64_t runs);

@@ -14,10 +14,19 @@ namespace mana_ai {
 // `decision` likewise. The only list of the decisions that somebody has to look at.
 std::string problem_of(const std::string& decision);
 
-// Records what one model reply cost: in token_usage; and in the run's row, with what its next call
-// reserves in place of what this one had reserved.
-void add_to_ledger(const ClaimedMission& claimed, const core::Usage& usage);
-void add_to_run(const ClaimedMission& claimed, const core::Usage& usage, int rounds,
+// A reply, as far as it has to be paid for.
+struct PaidReply {
+    core::Usage usage;
+    std::string asked_model;
+    std::string model;         // that answered
+    std::string service_tier;  // empty = the standard one
+    bool is_of_planner = true;
+};
+
+// Records what one model reply cost: in token_usage, by the price that is known; and in the run's
+// row, with what its next call reserves in place of what this one had reserved.
+void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply);
+void add_to_run(const ClaimedMission& claimed, const PaidReply& reply, int rounds,
                 int64_t reserved);
 
 // Whether the mission is another one than the run has read. Locks the snapshot, so that a change

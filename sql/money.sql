@@ -1,0 +1,157 @@
+-- What replies cost (docs/operations.md, "What it costs").
+
+-- Operators fill it. A name may hold "*", which stands for any characters; the same name without one goes first, then
+-- the longest. service_tier '' holds for every tier that has no price of its own.
+CREATE TABLE mana_ai.model_prices (
+  model                    text COLLATE "C" NOT NULL CHECK (btrim(model) <> ''),
+  service_tier             text COLLATE "C" NOT NULL DEFAULT '',
+  valid_from               timestamptz NOT NULL DEFAULT '-infinity',
+  currency                 text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+  -- NaN and infinity are larger than every number.
+  input_per_million        numeric NOT NULL CHECK (input_per_million >= 0 AND input_per_million <= 1000000),
+  cached_input_per_million numeric CHECK (cached_input_per_million >= 0 AND cached_input_per_million <= 1000000),
+  output_per_million       numeric NOT NULL CHECK (output_per_million >= 0 AND output_per_million <= 1000000),
+  note                     text,
+  pattern                  text COLLATE "C" NOT NULL GENERATED ALWAYS AS (
+    replace(replace(replace(replace(model, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')) STORED,
+  PRIMARY KEY (model, service_tier, valid_from)
+);
+COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
+COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
+
+-- What a reply costs by the price of its time; null without one. Whatever a reply does not say that it is for was
+-- written by the model.
+CREATE FUNCTION mana_ai.cost_of(
+  model text, service_tier text, at timestamptz, prompt_tokens bigint, cached_tokens bigint, total_tokens bigint,
+  OUT cost numeric, OUT currency text)
+RETURNS record LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  SELECT ((cost_of.prompt_tokens - cost_of.cached_tokens) * p.input_per_million
+          + cost_of.cached_tokens * coalesce(p.cached_input_per_million, p.input_per_million)
+          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001,
+         p.currency
+    INTO cost_of.cost, cost_of.currency
+    FROM mana_ai.model_prices p
+   WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
+     AND cost_of.model LIKE p.pattern
+   ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
+   LIMIT 1;
+  IF cost_of.cost IS NULL THEN
+    cost_of.currency := NULL;
+  END IF;
+END $$;
+COMMENT ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint) IS
+  'what a reply of that many tokens costs by mana_ai.model_prices; null without a price';
+
+-- Gives what was used before its price was known its price; housekeeping calls it. Each model that waits is looked up
+-- once, so that those without a price cost next to nothing. Returns how many replies it has priced.
+CREATE FUNCTION mana_ai.price_usage(max_rows int DEFAULT 2000)
+RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  m      record;
+  first  timestamptz;
+  done   bigint;
+  priced bigint := 0;
+BEGIN
+  IF NOT EXISTS (SELECT FROM mana_ai.model_prices) THEN
+    RETURN 0;
+  END IF;
+  FOR m IN
+    WITH RECURSIVE waiting AS (
+      (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
+        WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
+        ORDER BY u.model, u.service_tier LIMIT 1)
+      UNION ALL
+      SELECT n.model, n.service_tier
+        FROM waiting w
+       CROSS JOIN LATERAL (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
+                            WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
+                              AND (u.model, u.service_tier) > (w.model, w.service_tier)
+                            ORDER BY u.model, u.service_tier LIMIT 1) n)
+    SELECT * FROM waiting LIMIT 1000
+  LOOP
+    SELECT min(p.valid_from) INTO first FROM mana_ai.model_prices p
+     WHERE p.service_tier IN ('', m.service_tier) AND m.model LIKE p.pattern;
+    CONTINUE WHEN first IS NULL;
+    UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
+      FROM (SELECT w.id, k.cost, k.currency
+              FROM (SELECT * FROM mana_ai.token_usage x
+                     WHERE x.cost IS NULL AND x.prompt_tokens IS NOT NULL
+                       AND x.model = m.model AND x.service_tier = m.service_tier AND x.ts >= first
+                     ORDER BY x.ts LIMIT max_rows - priced FOR UPDATE SKIP LOCKED) w
+             CROSS JOIN LATERAL mana_ai.cost_of(w.model, w.service_tier, w.ts, w.prompt_tokens, w.cached_tokens,
+                                                w.tokens_used) k) c
+     WHERE u.id = c.id AND c.cost IS NOT NULL;
+    GET DIAGNOSTICS done = ROW_COUNT;
+    priced := priced + done;
+    EXIT WHEN priced >= max_rows;
+  END LOOP;
+  RETURN priced;
+END $$;
+COMMENT ON FUNCTION mana_ai.price_usage(int) IS
+  'prices replies that came before their price was known; returns how many';
+
+-- After a price was corrected.
+CREATE FUNCTION mana_ai.reprice_usage(since timestamptz)
+RETURNS bigint LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  priced bigint;
+BEGIN
+  UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
+    FROM (SELECT w.id, k.cost, k.currency
+            FROM mana_ai.token_usage w
+           CROSS JOIN LATERAL mana_ai.cost_of(w.model, w.service_tier, w.ts, w.prompt_tokens, w.cached_tokens,
+                                              w.tokens_used) k
+           WHERE w.ts >= reprice_usage.since AND w.prompt_tokens IS NOT NULL) c
+   WHERE u.id = c.id AND (u.cost, u.currency) IS DISTINCT FROM (c.cost, c.currency);
+  GET DIAGNOSTICS priced = ROW_COUNT;
+  RETURN priced;
+END $$;
+COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
+  'prices anew what replies since then have cost; returns how many have another cost now';
+
+-- One row for each currency, and one whose cost and currency are null for what has no price.
+CREATE VIEW mana_ai.run_costs AS
+SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens, array_agg(DISTINCT u.model ORDER BY u.model) AS models
+  FROM mana_ai.token_usage u
+ WHERE u.run_id IS NOT NULL
+ GROUP BY u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency;
+COMMENT ON VIEW mana_ai.run_costs IS
+  'what each run has cost; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.agent_costs AS
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.user_id, u.agent_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.token_usage u
+ GROUP BY 1, u.user_id, u.agent_id, u.currency;
+COMMENT ON VIEW mana_ai.agent_costs IS
+  'what agents have cost by day; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.user_costs AS
+SELECT c.day, c.user_id, c.currency, sum(c.cost) AS cost, sum(c.replies)::bigint AS replies,
+       sum(c.tokens)::bigint AS tokens, sum(c.prompt_tokens)::bigint AS prompt_tokens,
+       sum(c.cached_tokens)::bigint AS cached_tokens, sum(c.completion_tokens)::bigint AS completion_tokens,
+       sum(c.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.agent_costs c
+ GROUP BY c.day, c.user_id, c.currency;
+COMMENT ON VIEW mana_ai.user_costs IS
+  'what users have cost by day; a row without currency is what has no price';
+
+CREATE VIEW mana_ai.daily_costs AS
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+       sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+  FROM mana_ai.token_usage u
+ GROUP BY 1, u.model, u.service_tier, u.currency;
+COMMENT ON VIEW mana_ai.daily_costs IS
+  'what models have cost by day; a row without currency is what has no price';
