@@ -39,8 +39,8 @@ struct ModelReply {
     std::string content;  // empty if the model gave none
     std::vector<ToolCallRequest> tool_calls;
     std::string finish_reason;
-    std::string model;         // that answered, by its own account; empty if it does not say
-    std::string service_tier;  // likewise
+    std::string model = {};         // that answered, by its own account; empty if it does not say
+    std::string service_tier = {};  // likewise
     Usage usage;
     // The reply names more tokens than any model can have used; `usage` is then 0.
     bool usage_is_absurd = false;
