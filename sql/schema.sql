@@ -209,7 +209,7 @@ CREATE TABLE mana_ai.token_usage (
 );
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
 -- Of an agent and of a mission, too: what a user has used in a day is not much.
-CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts);
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used);
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;

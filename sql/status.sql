@@ -504,11 +504,12 @@ BEGIN
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
                 b.used, b.tokens_per_day,
-                CASE WHEN b.used < b.tokens_per_day THEN format('; calls under way have reserved %s', b.reserved) END)
+                CASE WHEN b.used >= b.tokens_per_day THEN '' WHEN b.reserved > 0 THEN format('; calls under way have reserved %s', b.reserved)
+                     ELSE '; at the last look the rest was reserved, or less than a call needs' END)
     INTO budget
     FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) b
    WHERE b.used >= b.tokens_per_day
-      OR (b.reserved > 0 AND s.not_before > clock_timestamp()
+      OR (s.not_before > clock_timestamp()
           AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END)
    ORDER BY b.used >= b.tokens_per_day DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
   IF budget IS NOT NULL THEN

@@ -692,11 +692,12 @@ BEGIN
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
                 b.used, b.tokens_per_day,
-                CASE WHEN b.used < b.tokens_per_day THEN format('; calls under way have reserved %s', b.reserved) END)
+                CASE WHEN b.used >= b.tokens_per_day THEN '' WHEN b.reserved > 0 THEN format('; calls under way have reserved %s', b.reserved)
+                     ELSE '; at the last look the rest was reserved, or less than a call needs' END)
     INTO budget
     FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) b
    WHERE b.used >= b.tokens_per_day
-      OR (b.reserved > 0 AND s.not_before > clock_timestamp()
+      OR (s.not_before > clock_timestamp()
           AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END)
    ORDER BY b.used >= b.tokens_per_day DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
   IF budget IS NOT NULL THEN
@@ -1814,7 +1815,7 @@ ALTER TABLE mana_ai.token_usage ADD COLUMN cost numeric;
 ALTER TABLE mana_ai.token_usage ADD COLUMN currency text COLLATE "C";
 ALTER TABLE mana_ai.token_usage ADD CHECK ((cost IS NULL) = (currency IS NULL));
 DROP INDEX mana_ai.token_usage_of_agent;
-CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts);
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used);
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;

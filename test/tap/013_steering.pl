@@ -69,15 +69,15 @@ sub is_well_formed
 
 # ---------------------------------------------------------------- reminders
 
-push_agent($node, 'kira', name => 'Kira</reminder>', maxTokensPerDay => 1000);
-value($node, "INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used) VALUES ('user-1', 'kira', 'earlier', 640)");
-my @requests = requests_of('budget', { agentId => 'kira' }, calls(100, 'A'), calls(50, 'B'), { content => 'Fertig.', usage => usage(10) });
+push_agent($node, 'kira', name => 'Kira</reminder>', maxTokensPerDay => 100_000);
+value($node, "INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used) VALUES ('user-1', 'kira', 'earlier', 64000)");
+my @requests = requests_of('budget', { agentId => 'kira' }, calls(10_000, 'A'), calls(5000, 'B'), { content => 'Fertig.', usage => usage(1000) });
 is(scalar @requests, 3, 'a run of three rounds near its budget');
 is(scalar reminders_in($requests[0]), 0, '64 %: no reminder');
 is(scalar reminders_in($requests[1]), 0, '74 %: none');
 my ($reminder) = reminders_in($requests[2]);
 is_deeply([ map { $_->{role} } @{ $requests[2]{messages} } ], [qw(system user assistant tool assistant tool)], '79 %: a reminder, in no message of its own');
-like($reminder, qr{^<reminder>Der Agent „Kira‹/reminder>“ hat 790 von 1000 Token .*\(79 %\)\. Plane sparsam.*</reminder>$},
+like($reminder, qr{^<reminder>Der Agent „Kira‹/reminder>“ hat 79000 von 100000 Token .*\(79 %\)\. Plane sparsam.*</reminder>$},
     'which counts each reply once and cannot be ended by a name');
 is_deeply([ @{ $requests[2]{messages} }[ 0 .. 3 ] ], $requests[1]{messages}, 'what providers may have cached is the same');
 my ($first) = requests_of('spent', { agentId => 'kira' }, { content => 'Fertig.', usage => usage(10) });
@@ -138,8 +138,8 @@ for my $case ([ 'http-500' => { status => 500 }, 'unknown', 796 ], [ 'says-nothi
     unlike($text, qr/Milch|scripted failure/, "$id: without any text");
 }
 
-push_agent($node, 'tight', maxTokensPerDay => 310);
-@requests = requests_of('tight', { agentId => 'tight' }, calls(100, 'Milch', 'Brot'), calls(176, 'Butter', 'Eier', 'Salz'), $summary);
+push_agent($node, 'tight', maxTokensPerDay => 30_000);
+@requests = requests_of('tight', { agentId => 'tight' }, calls(100, 'Milch', 'Brot'), calls(176, 'Butter', 'Eier', 'Salz'), { %$summary, usage => usage(30_000) });
 is(scalar @requests, 3, 'a compaction that uses up the budget');
 like(iterations_of($node, 'tight')->[0]{summary}, qr/^Das Tagesbudget des Agenten ist aufgebraucht\./, 'ends the run with its steps');
 

@@ -28,6 +28,20 @@ std::int64_t scaled(std::int64_t tokens, std::size_t last_bytes, std::size_t byt
                : static_cast<std::int64_t>(quotient);
 }
 
+std::int64_t left_of(const BudgetLimit& limit) noexcept {
+    const std::int64_t used = std::max<std::int64_t>(limit.used, 0);
+    return limit.cap - std::min(used, std::max<std::int64_t>(limit.cap, 0));
+}
+
+// The part of the longest reply that what is left has room for beside the prompt.
+double share_of(const BudgetLimit& limit) noexcept {
+    const std::int64_t left =
+        left_of(limit) - std::clamp<std::int64_t>(limit.wanted.prompt, 0, left_of(limit));
+    return limit.wanted.reply <= left || limit.wanted.reply <= 0
+               ? 1.0
+               : static_cast<double>(left) / static_cast<double>(limit.wanted.reply);
+}
+
 }  // namespace
 
 const char* name(BudgetScope scope) noexcept {
@@ -44,14 +58,21 @@ const char* name(BudgetScope scope) noexcept {
     return "total";
 }
 
+std::int64_t CallNeed::total() const noexcept {
+    return sum(prompt, reply);
+}
+
 BudgetVerdict judge(const BudgetLimit& limit) noexcept {
-    const std::int64_t used = std::max<std::int64_t>(limit.used, 0);
-    const std::int64_t left = limit.cap - std::min(used, std::max<std::int64_t>(limit.cap, 0));
+    const std::int64_t left = left_of(limit);
+    const std::int64_t least = sum(limit.wanted.prompt, limit.wanted.least_reply);
     if (left <= 0) {
         return BudgetVerdict::UsedUp;
     }
+    if (least > left) {
+        return BudgetVerdict::Short;
+    }
     const bool is_alone = limit.reserved <= 0;
-    const std::int64_t wanted = std::max<std::int64_t>(limit.wanted, 1);
+    const std::int64_t wanted = std::max<std::int64_t>(limit.wanted.total(), 1);
     return is_alone || (limit.reserved < left && wanted <= left - limit.reserved)
                ? BudgetVerdict::Fits
                : BudgetVerdict::Busy;
@@ -62,18 +83,34 @@ BudgetJudgement judge(std::span<const BudgetLimit> limits) noexcept {
     for (const BudgetLimit& limit : limits) {
         const BudgetVerdict verdict = judge(limit);
         if (verdict > worst.verdict) {
-            worst = {verdict, limit.scope};
+            worst.verdict = verdict;
+            worst.scope = limit.scope;
         }
+        worst.reply_share = std::min(worst.reply_share, share_of(limit));
     }
     return worst;
 }
 
-std::int64_t estimated_tokens(std::size_t request_bytes, const MeasuredPrompt& last,
-                              std::int64_t max_tokens) noexcept {
-    const std::int64_t prompt = last.tokens > 0 && last.bytes > 0
-                                    ? scaled(last.tokens, last.bytes, request_bytes)
-                                    : scaled(1, kBytesOfToken, request_bytes);
-    return sum(prompt, max_tokens > 0 ? max_tokens : kUnlimitedReply);
+CallNeed estimated_tokens(std::size_t request_bytes, const MeasuredPrompt& last,
+                          std::int64_t max_tokens) noexcept {
+    CallNeed need;
+    need.prompt = last.tokens > 0 && last.bytes > 0 ? scaled(last.tokens, last.bytes, request_bytes)
+                                                    : scaled(1, kBytesOfToken, request_bytes);
+    need.reply = max_tokens > 0 ? max_tokens : kUnlimitedReply;
+    need.least_reply = max_tokens > 0 ? std::min(max_tokens, kShortestReply) : 0;
+    return need;
+}
+
+std::int64_t max_tokens_of(const CallNeed& need, double reply_share,
+                           std::int64_t max_tokens) noexcept {
+    if (max_tokens <= 0 || reply_share >= 1) {
+        return max_tokens;
+    }
+    // A share of whole tokens is meant.
+    constexpr double kRounding = 1e-6;
+    const auto tokens = static_cast<std::int64_t>(
+        std::clamp(static_cast<double>(need.reply) * reply_share + kRounding, 0.0, 1e15));
+    return std::clamp<std::int64_t>(tokens, 1, max_tokens);
 }
 
 }  // namespace mana_ai::core

@@ -1,11 +1,9 @@
 #include "mana_ai/extension/run/budgets.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <utility>
 
-#include "mana_ai/pg/guard.hpp"
-#include "mana_ai/pg/record_lock.hpp"
+#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -15,41 +13,14 @@ namespace mana_ai {
 namespace {
 
 constexpr core::Instant kPauseForRoom = 5 * core::kMicrosPerSecond;
+constexpr size_t kMaxLongPrompts = 10'000;
 
 int64_t last_first_call = 0;  // of this process, and some more
-
-// Two processes that both look before either writes would both find room. One lock for all budgets:
-// each process reserves for many users in one transaction, and must wait in no circle.
-uint64_t name_of_lock() {
-    static const uint64_t hash = std::hash<std::string>()("mana_ai.budgets");
-    return hash;
-}
+// Of missions whose budget had no room for it, by user and mission.
+std::map<std::pair<std::string, std::string>, int64_t> long_prompts;
 
 int64_t amount(const pg::Row& row, size_t column) {
     return row.is_null(column) ? 0 : row.number(column);
-}
-
-// The whole ledger of a day is long, so what is older than two minutes is added up once a minute.
-// That some of it expires meanwhile errs on the safe side.
-struct TotalBefore {
-    core::Instant until = 0;
-    int64_t tokens = 0;
-};
-
-TotalBefore total_before() {
-    constexpr core::Instant kSettled = 2 * core::kMicrosPerMinute;
-    static TotalBefore known;
-    static core::Instant read_at = 0;
-    const core::Instant now = pg::now();
-    if (read_at == 0 || now < read_at || now - read_at > core::kMicrosPerMinute) {
-        static pg::Statement add_up(R"sql(
-SELECT coalesce(sum(tokens_used), 0)::bigint FROM mana_ai.token_usage
- WHERE ts > now() - interval '24 hours' AND ts <= $1)sql");
-        const core::Instant until = now - kSettled;
-        known = {until, add_up.execute({pg::Timestamp{until}}).rows.front().number(0)};
-        read_at = now;
-    }
-    return known;
 }
 
 }  // namespace
@@ -60,20 +31,32 @@ ClaimBudgets::ClaimBudgets(std::vector<std::string> users) {
     if (users.empty())
         return;
     // It has locked rows that others may wait for, who have the lock.
-    const uint64_t lock = name_of_lock();
-    is_alone_ = pg::guarded([lock] { return pg::try_lock_name(lock); });
+    is_alone_ = try_lock_budgets();
     const auto usual = pg::settings::user_tokens_per_day();
+    std::vector<std::string> since;
+    std::map<std::string, KnownSum> known;
+    for (const std::string& user : users) {
+        const KnownSum& sum = known[user] = known_sum({user, {}, {}});
+        since.push_back(std::to_string(sum.until));
+    }
     static pg::Statement select_users(R"sql(
 SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
-       CASE WHEN CASE WHEN b.user_id IS NULL THEN $2 ELSE b.tokens_per_day IS NOT NULL END THEN
-         (SELECT sum(t.tokens_used)::bigint FROM mana_ai.token_usage t
-           WHERE t.user_id = u.user_id AND t.ts > now() - interval '24 hours') END,
        (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
-         WHERE r.user_id = u.user_id AND r.outcome = 'running')
-  FROM unnest($1) AS u(user_id)
-  LEFT JOIN mana_ai.user_budgets b ON b.user_id = u.user_id)sql");
-    for (pg::Row& row : select_users.execute({&users, usual.has_value()}).rows) {
-        Standing standing{usual, amount(row, 3), amount(row, 4)};
+         WHERE r.user_id = u.user_id AND r.outcome = 'running'),
+       t.settled, t.used, now()
+  FROM unnest($1, $2) AS u(user_id, since)
+  LEFT JOIN mana_ai.user_budgets b ON b.user_id = u.user_id
+ CROSS JOIN LATERAL (
+   SELECT sum(t.tokens_used) FILTER (WHERE t.ts <= now())::bigint AS settled,
+          sum(t.tokens_used)::bigint AS used
+     FROM mana_ai.token_usage t
+    WHERE t.user_id = u.user_id
+      AND t.ts > timestamptz 'epoch' + u.since::bigint * interval '1 microsecond') t)sql");
+    for (pg::Row& row : select_users.execute({&users, &since}).rows) {
+        const KnownSum& sum = known.at(row.text(0));
+        Standing standing{usual, sum.tokens + amount(row, 5), amount(row, 3)};
+        if (is_alone_)
+            keep_sum({row.text(0), {}, {}}, sum, amount(row, 4), row.number(6));
         if (row.number(1) != 0)
             standing.cap = row.is_null(2) ? std::nullopt : std::optional(row.number(2));
         users_.emplace(row.take_text(0), standing);
@@ -81,18 +64,24 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
     total_.cap = pg::settings::total_tokens_per_day();
     if (!total_.cap)
         return;
-    const TotalBefore before = total_before();
-    static pg::Statement select_total(R"sql(
-SELECT (SELECT sum(tokens_used)::bigint FROM mana_ai.token_usage WHERE ts > $1),
-       (SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs WHERE outcome = 'running'))sql");
-    const auto rows = select_total.execute({pg::Timestamp{before.until}}).rows;
-    total_.used = before.tokens + amount(rows.front(), 0);
-    total_.reserved = amount(rows.front(), 1);
+    // What is reserved is read first: a call that ends meanwhile counts twice then, not never.
+    static pg::Statement select_reserved(R"sql(
+SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs WHERE outcome = 'running')sql");
+    total_.reserved = amount(select_reserved.execute({}).rows.front(), 0);
+    total_.used = used_tokens({}, is_alone_);
 }
 
-void ClaimBudgets::add_limits(const std::string& user_id, int64_t wanted,
+int64_t ClaimBudgets::used_by(const std::string& user_id, const std::string& agent_id,
+                              const std::string& mission_id) {
+    const auto [known, is_new] = used_.try_emplace({user_id, agent_id, mission_id}, 0);
+    if (is_new)
+        known->second = used_tokens({user_id, agent_id, mission_id}, is_alone_);
+    return known->second;
+}
+
+void ClaimBudgets::add_limits(const std::string& user_id, const core::CallNeed& wanted,
                               std::vector<core::BudgetLimit>& limits) const {
-    const auto add = [wanted, &limits](core::BudgetScope scope, const Standing& standing) {
+    const auto add = [&wanted, &limits](core::BudgetScope scope, const Standing& standing) {
         if (standing.cap)
             limits.push_back({scope, *standing.cap, standing.used, standing.reserved, wanted});
     };
@@ -105,48 +94,62 @@ void ClaimBudgets::reserve(const std::string& user_id, int64_t tokens) {
     total_.reserved += tokens;
 }
 
-int64_t tokens_of_first_call() {
-    return std::max(core::estimated_tokens(0, {}, pg::settings::llm_max_tokens()), last_first_call);
+core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id) {
+    core::CallNeed need = core::estimated_tokens(0, {}, pg::settings::llm_max_tokens());
+    const auto known = long_prompts.find({user_id, mission_id});
+    if (known != long_prompts.end())
+        need.prompt = known->second;
+    else
+        need.reply = std::max(need.reply, last_first_call);
+    return need;
 }
 
-void note_first_call(int64_t tokens) {
-    last_first_call = tokens + tokens / 20;
+void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {
+    last_first_call = need.total() + need.total() / 20;
+    const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);
+    if (!was_too_long) {
+        long_prompts.erase(mission);
+        return;
+    }
+    if (long_prompts.size() >= kMaxLongPrompts)
+        long_prompts.clear();
+    // It may be shorter at the next look, so that one is made now and then.
+    long_prompts[mission] = need.prompt * 9 / 10;
 }
 
-RunBudget look_at_budgets(const ClaimedMission& claimed, int64_t tokens) {
+int64_t tokens_to_reserve(const core::CallNeed& need, const core::BudgetJudgement& judgement) {
+    if (judgement.verdict != core::BudgetVerdict::Fits)
+        return 0;
+    core::CallNeed granted = need;
+    granted.reply = core::max_tokens_of(need, judgement.reply_share, need.reply);
+    return granted.total();
+}
+
+RunBudget look_at_budgets(const ClaimedMission& claimed, const core::CallNeed& need) {
     std::optional<int64_t> of_agent;
     if (claimed.agent)
         of_agent = claimed.agent->max_tokens_per_day;
     const auto of_all = pg::settings::total_tokens_per_day();
-    const uint64_t lock = name_of_lock();
-    pg::guarded([lock] { pg::lock_name_and_wait(lock); });
-    const TotalBefore before = of_all ? total_before() : TotalBefore{};
-    // One statement, so that a call that ends meanwhile is either still reserved or already used.
+    lock_budgets();
+    const KnownSum known = known_sum({claimed.user_id, {}, {}});
     static pg::Statement select_standing(R"sql(
-SELECT b.user_id IS NOT NULL, b.tokens_per_day, u.of_user, u.of_agent, u.of_mission,
-       r.of_user, r.of_agent,
-       CASE WHEN $5 THEN (SELECT sum(t.tokens_used)::bigint FROM mana_ai.token_usage t
-                           WHERE t.ts > $6) END,
-       CASE WHEN $5 THEN (SELECT sum(x.reserved_tokens)::bigint FROM mana_ai.runs x
-                           WHERE x.outcome = 'running' AND x.run_id <> $4::uuid) END
-  FROM (SELECT sum(t.tokens_used)::bigint AS of_user,
-               sum(t.tokens_used) FILTER (WHERE t.agent_id = $2)::bigint AS of_agent,
-               sum(t.tokens_used) FILTER (WHERE t.mission_id = $3)::bigint AS of_mission
-          FROM mana_ai.token_usage t
-         WHERE t.user_id = $1 AND t.ts > now() - interval '24 hours') u
- CROSS JOIN (SELECT sum(x.reserved_tokens)::bigint AS of_user,
-                    sum(x.reserved_tokens) FILTER (WHERE x.agent_id = $2)::bigint AS of_agent
-               FROM mana_ai.runs x
-              WHERE x.user_id = $1 AND x.outcome = 'running' AND x.run_id <> $4::uuid) r
+SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled, u.used, now()
+  FROM (SELECT sum(x.reserved_tokens)::bigint AS of_user,
+               sum(x.reserved_tokens) FILTER (WHERE x.agent_id = $2)::bigint AS of_agent
+          FROM mana_ai.runs x
+         WHERE x.user_id = $1 AND x.outcome = 'running' AND x.run_id <> $3::uuid) r
+ CROSS JOIN (SELECT sum(t.tokens_used) FILTER (WHERE t.ts <= now())::bigint AS settled,
+                    sum(t.tokens_used)::bigint AS used
+               FROM mana_ai.token_usage t WHERE t.user_id = $1 AND t.ts > $4) u
   LEFT JOIN mana_ai.user_budgets b ON b.user_id = $1)sql");
-    const auto rows =
-        select_standing
-            .execute({std::string_view(claimed.user_id),
-                      std::string_view(claimed.agent ? claimed.agent->id : ""),
-                      std::string_view(claimed.mission_id), std::string_view(claimed.run_id),
-                      of_all.has_value(), pg::Timestamp{before.until}})
-            .rows;
+    const auto rows = select_standing
+                          .execute({std::string_view(claimed.user_id),
+                                    std::string_view(claimed.agent ? claimed.agent->id : ""),
+                                    std::string_view(claimed.run_id), pg::Timestamp{known.until}})
+                          .rows;
     const pg::Row& row = rows.front();
+    const int64_t used_by_user = known.tokens + amount(row, 5);
+    keep_sum({claimed.user_id, {}, {}}, known, amount(row, 4), row.number(6));
     std::optional<int64_t> of_user = pg::settings::user_tokens_per_day();
     if (row.number(0) != 0)
         of_user = row.is_null(1) ? std::nullopt : std::optional(row.number(1));
@@ -154,22 +157,34 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, u.of_user, u.of_agent, u.of_miss
     const auto add = [&](core::BudgetScope scope, const std::optional<int64_t>& cap, int64_t used,
                          int64_t reserved) {
         if (cap)
-            limits.push_back({scope, *cap, used, reserved, tokens});
+            limits.push_back({scope, *cap, used, reserved, need});
     };
-    add(core::BudgetScope::Agent, of_agent, amount(row, 3), amount(row, 6));
+    int64_t used_by_agent = 0;
+    if (of_agent) {
+        used_by_agent = used_tokens({claimed.user_id, claimed.agent->id, {}}, true);
+        add(core::BudgetScope::Agent, of_agent, used_by_agent, amount(row, 3));
+    }
     // A mission has one run at a time.
-    add(core::BudgetScope::Mission, claimed.mission.max_tokens_per_day, amount(row, 4), 0);
-    add(core::BudgetScope::User, of_user, amount(row, 2), amount(row, 5));
-    add(core::BudgetScope::Total, of_all, before.tokens + amount(row, 7), amount(row, 8));
-    return {core::judge(limits), amount(row, 3)};
+    if (const auto of_mission = claimed.mission.max_tokens_per_day)
+        add(core::BudgetScope::Mission, of_mission,
+            used_tokens({claimed.user_id, {}, claimed.mission_id}, true), 0);
+    add(core::BudgetScope::User, of_user, used_by_user, amount(row, 2));
+    if (of_all) {
+        static pg::Statement select_reserved(R"sql(
+SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs
+ WHERE outcome = 'running' AND run_id <> $1::uuid)sql");
+        const auto found = select_reserved.execute({std::string_view(claimed.run_id)});
+        add(core::BudgetScope::Total, of_all, used_tokens({}, true), amount(found.rows.front(), 0));
+    }
+    return {core::judge(limits), used_by_agent};
 }
 
-RunBudget reserve_tokens(const ClaimedMission& claimed, int64_t tokens) {
-    RunBudget budget = look_at_budgets(claimed, tokens);
+RunBudget reserve_tokens(const ClaimedMission& claimed, const core::CallNeed& need) {
+    RunBudget budget = look_at_budgets(claimed, need);
     static pg::Statement reserve(R"sql(
 UPDATE mana_ai.runs SET reserved_tokens = $3 WHERE user_id = $1 AND run_id = $2::uuid)sql");
     reserve.execute({std::string_view(claimed.user_id), std::string_view(claimed.run_id),
-                     budget.judgement.verdict == core::BudgetVerdict::Fits ? tokens : int64_t{0}});
+                     tokens_to_reserve(need, budget.judgement)});
     return budget;
 }
 

@@ -31,10 +31,6 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        s.decision, s.run_id::text,
        CASE WHEN s.is_read THEN mana_ai.planning_record(s.record, s.clocks) END,
        CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record) END, s.agent_version_now,
-       CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
-         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
-           WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
-             AND u.ts > now() - interval '24 hours') END,
        CASE WHEN s.agent_record IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
@@ -55,11 +51,7 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            ORDER BY r.started_at DESC LIMIT 1) = 'crashed',
        CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
          (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
-           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
-       CASE WHEN s.is_read AND s.record ? 'maxTokensPerDay' THEN
-         (SELECT sum(u.tokens_used)::bigint FROM mana_ai.token_usage u
-           WHERE u.user_id = s.user_id AND u.mission_id = s.mission_id
-             AND u.ts > now() - interval '24 hours') END
+           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -112,7 +104,6 @@ enum Column : size_t {
     kMissionRecord,
     kAgentRecord,
     kAgentVersion,
-    kTokens24h,
     kAgentRunning,
     kMissionVersion,
     kPlanBasisDigest,
@@ -132,7 +123,6 @@ enum Column : size_t {
     kTold,
     kKeepsCrashing,
     kAgentReserved,
-    kMissionTokens,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -418,16 +408,18 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
                                                  row.number(kAgentIsAmbiguous) != 0);
     gates.member_hold = row.number(kMemberHold) != 0;
     gates.agent_running = agent != nullptr ? running_of(key, row.number(kAgentRunning)) : 0;
-    gates.agent_tokens_24h = amount(row, kTokens24h);
-    const int64_t first_call = tokens_of_first_call();
+    const bool is_capped = agent != nullptr && agent->max_tokens_per_day;
+    if (is_capped)
+        gates.agent_tokens_24h = budgets_.used_by(key.first, agent->id, {});
+    const core::CallNeed first_call = need_of_first_call(key.first, row.text(kMissionId));
     std::vector<core::BudgetLimit> limits;
-    if (agent != nullptr && agent->max_tokens_per_day)
+    if (is_capped)
         limits.push_back({core::BudgetScope::Agent, *agent->max_tokens_per_day,
-                          amount(row, kTokens24h), amount(row, kAgentReserved) + reserved_[key],
+                          gates.agent_tokens_24h, amount(row, kAgentReserved) + reserved_[key],
                           first_call});
     if (mission.max_tokens_per_day)
         limits.push_back({core::BudgetScope::Mission, *mission.max_tokens_per_day,
-                          amount(row, kMissionTokens), 0, first_call});
+                          budgets_.used_by(key.first, {}, row.text(kMissionId)), 0, first_call});
     budgets_.add_limits(row.text(kUserId), first_call, limits);
     const core::BudgetJudgement budget = core::judge(limits);
     if (budget.verdict != core::BudgetVerdict::Fits)
@@ -476,11 +468,11 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         return;
     }
     claimed.agent_tokens_24h = gates.agent_tokens_24h;
-    claimed.reserved = first_call;
+    claimed.reserved = tokens_to_reserve(first_call, budget);
     claimed.reserved_alone = budgets_.is_alone();
-    budgets_.reserve(row.text(kUserId), first_call);
+    budgets_.reserve(row.text(kUserId), claimed.reserved);
     if (agent != nullptr) {
-        reserved_[key] += first_call;
+        reserved_[key] += claimed.reserved;
         running_[key]++;
         if (request_.started_by_agent != nullptr)
             (*request_.started_by_agent)[key]++;

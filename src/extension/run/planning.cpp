@@ -232,29 +232,34 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
 struct Spending {
     RunBudget budget;
     core::MeasuredPrompt last;
+    core::CallNeed need;  // of the next call
 };
 
-int64_t next_estimate(const core::PlannerLoop& planner, const Spending& spending) {
-    return core::estimated_tokens(planner.request_size(), spending.last,
-                                  pg::settings::llm_max_tokens());
+void estimate_next(const core::PlannerLoop& planner, Spending& spending) {
+    spending.need = core::estimated_tokens(planner.request_size(), spending.last,
+                                           pg::settings::llm_max_tokens());
 }
 
-net::Task<void> reserve(RunServices& services, const ClaimedMission& claimed,
-                        const core::PlannerLoop& planner, Spending& spending) {
-    const int64_t tokens = next_estimate(planner, spending);
-    DatabaseJobs::Work look = [&] { spending.budget = reserve_tokens(claimed, tokens); };
+// The longest reply that the budgets have room for.
+int64_t max_tokens(const Spending& spending) {
+    return core::max_tokens_of(spending.need, spending.budget.judgement.reply_share,
+                               pg::settings::llm_max_tokens());
+}
+
+net::Task<void> reserve(RunServices& services, const ClaimedMission& claimed, Spending& spending) {
+    DatabaseJobs::Work look = [&] { spending.budget = reserve_tokens(claimed, spending.need); };
     co_await write_until_done(services, claimed, std::move(look));
 }
 
 // A run that has paid for replies does not give them up because other calls are under way. It holds
 // nothing that those could wait for.
 net::Task<void> wait_for_room(RunServices& services, const ClaimedMission& claimed,
-                              const core::PlannerLoop& planner, Spending& spending) {
+                              Spending& spending) {
     const core::Instant end = pg::monotonic_now() + kPatienceForRoom;
     while (spending.budget.judgement.verdict == core::BudgetVerdict::Busy &&
            pg::monotonic_now() < end) {
         co_await services.loop.sleep_for(kRoomPause);
-        co_await reserve(services, claimed, planner, spending);
+        co_await reserve(services, claimed, spending);
     }
 }
 
@@ -265,13 +270,13 @@ PaidReply paid_reply(const core::ModelReply& reply, const std::string& asked_mod
 // Records what a reply cost, and reserves what the next call may cost, if there is one.
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
                        const core::PlannerLoop& planner, bool goes_on, Spending& spending) {
-    const int64_t next = next_estimate(planner, spending);
+    estimate_next(planner, spending);
     DatabaseJobs::Work record = [&] {
         add_to_ledger(claimed, reply);
         if (goes_on)
-            spending.budget = look_at_budgets(claimed, next);
-        const bool fits = spending.budget.judgement.verdict == core::BudgetVerdict::Fits;
-        add_to_run(claimed, reply, planner.rounds(), goes_on && fits ? next : 0);
+            spending.budget = look_at_budgets(claimed, spending.need);
+        add_to_run(claimed, reply, planner.rounds(),
+                   goes_on ? tokens_to_reserve(spending.need, spending.budget.judgement) : 0);
         MANA_AI_FAILPOINT("usage.recorded");
     };
     co_await write_until_done(services, claimed, std::move(record), DatabaseJobs::Sharing::Kept);
@@ -287,7 +292,7 @@ std::string ids_of(const ClaimedMission& claimed) {
 net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
                         core::PlannerLoop& planner, RunEvents& events, Spending& spending) {
     const std::string model = pg::settings::compact_model();
-    std::string body = planner.compaction_request(model, pg::settings::llm_max_tokens());
+    std::string body = planner.compaction_request(model, max_tokens(spending));
     // The run goes on without it, so it is not worth a long wait.
     const CallWish wish{model, false};
     const core::ModelResult answer = co_await call_model(services, claimed, wish, std::move(body));
@@ -353,19 +358,20 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                                        RunEvents& events) {
     const std::string model = pg::settings::planner_model();
     Spending spending;
-    const int64_t first_call = next_estimate(planner, spending);
-    note_first_call(first_call);
+    estimate_next(planner, spending);
     spending.budget.agent_used = claimed.agent_tokens_24h;
     // Between the claim and here may lie inputs and research, and what other runs have used.
-    const bool claim_holds = claimed.reserved_alone && first_call <= claimed.reserved &&
+    const bool claim_holds = claimed.reserved_alone && spending.need.total() <= claimed.reserved &&
                              pg::now() - claimed.started_at <= kClaimIsFresh;
     if (!claim_holds)
-        co_await reserve(services, claimed, planner, spending);
+        co_await reserve(services, claimed, spending);
+    note_first_call(claimed, spending.need,
+                    spending.budget.judgement.verdict == core::BudgetVerdict::Short);
     MANA_AI_FAILPOINT("run.reserved");
     size_t counted_calls = 0;
     while (!planner.finished()) {
         if (planner.rounds() > 0)
-            co_await wait_for_room(services, claimed, planner, spending);
+            co_await wait_for_room(services, claimed, spending);
         if (const auto& judged = spending.budget.judgement;
             judged.verdict != core::BudgetVerdict::Fits) {
             planner.end_early(budget_reached(judged.scope));
@@ -383,7 +389,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         count_reminders(reminders);
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
-        std::string body = planner.request_body(model, reminders, pg::settings::llm_max_tokens());
+        std::string body = planner.request_body(model, reminders, max_tokens(spending));
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)
             observe_due_lag(claimed);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <climits>
 
+#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -42,6 +43,7 @@ void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
         claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
     const auto bounded = [](int64_t tokens) { return std::clamp<int64_t>(tokens, 0, INT_MAX); };
     const int64_t tokens = bounded(reply.usage.total);
+    lock_budgets();
     // Millionths, rounded up.
     static pg::Statement insert_usage(R"sql(
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "mana_ai/core/planner/budget.hpp"
@@ -22,8 +23,12 @@ class ClaimBudgets {
     explicit ClaimBudgets(std::vector<std::string> users);
 
     // Adds the limits that hold for a call of the user's missions; of a user that was read.
-    void add_limits(const std::string& user_id, int64_t wanted,
+    void add_limits(const std::string& user_id, const core::CallNeed& wanted,
                     std::vector<core::BudgetLimit>& limits) const;
+
+    // The tokens of the last day of an agent or a mission of the user's; the other id is empty.
+    int64_t used_by(const std::string& user_id, const std::string& agent_id,
+                    const std::string& mission_id);
 
     // A mission of the user's is claimed.
     void reserve(const std::string& user_id, int64_t tokens);
@@ -40,6 +45,7 @@ class ClaimBudgets {
     };
     bool is_alone_ = false;
     std::map<std::string, Standing> users_;
+    std::map<std::tuple<std::string, std::string, std::string>, int64_t> used_;
     Standing total_;
 };
 
@@ -50,16 +56,20 @@ struct RunBudget {
 };
 
 // What a run's first call is held to use before its prompt is there: what the last one in this
-// process did, and some more.
-int64_t tokens_of_first_call();
-void note_first_call(int64_t tokens);
+// process did, and some more. Of a mission whose prompt was too long for a budget at its last look,
+// that is known.
+core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id);
+void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long);
 
-// Whether the run's budgets have room for a call of so many tokens, beside what others have
-// reserved. No other process reserves anything before the transaction's end.
-RunBudget look_at_budgets(const ClaimedMission& claimed, int64_t tokens);
+// Whether the run's budgets have room for this call, beside what others have reserved. No other
+// process reserves anything before the transaction's end.
+RunBudget look_at_budgets(const ClaimedMission& claimed, const core::CallNeed& need);
 
-// The same, and reserves them in place of what the run had reserved; nothing if there is no room.
-RunBudget reserve_tokens(const ClaimedMission& claimed, int64_t tokens);
+// The same, and reserves it in place of what the run had reserved; nothing if there is no room.
+RunBudget reserve_tokens(const ClaimedMission& claimed, const core::CallNeed& need);
+
+// What a call that fits reserves: its prompt and the longest reply that it gets.
+int64_t tokens_to_reserve(const core::CallNeed& need, const core::BudgetJudgement& judgement);
 
 // When a mission is looked at again that a budget holds back: soon if it only waits for calls that
 // are under way.
