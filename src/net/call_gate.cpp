@@ -23,6 +23,7 @@ CallGate::Turn::~Turn() {
         report.end = CallEnd::Dropped;
         end(report);
     }
+    gate_.turns_--;
 }
 
 void CallGate::Turn::leave() {
@@ -70,7 +71,6 @@ void CallGate::Turn::end(core::CallReport report) {
         return;
     }
     report.caller = caller_;
-    gate_.under_way_--;
     gate_.refused_ += report.end == CallEnd::Refused ? 1 : 0;
     gate_.failed_ += report.end == CallEnd::Down || report.end == CallEnd::Suspect ||
                              report.end == CallEnd::KeyRefused || report.end == CallEnd::Forbidden
@@ -97,7 +97,6 @@ bool CallGate::is_in_vain(const Turn& turn, std::optional<int64_t> permit_at) co
 
 void CallGate::begin(Turn& turn, int64_t now) {
     turn.call_ = gate_.start(now);
-    under_way_++;
 }
 
 // Lets go those whose turn it is, and those who would wait in vain.

@@ -226,7 +226,8 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
-// Other runs have used up a budget since the claim, or their calls may.
+// Other runs have used up a budget since the claim, or their calls may; or the prompt turned out to
+// be too long for what is left.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
                                    RunResult& result) {
     result.outcome = RunOutcome::Skipped;
@@ -301,6 +302,9 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         MANA_AI_FAILPOINT("run.after_put_off");
         co_return;
     }
+    // Research may take minutes, and its run is not to keep others from the model meanwhile.
+    if (core::wants_deep_research(mission) || core::wants_web_research(mission))
+        services.gates.arrived(claimed.run_id);
     ResearchOutcome research = co_await deep_research(services, claimed, mission);
     if (research.wait) {
         co_await end_run_waiting(services, claimed, result);

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/run/service_gates.hpp"
 
 #include <algorithm>
+#include <set>
 
 #include "mana_ai/core/service/rate_headers.hpp"
 #include "mana_ai/core/service/retry_after.hpp"
@@ -15,7 +16,6 @@ namespace mana_ai {
 
 namespace {
 
-constexpr size_t kMaxEntries = 16;
 constexpr core::Instant kReportInterval = core::kMicrosPerSecond / 4;
 // A caller of run_tick() waits so long for a service that asks to wait.
 constexpr core::Instant kWorthWaiting = 30 * core::kMicrosPerSecond;
@@ -44,6 +44,15 @@ core::GateLimits limits_of(ServiceGates::Kind kind) {
     return limits;
 }
 
+std::string key_of(ServiceGates::Kind kind, const std::string& url, const std::string& model) {
+    return std::string(word_for(kind)) + '\n' + url + '\n' + model;
+}
+
+std::string research_url_of(ServiceGates::Kind kind) {
+    return kind == ServiceGates::Kind::WebResearch ? pg::settings::api_url()
+                                                   : pg::settings::research_url();
+}
+
 // To the second, as it is for a person; by the wall clock.
 std::string time_text(core::Instant wall) {
     return core::to_iso_millis(wall - wall % core::kMicrosPerSecond).substr(0, 19) + "Z";
@@ -53,12 +62,12 @@ std::string time_text(core::Instant wall) {
 
 ServiceGates::Entry& ServiceGates::entry(Kind kind, const std::string& url,
                                          const std::string& model) {
-    const std::string key = std::string(word_for(kind)) + '\n' + url + '\n' + model;
-    std::unique_ptr<Entry>& found = entries_[key];
+    std::unique_ptr<Entry>& found = entries_[key_of(kind, url, model)];
     if (found == nullptr) {
         found = std::make_unique<Entry>(loop_, limits_of(kind));
         found->kind = kind;
         found->name = model;
+        may_have_old_ = true;  // a run may still ask the model that it began with
     }
     return *found;
 }
@@ -68,20 +77,29 @@ net::CallGate& ServiceGates::of_model(const std::string& model) {
 }
 
 net::CallGate& ServiceGates::of_research(Kind kind) {
-    return entry(kind,
-                 kind == Kind::WebResearch ? pg::settings::api_url() : pg::settings::research_url(),
-                 {})
-        .gate;
+    return entry(kind, research_url_of(kind), {}).gate;
 }
 
-void ServiceGates::drop_idle() {
-    if (entries_.size() <= kMaxEntries)
-        return;
-    std::erase_if(entries_, [](const auto& entry) { return entry.second->gate.is_idle(); });
+// What is not asked any more must not show as a service that is away. Calls may still be under way.
+void ServiceGates::drop_old() {
+    const std::string url = pg::settings::llm_url();
+    const std::set<std::string> current = {
+        key_of(Kind::Model, url, pg::settings::planner_model()),
+        key_of(Kind::Model, url, pg::settings::compact_model()),
+        key_of(Kind::WebResearch, research_url_of(Kind::WebResearch), {}),
+        key_of(Kind::DeepResearch, research_url_of(Kind::DeepResearch), {}),
+    };
+    may_have_old_ = false;
+    std::erase_if(entries_, [&](const auto& entry) {
+        const bool is_old = !current.contains(entry.first);
+        const bool is_in_use = !entry.second->gate.is_idle();
+        may_have_old_ |= is_old && is_in_use;
+        return is_old && !is_in_use;
+    });
 }
 
 void ServiceGates::load_settings(bool new_key) {
-    drop_idle();
+    may_have_old_ = true;
     for (const auto& [key, entry] : entries_) {
         entry->gate.set_limits(limits_of(entry->kind));
         if (new_key)
@@ -178,6 +196,8 @@ void ServiceGates::report(bool shared) {
     }
     if (shared)
         pg::shared_state::report_services(views);
+    if (may_have_old_)
+        drop_old();
 }
 
 core::CallReport report_of(const net::HttpResponse& response) {

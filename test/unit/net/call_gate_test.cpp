@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <iterator>
 #include <map>
@@ -30,6 +31,7 @@ struct Door {
     EventLoop loop{[this] { return now; }};
     CallGate gate;
     std::vector<std::string> log;
+    std::vector<int64_t> starts;  // when calls went out
     int in_flight = 0;
 
     void settle() {
@@ -51,6 +53,7 @@ Task<void> call(Door& door, std::string name, Order order, Patience patience, in
     if (!may) {
         co_return;
     }
+    door.starts.push_back(door.now);
     door.in_flight++;
     co_await door.loop.sleep_for(us);
     door.in_flight--;
@@ -232,6 +235,22 @@ TEST(CallGate, AShortPatienceWaitsForAProbeThatIsNear) {
     EXPECT_EQ(door.log, (Log{"-late"}));
 }
 
+// Whoever was turned away looks at the gate once more when it goes on.
+TEST(CallGate, ItIsInUseUntilEverybodyHasGoneOn) {
+    Door door({1});
+    start(door, "long", Order::New, {kSecond, 0}, 100 * kSecond);
+    door.settle();
+    const auto first = start(door, "impatient", Order::New, {kSecond, 0});
+    door.settle();
+    door.loop.cancel(first);
+    std::optional<CallGate::Turn> turn;
+    turn.emplace(door.gate, 1, Order::New, Patience{0, 0});
+    door.pass(100 * kSecond);
+    EXPECT_FALSE(door.gate.is_idle()) << "nobody waits or calls, but a turn refers to it";
+    turn.reset();
+    EXPECT_TRUE(door.gate.is_idle());
+}
+
 // Whatever happens: never more at once than allowed, everybody is served or told, in order.
 TEST(CallGate, RandomCallersAreServedInTheirTurn) {
     for (uint64_t seed = 0; seed < 30; ++seed) {
@@ -272,6 +291,103 @@ TEST(CallGate, RandomCallersAreServedInTheirTurn) {
             int& last = line[1] == 'b' ? last_begun : last_new;
             const int number = std::stoi(line.substr(2));
             ASSERT_GT(number, last) << "seed " << seed;
+            last = number;
+        }
+    }
+}
+
+// A bucket of the test's own: what a rate that is set lets through.
+struct Allowance {
+    double per_second;
+    double burst;
+    double level = burst;
+    int64_t at = kSecond;
+
+    Allowance(double rate, double most) : per_second(rate), burst(most) {}
+    void take(int64_t now, size_t calls) {
+        level = std::min(burst, level + per_second * static_cast<double>(now - at) / 1e6) -
+                static_cast<double>(calls);
+        at = now;
+    }
+};
+
+// Never above a rate that is set by more than one burst, in any time; and never idle while there
+// is somebody who waits, a place and a permit.
+TEST(CallGate, RandomRatesAreKeptAndNothingStandsIdle) {
+    for (uint64_t seed = 0; seed < 40; ++seed) {
+        SCOPED_TRACE(seed);
+        std::mt19937_64 random(seed);
+        const double per_minute = 30 * std::pow(200.0, static_cast<double>(random() % 1000) / 999);
+        const int most = 1 + static_cast<int>(random() % 60);
+        Door door({most, per_minute, 0});
+        Allowance allowance(per_minute / 60, std::max(1.0, per_minute / 60 * 0.05));
+        size_t seen = 0;
+        int waited = 0;
+        for (int step = 0; step < 3000; ++step) {
+            for (uint64_t i = random() % 4; i > 0 && door.gate.waiting() < 50; --i) {
+                start(door, std::to_string(step), random() % 3 == 0 ? Order::Begun : Order::New,
+                      {100'000 * kSecond, 0}, static_cast<int64_t>(random() % (2 * kSecond)));
+            }
+            door.pass(static_cast<int64_t>(random() % (kSecond / 8)));
+            allowance.take(door.now, door.starts.size() - seen);
+            seen = door.starts.size();
+            ASSERT_GE(allowance.level, -1e-3) << "more than the rate allows";
+            ASSERT_LE(door.in_flight, most);
+            if (door.gate.waiting() > 0) {
+                ++waited;
+                const bool is_full = door.in_flight >= door.gate.view().limit;
+                ASSERT_TRUE(is_full || allowance.level < 1 + 1e-3)
+                    << door.gate.waiting() << " wait for nothing beside " << door.in_flight;
+            }
+        }
+        EXPECT_GT(waited, 100) << "the case that is meant must come up";
+    }
+}
+
+// Nobody waits for longer than those before them take: as many calls as have come before, and those
+// of runs that have begun.
+TEST(CallGate, NobodyIsOvertakenByOneOfTheirKind) {
+    for (uint64_t seed = 0; seed < 20; ++seed) {
+        SCOPED_TRACE(seed);
+        std::mt19937_64 random(seed);
+        Door door(
+            {1 + static_cast<int>(random() % 8), 60.0 + static_cast<double>(random() % 1200), 0});
+        int64_t paused_until = 0;
+        size_t seen = 0;
+        int names = 0;
+        for (int step = 0; step < 1500; ++step) {
+            if (random() % 2 == 0 && door.gate.waiting() < 40) {
+                const bool begun = random() % 3 == 0;
+                CallReport report;
+                int64_t takes = static_cast<int64_t>(random() % kSecond);
+                if (random() % 40 == 0) {
+                    report = ended(CallEnd::Refused);
+                    report.retry_after = kSecond;
+                    takes = 1;
+                }
+                start(door, (begun ? "b" : "n") + std::to_string(names++),
+                      begun ? Order::Begun : Order::New, {100'000 * kSecond, 0}, takes, report);
+            }
+            const uint64_t refused = door.gate.refused();
+            door.pass(static_cast<int64_t>(random() % (kSecond / 10)));
+            for (; seen < door.starts.size(); ++seen) {
+                ASSERT_GE(door.starts[seen], paused_until) << "the service has asked to wait";
+            }
+            if (door.gate.refused() > refused) {
+                paused_until = door.now + kSecond;
+            }
+        }
+        for (int i = 0; i < 20'000 && !door.gate.is_idle(); ++i) {
+            door.pass(kSecond / 4);
+        }
+        ASSERT_TRUE(door.gate.is_idle());
+        ASSERT_EQ(door.log.size(), static_cast<size_t>(names)) << "everybody is served";
+        int last_begun = -1;
+        int last_new = -1;
+        for (const std::string& line : door.log) {
+            int& last = line[1] == 'b' ? last_begun : last_new;
+            const int number = std::stoi(line.substr(2));
+            ASSERT_GT(number, last);
             last = number;
         }
     }

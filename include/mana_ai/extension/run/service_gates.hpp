@@ -28,7 +28,7 @@ class ServiceGates {
     // Limits may have changed; `new_key` makes the gates forget what they learned with another one.
     void load_settings(bool new_key);
 
-    // As configured now; stays where it is as long as somebody waits there or calls.
+    // As configured now; stays where it is as long as it is configured, or there is a Turn of it.
     net::CallGate& of_model(const std::string& model);
     net::CallGate& of_research(Kind kind);
 
@@ -64,12 +64,13 @@ class ServiceGates {
     };
 
     Entry& entry(Kind kind, const std::string& url, const std::string& name);
-    void drop_idle();
+    void drop_old();
 
     net::EventLoop& loop_;
     std::map<std::string, std::unique_ptr<Entry>> entries_;  // by kind, URL and model
     std::unordered_set<std::string> coming_;
     int64_t reported_at_ = 0;
+    bool may_have_old_ = false;  // gates of services that are not configured any more
 };
 
 // What a reply says to the gate of the service that it came from.
