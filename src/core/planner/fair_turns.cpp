@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <queue>
+#include <string_view>
 #include <tuple>
+#include <unordered_set>
 #include <utility>
 
 namespace mana_ai::core {
@@ -21,6 +23,18 @@ void FairTurns::ended(const std::string& user_id) {
 int FairTurns::running(const std::string& user_id) const {
     const auto found = users_.find(user_id);
     return found == users_.end() ? 0 : found->second.running;
+}
+
+std::vector<DueMission> FairTurns::take_rest(std::size_t limit, Instant now) {
+    std::vector<DueMission> rest = std::exchange(rest_, {});
+    if (now < looked_at_ || now - looked_at_ >= kRestIsGood) {
+        return {};
+    }
+    std::unordered_set<std::string_view> users;
+    for (const DueMission& mission : rest) {
+        users.insert(mission.user_id);
+    }
+    return users.size() >= limit ? rest : std::vector<DueMission>();
 }
 
 void FairTurns::forget_turns() {
@@ -64,6 +78,7 @@ std::vector<DueMission> FairTurns::choose(std::vector<DueMission> candidates, st
         forget_turns();
     }
     std::vector<DueMission> chosen;
+    std::vector<bool> is_chosen(candidates.size());
     while (chosen.size() < limit && !next.empty()) {
         const Next turn = next.top();
         next.pop();
@@ -78,7 +93,14 @@ std::vector<DueMission> FairTurns::choose(std::vector<DueMission> candidates, st
         if (following < candidates.size() && candidates[following].user_id == mission.user_id) {
             next.push({turn.running + 1, turn_, candidates[following].wake_at, following});
         }
+        is_chosen[turn.at] = true;
         chosen.push_back(mission);
+    }
+    rest_.clear();
+    for (std::size_t i = 0; i < candidates.size(); ++i) {
+        if (!is_chosen[i]) {
+            rest_.push_back(std::move(candidates[i]));
+        }
     }
     return chosen;
 }

@@ -474,8 +474,10 @@ void Engine::start_due_missions(core::Instant due_until) {
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
         start_claimed(std::move(result));
-        // Behind what others have locked there may be more.
-        const bool pass_by = in_turn && result_was_locked && !result_held_back;
+        // Behind what others have locked there may be more. Where users have a limit, turns alone
+        // keep it: the next pass chooses others.
+        const bool pass_by = in_turn && result_was_locked && !result_held_back &&
+                             pg::settings::max_concurrency_per_user() == 0;
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
             more_than_room_ |= work_left_;

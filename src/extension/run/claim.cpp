@@ -666,18 +666,32 @@ void go_back_to_unchosen(core::FairTurns& turns, const std::string& from,
     }
 }
 
+struct Chosen {
+    std::vector<core::DueMission> missions;
+    bool are_of_last_look = false;  // some may not be due any more
+};
+
 // Whose turn it is. Those that are due for the longest are looked at first. When there are more of
 // them than that, users are gone through as well: one with a million of them must not hide all
 // others.
-std::vector<core::DueMission> take_turns(const ClaimRequest& request, ClaimResult& result) {
+Chosen take_turns(const ClaimRequest& request, ClaimResult& result) {
     static pg::Statement select_longest(R"sql(
 SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
  WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2)sql");
     constexpr int kFewest = 40;
     constexpr int kMostPerUser = 4;
+    const auto limit = static_cast<size_t>(request.limit);
+    const auto choose = [&](std::vector<core::DueMission> candidates) {
+        return request.turns->choose(std::move(candidates), limit,
+                                     pg::settings::max_concurrency_per_user(), result.held_back);
+    };
+    auto rest = request.turns->take_rest(limit, request.now);
+    if (!rest.empty())
+        return Chosen{choose(std::move(rest)), true};
     const int looked_at = std::max(kFewest, 4 * request.limit);
     const std::string from = request.turns->cursor;
     std::vector<core::DueMission> others;
+    request.turns->looked(request.now);
     auto due = due_missions(
         select_longest.execute({pg::Timestamp{request.due_until}, int64_t{looked_at}}, true));
     if (static_cast<int>(due.size()) < looked_at) {
@@ -687,9 +701,8 @@ SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
         others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
         due.insert(due.end(), others.begin(), others.end());
     }
-    auto chosen = request.turns->choose(std::move(due), static_cast<size_t>(request.limit),
-                                        pg::settings::max_concurrency_per_user(), result.held_back);
-    go_back_to_unchosen(*request.turns, from, others, chosen);
+    Chosen chosen{choose(std::move(due)), false};
+    go_back_to_unchosen(*request.turns, from, others, chosen.missions);
     return chosen;
 }
 
@@ -729,10 +742,11 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
     size_t found = 0;
     pg::StatementResult selected;
     if (request.turns != nullptr) {
-        const std::vector<core::DueMission> chosen = take_turns(request, looked);
-        selected = select_chosen(request, chosen);
-        found = chosen.size();
-        looked.locked_in_the_way = selected.rows.size() < chosen.size();
+        const Chosen chosen = take_turns(request, looked);
+        selected = select_chosen(request, chosen.missions);
+        found = chosen.missions.size();
+        looked.locked_in_the_way =
+            !chosen.are_of_last_look && selected.rows.size() < chosen.missions.size();
     } else {
         selected = select_longest_due(request);
         found = selected.rows.size();

@@ -86,6 +86,28 @@ TEST(FairTurns, TheSameMissionTwiceIsOne) {
     EXPECT_EQ(names(turns.choose(due, 10, 0, held_back)), (Names{"a0", "a1"}));
 }
 
+TEST(FairTurns, TheRestIsGoodForSomePasses) {
+    constexpr Instant kNow = 1000 * kMicrosPerSecond;
+    FairTurns turns;
+    bool held_back = false;
+    std::vector<DueMission> due;
+    for (const char* user : {"a", "b", "c", "d"}) {
+        add(due, missions(user, 2, 100));
+    }
+    turns.looked(kNow);
+    EXPECT_EQ(names(turns.choose(due, 2, 0, held_back)), (Names{"a0", "b0"}));
+    auto rest = turns.take_rest(2, kNow + 1);
+    EXPECT_EQ(names(rest), (Names{"a1", "b1", "c0", "c1", "d0", "d1"}));
+    EXPECT_EQ(names(turns.choose(rest, 2, 0, held_back)), (Names{"c0", "d0"}));
+    EXPECT_EQ(names(turns.choose(turns.take_rest(2, kNow + 2), 3, 0, held_back)),
+              (Names{"a1", "b1", "c1"}));
+    EXPECT_TRUE(turns.take_rest(2, kNow + 3).empty()) << "of one user: others may be due by now";
+    turns.choose(due, 2, 0, held_back);
+    EXPECT_TRUE(turns.take_rest(2, kNow + kMicrosPerSecond).empty()) << "it is too old";
+    turns.choose(due, 2, 0, held_back);
+    EXPECT_TRUE(turns.take_rest(2, kNow - 1).empty()) << "the clock was set back";
+}
+
 // However many missions others have, and however long theirs take: over any time in which all have
 // something due, nobody gets more than a turn ahead.
 TEST(FairTurns, NobodyGetsAheadByMoreThanATurn) {

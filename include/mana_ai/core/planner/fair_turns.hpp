@@ -31,6 +31,13 @@ class FairTurns {
     std::vector<DueMission> choose(std::vector<DueMission> candidates, std::size_t limit,
                                    int most_per_user, bool& held_back);
 
+    // Candidates of the last choice that were not chosen, to choose from in the next pass: looking
+    // at the schedule costs more than all the rest of a claim. Empty if another look is due: after
+    // a moment, or when they are too few users to tell whose turn it is.
+    std::vector<DueMission> take_rest(std::size_t limit, Instant now);
+    // When candidates were looked for.
+    void looked(Instant now) { looked_at_ = now; }
+
     // Nobody is waiting: turns are counted anew.
     void forget_turns();
 
@@ -43,9 +50,12 @@ class FairTurns {
         std::uint64_t last_turn = 0;
     };
     static constexpr std::size_t kMaxUsers = 20'000;
+    static constexpr Instant kRestIsGood = kMicrosPerSecond / 10;
 
     std::unordered_map<std::string, User> users_;
     std::uint64_t turn_ = 0;
+    std::vector<DueMission> rest_;
+    Instant looked_at_ = 0;
 };
 
 }  // namespace mana_ai::core
