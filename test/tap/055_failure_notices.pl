@@ -185,6 +185,24 @@ wait_for_notices('budget', 1);
 is((notices_of('budget'))[0]{errorDetails}{name}, 'Token-Budget aufgebraucht', 'but after a day');
 stays_at('budget', 1, 'once');
 
+# A user's own budget, which an operator sets, is told of in other words.
+value($node, "INSERT INTO mana_ai.user_budgets VALUES ('poor', 0)");
+push_mission($node, 'user-budget', user => 'poor', nextRunAt => iso(-3 * 86400));
+has_been_held('user-budget', 'skipped-user-budget', 23 * 60 + 58);
+wait_for_looks('user-budget');
+is_deeply(iterations_of($node, 'user-budget', 'poor'), [], 'nor is that of a user told of at once');
+value($node, "UPDATE mana_ai.mission_schedule SET held_since = held_since - interval '3 min' WHERE mission_id = 'user-budget'");
+my $told = sub { return grep { $_->{errorDetails} } @{ iterations_of($node, 'user-budget', 'poor') // [] } };
+wait_until('user-budget: its user is told', 20, sub { return $told->() == 1 });
+my ($of_user) = $told->();
+is($of_user->{errorDetails}{name}, 'Token-Budget auf dem Server aufgebraucht', 'but after a day');
+like($of_user->{errorDetails}{message}, qr/Lass Missionen seltener laufen, oder bitte den Betreiber/, 'what can be done');
+is($of_user->{errorDetails}{phase}, 'calling-llm', 'its phase');
+$run = last_run($node, 'user-budget', 'poor');
+is_deeply([ @$run{qw(outcome decision iteration_id total_tokens)} ], [ 'skipped', 'skipped-user-budget', $of_user->{id}, 0 ], 'its run, which cost nothing');
+wait_for_looks('user-budget');
+is(scalar $told->(), 1, 'once');
+
 # Held for a day, but due only now.
 push_mission($node, 'fresh', agentId => 'spent', nextRunAt => iso(-60));
 wait_for($node, 'fresh: held back', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'fresh' AND lease_owner IS NULL", 'skipped-budget');

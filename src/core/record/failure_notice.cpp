@@ -123,8 +123,7 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
                 "Das Token-Budget auf dem Server ist seit mindestens einem Tag aufgebraucht.";
             notice.message =
                 "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Lass "
-                "Missionen "
-                "seltener laufen, oder bitte den Betreiber um ein größeres Budget.";
+                "Missionen seltener laufen, oder bitte den Betreiber um ein größeres Budget.";
             notice.phase = "calling-llm";
             break;
     }
