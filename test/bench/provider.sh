@@ -3,8 +3,6 @@
 # and what a claim costs when one user has a million of them due.
 
 tell_server() { perl -MHTTP::Tiny -e 'exit !HTTP::Tiny->new->post("$ARGV[0]/control", {content => $ARGV[1]})->{success}' "$model_url" "$1"; }
-# server_stat NAME: a number of the model server's.
-server_stat() { perl -MHTTP::Tiny -MJSON::PP -e 'print decode_json(HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content})->{$ARGV[1]}, "\n"' "$model_url" "$1"; }
 
 # provider_cluster [LINE]...: a worker and a model server that know nothing of each other yet.
 provider_cluster() {
@@ -48,6 +46,16 @@ for spelling in none openai anthropic openrouter; do
     echo "provider: headers $spelling: $(ratio "$took" 29000) of the bound, $refused of $calls calls refused ($(ratio "$((refused * 100))" "$calls") %), $(outcomes_of rate) runs failed"
     end_provider_cluster
 done
+
+# What is bearable is found out though the first answers take long.
+echo; echo "provider: 1000 missions of 50 users due at once; a call takes 5 s at first, less and less for 20 s, 0.2 s then; 500 in flight"
+provider_cluster "mana_ai.max_concurrency = 500"
+tell_server '{"latency_ms": 200, "slow_start": {"seconds": 20, "latency_ms": 4800}}'
+start=$(now_ms)
+push_due slow 1000 50 1
+wait_for_planned slow 1000 120
+echo "provider: slow start: all planned after $(ratio $(($(now_ms) - start)) 1000) s, $(server_stat max_in_flight) in flight at most, $(server_stat turned_away) calls refused, $(outcomes_of slow) runs failed"
+end_provider_cluster
 
 echo; echo "provider: 503 for 40 s while 100 missions are due, 300 calls"
 provider_cluster

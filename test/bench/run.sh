@@ -34,6 +34,8 @@ wait_for_worker() {
 cpu_ns() { awk '{print $1}' "/proc/$1/schedstat"; }
 now_ms() { date +%s%3N; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
+# server_stat NAME: a number of the model server's.
+server_stat() { perl -MHTTP::Tiny -MJSON::PP -e 'print decode_json(HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content})->{$ARGV[1]}, "\n"' "$model_url" "$1"; }
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo), $("$pg_bin/postgres" --version)"
@@ -154,7 +156,7 @@ plan() {
     took=$(q -c "SELECT (extract(epoch FROM max(finished_at) - min(started_at)) * 1000)::bigint FROM mana_ai.runs WHERE mission_id LIKE 'due-run-%'")
     planned=$(q -c "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'planned' AND mission_id LIKE 'due-run-%'")
     cpu_a_mission=$(awk -v n=$((after - before)) -v m="$missions" 'BEGIN { printf "%.4f", n / 1e6 / m }')
-    echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n="$cpu_a_mission" 'BEGIN { printf "%.2f", n }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms"
+    echo "plan: $planned of $missions missions, model latency $latency ms, $concurrency in flight: $((missions * 1000 / (took > 0 ? took : 1))) missions/s, $(awk -v n="$cpu_a_mission" 'BEGIN { printf "%.2f", n }') ms CPU a mission, $peak MiB, longest transaction seen $longest ms, $(server_stat max_in_flight) calls at once at most"
     $after_plan
     end_cluster plan
     kill "$model_server_pid"
@@ -169,6 +171,7 @@ if wanted plan; then
     plan 1000 100 100
     plan 1000 64 640
     plan 1000 500 1000
+    plan 5000 2000 4000
 fi
 
 # ---------------------------------------------------------------- from due to the first model request

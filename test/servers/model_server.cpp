@@ -16,7 +16,9 @@
 //                               it takes so many requests and answers 429 to the others, with
 //                               Retry-After, and says what is left as "openai", "openrouter" or
 //                               "anthropic" do; "rate": null ends that. With "down": STATUS it
-//                               answers that to everything, 0 ends that
+//                               answers that to everything, 0 ends that. With "slow_start":
+//                               {"seconds", "latency_ms"} the next request begins a time in which
+//                               answers take that much longer, less and less; null ends that
 //   POST /control/reset         forgets scripts, requests and counts; latency and script as at the
 //   start GET  /control/requests      the received requests, oldest first: {method, path, headers,
 //   body, arrived_us};
@@ -136,6 +138,28 @@ struct Rate {
     std::int64_t at_us = 0;
 };
 
+/// A service that has just been started: a model is loaded, caches are cold.
+struct SlowStart {
+    double seconds = 0;  ///< 0 = there is none
+    double latency_ms = 0;
+
+    SlowStart() = default;
+    explicit SlowStart(const json& definition)
+        : seconds(definition.at("seconds").get<double>()),
+          latency_ms(definition.at("latency_ms").get<double>()) {}
+
+    std::int64_t more_ms(std::int64_t now_us) {
+        if (begun_us == 0) {
+            begun_us = now_us;
+        }
+        const double passed = static_cast<double>(now_us - begun_us) / 1e6;
+        return passed >= seconds ? 0
+                                 : static_cast<std::int64_t>(latency_ms * (1 - passed / seconds));
+    }
+
+    std::int64_t begun_us = 0;
+};
+
 class ModelServer {
  public:
     explicit ModelServer(const Options& options) : options_(options), server_(options.port) {
@@ -192,7 +216,7 @@ class ModelServer {
             response =
                 json_response({{"detail", std::string("model_server: ") + error.what()}}, 500);
         }
-        response.delay_ms += latency_ms_;
+        response.delay_ms += latency_ms_ + slow_start_.more_ms(request.arrived_us);
         if (rate_.per_second > 0) {
             rate_.tell(response, request.arrived_us);
         }
@@ -220,11 +244,18 @@ class ModelServer {
         try {
             const auto definition = json::parse(request.body);
             if (definition.is_object() &&
-                (definition.contains("rate") || definition.contains("down"))) {
+                (definition.contains("rate") || definition.contains("down") ||
+                 definition.contains("slow_start"))) {
                 if (definition.contains("rate")) {
                     rate_ = definition["rate"].is_null() ? Rate() : Rate(definition["rate"]);
                 }
+                if (definition.contains("slow_start")) {
+                    slow_start_ = definition["slow_start"].is_null()
+                                      ? SlowStart()
+                                      : SlowStart(definition["slow_start"]);
+                }
                 down_ = definition.value("down", down_);
+                latency_ms_ = definition.value("latency_ms", latency_ms_);
                 return json_response({{"ok", true}});
             }
             if (definition.is_object() && definition.contains("latency_ms")) {
@@ -258,6 +289,7 @@ class ModelServer {
         matched_.clear();
         latency_ms_ = options_.latency_ms;
         rate_ = Rate();
+        slow_start_ = SlowStart();
         down_ = 0;
         turned_away_ = 0;
         kept_.clear();
@@ -327,6 +359,7 @@ class ModelServer {
     std::vector<std::pair<std::string, Script>> matched_;  ///< by a text of the request's body
     std::int64_t latency_ms_ = 0;
     Rate rate_;
+    SlowStart slow_start_;
     int down_ = 0;
     std::uint64_t turned_away_ = 0;
     std::deque<Request> kept_;
