@@ -383,7 +383,8 @@ wait_for_notices('large', 1);
 # A plan ends it.
 $model->reset;
 crash_counts('large', 3);
-wait_until('large: it is planned', 20, sub { return (last_run($node, 'large') // {})->{outcome} eq 'planned' });
+wait_until('large: it is planned', 20, sub { return (last_run($node, 'large') // {})->{outcome} eq 'planned' })
+    or diag(why_of($node, 'large'));
 is(value($node, "SELECT told IS NULL AND attempts = 0 FROM mana_ai.mission_schedule WHERE mission_id = 'large'"), 't', 'a plan makes a new start');
 is(snapshots_differ($node), '', 'snapshots equal the log');
 done_testing();

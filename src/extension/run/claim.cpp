@@ -25,7 +25,9 @@ namespace {
 
 // The candidate rows are locked first and joined then, so that the join cannot pull rows that
 // others hold. Of the records only the sizes are read, then the parts that planning needs, of those
-// that are not larger than $4. An agent's usage is only summed up when it has a cap.
+// that are not larger than $4. What calls of an agent have reserved is only summed up when it has a
+// cap. A function in SQL is planned anew with each call, so shared_agent() is only called where it
+// is needed.
 constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
@@ -69,9 +71,11 @@ constexpr char kSelectJoins[] = R"sql(
                       WHERE x.user_id = s.user_id AND x.mission_id = s.mission_id) m ON true
   LEFT JOIN LATERAL (SELECT * FROM mana_ai.agent_snapshots x
                       WHERE x.user_id = s.user_id AND x.agent_id = s.agent_id) o ON true
-  LEFT JOIN LATERAL (SELECT * FROM mana_ai.shared_agent(s.user_id, s.agent_id, m.space_id)
-                      WHERE s.agent_id IS NOT NULL
-                        AND (o.record IS NULL OR (m.space_id IS NOT NULL AND NOT o.record ? 'name'))) h
+  LEFT JOIN LATERAL (SELECT x.*
+                       FROM (SELECT WHERE s.agent_id IS NOT NULL
+                                      AND (o.record IS NULL OR (m.space_id IS NOT NULL AND NOT o.record ? 'name'))
+                             OFFSET 0) needed
+                      CROSS JOIN LATERAL mana_ai.shared_agent(s.user_id, s.agent_id, m.space_id) x) h
     ON true
   LEFT JOIN LATERAL (SELECT CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.record, o.record) END AS record,
                             CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.version, o.version) END AS version,

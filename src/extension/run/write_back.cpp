@@ -217,9 +217,15 @@ namespace {
 
 // A snapshot that waits for repair lacks rows that the user has written: what we would append to is
 // not the newest record.
+// As mana_ai.waits_for_repair(), whose body would be parsed and planned anew with each call.
 bool waits_for_repair(const ClaimedMission& claimed) {
     static pg::Statement find_mark(R"sql(
-SELECT 1 WHERE mana_ai.waits_for_repair($1, $2))sql");
+SELECT 1
+ WHERE EXISTS (SELECT FROM mana_ai.dirty_records d
+                WHERE d.user_id = $1 AND d.table_name = 'aiMissions' AND d.record_id = $2)
+    OR EXISTS (SELECT FROM mana_ai.dirty_records d WHERE d.user_id = $1 AND d.table_name = '')
+    OR EXISTS (SELECT FROM mana_ai.oversized_records o
+                WHERE o.user_id = $1 AND o.table_name = 'aiMissions' AND o.record_id = $2))sql");
     return !find_mark
                 .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id)})
                 .rows.empty();
