@@ -4,6 +4,7 @@ use warnings;
 use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use JSON::PP ();
 use ManaAi;
 use Test::More;
 
@@ -79,6 +80,15 @@ is_planned('rest');
 cmp_ok(($model->requests)[0]{body}{max_tokens}, '>', 600, 'a longer reply than there is room for is not asked for');
 cmp_ok(($model->requests)[0]{body}{max_tokens}, '<', 800, 'but as long a one as there is');
 cmp_ok(used("agent_id = 'rest'"), '<=', $estimate - 300, 'so the budget holds');
+# A reply that does not get by with that is no failure of the mission.
+$model->reset;
+$model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { message => { content => 'Der Pl' }, finish_reason => 'length' } ],
+    usage => { prompt_tokens => $estimate - 1000, completion_tokens => 700, total_tokens => $estimate - 300 } }) } ] });
+push_agent($node, 'cut-off', maxTokensPerDay => $estimate - 300);
+push_mission($node, 'cut-off', agentId => 'cut-off', cadence => { kind => 'manual' });
+is_planned('cut-off');
+is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'"), 0, 'it counts no attempt');
+like(iterations_of($node, 'cut-off')->[0]{summary}, qr/^Das Tagesbudget des Agenten ist aufgebraucht\./, 'and its user reads why');
 answers(2000);
 push_agent($node, 'none', maxTokensPerDay => $estimate - 900);
 push_mission($node, 'none', agentId => 'none', cadence => { kind => 'manual' });

@@ -86,7 +86,10 @@ BudgetJudgement judge(std::span<const BudgetLimit> limits) noexcept {
             worst.verdict = verdict;
             worst.scope = limit.scope;
         }
-        worst.reply_share = std::min(worst.reply_share, share_of(limit));
+        if (const double share = share_of(limit); share < worst.reply_share) {
+            worst.reply_share = share;
+            worst.scope = worst.verdict == BudgetVerdict::Fits ? limit.scope : worst.scope;
+        }
     }
     return worst;
 }

@@ -389,7 +389,9 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         count_reminders(reminders);
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
-        std::string body = planner.request_body(model, reminders, max_tokens(spending));
+        const int64_t longest_reply = max_tokens(spending);
+        const bool is_shortened = longest_reply < pg::settings::llm_max_tokens();
+        std::string body = planner.request_body(model, reminders, longest_reply);
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)
             observe_due_lag(claimed);
@@ -405,6 +407,14 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             co_await charge(services, claimed, std::move(paid), planner, false, spending);
             core::ProviderError broken;
             broken.kind = *kind;
+            if (*kind == core::ErrorKind::Truncated && is_shortened) {
+                // Nothing is wrong with the mission: its budget had no room for more.
+                const core::BudgetScope scope = spending.budget.judgement.scope;
+                planner.end_early(budget_reached(scope));
+                events.out_of_budget = {core::BudgetVerdict::Short, scope, 0};
+                count_budget_stop(scope);
+                break;
+            }
             broken.message = *kind == core::ErrorKind::Blocked
                                  ? "a filter of the provider has held back the reply"
                                  : "the reply was cut off at its greatest length";

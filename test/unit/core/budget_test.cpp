@@ -47,6 +47,9 @@ TEST(Budget, TheShortestReplyOfSeveralBudgetsHolds) {
     const std::vector<BudgetLimit> limits = {agent(10'000, 0, 0, need), agent(600, 0, 0, need),
                                              agent(900, 0, 0, need)};
     EXPECT_EQ(max_tokens_of(need, judge(limits).reply_share, 1000), 500);
+    const std::vector<BudgetLimit> of_two = {agent(900, 0, 0, need),
+                                             {BudgetScope::User, 600, 0, 0, need}};
+    EXPECT_EQ(judge(of_two).scope, BudgetScope::User) << "whose it is";
     EXPECT_EQ(max_tokens_of(need, 1, 1000), 1000);
     EXPECT_EQ(max_tokens_of(need, 0.5, 0), 0) << "a request that does not say stays one";
 }

@@ -47,7 +47,7 @@ BudgetVerdict judge(const BudgetLimit& limit) noexcept;
 
 struct BudgetJudgement {
     BudgetVerdict verdict = BudgetVerdict::Fits;
-    BudgetScope scope = BudgetScope::Agent;  // of the limit that decides, unless it fits
+    BudgetScope scope = BudgetScope::Agent;  // of the limit that decides, or shortens the reply
     double reply_share = 1;                  // of the longest reply, if it fits
 };
 
