@@ -129,14 +129,14 @@ wait_for($node, 'and all of them are planned', 60,
 settings($node, 'mana_ai.tick_enabled' => 'off');
 push_for_users('held', 30, 1);
 my $holder = background($node, "BEGIN; SELECT FROM mana_ai.mission_schedule WHERE mission_id IN ('held-1', 'held-2') FOR UPDATE; SELECT pg_sleep(600)");
-wait_for($node, 'two missions are locked', 20, "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND wait_event = 'PgSleep'", 1);
+wait_for($node, 'two missions are locked', 20, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND wait_event = 'PgSleep'", 1);
 $model->reset;
 $model->control({ latency_ms => 100 });
 settings($node, 'mana_ai.tick_enabled' => undef);
 wait_for($node, 'missions beside locked ones are planned', 60,
     q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'held-%' AND outcome = 'planned'}, 28);
 cmp_ok($model->stats->{max_in_flight}, '<=', 2, 'no more at once than max_concurrency_per_user');
-value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND wait_event = 'PgSleep'");
+value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND wait_event = 'PgSleep'");
 eval { $holder->finish };
 wait_for($node, 'and the locked ones later', 30,
     q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'held-%' AND outcome = 'planned'}, 30);

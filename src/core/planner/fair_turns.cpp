@@ -37,6 +37,25 @@ std::vector<DueMission> FairTurns::take_rest(std::size_t limit, Instant now) {
     return users.size() >= limit ? rest : std::vector<DueMission>();
 }
 
+void FairTurns::avoid(const DueMission& mission, Instant now) {
+    if (avoided_.size() >= kMaxAvoided) {
+        avoided_.clear();
+    }
+    avoided_[{mission.user_id, mission.mission_id}] = now;
+}
+
+void FairTurns::leave_out_avoided(std::vector<DueMission>& candidates, Instant now) {
+    std::erase_if(avoided_, [now](const auto& entry) {
+        return now < entry.second || now - entry.second >= kAvoidedFor;
+    });
+    if (avoided_.empty()) {
+        return;
+    }
+    std::erase_if(candidates, [this](const DueMission& mission) {
+        return avoided_.contains({mission.user_id, mission.mission_id});
+    });
+}
+
 void FairTurns::forget_turns() {
     std::erase_if(users_, [](const auto& user) { return user.second.running == 0; });
     for (auto& [user_id, user] : users_) {

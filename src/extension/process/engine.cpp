@@ -475,9 +475,8 @@ void Engine::start_due_missions(core::Instant due_until) {
         counts_.skipped += static_cast<int>(result.skipped.size());
         start_claimed(std::move(result));
         // Behind what others have locked there may be more. Where users have a limit, turns alone
-        // keep it: the next pass chooses others.
-        const bool pass_by = in_turn && result_was_locked && !result_held_back &&
-                             pg::settings::max_concurrency_per_user() == 0;
+        // keep it: the next choice leaves those out.
+        const bool pass_by = in_turn && result_was_locked && !result_held_back;
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
             more_than_room_ |= work_left_;
@@ -494,7 +493,7 @@ void Engine::start_due_missions(core::Instant due_until) {
             pause_for_locked_rows(due_until);
             break;
         }
-        in_turn = !pass_by;
+        in_turn = !pass_by || pg::settings::max_concurrency_per_user() > 0;
         run_ready();
     }
     start_due_polls(due_until);

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/run/claim.hpp"
 
 #include <algorithm>
+#include <set>
 #include <unordered_set>
 
 #include "mana_ai/core/planner/gates.hpp"
@@ -705,6 +706,7 @@ SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
         others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
         due.insert(due.end(), others.begin(), others.end());
     }
+    request.turns->leave_out_avoided(due, request.now);
     Chosen chosen{choose(std::move(due)), false};
     go_back_to_unchosen(*request.turns, from, others, chosen.missions);
     return chosen;
@@ -739,6 +741,17 @@ pg::StatementResult select_longest_due(const ClaimRequest& request) {
                                int64_t{kFailuresBeforeNotice}});
 }
 
+void avoid_locked(core::FairTurns& turns, const std::vector<core::DueMission>& chosen,
+                  const std::vector<pg::Row>& found, core::Instant now) {
+    std::set<std::pair<std::string, std::string>> had;
+    for (const pg::Row& row : found)
+        had.emplace(row.text(kUserId), row.text(kMissionId));
+    for (const core::DueMission& mission : chosen) {
+        if (!had.contains({mission.user_id, mission.mission_id}))
+            turns.avoid(mission, now);
+    }
+}
+
 }  // namespace
 
 ClaimResult claim_due_missions(const ClaimRequest& request) {
@@ -751,6 +764,8 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
         found = chosen.missions.size();
         looked.locked_in_the_way =
             !chosen.are_of_last_look && selected.rows.size() < chosen.missions.size();
+        if (looked.locked_in_the_way)
+            avoid_locked(*request.turns, chosen.missions, selected.rows, request.now);
     } else {
         selected = select_longest_due(request);
         found = selected.rows.size();

@@ -108,6 +108,18 @@ TEST(FairTurns, TheRestIsGoodForSomePasses) {
     EXPECT_TRUE(turns.take_rest(2, kNow - 1).empty()) << "the clock was set back";
 }
 
+TEST(FairTurns, WhatOthersHaveLockedIsLeftOutForAMoment) {
+    constexpr Instant kNow = 1000 * kMicrosPerSecond;
+    FairTurns turns;
+    turns.avoid({"a", "a0", 100}, kNow);
+    std::vector<DueMission> due = missions("a", 3, 100);
+    turns.leave_out_avoided(due, kNow + 1);
+    EXPECT_EQ(names(due), (Names{"a1", "a2"}));
+    due = missions("a", 3, 100);
+    turns.leave_out_avoided(due, kNow + kMicrosPerSecond);
+    EXPECT_EQ(names(due), (Names{"a0", "a1", "a2"}));
+}
+
 // However many missions others have, and however long theirs take: over any time in which all have
 // something due, nobody gets more than a turn ahead.
 TEST(FairTurns, NobodyGetsAheadByMoreThanATurn) {

@@ -3,9 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "mana_ai/core/time/instant.hpp"
@@ -38,6 +40,11 @@ class FairTurns {
     // When candidates were looked for.
     void looked(Instant now) { looked_at_ = now; }
 
+    // Missions that others have locked must not use up their users' turns: they are left out of the
+    // candidates for a moment.
+    void avoid(const DueMission& mission, Instant now);
+    void leave_out_avoided(std::vector<DueMission>& candidates, Instant now);
+
     // Nobody is waiting: turns are counted anew.
     void forget_turns();
 
@@ -50,12 +57,15 @@ class FairTurns {
         std::uint64_t last_turn = 0;
     };
     static constexpr std::size_t kMaxUsers = 20'000;
+    static constexpr std::size_t kMaxAvoided = 10'000;
+    static constexpr Instant kAvoidedFor = kMicrosPerSecond;
     static constexpr Instant kRestIsGood = kMicrosPerSecond / 10;
 
     std::unordered_map<std::string, User> users_;
     std::uint64_t turn_ = 0;
     std::vector<DueMission> rest_;
     Instant looked_at_ = 0;
+    std::map<std::pair<std::string, std::string>, Instant> avoided_;  // by user and mission
 };
 
 }  // namespace mana_ai::core
