@@ -91,6 +91,7 @@ inside() {
         mount --bind "$debs" "$tree/var/cache/apt/archives"
         if [ -n "$cache" ]; then
             mkdir -p "$cache" "$tree/ccache"
+            chmod 1777 "$cache" # for the ordinary user as well
             mount --bind "$cache" "$tree/ccache"
         fi
         cp /etc/resolv.conf "$tree/etc/resolv.conf"
