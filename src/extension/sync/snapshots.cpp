@@ -50,7 +50,7 @@ Work begin_work(SnapshotStore& store, const RecordName& name) {
             mission ? own_tables().missions : own_tables().agents,
             {name.key.user_id, name.key.record_id},
             {name.key.user_id, name.key.table_name, name.key.record_id},
-            name_hash(name.key),
+            name.hash != 0 ? name.hash : name_hash(name.key),
             log_generation(store.log)};
 }
 

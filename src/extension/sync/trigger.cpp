@@ -186,9 +186,7 @@ struct Hashes {
     uint64_t user, name;
 };
 Hashes hashes_of(const Change& change) {
-    return pg::guarded([&] {
-        return Hashes{user_hash(change.name.key), name_hash(change.name.key)};
-    });
+    return pg::guarded([&] { return Hashes{user_hash(change.name.key), change.name.hash}; });
 }
 
 bool is_marked(const Hashes& hashes) {
@@ -274,7 +272,7 @@ RowsOfStatement& place_of(const RowsOfStatement& rows) {
 
 RowsOfStatement count_row_of_statement(const Change& change) {
     const CommandId statement = HeapTupleHeaderGetCmin(change.trigger->tg_trigtuple->t_data);
-    const RowsOfStatement none{name_hash(change.name.key),
+    const RowsOfStatement none{change.name.hash,
                                pg::compat::current_local_transaction(),
                                GetCurrentSubTransactionId(),
                                statement,
@@ -403,25 +401,20 @@ bool is_in_place(TupleTableSlot* slot, AttrNumber column) {
            VARATT_IS_SHORT(DatumGetPointer(value));
 }
 
-// What the row is about. Most rows are of other apps: they are told apart before anything else. A
-// table that somebody has changed beyond recognition still names its records, unless it has lost
-// even these columns. May ereport(ERROR).
-Subject read_subject(TriggerData* trigger, RecordName& name) {
-    const SyncShape& shape = shape_of(trigger->tg_relation);
-    TupleTableSlot* slot = trigger->tg_trigslot;
-    if (shape.app_id != 0 && !is_column_text(slot, shape.app_id, "ai"))
-        return Subject::NotOurs;
-    if (shape.table_name != 0) {
-        bool is_null = false;
-        const Datum table = slot_getattr(slot, shape.table_name, &is_null);
-        if (is_null)
-            return Subject::NotOurs;
-        const text* packed = DatumGetTextPP(table);
-        if (!kind_of_table(std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)),
-                           &name.kind))
-            return Subject::NotOurs;
-        name.key.table_name = PointerGetDatum(packed);
-    }
+// Whether the row's table is one of ours. May ereport(ERROR).
+bool is_of_our_table(TupleTableSlot* slot, const SyncShape& shape, RecordName& name) {
+    bool is_null = false;
+    const Datum table = slot_getattr(slot, shape.table_name, &is_null);
+    if (is_null)
+        return false;
+    const text* packed = DatumGetTextPP(table);
+    name.key.table_name = PointerGetDatum(packed);
+    return kind_of_table(std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)),
+                         &name.kind);
+}
+
+// Which record it is. May ereport(ERROR).
+Subject read_record(TupleTableSlot* slot, const SyncShape& shape, RecordName& name) {
     if (shape.user_id == 0 || shape.table_name == 0 || shape.record_id == 0)
         return Subject::Unknown;
     bool no_user = false;
@@ -432,7 +425,21 @@ Subject read_subject(TriggerData* trigger, RecordName& name) {
         return Subject::NotOurs;
     name.key.user_id = PointerGetDatum(DatumGetTextPP(user));
     name.key.record_id = PointerGetDatum(DatumGetTextPP(record));
+    name.hash = name_hash(name.key);
     return Subject::Record;
+}
+
+// What the row is about. Most rows are of other apps: they are told apart before anything else. A
+// table that somebody has changed beyond recognition still names its records, unless it has lost
+// even these columns. May ereport(ERROR).
+Subject read_subject(TriggerData* trigger, RecordName& name) {
+    const SyncShape& shape = shape_of(trigger->tg_relation);
+    TupleTableSlot* slot = trigger->tg_trigslot;
+    if (shape.app_id != 0 && !is_column_text(slot, shape.app_id, "ai"))
+        return Subject::NotOurs;
+    if (shape.table_name != 0 && !is_of_our_table(slot, shape, name))
+        return Subject::NotOurs;
+    return read_record(slot, shape, name);
 }
 
 // The same, as far as nothing in it can fail. Needs no subtransaction, and hardly any row is
@@ -444,10 +451,13 @@ Subject look_at_subject(TriggerData* trigger, RecordName& name) {
         return Subject::Hidden;
     if (shape->app_id != 0 && !is_column_text(slot, shape->app_id, "ai"))
         return Subject::NotOurs;
-    for (const AttrNumber column : {shape->table_name, shape->user_id, shape->record_id})
-        if (!is_in_place(slot, column))
-            return Subject::Hidden;
-    return read_subject(trigger, name);
+    if (!is_in_place(slot, shape->table_name))
+        return Subject::Hidden;
+    if (shape->table_name != 0 && !is_of_our_table(slot, *shape, name))
+        return Subject::NotOurs;
+    if (!is_in_place(slot, shape->user_id) || !is_in_place(slot, shape->record_id))
+        return Subject::Hidden;
+    return read_record(slot, *shape, name);
 }
 
 void keep_long_ids_out() {

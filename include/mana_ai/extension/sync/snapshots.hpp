@@ -25,6 +25,7 @@ enum class RecordKind : uint8_t { Mission, Agent };
 struct RecordName {
     RecordKind kind;
     RecordKey key;
+    uint64_t hash = 0;  // name_hash() of the key, or 0: not known yet
 };
 
 // False when the table is not one of ours.
