@@ -19,6 +19,14 @@ CREATE FUNCTION mana_ai.wake_worker()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_wake_worker';
 
+-- The models that plan, the best one first.
+CREATE FUNCTION mana_ai.planner_models()
+RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT array_agg(btrim(m.name) ORDER BY m.place)
+    FROM unnest(string_to_array(current_setting('mana_ai.planner_model'), ',')) WITH ORDINALITY AS m(name, place)
+$$;
+
 -- What is in force against the missions of this user and agent; of everything that concerns the mission the widest.
 -- Without a user: what stops all planning.
 CREATE FUNCTION mana_ai.stop_in_force(user_id text DEFAULT NULL, agent_id text DEFAULT NULL)
@@ -29,7 +37,12 @@ SET search_path = pg_catalog, pg_temp AS $$
                 t.stopped_by, t.stopped_at, t.reason)
     FROM mana_ai.stops t
    WHERE t.resumed_at IS NULL
-     AND t.scope IN ('all', 'model:' || current_setting('mana_ai.planner_model'), 'user:' || $1, 'agent:' || $2)
+     AND (t.scope IN ('all', 'user:' || $1, 'agent:' || $2)
+          -- As long as one of them is left, it plans.
+          OR (t.scope = 'model:' || (mana_ai.planner_models())[1]
+              AND NOT EXISTS (SELECT FROM unnest(mana_ai.planner_models()) AS p(name)
+                               WHERE NOT EXISTS (SELECT FROM mana_ai.stops x
+                                                  WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL))))
    ORDER BY t.scope <> 'all', t.stopped_at LIMIT 1
 $$;
 
@@ -61,7 +74,7 @@ BEGIN
     WHEN 'user' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.user_id = id)
     WHEN 'agent' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.agent_id = id)
                       AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots a WHERE a.agent_id = id)
-    WHEN 'model' THEN id NOT IN (current_setting('mana_ai.planner_model'), current_setting('mana_ai.compact_model'))
+    WHEN 'model' THEN id <> ALL (mana_ai.planner_models() || current_setting('mana_ai.compact_model'))
     WHEN 'tool' THEN NOT EXISTS (SELECT FROM mana_ai.tools t WHERE t.name = id)
     ELSE false END;
   IF unknown THEN

@@ -114,6 +114,18 @@ END $$;
 COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
   'prices anew what replies since then have cost; returns how many have another cost now';
 
+-- What operators want of single agents.
+CREATE TABLE mana_ai.agent_options (
+  user_id      text COLLATE "C" NOT NULL,
+  agent_id     text COLLATE "C" NOT NULL,
+  -- Instead of mana_ai.service_tier: '' is the standard tier, null as is set for all.
+  service_tier text COLLATE "C" CHECK (service_tier ~ '^[!-~]{0,40}$'),
+  note         text,
+  PRIMARY KEY (user_id, agent_id)
+);
+COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
+
 -- One row for each currency, and one whose cost and currency are null for what has no price.
 CREATE VIEW mana_ai.run_costs AS
 SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,

@@ -79,15 +79,16 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    FROM mana_ai.services() s
+    -- Of the models that plan the first that is not away, else the first.
+    FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
+            LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
+           ORDER BY coalesce(v.state IN ('unavailable', 'key_refused'), false), p.place LIMIT 1) s
    CROSS JOIN LATERAL (
          SELECT count(*) AS missions
            FROM (SELECT FROM mana_ai.mission_schedule m
                   WHERE m.wake_at <= clock_timestamp() + interval '30 seconds' AND m.lease_owner IS NULL
                     AND m.due_at <= clock_timestamp() LIMIT 1001) d) w
-   WHERE s.service = 'model' AND s.name = left(current_setting('mana_ai.planner_model'), 79)
-     AND (s.state IN ('unavailable', 'key_refused') OR s.state = 'limited' AND also_limited)
-   LIMIT 1
+   WHERE s.state IN ('unavailable', 'key_refused') OR s.state = 'limited' AND also_limited
 $$;
 COMMENT ON FUNCTION mana_ai.service_problem(boolean) IS
   'why the model service keeps due missions waiting; null when it does not';

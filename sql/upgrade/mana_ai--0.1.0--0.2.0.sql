@@ -129,6 +129,14 @@ CREATE FUNCTION mana_ai.wake_worker()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_wake_worker';
 
+-- The models that plan, the best one first.
+CREATE FUNCTION mana_ai.planner_models()
+RETURNS text[] LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT array_agg(btrim(m.name) ORDER BY m.place)
+    FROM unnest(string_to_array(current_setting('mana_ai.planner_model'), ',')) WITH ORDINALITY AS m(name, place)
+$$;
+
 -- What is in force against the missions of this user and agent; of everything that concerns the mission the widest.
 -- Without a user: what stops all planning.
 CREATE FUNCTION mana_ai.stop_in_force(user_id text DEFAULT NULL, agent_id text DEFAULT NULL)
@@ -139,7 +147,12 @@ SET search_path = pg_catalog, pg_temp AS $$
                 t.stopped_by, t.stopped_at, t.reason)
     FROM mana_ai.stops t
    WHERE t.resumed_at IS NULL
-     AND t.scope IN ('all', 'model:' || current_setting('mana_ai.planner_model'), 'user:' || $1, 'agent:' || $2)
+     AND (t.scope IN ('all', 'user:' || $1, 'agent:' || $2)
+          -- As long as one of them is left, it plans.
+          OR (t.scope = 'model:' || (mana_ai.planner_models())[1]
+              AND NOT EXISTS (SELECT FROM unnest(mana_ai.planner_models()) AS p(name)
+                               WHERE NOT EXISTS (SELECT FROM mana_ai.stops x
+                                                  WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL))))
    ORDER BY t.scope <> 'all', t.stopped_at LIMIT 1
 $$;
 
@@ -171,7 +184,7 @@ BEGIN
     WHEN 'user' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.user_id = id)
     WHEN 'agent' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.agent_id = id)
                       AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots a WHERE a.agent_id = id)
-    WHEN 'model' THEN id NOT IN (current_setting('mana_ai.planner_model'), current_setting('mana_ai.compact_model'))
+    WHEN 'model' THEN id <> ALL (mana_ai.planner_models() || current_setting('mana_ai.compact_model'))
     WHEN 'tool' THEN NOT EXISTS (SELECT FROM mana_ai.tools t WHERE t.name = id)
     ELSE false END;
   IF unknown THEN
@@ -1722,15 +1735,16 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    FROM mana_ai.services() s
+    -- Of the models that plan the first that is not away, else the first.
+    FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
+            LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
+           ORDER BY coalesce(v.state IN ('unavailable', 'key_refused'), false), p.place LIMIT 1) s
    CROSS JOIN LATERAL (
          SELECT count(*) AS missions
            FROM (SELECT FROM mana_ai.mission_schedule m
                   WHERE m.wake_at <= clock_timestamp() + interval '30 seconds' AND m.lease_owner IS NULL
                     AND m.due_at <= clock_timestamp() LIMIT 1001) d) w
-   WHERE s.service = 'model' AND s.name = left(current_setting('mana_ai.planner_model'), 79)
-     AND (s.state IN ('unavailable', 'key_refused') OR s.state = 'limited' AND also_limited)
-   LIMIT 1
+   WHERE s.state IN ('unavailable', 'key_refused') OR s.state = 'limited' AND also_limited
 $$;
 COMMENT ON FUNCTION mana_ai.service_problem(boolean) IS
   'why the model service keeps due missions waiting; null when it does not';
@@ -1934,6 +1948,18 @@ END $$;
 COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
   'prices anew what replies since then have cost; returns how many have another cost now';
 
+-- What operators want of single agents.
+CREATE TABLE mana_ai.agent_options (
+  user_id      text COLLATE "C" NOT NULL,
+  agent_id     text COLLATE "C" NOT NULL,
+  -- Instead of mana_ai.service_tier: '' is the standard tier, null as is set for all.
+  service_tier text COLLATE "C" CHECK (service_tier ~ '^[!-~]{0,40}$'),
+  note         text,
+  PRIMARY KEY (user_id, agent_id)
+);
+COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
+
 -- One row for each currency, and one whose cost and currency are null for what has no price.
 CREATE VIEW mana_ai.run_costs AS
 SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
@@ -1976,7 +2002,8 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
 COMMENT ON VIEW mana_ai.daily_costs IS
   'what models have cost by day; a row without currency is what has no price';
 
-REVOKE ALL ON mana_ai.model_prices, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
+REVOKE ALL ON mana_ai.model_prices, mana_ai.agent_options, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.planner_models() FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint), mana_ai.price_usage(int),
   mana_ai.reprice_usage(timestamptz) FROM PUBLIC;
 GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;

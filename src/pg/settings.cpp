@@ -26,6 +26,9 @@ namespace {
 using core::PolicyMode;
 using core::StepStatus;
 
+// Each may cost a run its retries, and the lease outlasts the longest run.
+constexpr int kMaxPlannerModels = 8;
+
 char* database_list = nullptr;
 bool tick_enabled_value = true;
 int tick_interval_ms = 60 * 1000;
@@ -33,6 +36,8 @@ int crash_limit_value = 3;
 char* llm_url_value = nullptr;
 char* service_key_file_value = nullptr;
 char* planner_model_value = nullptr;
+char* service_tier_value = nullptr;
+bool prompt_cache_key_value = false;
 int max_concurrency_value = 64;
 int max_concurrency_per_user_value = 0;
 int llm_requests_per_minute_value = 0;
@@ -206,6 +211,46 @@ static bool check_model(char** value, void**, GucSource) {
     return false;
 }
 
+// Names have no commas, so there is no need for quotes.
+static bool check_models(char** value, void**, GucSource) {
+    int names = 0;
+    bool is_name = false;  // the last character was part of one
+    bool has_ended = false;
+    bool valid = true;
+    for (const char* c = *value; valid; c++) {
+        if (*c == ',' || *c == '\0') {
+            valid = is_name || has_ended;
+            names++;
+            is_name = has_ended = false;
+            if (*c == '\0')
+                break;
+        } else if (*c == ' ') {
+            has_ended |= is_name;
+            is_name = false;
+        } else {
+            valid = !has_ended && static_cast<unsigned char>(*c) > 0x20 &&
+                    static_cast<unsigned char>(*c) < 0x7f;
+            is_name = true;
+        }
+    }
+    if (valid && names <= kMaxPlannerModels)
+        return true;
+    GUC_check_errdetail(
+        "One to %d model names are expected, separated by commas. A name is not empty and consists "
+        "of printable ASCII characters without spaces, for example \"google/gemini-2.5-flash\".",
+        kMaxPlannerModels);
+    return false;
+}
+
+static bool check_tier(char** value, void**, GucSource) {
+    if (is_header_safe(*value) && strlen(*value) <= 40)
+        return true;
+    GUC_check_errdetail(
+        "A service tier consists of at most 40 printable ASCII characters without spaces, for "
+        "example \"flex\"; empty means the standard one.");
+    return false;
+}
+
 static bool check_timezone(char** value, void**, GucSource) {
     if (**value == '\0' || pg_tzset(*value) != nullptr)
         return true;
@@ -270,9 +315,21 @@ void define(bool preloading) {
                                "File whose first line is the bearer token for the services.",
                                nullptr, &service_key_file_value, "", PGC_SUSET, GUC_SUPERUSER_ONLY,
                                nullptr, nullptr, nullptr);
-    DefineCustomStringVariable("mana_ai.planner_model", "Model that plans missions.", nullptr,
-                               &planner_model_value, "google/gemini-2.5-flash", PGC_SUSET, 0,
-                               check_model, nullptr, nullptr);
+    DefineCustomStringVariable(
+        "mana_ai.planner_model",
+        "Models that plan missions, the best one first, separated by commas.",
+        "The next one is asked when those before it are away or cannot do it.",
+        &planner_model_value, "google/gemini-2.5-flash", PGC_SUSET, GUC_LIST_INPUT, check_models,
+        nullptr, nullptr);
+    DefineCustomStringVariable(
+        "mana_ai.service_tier",
+        "Tier that models are asked to answer at, such as flex; empty means the standard one.",
+        "Table mana_ai.agent_options has other tiers for single agents.", &service_tier_value, "",
+        PGC_SUSET, 0, check_tier, nullptr, nullptr);
+    DefineCustomBoolVariable(
+        "mana_ai.prompt_cache_key",
+        "Whether requests name what their prompts have in common, for caches of providers.",
+        nullptr, &prompt_cache_key_value, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable(
         "mana_ai.max_concurrency", "Missions that one worker plans at the same time.", nullptr,
         &max_concurrency_value, 64, 1, kMaxConcurrency, PGC_SUSET, 0, nullptr, nullptr, nullptr);
@@ -510,8 +567,27 @@ std::string otlp_endpoint() {
     return without_trailing_slash(otlp_endpoint_value);
 }
 
-std::string planner_model() {
-    return planner_model_value;
+std::vector<std::string> planner_models() {
+    std::vector<std::string> names(1);
+    for (const char* c = planner_model_value; *c != '\0'; c++) {
+        if (*c == ',')
+            names.emplace_back();
+        else if (*c != ' ')
+            names.back() += *c;
+    }
+    return names;
+}
+std::string planner_model_list() {
+    std::string list;
+    for (const std::string& name : planner_models())
+        list += (list.empty() ? "" : ",") + name;
+    return list;
+}
+std::string service_tier() {
+    return service_tier_value;
+}
+bool prompt_cache_key() {
+    return prompt_cache_key_value;
 }
 int max_concurrency() {
     return max_concurrency_value;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "mana_ai/core/planner/policy.hpp"
 
@@ -20,8 +21,11 @@ std::string databases();  // comma list as configured
 bool tick_enabled();
 int crash_limit();  // 0 = no safe mode
 int64_t tick_interval_us();
-std::string llm_url();  // without a trailing slash
-std::string planner_model();
+std::string llm_url();                      // without a trailing slash
+std::vector<std::string> planner_models();  // the best one first; never empty
+std::string planner_model_list();           // the same as one text, in one spelling
+std::string service_tier();                 // empty = none is asked for
+bool prompt_cache_key();
 inline constexpr int kMaxConcurrency = 2000;
 int max_concurrency();           // 1 to kMaxConcurrency
 int max_concurrency_per_user();  // 0 = no limit

@@ -130,7 +130,8 @@ MessageRange foldable_messages(const Transcript& transcript) {
 }
 
 std::string build_compaction_request(std::string_view model, const Transcript& transcript,
-                                     MessageRange messages, std::int64_t max_tokens) {
+                                     MessageRange messages, std::int64_t max_tokens,
+                                     const ServiceWishes& wishes) {
     std::string conversation;
     const std::size_t share =
         std::min(kMaxMessage, kMaxConversation / std::max<std::size_t>(messages.size(), 1));
@@ -141,7 +142,7 @@ std::string build_compaction_request(std::string_view model, const Transcript& t
         system_message(kTask),
         user_message("Der Verlauf:\n" + fence_user_data(trimmed(conversation), kMaxConversation) +
                      "Fasse ihn jetzt zusammen.")};
-    return build_chat_request({model, request, "", kCompactionTemperature, max_tokens});
+    return build_chat_request({model, request, "", kCompactionTemperature, max_tokens, {}, wishes});
 }
 
 std::optional<std::string> read_summary(std::string_view reply) {

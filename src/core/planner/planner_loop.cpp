@@ -88,9 +88,9 @@ PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_p
 
 std::string PlannerLoop::request_body(std::string_view model,
                                       const std::vector<Reminder>& reminders,
-                                      std::int64_t max_tokens) const {
+                                      std::int64_t max_tokens, const ServiceWishes& wishes) const {
     return build_chat_request({model, transcript_.messages(), tools_.tools_json(), kTemperature,
-                               max_tokens, reminders_text(reminders)});
+                               max_tokens, reminders_text(reminders), wishes});
 }
 
 std::size_t PlannerLoop::request_size() const noexcept {
@@ -119,8 +119,10 @@ bool PlannerLoop::compaction_due(std::int64_t max_tokens) const noexcept {
            !foldable_messages(transcript_).empty();
 }
 
-std::string PlannerLoop::compaction_request(std::string_view model, std::int64_t max_tokens) const {
-    return build_compaction_request(model, transcript_, foldable_messages(transcript_), max_tokens);
+std::string PlannerLoop::compaction_request(std::string_view model, std::int64_t max_tokens,
+                                            const ServiceWishes& wishes) const {
+    return build_compaction_request(model, transcript_, foldable_messages(transcript_), max_tokens,
+                                    wishes);
 }
 
 std::size_t PlannerLoop::on_compaction(const ModelReply& reply) {

@@ -422,6 +422,22 @@ std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
     return std::nullopt;
 }
 
+// OpenAI says 429 (resource_unavailable), Groq 498 (capacity_exceeded), Gemini 503 or 429, Azure
+// 400 when the model has no such tier; what takes too long has waited for room.
+bool is_refusal_of_tier(const ProviderError& error) noexcept {
+    if (error.kind == ErrorKind::RateLimit || error.kind == ErrorKind::Timeout ||
+        error.http_status == 498) {
+        return true;
+    }
+    if (error.kind != ErrorKind::Unknown && error.kind != ErrorKind::Blocked) {
+        return false;
+    }
+    const bool names_tier = error.message.find("service_tier") != std::string::npos ||
+                            error.message.find("service tier") != std::string::npos;
+    return error.http_status == 503 ||
+           ((error.http_status == 400 || error.http_status == 422) && names_tier);
+}
+
 ModelResult parse_model_response(int http_status, std::string_view body,
                                  std::string_view retry_after_header, Instant now) {
     const std::optional<Json> parsed = parse_body(body);
@@ -453,7 +469,9 @@ std::string build_chat_request(const ChatRequest& request) {
     const double value = std::isfinite(request.temperature) ? request.temperature : 0.0;
     const auto end = std::to_chars(std::begin(temperature), std::end(temperature), value).ptr;
 
-    std::size_t length = request.model.size() + request.tools_json.size() + 128;
+    std::size_t length = request.model.size() + request.tools_json.size() + 256 +
+                         request.wishes.service_tier.size() +
+                         request.wishes.prompt_cache_key.size();
     for (const std::string& message : request.messages) {
         length += message.size() + 1;
     }
@@ -483,6 +501,12 @@ std::string build_chat_request(const ChatRequest& request) {
     body.append(std::begin(temperature), end);
     if (request.max_tokens > 0) {
         body += R"(,"max_tokens":)" + std::to_string(request.max_tokens);
+    }
+    if (!request.wishes.service_tier.empty()) {
+        body += R"(,"service_tier":)" + json_string(request.wishes.service_tier);
+    }
+    if (!request.wishes.prompt_cache_key.empty()) {
+        body += R"(,"prompt_cache_key":)" + json_string(request.wishes.prompt_cache_key);
     }
     body += R"(,"stream":false})";
     return body;

@@ -10,7 +10,7 @@
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
-#include "mana_ai/extension/run/planning.hpp"
+#include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -51,16 +51,19 @@ constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
-// Longer than the longest possible run: research, every round, and one compaction, with both
-// retries and both waits.
+// Longer than the longest possible run: research, every round, one compaction, and what one model
+// after the other has failed, with both retries and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
-    constexpr core::Instant kPatience = (kPlannerRounds + 1) * kPatienceOfPaid;
+    // Each further model is asked once, and so is the standard tier after another one.
+    const int rounds =
+        kPlannerRounds + 1 + static_cast<int>(pg::settings::planner_models().size() - 1);
+    const core::Instant patience = (rounds + 1) * kPatienceOfPaid;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
     // Inputs of this run, and resolvers of others that hold it up.
     constexpr core::Instant kReading = 5 * core::kMicrosPerMinute;
-    return kResearch + kReading + kPatience +
-           (kPlannerRounds + 1) * kCallsPerRound *
+    return kResearch + kReading + patience +
+           rounds * kCallsPerRound *
                (pg::settings::llm_timeout_us() + 30 * core::kMicrosPerSecond) +
            core::kMicrosPerMinute;
 }
@@ -786,6 +789,9 @@ void Engine::heed_stops(Stops stops) {
                                       : "planning was resumed by an operator");
     // resume() has done so, but a claim that had not heard of it yet may have come after that.
     const bool is_resumed = !stops.hold_all_of(stops_);
+    std::set<std::string, std::less<>> new_models;
+    std::set_difference(stops.models.begin(), stops.models.end(), stops_.models.begin(),
+                        stops_.models.end(), std::inserter(new_models, new_models.end()));
     stops_ = std::move(stops);
     if (is_resumed) {
         pg::Transaction transaction("mana_ai: resuming what was stopped");
@@ -801,23 +807,26 @@ void Engine::heed_stops(Stops stops) {
         return std::any_of(new_tools.begin(), new_tools.end(),
                            [&](const std::string& tool) { return offered.find(tool) != nullptr; });
     };
-    cancel_runs([&](const ClaimedMission& claimed) {
-        return stops_compaction ||
+    cancel_runs([&](const ClaimedMission& claimed, const RunResult& result) {
+        return stops_compaction || new_models.contains(result.events.asked_model) ||
                stops_.concern(claimed.user_id, claimed.mission.agent_id.value_or("")) ||
                offers_stopped_tool(claimed);
     });
 }
 
 // What their replies have cost goes to the ledger first. All others go on.
-void Engine::cancel_runs(const std::function<bool(const ClaimedMission&)>& which) {
-    const auto is_one = [&](const auto& run) { return which(run.second->claimed); };
+void Engine::cancel_runs(
+    const std::function<bool(const ClaimedMission&, const RunResult&)>& which) {
+    const auto is_one = [&](const auto& run) {
+        return which(run.second->claimed, run.second->result);
+    };
     if (std::none_of(runs_.begin(), runs_.end(), is_one))
         return;
     settle();
     int canceled = 0;
     for (auto run = runs_.begin(); run != runs_.end();) {
         ActiveRun& active = *run->second;
-        if (!which(active.claimed)) {
+        if (!which(active.claimed, active.result)) {
             ++run;
             continue;
         }

@@ -41,7 +41,7 @@ std::string settings_fingerprint() {
     const std::string key_file = pg::settings::service_key_file();
     std::string text;
     for (const std::string& part :
-         {pg::settings::llm_url(), pg::settings::planner_model(), pg::settings::proxy(),
+         {pg::settings::llm_url(), pg::settings::planner_model_list(), pg::settings::proxy(),
           pg::settings::api_url(), pg::settings::research_url(),
           pg::settings::grant_private_key_file(), key_file, last_written(key_file)})
         text += part + '\n';

@@ -54,7 +54,9 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            ORDER BY r.started_at DESC LIMIT 1) = 'crashed',
        CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
          (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
-           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END
+           WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
+       (SELECT o.service_tier FROM mana_ai.agent_options o
+         WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id)
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -128,6 +130,7 @@ enum Column : size_t {
     kTold,
     kKeepsCrashing,
     kAgentReserved,
+    kServiceTier,
 };
 
 // What the rows of one pass become; written with one statement each.
@@ -483,6 +486,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
             (*request_.started_by_agent)[key]++;
     }
     claimed.by_hand = due_or_not;
+    if (agent != nullptr)
+        claimed.service_tier = row.optional_text(kServiceTier);
     claim(row, std::move(claimed));
 }
 
@@ -568,7 +573,7 @@ UPDATE mana_ai.mission_schedule s
         lease.execute({now, int64_t{request_.engine}, pg::Timestamp{request_.lease_expires_at},
                        &writes_.claim_user, &writes_.claim_mission, &writes_.claim_run,
                        &writes_.claim_decision});
-        const std::string model = pg::settings::planner_model();
+        const std::string model = pg::settings::planner_models().front();
         static pg::Statement record_start(R"sql(
 INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, outcome, decision,
                           model, lease_owner, reserved_tokens)

@@ -272,7 +272,7 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
         return {};
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     return crypto::sha256_hex(
-        core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model()));
+        core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model_list()));
 }
 
 bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
@@ -348,7 +348,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         if (read.anything_was_decrypted)
             reason.message = kTextWithheld;
         if (error->of_service) {
-            const core::Instant delay = services.gates.pause_of(pg::settings::planner_model());
+            const core::Instant delay = services.gates.pause_of_planner();
             co_await end_at_closed_gate(services, claimed, std::move(reason), delay, result);
             co_return;
         }

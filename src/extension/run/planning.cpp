@@ -5,17 +5,14 @@
 #include <set>
 
 #include "mana_ai/core/planner/reminders.hpp"
-#include "mana_ai/core/service/backoff.hpp"
-#include "mana_ai/core/text/json.hpp"
-#include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
-#include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
-#include "mana_ai/pg/random.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -42,190 +39,6 @@ const char* budget_reached(core::BudgetScope scope) {
             break;
     }
     return "Das Tagesbudget des Servers ist aufgebraucht.";
-}
-
-core::ProviderError transport_error(const net::HttpResponse& response) {
-    core::ProviderError error;
-    error.message = response.error_detail;
-    switch (response.error) {
-        case net::TransportError::Timeout:
-            error.kind = core::ErrorKind::Timeout;
-            break;
-        case net::TransportError::TooLarge:
-        case net::TransportError::Malformed:
-            error.kind = core::ErrorKind::Malformed;
-            break;
-        default:
-            error.kind = core::ErrorKind::Unreachable;
-            break;
-    }
-    return error;
-}
-
-core::ModelResult read_response(const net::HttpResponse& response) {
-    if (response.error != net::TransportError::None)
-        return transport_error(response);
-    return core::parse_model_response(response.status, response.body, response.retry_after,
-                                      pg::now());
-}
-
-// A gateway may have asked another model than the one that it was to ask.
-void name_the_answerer(core::ModelReply& reply, const net::HttpResponse& response,
-                       const std::string& asked_model) {
-    constexpr size_t kMaxName = 200;  // characters
-    if (!response.resolved_model.empty())
-        reply.model = core::cut_utf8(core::repair_utf8(response.resolved_model), kMaxName);
-    if (reply.model.empty())
-        reply.model = asked_model;
-}
-
-void end_call_span(SpanScope& span, const std::string& model, const net::HttpResponse& response,
-                   const core::ModelResult& result) {
-    if (!span)
-        return;
-    span.set("llm.model", model);
-    if (response.status != 0)
-        span.set("http.status_code", response.status);
-    if (const auto* error = std::get_if<core::ProviderError>(&result)) {
-        span.fail(core::name(error->kind));
-    } else {
-        const auto& reply = std::get<core::ModelReply>(result);
-        span.set("llm.tokens.prompt", reply.usage.prompt);
-        span.set("llm.tokens.completion", reply.usage.completion);
-        span.set("llm.tokens.total", reply.usage.total);
-        span.set("llm.tokens.cached", reply.usage.cached);
-        span.set("llm.tokens.reasoning", reply.usage.reasoning);
-        span.set("llm.answered_by", reply.model);
-        // In characters: the bytes that continue one do not count.
-        span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
-                                                      [](char c) { return (c & 0xc0) != 0x80; }));
-    }
-    span.end();
-}
-
-// How long a call may take to get its turn, and to be tried again while the service refuses it.
-// What a run has paid for is worth waiting for; one that has spent nothing gives its lease back.
-constexpr core::Instant kPatienceOfNew = 5 * core::kMicrosPerSecond;
-constexpr int kMaxRefusals = 8;
-
-// What a run is told whose call never went out.
-core::ProviderError turned_away(const net::CallGate& gate) {
-    core::ProviderError error;
-    error.kind = gate.is_closed() ? core::ErrorKind::Unreachable : core::ErrorKind::RateLimit;
-    error.message =
-        gate.is_closed() ? "the service is unavailable" : "the service limits the rate of calls";
-    error.of_service = true;
-    return error;
-}
-
-struct CallWish {
-    const std::string& model;
-    bool has_paid = false;  // the run has replies that would be lost
-};
-
-// One model call with the retries that belong to it, at its turn.
-net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
-                                        CallWish wish, std::string body) {
-    const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
-    const uint64_t caller = std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
-    const int64_t begun = services.loop.now_us();
-    const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
-    int refusals = 0;
-    std::optional<core::ProviderError> last;
-    core::FailedCall failed;
-    const auto blame = [&](const net::CallGate& gate, core::ProviderError& error) {
-        failed.is_closed = gate.is_closed();
-        failed.others_failed = gate.has_failed_others(caller);
-        failed.others_answered = gate.has_answered_since(begun);
-        failed.is_refused_often = refusals >= kMaxRefusals;
-        failed.has_paid = wish.has_paid;
-        failed.was_of_service = claimed.previous_decision == kSkippedService;
-        error.of_service = core::is_of_service(failed);
-    };
-    for (int attempts = 1;; attempts++) {
-        // Looked up anew: it may be gone after a pause, when settings have changed.
-        net::CallGate& gate = services.gates.of_model(wish.model);
-        const bool is_new = !wish.has_paid && !last;
-        const net::CallGate::Patience left{
-            std::max<int64_t>(begun + patience - services.loop.now_us(), 0),
-            wish.has_paid ? patience : 0};
-        net::CallGate::Turn turn(
-            gate, caller, is_new ? net::CallGate::Order::New : net::CallGate::Order::Begun, left);
-        services.gates.arrived(claimed.run_id);
-        const bool may_call = co_await turn;
-        MANA_AI_FAILPOINT("run.turn");
-        if (!may_call && !last)
-            co_return turned_away(gate);
-        if (!may_call) {
-            blame(gate, *last);
-            co_return std::move(*last);
-        }
-        SpanScope span(claimed.trace, "planner.complete", core::SpanKind::Client);
-        net::HttpRequest request;
-        request.url = pg::settings::llm_url() + "/v1/chat/completions";
-        request.headers.push_back("Content-Type: application/json");
-        if (!services.authorization.empty())
-            request.headers.push_back(services.authorization);
-        span.add_header(request.headers);
-        request.body = body;
-        request.timeout_us = pg::settings::llm_timeout_us();
-        const auto sent = std::chrono::steady_clock::now();
-        MANA_AI_FAILPOINT("run.before_call");
-        const net::HttpResponse response = co_await services.http->send(std::move(request));
-        pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
-        MANA_AI_FAILPOINT("run.after_call");
-        core::ModelResult result = read_response(response);
-        if (auto* reply = std::get_if<core::ModelReply>(&result))
-            name_the_answerer(*reply, response, wish.model);
-        end_call_span(span, wish.model, response, result);
-        // A number that cannot be must not use up a budget, nor may the reply be free: a token is
-        // about four bytes.
-        if (auto* reply = std::get_if<core::ModelReply>(&result);
-            reply != nullptr && reply->usage_is_absurd) {
-            reply->usage.prompt = static_cast<int64_t>(body.size() / 4);
-            reply->usage.completion = static_cast<int64_t>(response.body.size() / 4);
-            reply->usage.total = reply->usage.prompt + reply->usage.completion;
-        }
-        count_model_request(wish.model, sent, result);
-        core::CallReport report = report_of(response);
-        auto* error = std::get_if<core::ProviderError>(&result);
-        if (error == nullptr) {
-            report.end = core::CallEnd::Answered;
-            report.tokens = static_cast<double>(std::get<core::ModelReply>(result).usage.total);
-        } else {
-            report.end = core::call_end(*error, report.end);
-        }
-        turn.end(report);
-        if (error == nullptr)
-            co_return result;
-        last = *error;
-        failed.end = report.end;
-        const bool has_time = services.loop.now_us() < begun + patience;
-        // The gate knows when.
-        if (report.end == core::CallEnd::Refused && has_time && ++refusals < kMaxRefusals)
-            continue;
-        const core::RetryDecision decision =
-            core::retry_within_run(*error, attempts - refusals, pg::random_fraction());
-        if (decision.retry && report.end != core::CallEnd::Refused) {
-            co_await services.loop.sleep_for(decision.delay);
-            MANA_AI_FAILPOINT("run.retry_call");
-            continue;
-        }
-        // What was paid for is worth waiting for. Where only this run calls, it takes some more
-        // failures for the gate to close and say when.
-        if (wish.has_paid && has_time && report.end != core::CallEnd::Answered &&
-            report.end != core::CallEnd::Refused) {
-            if (gate.is_closed())
-                continue;
-            if (report.end == core::CallEnd::Down && !gate.has_answered_since(begun)) {
-                co_await services.loop.sleep_for(core::kMicrosPerSecond);
-                MANA_AI_FAILPOINT("run.retry_call");
-                continue;
-            }
-        }
-        blame(gate, *error);
-        co_return result;
-    }
 }
 
 // What a run knows of its budgets and of what its calls use of them.
@@ -267,6 +80,17 @@ PaidReply paid_reply(const core::ModelReply& reply, const std::string& asked_mod
     return {reply.usage, asked_model, reply.model, reply.service_tier};
 }
 
+// The same for all runs of an agent of a user, and for those of the user's missions without one; it
+// tells nobody who that is.
+std::string prompt_cache_key(const ClaimedMission& claimed) {
+    constexpr size_t kLength = 32;
+    if (!pg::settings::prompt_cache_key())
+        return {};
+    const std::string agent = claimed.agent ? claimed.agent->id : std::string();
+    return "mana-ai-" +
+           crypto::sha256_hex("prompt cache\n" + claimed.user_id + '\n' + agent).substr(0, kLength);
+}
+
 // Records what a reply cost, and reserves what the next call may cost, if there is one.
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
                        const core::PlannerLoop& planner, bool goes_on, Spending& spending) {
@@ -290,12 +114,16 @@ std::string ids_of(const ClaimedMission& claimed) {
 
 // Folds the older messages. That it fails does not matter to the run: its history stays whole.
 net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
-                        core::PlannerLoop& planner, RunEvents& events, Spending& spending) {
+                        core::PlannerLoop& planner, RunEvents& events, ServiceTier& tier,
+                        Spending& spending) {
     const std::string model = pg::settings::compact_model();
-    std::string body = planner.compaction_request(model, max_tokens(spending));
+    const int64_t longest_reply = max_tokens(spending);
+    const BodyOf body_of = [&](const std::string& asked, const std::string& at_tier) {
+        return planner.compaction_request(asked, longest_reply, {at_tier, {}});
+    };
     // The run goes on without it, so it is not worth a long wait.
-    const CallWish wish{model, false};
-    const core::ModelResult answer = co_await call_model(services, claimed, wish, std::move(body));
+    const CallWish wish{model, tier};
+    const core::ModelResult answer = co_await call_model(services, claimed, wish, body_of);
     if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
         planner.on_failed_compaction();
         pg::log_warning("compaction failed: " + ids_of(claimed) +
@@ -356,7 +184,9 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                                                        const ClaimedMission& claimed,
                                                        core::PlannerLoop& planner,
                                                        RunEvents& events) {
-    const std::string model = pg::settings::planner_model();
+    PlannerModels models = planner_models();
+    ServiceTier tier{claimed.service_tier.value_or(pg::settings::service_tier())};
+    const std::string cache_key = prompt_cache_key(claimed);
     Spending spending;
     estimate_next(planner, spending);
     spending.budget.agent_used = claimed.agent_tokens_24h;
@@ -381,7 +211,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         }
         if (!services.stops.models.contains(pg::settings::compact_model()) &&
             planner.compaction_due(pg::settings::compact_max_context_tokens())) {
-            co_await compact(services, claimed, planner, events, spending);
+            co_await compact(services, claimed, planner, events, tier, spending);
             continue;  // its tokens may have used up the budget
         }
         const std::vector<core::Reminder> reminders =
@@ -391,19 +221,21 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             events.reminders.push_back({reminder.producer, reminder.severity});
         const int64_t longest_reply = max_tokens(spending);
         const bool is_shortened = longest_reply < pg::settings::llm_max_tokens();
-        std::string body = planner.request_body(model, reminders, longest_reply);
+        const BodyOf body_of = [&](const std::string& model, const std::string& at_tier) {
+            events.asked_model = model;
+            return planner.request_body(model, reminders, longest_reply, {at_tier, cache_key});
+        };
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)
             observe_due_lag(claimed);
-        const CallWish wish{model, planner.rounds() > 0};
         const core::ModelResult answer =
-            co_await call_model(services, claimed, wish, std::move(body));
+            co_await call_planner(services, claimed, models, tier, planner.rounds() > 0, body_of);
         if (const auto* error = std::get_if<core::ProviderError>(&answer))
             co_return *error;
         const auto& reply = std::get<core::ModelReply>(answer);
         if (const auto kind = core::failure_in(reply)) {
             planner.on_broken_reply(reply);
-            PaidReply paid = paid_reply(reply, model);
+            PaidReply paid = paid_reply(reply, models.name());
             co_await charge(services, claimed, std::move(paid), planner, false, spending);
             core::ProviderError broken;
             broken.kind = *kind;
@@ -424,7 +256,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         planner.on_reply(reply, pg::settings::policy_mode());
         counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());
-        PaidReply paid = paid_reply(reply, model);
+        PaidReply paid = paid_reply(reply, models.name());
         co_await charge(services, claimed, std::move(paid), planner, !planner.finished(), spending);
     }
     co_return std::nullopt;

@@ -76,6 +76,16 @@ net::CallGate& ServiceGates::of_model(const std::string& model) {
     return entry(Kind::Model, pg::settings::llm_url(), model).gate;
 }
 
+net::CallGate& ServiceGates::of_planner() {
+    const std::vector<std::string> models = pg::settings::planner_models();
+    for (const std::string& model : models) {
+        net::CallGate& gate = of_model(model);
+        if (!gate.is_closed())
+            return gate;
+    }
+    return of_model(models.front());
+}
+
 net::CallGate& ServiceGates::of_research(Kind kind) {
     return entry(kind, research_url_of(kind), {}).gate;
 }
@@ -83,12 +93,13 @@ net::CallGate& ServiceGates::of_research(Kind kind) {
 // What is not asked any more must not show as a service that is away. Calls may still be under way.
 void ServiceGates::drop_old() {
     const std::string url = pg::settings::llm_url();
-    const std::set<std::string> current = {
-        key_of(Kind::Model, url, pg::settings::planner_model()),
+    std::set<std::string> current = {
         key_of(Kind::Model, url, pg::settings::compact_model()),
         key_of(Kind::WebResearch, research_url_of(Kind::WebResearch), {}),
         key_of(Kind::DeepResearch, research_url_of(Kind::DeepResearch), {}),
     };
+    for (const std::string& model : pg::settings::planner_models())
+        current.insert(key_of(Kind::Model, url, model));
     may_have_old_ = false;
     std::erase_if(entries_, [&](const auto& entry) {
         const bool is_old = !current.contains(entry.first);
@@ -109,28 +120,28 @@ void ServiceGates::load_settings(bool new_key) {
 
 // At least a moment, so that a service that fails fast is not asked in a loop. What is waited for
 // longer than that the claim waits for.
-int64_t ServiceGates::pause_of(const std::string& model) {
-    const auto next = of_model(model).next_claim_at(coming_.size());
+int64_t ServiceGates::pause_of_planner() {
+    const auto next = of_planner().next_claim_at(coming_.size());
     return std::clamp<int64_t>(next.value_or(0) - loop_.now_us(), core::kMicrosPerSecond,
                                core::ServiceGate::kLongestProbePause);
 }
 
 int ServiceGates::claimable() {
-    return of_model(pg::settings::planner_model()).claimable(coming_.size());
+    return of_planner().claimable(coming_.size());
 }
 
 std::optional<int64_t> ServiceGates::next_claim_at() {
-    return of_model(pg::settings::planner_model()).next_claim_at(coming_.size());
+    return of_planner().next_claim_at(coming_.size());
 }
 
 bool ServiceGates::is_away() {
-    net::CallGate& gate = of_model(pg::settings::planner_model());
+    net::CallGate& gate = of_planner();
     const auto next = gate.next_claim_at(coming_.size());
     return gate.is_closed() || (next && *next - loop_.now_us() > kWorthWaiting);
 }
 
 std::string ServiceGates::problem() {
-    switch (of_model(pg::settings::planner_model()).view().state) {
+    switch (of_planner().view().state) {
         case core::GateState::KeyRefused:
             return "the model service refuses the service key";
         case core::GateState::Unavailable:

@@ -9,7 +9,11 @@
 namespace mana_ai {
 
 bool Stops::is_total() const {
-    return all || (!models.empty() && models.contains(pg::settings::planner_model()));
+    if (all || models.empty())
+        return all;
+    const auto planners = pg::settings::planner_models();
+    return std::all_of(planners.begin(), planners.end(),
+                       [this](const std::string& model) { return models.contains(model); });
 }
 
 bool Stops::hold_all_of(const Stops& others) const {

@@ -365,6 +365,43 @@ TEST(ChatRequest, HasAllFields) {
                     R"("tool_choice":"auto","temperature":0.3,"stream":false})");
 }
 
+TEST(ChatRequest, AsksForATierAndACacheOnlyIfItIsTo) {
+    const std::vector<std::string> messages = {user_message("Hallo")};
+    const auto body = [&](const ServiceWishes& wishes) {
+        return parse_json(build_chat_request({"m", messages, "", 0.3, 100, {}, wishes})).value();
+    };
+    EXPECT_FALSE(body({}).contains("service_tier"));
+    EXPECT_FALSE(body({}).contains("prompt_cache_key"));
+    EXPECT_EQ(body({"flex", {}})["service_tier"], "flex");
+    EXPECT_FALSE(body({"flex", {}}).contains("prompt_cache_key"));
+    EXPECT_EQ(body({{}, "a\"b"})["prompt_cache_key"], "a\"b");
+}
+
+TEST(ProviderError, TellsWhenTheTierIsRefused) {
+    const auto is_of_tier = [](int status, std::string_view body) {
+        return is_refusal_of_tier(error(status, body));
+    };
+    // OpenAI, Groq, Gemini, Azure.
+    EXPECT_TRUE(is_of_tier(429, R"({"error":{"code":"resource_unavailable","message":"x"}})"));
+    EXPECT_TRUE(is_of_tier(498, R"({"error":{"code":"capacity_exceeded","message":"x"}})"));
+    EXPECT_TRUE(is_of_tier(503, R"({"error":{"code":503,"status":"UNAVAILABLE"}})"));
+    EXPECT_TRUE(is_of_tier(400, R"({"error":{"type":"invalid_request_error",
+        "message":"service_tier flex is not supported by this model"}})"));
+    EXPECT_TRUE(is_of_tier(422, R"({"detail":"unknown field service_tier"})"));
+    ProviderError slow;
+    slow.kind = ErrorKind::Timeout;
+    EXPECT_TRUE(is_refusal_of_tier(slow));
+    // What the standard tier would say, too.
+    EXPECT_FALSE(is_of_tier(400, R"({"error":{"message":"messages must not be empty"}})"));
+    EXPECT_FALSE(is_of_tier(422, R"({"detail":"blocked"})"));
+    EXPECT_FALSE(is_of_tier(401, R"({"detail":"service_tier"})"));
+    EXPECT_FALSE(is_of_tier(413, R"({"detail":"too large"})"));
+    EXPECT_FALSE(is_of_tier(503, R"({"detail":{"kind":"no_healthy_provider","message":"x"}})"));
+    ProviderError away;
+    away.kind = ErrorKind::Unreachable;
+    EXPECT_FALSE(is_refusal_of_tier(away));
+}
+
 TEST(ChatRequest, LeavesToolsOutIfThereAreNone) {
     const std::vector<std::string> messages;
     for (const char* tools : {"", "[]"}) {

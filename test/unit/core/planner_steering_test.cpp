@@ -57,6 +57,32 @@ class Steering : public ::testing::Test {
     PlannerLoop loop_{"SYSTEM", "USER", offer(testing::builtin_tools(), nullptr)};
 };
 
+// What providers cache: the beginning of a request, up to where it differs.
+TEST_F(Steering, EachRequestBeginsWithTheBytesOfTheOneBefore) {
+    const std::vector<Reminder> reminders = {{"retry-loop", Severity::Warn, "Fass dich kurz."}};
+    // Without its last message, which may carry a reminder, and what follows the messages.
+    const auto beginning = [&](const std::string& body) {
+        const std::string last = "," + loop_.transcript().messages().back().substr(0, 20);
+        return body.substr(0, body.rfind(last));
+    };
+    const auto tools = [](const std::string& body) {
+        return body.substr(body.find("],\"tools\":"));
+    };
+    std::string before = loop_.request_body("m", reminders);
+    std::string known = beginning(before);
+    for (int round = 1; round < PlannerLoop::kMaxRounds; round++) {
+        loop_.on_reply(calls({"Milch", "", "Brot " + std::to_string(round)}));
+        const std::string body =
+            round % 2 == 0 ? loop_.request_body("m", reminders) : loop_.request_body("m");
+        ASSERT_GT(known.size(), 20U);
+        EXPECT_EQ(body.substr(0, known.size()), known) << "round " << round;
+        EXPECT_EQ(tools(body), tools(before)) << "round " << round;
+        before = body;
+        known = beginning(body);
+        EXPECT_LT(body.find("SYSTEM"), known.size());
+    }
+}
+
 TEST_F(Steering, RemindersCloseTheLastMessageOfOneRequestAndOfNoOther) {
     loop_.on_reply(calls({"A"}));
     const Json before = messages();

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "mana_ai/core/planner/transcript.hpp"
+#include "mana_ai/core/service/model_wire.hpp"
 
 namespace mana_ai::core {
 
@@ -36,7 +37,8 @@ MessageRange foldable_messages(const Transcript& transcript);
 // The body of the request for a summary of these messages. They are given as fenced data, each
 // cut to its share of the room.
 std::string build_compaction_request(std::string_view model, const Transcript& transcript,
-                                     MessageRange messages, std::int64_t max_tokens = 0);
+                                     MessageRange messages, std::int64_t max_tokens = 0,
+                                     const ServiceWishes& wishes = {});
 
 // The four sections out of a model's reply, in the page's order; those that are missing hold a
 // placeholder, each is bounded and safe between our tags. nullopt if the reply says nothing.

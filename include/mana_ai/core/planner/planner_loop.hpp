@@ -45,7 +45,7 @@ class PlannerLoop {
     // The reminders stand at the end of its last message, and in no later request. The reply may
     // have so many tokens; 0 = as many as the model can make.
     std::string request_body(std::string_view model, const std::vector<Reminder>& reminders = {},
-                             std::int64_t max_tokens = 0) const;
+                             std::int64_t max_tokens = 0, const ServiceWishes& wishes = {}) const;
 
     // About how long that request is, in bytes.
     std::size_t request_size() const noexcept;
@@ -64,7 +64,8 @@ class PlannerLoop {
     bool compaction_due(std::int64_t max_tokens) const noexcept;
 
     // The body of the request for that summary. Only while compaction_due().
-    std::string compaction_request(std::string_view model, std::int64_t max_tokens = 0) const;
+    std::string compaction_request(std::string_view model, std::int64_t max_tokens = 0,
+                                   const ServiceWishes& wishes = {}) const;
 
     // Takes the summary and returns how many messages it replaced. A reply that says nothing, like
     // a call that failed, leaves the history as it is: 0. Either ends compaction_due() for good.

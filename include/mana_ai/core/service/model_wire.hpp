@@ -74,6 +74,13 @@ ModelResult parse_model_response(int http_status, std::string_view body,
 // its finish_reason says that a filter has emptied it, or that it was cut off.
 std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept;
 
+// What a request may ask of a service besides a reply. Empty: not sent, as not every service takes
+// it.
+struct ServiceWishes {
+    std::string service_tier;
+    std::string prompt_cache_key;
+};
+
 struct ChatRequest {
     std::string_view model;
     const std::vector<std::string>& messages;  // each a serialized JSON object
@@ -84,7 +91,12 @@ struct ChatRequest {
     // "reminder" of a tool's answer. A message of its own, of whatever role, is refused or misread
     // by some provider: docs/architecture.md, Decided otherwise.
     std::string closing_text = {};
+    ServiceWishes wishes = {};
 };
+
+// Whether the service has no room at the tier that was asked for, or no such tier: then the
+// standard one is worth a try. Only for requests that ask for one.
+bool is_refusal_of_tier(const ProviderError& error) noexcept;
 
 // The request body. Messages and tools are copied as they are, so that no round serializes the
 // whole history again.

@@ -157,7 +157,7 @@ class Engine {
     void settle();
     void look_at_stops();
     void heed_stops(Stops stops);
-    void cancel_runs(const std::function<bool(const ClaimedMission&)>& which);
+    void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);
     void repair_marked(bool thorough);

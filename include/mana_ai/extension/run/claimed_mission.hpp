@@ -24,6 +24,7 @@ struct ClaimedMission {
     std::string iteration_id;  // uuid of the iteration, should one be written
     core::Mission mission;
     std::optional<core::Agent> agent;
+    std::optional<std::string> service_tier;  // of the agent's calls; nullopt = as is set for all
     int64_t agent_tokens_24h = 0;
     int64_t reserved = 0;         // tokens, for the first call
     bool reserved_alone = false;  // no other process looked at budgets meanwhile
@@ -65,6 +66,7 @@ struct RunEvents {
     std::vector<SentReminder> reminders;
     std::vector<int> compacted_turns;  // one per compaction: how many messages it replaced
     std::optional<core::BudgetJudgement> out_of_budget;  // the budget that ended the plan
+    std::string asked_model;                             // by the last call of the planner
 };
 
 // The decision of a run that the model service had no time for.

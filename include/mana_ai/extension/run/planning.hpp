@@ -12,10 +12,6 @@
 
 namespace mana_ai {
 
-// How long a run that has paid for replies waits for a service that refuses it or is away; each of
-// its calls anew.
-inline constexpr core::Instant kPatienceOfPaid = 2 * core::kMicrosPerMinute;
-
 // Compaction, reminders, model call, usage, verdicts, until the planner has finished. Returns the
 // provider's error that ended it, if one did; throws what the database did not let it record.
 // `events` grows as things happen. All references outlive the task.

@@ -37,8 +37,11 @@ class ServiceGates {
     void expect(const std::string& run_id) { coming_.insert(run_id); }
     void arrived(const std::string& run_id) { coming_.erase(run_id); }
 
+    // The first of the planner's models that is not away, else the first.
+    net::CallGate& of_planner();
+
     // How long it makes no sense to claim a mission whose call has just been turned away.
-    int64_t pause_of(const std::string& model);
+    int64_t pause_of_planner();
 
     // For the claim: how many missions could call now, and when it is next worth asking (on the
     // loop's clock).
