@@ -700,6 +700,26 @@ BEGIN
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
+  -- In money and in tokens: the narrower one has decided.
+  SELECT format('%s cost %s of %s %s in the last 24 hours%s%s',
+                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'user' THEN 'the user''s missions have'
+                             ELSE 'all missions together have' END,
+                trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
+                CASE WHEN b.used < b.cost_per_day
+                     THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
+                CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price', b.unpriced_tokens) END)
+    INTO budget
+    FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, '')) b
+   WHERE b.tokens_left = 0
+      OR (s.not_before > clock_timestamp()
+          AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END
+          AND b.tokens_left < coalesce((SELECT t.tokens_per_day - t.used
+                                          FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) t
+                                         WHERE t.scope = b.scope), 9223372036854775807))
+   ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'user', 'total'], b.scope) LIMIT 1;
+  IF budget IS NOT NULL THEN
+    RETURN budget;
+  END IF;
   -- The one that is used up, else the one that calls under way have reserved.
   SELECT format('%s used %s of %s tokens in the last 24 hours%s',
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
@@ -1960,6 +1980,83 @@ CREATE TABLE mana_ai.agent_options (
 COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
 
+-- Budgets in money, beside those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one of a
+-- user's agents.
+CREATE TABLE mana_ai.cost_budgets (
+  user_id      text COLLATE "C" NOT NULL DEFAULT '',
+  agent_id     text COLLATE "C" NOT NULL DEFAULT '',
+  cost_per_day numeric NOT NULL CHECK (cost_per_day >= 0 AND cost_per_day <= 1000000000),
+  currency     text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
+  note         text,
+  PRIMARY KEY (user_id, agent_id),
+  CHECK (agent_id = '' OR user_id NOT IN ('', '*'))
+);
+COMMENT ON TABLE mana_ai.cost_budgets IS
+  'what may be spent in a day; user_id '''' is all together, ''*'' every user; for operators to fill';
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
+
+-- The budgets in money that hold for a call of this user and agent. Only costs in the budget's currency count; what has
+-- no price is told. tokens_left: for how many tokens there is money at the dearer of the prices that the next call may
+-- have; null where no such price is known and money is left.
+CREATE FUNCTION mana_ai.cost_budgets_of(
+  user_id text, agent_id text, but_run uuid DEFAULT NULL,
+  OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
+  OUT reserved_tokens bigint, OUT tokens_left bigint)
+RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 3
+SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+  since timestamptz := clock_timestamp() - interval '24 hours';
+  b     record;
+BEGIN
+  FOR b IN
+    SELECT 'agent' AS scope, c.* FROM mana_ai.cost_budgets c
+     WHERE c.user_id = cost_budgets_of.user_id AND c.agent_id = cost_budgets_of.agent_id AND c.agent_id <> ''
+    UNION ALL
+    (SELECT 'user', c.* FROM mana_ai.cost_budgets c
+      WHERE c.user_id IN (cost_budgets_of.user_id, '*') AND c.user_id <> '' AND c.agent_id = ''
+      ORDER BY c.user_id = '*' LIMIT 1)
+    UNION ALL
+    SELECT 'total', c.* FROM mana_ai.cost_budgets c WHERE c.user_id = '' AND c.agent_id = ''
+  LOOP
+    scope := b.scope;
+    cost_per_day := b.cost_per_day;
+    currency := b.currency;
+    IF b.scope = 'total' THEN
+      SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+        INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
+      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
+       WHERE r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run;
+    ELSE
+      SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+        INTO used, unpriced_tokens FROM mana_ai.token_usage u
+       WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
+         AND (b.scope = 'user' OR u.agent_id = cost_budgets_of.agent_id);
+      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
+       WHERE r.user_id = cost_budgets_of.user_id AND r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run
+         AND (b.scope = 'user' OR r.agent_id = cost_budgets_of.agent_id);
+    END IF;
+    IF used >= cost_per_day THEN
+      tokens_left := 0;
+    ELSE
+      -- The name that is asked for may have no price, as another one answers: then the last one that did.
+      SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
+        FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
+              UNION
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x ORDER BY x.ts DESC LIMIT 1) u) m(name)
+       CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
+       CROSS JOIN LATERAL (SELECT k.cost / 1000000 AS cost
+                             FROM mana_ai.cost_of(m.name, '', clock_timestamp(), t.prompt, 0, t.total) k
+                            WHERE k.currency = b.currency) p;
+    END IF;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid) IS
+  'the budgets in money that hold for a call of this user and agent, and what is left of them';
+
 -- One row for each currency, and one whose cost and currency are null for what has no price.
 CREATE VIEW mana_ai.run_costs AS
 SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
@@ -2002,8 +2099,9 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
 COMMENT ON VIEW mana_ai.daily_costs IS
   'what models have cost by day; a row without currency is what has no price';
 
-REVOKE ALL ON mana_ai.model_prices, mana_ai.agent_options, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
+REVOKE ALL ON mana_ai.cost_budgets, mana_ai.model_prices, mana_ai.agent_options, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.planner_models() FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint), mana_ai.price_usage(int),
   mana_ai.reprice_usage(timestamptz) FROM PUBLIC;
 GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;

@@ -197,8 +197,9 @@ Explanation explain(const std::string& user_id, const std::string& mission_id) {
                           "[fetched before the plan; explain() fetches nothing]"});
     if (subject.decision == core::GateDecision::Ran && !researches &&
         pg::settings::skip_unchanged() && core::is_recurring(mission.cadence) &&
-        subject.plan_basis_digest == crypto::sha256_hex(core::plan_basis(
-                                         mission, agent, versions, pg::settings::planner_model_list())))
+        subject.plan_basis_digest ==
+            crypto::sha256_hex(
+                core::plan_basis(mission, agent, versions, pg::settings::planner_model_list())))
         subject.decision = core::GateDecision::SkippedUnchanged;
     hide_ciphertext(mission);
 

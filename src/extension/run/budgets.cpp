@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "mana_ai/extension/run/cost_budgets.hpp"
 #include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -176,6 +177,8 @@ SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs
         const auto found = select_reserved.execute({std::string_view(claimed.run_id)});
         add(core::BudgetScope::Total, of_all, used_tokens({}, true), amount(found.rows.front(), 0));
     }
+    add_cost_limits(claimed.user_id, claimed.agent ? claimed.agent->id : std::string(),
+                    claimed.run_id, need, limits);
     return {core::judge(limits), used_by_agent};
 }
 

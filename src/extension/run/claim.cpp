@@ -7,6 +7,7 @@
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
+#include "mana_ai/extension/run/cost_budgets.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
@@ -218,6 +219,7 @@ class Pass {
     bool is_announced_;  // the lease in the row is ours and nothing has been read under it
     bool has_announced_suspect_ = false;
     ClaimBudgets budgets_;
+    ClaimCostBudgets cost_budgets_;
     Writes writes_;
     std::map<AgentKey, int> running_;
     std::map<AgentKey, int64_t> reserved_;  // by what this pass has claimed
@@ -429,6 +431,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         limits.push_back({core::BudgetScope::Mission, *mission.max_tokens_per_day,
                           budgets_.used_by(key.first, {}, row.text(kMissionId)), 0, first_call});
     budgets_.add_limits(row.text(kUserId), first_call, limits);
+    const std::string agent_id = agent != nullptr ? agent->id : std::string();
+    cost_budgets_.add_limits(row.text(kUserId), agent_id, first_call, limits);
     const core::BudgetJudgement budget = core::judge(limits);
     if (budget.verdict != core::BudgetVerdict::Fits)
         gates.closed_budget = budget.scope;
@@ -479,6 +483,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     claimed.reserved = tokens_to_reserve(first_call, budget);
     claimed.reserved_alone = budgets_.is_alone();
     budgets_.reserve(row.text(kUserId), claimed.reserved);
+    cost_budgets_.reserve(row.text(kUserId), agent_id, claimed.reserved);
     if (agent != nullptr) {
         reserved_[key] += claimed.reserved;
         running_[key]++;

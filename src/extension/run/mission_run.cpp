@@ -271,8 +271,8 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
     if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
         return {};
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    return crypto::sha256_hex(
-        core::plan_basis(claimed.mission, agent, read.versions, pg::settings::planner_model_list()));
+    return crypto::sha256_hex(core::plan_basis(claimed.mission, agent, read.versions,
+                                               pg::settings::planner_model_list()));
 }
 
 bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,

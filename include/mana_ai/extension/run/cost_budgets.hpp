@@ -1,0 +1,33 @@
+// Budgets in money (docs/contract/tick.md, Budgets), as limits of tokens: so many as there is money
+// for at the dearer price of the next call.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mana_ai/core/planner/budget.hpp"
+
+namespace mana_ai {
+
+using WantedTokens = decltype(core::BudgetLimit::wanted);
+
+// The limits that hold for a call of the run, in the current transaction.
+void add_cost_limits(const std::string& user_id, const std::string& agent_id,
+                     const std::string& run_id, const WantedTokens& wanted,
+                     std::vector<core::BudgetLimit>& limits);
+
+// The same for the missions of one claim, whose reservations are not yet in any row.
+class ClaimCostBudgets {
+ public:
+    void add_limits(const std::string& user_id, const std::string& agent_id,
+                    const WantedTokens& wanted, std::vector<core::BudgetLimit>& limits);
+    void reserve(const std::string& user_id, const std::string& agent_id, int64_t tokens);
+
+ private:
+    std::map<std::pair<std::string, std::string>, int64_t> of_agents_;
+    std::map<std::string, int64_t> of_users_;
+    int64_t total_ = 0;
+};
+
+}  // namespace mana_ai

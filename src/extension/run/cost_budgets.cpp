@@ -1,0 +1,74 @@
+#include "mana_ai/extension/run/cost_budgets.hpp"
+
+#include <optional>
+
+#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/spi.hpp"
+
+extern "C" {
+#include "catalog/pg_type_d.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+std::vector<core::BudgetLimit> cost_limits(const std::string& user_id, const std::string& agent_id,
+                                           const std::optional<std::string>& run_id,
+                                           const WantedTokens& wanted) {
+    // Most servers have none.
+    static pg::Statement select_any("SELECT 1 FROM mana_ai.cost_budgets LIMIT 1");
+    if (select_any.execute({}).rows.empty())
+        return {};
+    static pg::Statement select_limits(R"sql(
+SELECT b.scope, b.tokens_left, b.reserved_tokens
+  FROM mana_ai.cost_budgets_of($1, $2, $3::uuid) b
+ WHERE b.tokens_left IS NOT NULL)sql");
+    std::vector<core::BudgetLimit> limits;
+    for (const pg::Row& row : select_limits
+                                  .execute({std::string_view(user_id), std::string_view(agent_id),
+                                            pg::text_or_null(run_id)})
+                                  .rows) {
+        core::BudgetLimit limit;
+        limit.scope = row.text(0) == "agent"  ? core::BudgetScope::Agent
+                      : row.text(0) == "user" ? core::BudgetScope::User
+                                              : core::BudgetScope::Total;
+        limit.cap = row.number(1);
+        limit.reserved = row.number(2);
+        limit.wanted = wanted;
+        limits.push_back(limit);
+    }
+    return limits;
+}
+
+}  // namespace
+
+void add_cost_limits(const std::string& user_id, const std::string& agent_id,
+                     const std::string& run_id, const WantedTokens& wanted,
+                     std::vector<core::BudgetLimit>& limits) {
+    for (const core::BudgetLimit& limit : cost_limits(user_id, agent_id, run_id, wanted))
+        limits.push_back(limit);
+}
+
+void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string& agent_id,
+                                  const WantedTokens& wanted,
+                                  std::vector<core::BudgetLimit>& limits) {
+    for (core::BudgetLimit limit : cost_limits(user_id, agent_id, std::nullopt, wanted)) {
+        if (limit.scope == core::BudgetScope::Agent)
+            limit.reserved += of_agents_[{user_id, agent_id}];
+        else if (limit.scope == core::BudgetScope::User)
+            limit.reserved += of_users_[user_id];
+        else
+            limit.reserved += total_;
+        limits.push_back(limit);
+    }
+}
+
+void ClaimCostBudgets::reserve(const std::string& user_id, const std::string& agent_id,
+                               int64_t tokens) {
+    of_agents_[{user_id, agent_id}] += tokens;
+    of_users_[user_id] += tokens;
+    total_ += tokens;
+}
+
+}  // namespace mana_ai
