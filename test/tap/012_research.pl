@@ -372,6 +372,26 @@ $node->start;
 wait_for_iterations($node, 'stopped', 1);
 is($research->stats->{submit}, 0, 'after the start the answer is fetched, and nothing ordered');
 
+# ---------------------------------------------------------------- research that takes long
+
+# A new model service gets sixteen calls at once; missions that still search do not count as such.
+restart_worker();
+fresh(discover => { steps => [ { hang => $true } ], repeat => 'last' });
+push_missions($node, [ map { "searches-$_" } 1 .. 20 ], objective => 'Suche etwas');
+wait_until('sixteen missions search', 20, sub { return $research->in_flight >= 16 });
+push_mission($node, 'plain', objective => 'Plane die Woche', title => 'Woche');
+wait_for_iterations($node, 'plain', 1, 10);
+cmp_ok($research->in_flight, '>', 0, 'another one is planned meanwhile');
+
+sub restart_worker
+{
+    my $old = worker_pid($node);
+    value($node, "SELECT pg_terminate_backend($old)");
+    wait_for($node, 'another worker', 20,
+        "SELECT worker_pid IS NOT NULL AND worker_pid <> $old FROM mana_ai.status()", 't');
+    return;
+}
+
 # ---------------------------------------------------------------- by hand, without the library preloaded
 
 $node->stop('fast');
