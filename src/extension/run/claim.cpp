@@ -629,8 +629,9 @@ std::vector<core::DueMission> due_missions(const pg::StatementResult& found) {
 }
 
 // Some users after the one where the last walk has stopped, with the first of their missions that
-// are due.
-std::vector<core::DueMission> due_of_next_users(const ClaimRequest& request, int most_per_user) {
+// are due. Rows are compared, and the limit is no parameter, so that the planner cannot take the
+// index on wake_at whatever the statistics say: there a user's few are behind a million of others.
+std::vector<core::DueMission> due_of_next_users(const ClaimRequest& request) {
     static pg::Statement walk(R"sql(
 WITH RECURSIVE walk AS (
   (SELECT s.user_id, 1 AS n FROM mana_ai.mission_schedule s
@@ -642,13 +643,14 @@ WITH RECURSIVE walk AS (
 SELECT w.user_id, h.mission_id, h.wake_at
   FROM walk w
   LEFT JOIN LATERAL (SELECT s.mission_id, s.wake_at FROM mana_ai.mission_schedule s
-                      WHERE s.user_id = w.user_id AND s.wake_at <= $1
-                      ORDER BY s.wake_at LIMIT $4) h ON true
+                      WHERE (s.user_id, s.wake_at) >= (w.user_id, timestamptz '-infinity')
+                        AND (s.user_id, s.wake_at) <= (w.user_id, $1)
+                      ORDER BY s.user_id, s.wake_at LIMIT 4) h ON true
  WHERE w.user_id IS NOT NULL
  ORDER BY w.n)sql");
     const std::string from = request.turns->cursor;
     const auto found = walk.execute({pg::Timestamp{request.due_until}, std::string_view(from),
-                                     int64_t{request.users_to_look_at}, int64_t{most_per_user}},
+                                     int64_t{request.users_to_look_at}},
                                     true);
     int users = 0;
     std::string last;
@@ -694,7 +696,6 @@ Chosen take_turns(const ClaimRequest& request, ClaimResult& result) {
 SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
  WHERE wake_at <= $1 ORDER BY wake_at LIMIT $2)sql");
     constexpr int kFewest = 40;
-    constexpr int kMostPerUser = 4;
     const auto limit = static_cast<size_t>(request.limit);
     const auto choose = [&](std::vector<core::DueMission> candidates) {
         return request.turns->choose(std::move(candidates), limit,
@@ -713,7 +714,7 @@ SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
         if (static_cast<int>(due.size()) <= request.limit)
             request.turns->forget_turns();
     } else {
-        others = due_of_next_users(request, std::min(request.limit, kMostPerUser));
+        others = due_of_next_users(request);
         due.insert(due.end(), others.begin(), others.end());
     }
     request.turns->leave_out_avoided(due, request.now);
