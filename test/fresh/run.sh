@@ -13,7 +13,8 @@
 #             cross        minimal, in a tree of another architecture with this machine's cross compiler (its package
 #                          must be installed): only what was built is emulated
 #
-#   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings
+#   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings;
+#                       ONLY=packages builds, installs, upgrades and removes the Debian packages (packages.sh)
 #   FRESH_DIR=folder    where trees and packages are kept; the default is /var/cache/mana_ai_fresh
 #   FRESH_CCACHE=folder a compiler cache for all trees; then the times are no newcomer's
 #   FRESH_FLAGS=flags   PG_CXXFLAGS of the build: '-O0 -g0' halves the time that compiling takes
@@ -72,6 +73,8 @@ base() {
     # No service starts in a folder.
     printf '#!/bin/sh\nexit 101\n' >"$target/usr/sbin/policy-rc.d"
     chmod 755 "$target/usr/sbin/policy-rc.d"
+    # What installs and removes packages looks whether it is in one.
+    echo throwaway >"$target/etc/mana_ai_fresh"
 }
 
 # inside TREE COMMAND...: in namespaces of its own, so that all that it starts ends with it.
@@ -233,6 +236,7 @@ for state in "${states[@]}"; do
         '' | demo) try "$state" demo 'make demo' ;;&
         '' | test) try "$state" test "make test FILTER='${FRESH_FILTER:-}'" ;;
         demo) ;;
+        packages) try "$state" packages test/fresh/packages.sh ;;
         *) try "$state" "${ONLY// /+}" "make test RINGS='$ONLY' FILTER='${FRESH_FILTER:-}'" ;;
     esac
     [ -n "${KEEP:-}" ] || rm -rf "$tree"
