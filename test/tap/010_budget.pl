@@ -77,6 +77,8 @@ $tick = run_tick($node);
 is_deeply([ @$tick{qw(plans_written_back skipped)} ], [ 1, 4 ], 'a budget smaller than two calls: one mission of the agent goes out');
 is($model->stats->{max_in_flight}, 1, 'one call at a time');
 is(used('many'), $call, 'and the budget is not exceeded');
+# They are looked at again after five seconds, which must not come into what follows.
+push_change($node, id => "p$_", data => { state => 'done' }, stamps => { state => iso(1) }) for 1 .. 5;
 push_agent($node, 'plenty', maxTokensPerDay => 10_000_000, maxConcurrentMissions => 5);
 push_missions($node, [ map { "q$_" } 1 .. 5 ], agentId => 'plenty', cadence => { kind => 'manual' });
 $model->reset;
