@@ -238,11 +238,15 @@ make_due('unopened');
 wait_until('unopened: tried again', 20, sub { return value($node, $tries) > $tried });
 has_been_held('unopened', 'skipped-encrypted', 0);
 is(scalar notices_of('unopened'), 0, 'nothing is said to users whose clients encrypt with keys that no grant carries');
+push_mission($node, 'ungranted', objective => 'enc:1:AAAAAAAAAAAAAAAA.EEEEEEEEEEEEEEEEEEEEEEEE', nextRunAt => iso(-600));
+has_been_held('ungranted', 'skipped-encrypted', 6);
+stays_at('ungranted', 0, 'nor are they asked for another grant, which would not help');
 my $opening = ManaAi::Device->new($key, 'opened', []);
 push_mission($node, 'opened', objective => $opening->seal('Lesbar'), grant => $opening->grant);
 wait_for_iterations($node, 'opened', 1, 20);
 make_due('unopened');
 wait_for_notices('unopened', 1);
+wait_for_notices('ungranted', 1);
 is((notices_of('unopened'))[0]{errorDetails}{name}, 'Server-Zugriff passt nicht zu dieser Mission', 'but to those of whose missions some open');
 is(value($node, "SELECT not_before > now() + interval '50 min' FROM mana_ai.mission_schedule WHERE mission_id = 'unopened'"), 't',
     'and the mission waits as it would have');
@@ -336,7 +340,7 @@ sub crash
 sub crash_counts
 {
     my ($id, $count) = @_;
-    wait_for($node, "$id: crash $count is on record", 30, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = '$id'", $count);
+    wait_for($node, "$id: crash $count is on record", 30, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = '$id' AND user_id = '$user'", $count);
     make_due($id);
     return;
 }
@@ -356,7 +360,7 @@ is($notice->{errorDetails}{name}, 'Planung auf dem Server fehlgeschlagen', 'thre
 like($notice->{errorDetails}{message}, qr/^Der Server ist mehrmals abgestürzt, während er diese Mission plante\. /, 'whose message says so');
 ok(!exists $notice->{errorDetails}{phase}, 'in no phase that could be known');
 $run = rows($node, "SELECT * FROM mana_ai.runs WHERE mission_id = 'crashing' AND iteration_id IS NOT NULL")->[0];
-is_deeply([ @$run{qw(outcome iteration_id error_kind total_tokens)} ], [ 'skipped', $notice->{id}, undef, 0 ], 'the attempt to tell is no run that failed');
+is_deeply([ @$run{qw(outcome decision iteration_id error_kind total_tokens)} ], [ 'skipped', 'skipped-crashing', $notice->{id}, undef, 0 ], 'the attempt to tell is no run that failed');
 is(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'crashing'"), 'failed 3 times in a row, the last time: crashed', 'why the mission fails stays on record');
 crash('crashing');
 crash_counts('crashing', 4);
@@ -365,6 +369,84 @@ is(scalar notices_of('crashing'), 1, 'and not told again');
 unlike(value($node, "SELECT c::text FROM public.sync_changes c WHERE record_id = 'crashing' AND client_id = 'mana-ai-runner'"), qr/Geheim/, 'nothing private is in it');
 push_change($node, id => 'crashing', data => { state => 'paused' }, stamps => { state => iso(1) });
 crash('crashing');
+
+# A gate that has shut meanwhile says why the mission does not run; crashes are told of when it opens.
+push_agent($node, 'shut');
+push_mission($node, 'gated', agentId => 'shut', nextRunAt => $due);
+for my $crashes (1, 2) { crash('gated'); crash_counts('gated', $crashes) }
+wait_for($node, 'gated: it runs a third time', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'gated' AND outcome = 'running' AND decision = 'ran'", 1);
+push_change($node, table => 'agents', id => 'shut', data => { state => 'paused' }, stamps => { state => iso(0) });
+crash('gated');
+crash_counts('gated', 3);
+wait_for($node, 'gated: the gates decide', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'gated' AND lease_owner IS NULL", 'skipped-paused');
+is(scalar notices_of('gated'), 0, 'gated: while its agent is paused nothing is said of crashes');
+push_change($node, table => 'agents', id => 'shut', data => { state => 'active' }, stamps => { state => iso(1) });
+wait_for_notices('gated', 1);
+push_change($node, id => 'gated', data => { state => 'paused' }, stamps => { state => iso(1) });
+
+# What was wrong before says nothing of the last time.
+push_mission($node, 'mixed', nextRunAt => $due);
+crash('mixed');
+value($node, "UPDATE mana_ai.mission_schedule SET error_kind = 'blocked' WHERE mission_id = 'mixed'");
+crash_counts('mixed', 1);
+crash('mixed');
+wait_for($node, 'mixed: the last failure is the one that is named', 20, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'mixed'", 'failed 2 times in a row, the last time: crashed');
+push_change($node, id => 'mixed', data => { state => 'paused' }, stamps => { state => iso(1) });
+
+# A notice that takes the process down itself is no failure of the mission, and is not tried over and over.
+value($node, q{
+CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
+CREATE TRIGGER hold_up BEFORE INSERT ON public.sync_changes FOR EACH ROW
+  WHEN (NEW.record_id IN ('deadly', 'large-deadly') AND NEW.client_id = 'mana-ai-runner') EXECUTE FUNCTION public.hold_up()});
+for my $id ('deadly', 'large-deadly')
+{
+    push_mission($node, $id, nextRunAt => $due, $id =~ /large/ ? (conceptMarkdown => 'Geheim ' x 15_000) : ());
+    for my $crashes (1, 2) { crash($id); crash_counts($id, $crashes) }
+    crash($id);
+    crash_counts($id, 3);
+    my $runs = "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id' AND decision = 'skipped-crashing' AND outcome = ";
+    wait_for($node, "$id: its user is being told", 20, "$runs 'running'", 1);
+    is(value($node, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = '$id'"), 'skipped-crashing', "$id: that is what it is held back for");
+    my $position = log_position($node);
+    kill 9, worker_pid($node);
+    wait_until("$id: the server starts anew", 30, sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
+    wait_until("$id: it is back", 30, sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+    wait_for($node, "$id: that it crashed is on record", 30, "$runs 'crashed'", 1);
+    is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = '$id'"), 3, "$id: which is no failure of the mission");
+    make_due($id);
+    wait_for($node, "$id: then the mission is tried again", 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id' AND outcome = 'running' AND decision = 'ran'", 1);
+    is(scalar notices_of($id), 0, "$id: untold");
+    push_change($node, id => $id, data => { state => 'paused' }, stamps => { state => iso(1) });
+    crash($id);
+}
+value($node, 'DROP FUNCTION public.hold_up() CASCADE');
+
+# Two that are told in one transaction, and the table refuses the other one: what is written by itself says the same.
+value($node, q{
+CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON public.sync_changes FOR EACH ROW
+  WHEN (NEW.record_id = 'together-2' AND NEW.client_id = 'mana-ai-runner') EXECUTE FUNCTION public.refuse()});
+push_mission($node, "together-$_", nextRunAt => iso(-70 - 10 / $_)) for 1, 2;
+for my $crashes (1 .. 3)
+{
+    wait_for($node, "together: both run", 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'together-%' AND outcome = 'running' AND decision = 'ran'", 2);
+    crash('together-1');
+    wait_for($node, "together: crash $crashes is on record of both", 30, "SELECT min(attempts) FROM mana_ai.mission_schedule WHERE mission_id LIKE 'together-%'", $crashes);
+    value($node, "UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at WHERE mission_id LIKE 'together-%' AND lease_owner IS NULL; SELECT pg_reload_conf()");
+}
+wait_for_notices('together-1', 1);
+like((notices_of('together-1'))[0]{errorDetails}{message}, qr/^Der Server ist mehrmals abgestürzt/, 'a notice whose transaction was rolled back is written again as it was');
+push_change($node, id => "together-$_", data => { state => 'paused' }, stamps => { state => iso(1) }) for 1, 2;
+value($node, 'DROP FUNCTION public.refuse() CASCADE');
+
+# One that cannot be written, since another member has ended the mission: read alone, the gates have not said so yet.
+push_mission($node, 'ended', space => 'space-1', conceptMarkdown => 'Geheim ' x 15_000, nextRunAt => $due);
+for my $crashes (1, 2) { crash('ended'); crash_counts('ended', $crashes) }
+crash('ended');
+push_change($node, id => 'ended', user => 'user-2', space => 'space-1', data => { state => 'done' }, stamps => { state => iso(0) });
+crash_counts('ended', 3);
+wait_for($node, 'a notice that cannot be written leaves the mission to its gates', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'ended' AND user_id = '$user' AND lease_owner IS NULL", 'skipped-member-hold');
+is(scalar notices_of('ended'), 0, 'and nothing is written');
 
 # A record that is read alone, since reading it may be what crashes, need not be read for it.
 push_mission($node, 'large', conceptMarkdown => 'Geheim ' x 15_000, nextRunAt => $due);
@@ -376,13 +458,12 @@ crash('large');
 wait_for($node, 'safe mode begins', 10, 'SELECT since IS NOT NULL FROM mana_ai.safe_mode()', 't');
 is(scalar notices_of('large'), 0, 'in safe mode nobody is told');
 settings($node, 'mana_ai.crash_limit' => 0);
+$model->reset;
 is(value($node, 'SELECT mana_ai.resume_after_crash()'), 't', 'safe mode ends');
 crash_counts('large', 3);
 wait_for_notices('large', 1);
 
 # A plan ends it.
-$model->reset;
-crash_counts('large', 3);
 wait_until('large: it is planned', 20, sub { return (last_run($node, 'large') // {})->{outcome} eq 'planned' })
     or diag(why_of($node, 'large'));
 is(value($node, "SELECT told IS NULL AND attempts = 0 FROM mana_ai.mission_schedule WHERE mission_id = 'large'"), 't', 'a plan makes a new start');

@@ -44,15 +44,16 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        s.attempts > 0 AND s.size > $4 AND
          (SELECT r.outcome FROM mana_ai.runs r
            WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
-             AND (r.outcome <> 'skipped' OR r.decision <> 'ran')
+             AND (r.outcome <> 'skipped' OR r.decision <> 'skipped-crashing')
            ORDER BY r.started_at DESC LIMIT 1) IN ('crashed', 'running'),
        CASE WHEN s.is_read AND s.space_id IS NOT NULL THEN
          mana_ai.member_hold(s.user_id, s.mission_id, s.space_id, s.record, s.clocks) END IS NOT NULL,
        s.agent_is_deleted, s.agent_is_ambiguous, array_to_string(s.told, ','),
        s.attempts >= $5 AND
-         (SELECT r.outcome FROM mana_ai.runs r
-           WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id
-           ORDER BY r.started_at DESC LIMIT 1) = 'crashed',
+         (SELECT r.outcome = 'crashed' AND r.decision = 'ran' FROM mana_ai.runs r
+           WHERE r.mission_id = s.mission_id AND r.user_id = s.user_id AND r.outcome <> 'canceled'
+             AND (r.outcome <> 'skipped' OR r.decision = 'skipped-crashing')
+           ORDER BY r.started_at DESC LIMIT 1),
        CASE WHEN s.is_read AND s.agent_record ? 'maxTokensPerDay' THEN
          (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
@@ -209,7 +210,7 @@ class Pass {
               core::Instant until);
     void claim(pg::Row& row, ClaimedMission claimed);
     bool settle_lease(const pg::Row& row);
-    bool tell_of_crashes(pg::Row& row);
+    bool has_crashes_to_tell(const pg::Row& row) const;
     bool is_stopped(const std::string& user_id, const std::string& agent_id) const {
         return request_.stops != nullptr && request_.stops->concern(user_id, agent_id);
     }
@@ -278,15 +279,17 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
     claimed.engine = request_.engine;
-    claimed.is_large = is_announced_;
+    claimed.is_large |= is_announced_;
     writes_.claim_user.push_back(claimed.user_id);
     writes_.claim_mission.push_back(claimed.mission_id);
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
     writes_.claim_reserved.push_back(std::to_string(claimed.reserved));
     // What is claimed for a notice alone stays held back.
-    writes_.claim_decision.push_back(claimed.notice ? claimed.previous_decision
-                                                    : core::name(core::GateDecision::Ran));
+    writes_.claim_decision.push_back(!claimed.notice ? core::name(core::GateDecision::Ran)
+                                     : claimed.notice == core::NoticeCause::Failed
+                                         ? kSkippedCrashing
+                                         : claimed.previous_decision);
     result.claimed.push_back(std::move(claimed));
 }
 
@@ -308,19 +311,12 @@ bool Pass::settle_lease(const pg::Row& row) {
 }
 
 // Before a mission that has taken the process down time and again is tried once more, its user is
-// told. What may be to blame, its record, is not looked at for that. True: it is claimed for this.
-bool Pass::tell_of_crashes(pg::Row& row) {
+// told. That is tried once after a crash: if it fails, or takes the process down too, the mission
+// goes on as it would have.
+bool Pass::has_crashes_to_tell(const pg::Row& row) const {
     constexpr auto kCause = core::NoticeCause::Failed;
-    const auto due_at = row.optional_instant(kDueAt);
-    if (row.number(kKeepsCrashing) == 0 || was_told(row, kCause) || !due_at ||
-        *due_at > request_.due_until ||
-        !is_notice_due(row.text(kUserId), row.text(kMissionId), kCause, request_.now))
-        return false;
-    ClaimedMission claimed;
-    claimed.notice = kCause;
-    result.due++;
-    claim(row, std::move(claimed));
-    return true;
+    return row.number(kKeepsCrashing) != 0 && !was_told(row, kCause) &&
+           is_notice_due(row.text(kUserId), row.text(kMissionId), kCause, request_.now);
 }
 
 void Pass::announce(const pg::Row& row, bool by_hand) {
@@ -354,16 +350,25 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
             result.suspects_left = true;
             return;
         }
-        if (!settle_lease(row) || (!due_or_not && tell_of_crashes(row)))
+        if (!settle_lease(row))
             return;
-        // Nothing of it need be read for that.
         const auto due_at = row.optional_instant(kDueAt);
-        if (is_large && due_at && *due_at <= request_.due_until &&
-            is_stopped(row.text(kUserId), row.text(kAgentId))) {
-            result.due++;
-            skip(row, core::GateDecision::SkippedStopped, row.text(kAgentId),
-                 request_.look_again_at);
-            return;
+        // Nothing of it need be read for that.
+        if (is_large && due_at && *due_at <= request_.due_until) {
+            if (is_stopped(row.text(kUserId), row.text(kAgentId))) {
+                result.due++;
+                skip(row, core::GateDecision::SkippedStopped, row.text(kAgentId),
+                     request_.look_again_at);
+                return;
+            }
+            if (!due_or_not && has_crashes_to_tell(row)) {
+                ClaimedMission claimed;
+                claimed.notice = core::NoticeCause::Failed;
+                claimed.is_large = true;
+                result.due++;
+                claim(row, std::move(claimed));
+                return;
+            }
         }
         if (is_large) {
             has_announced_suspect_ |= is_suspect;
@@ -477,6 +482,11 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         else if (is_over_budget)
             until = look_at_budget_again(budget, request_.now, until);
         skip(row, decision, key.second, until);
+        return;
+    }
+    if (!due_or_not && !is_announced_ && has_crashes_to_tell(row)) {
+        claimed.notice = core::NoticeCause::Failed;
+        claim(row, std::move(claimed));
         return;
     }
     claimed.agent_tokens_24h = gates.agent_tokens_24h;

@@ -18,12 +18,13 @@ core::Instant patience_with(core::NoticeCause cause) {
                : 5 * core::kMicrosPerMinute;
 }
 
-// Where grants open nothing, encrypted missions run on devices alone, which is nothing amiss.
+// Where grants open nothing, encrypted missions run on devices alone, which is nothing amiss, and
+// another grant would not help.
 bool grants_may_open(const std::string& user_id, core::NoticeCause cause) {
-    if (cause == core::NoticeCause::Encrypted)
-        return !pg::settings::grant_private_key_file().empty();
-    if (cause != core::NoticeCause::Unopened)
+    if (cause != core::NoticeCause::Encrypted && cause != core::NoticeCause::Unopened)
         return true;
+    if (pg::settings::grant_private_key_file().empty())
+        return false;
     static pg::Statement find("SELECT 1 WHERE NOT mana_ai.grants_open_nothing($1)");
     return !find.execute({std::string_view(user_id)}).rows.empty();
 }

@@ -111,6 +111,8 @@ net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& cl
                                  std::function<void(bool has_changed)> end) {
     constexpr core::Instant kPatience = 30 * core::kMicrosPerSecond;
     const core::Instant now = pg::now();
+    // A step may be carried out more than once, and end() changes the result.
+    const std::string error_kind = result.error_kind;
     bool has_refused = false;
     const auto ending = [&](bool tells) -> DatabaseJobs::Work {
         return [&, tells] {
@@ -119,8 +121,8 @@ net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& cl
                 return;
             result.iteration_id.clear();
             if (tells && !has_changed)
-                result.iteration_id = write_failure_notice(claimed, *cause, result.error_kind, now,
-                                                           services.table_patience);
+                result.iteration_id =
+                    write_failure_notice(claimed, *cause, error_kind, now, services.table_patience);
             if (has_refused && !has_changed &&
                 is_notice_due(claimed.user_id, claimed.mission_id, *cause, now))
                 remember_told(claimed, *cause);
@@ -186,8 +188,10 @@ net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& cla
                                 RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = claimed.previous_decision;
-    if (claimed.notice == core::NoticeCause::Failed)
+    if (claimed.notice == core::NoticeCause::Failed) {
+        result.decision = kSkippedCrashing;
         result.error_kind = core::kCrashed;
+    }
     const core::Instant now = pg::now();
     std::function<void(bool)> end = [&](bool has_changed) {
         result.error_kind.clear();  // this run has not failed

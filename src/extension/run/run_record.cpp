@@ -174,7 +174,9 @@ UPDATE mana_ai.mission_schedule
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now) {
     const bool is_same_decision = claimed.previous_decision == result.decision;
-    const bool is_worth_keeping = !result.iteration_id.empty() || result.rounds > 0;
+    // That crashes were to be told of is looked up in the runs.
+    const bool is_worth_keeping =
+        !result.iteration_id.empty() || result.rounds > 0 || result.decision == kSkippedCrashing;
     if (is_same_decision && result.outcome == RunOutcome::Skipped && !is_worth_keeping) {
         static pg::Statement forget_run(
             "DELETE FROM mana_ai.runs WHERE user_id = $1 AND run_id = $2::uuid");
@@ -254,6 +256,7 @@ freed AS (
 UPDATE mana_ai.mission_schedule s
    SET lease_owner = NULL, run_id = NULL,
        attempts = s.attempts + CASE WHEN e.counts THEN 1 ELSE 0 END,
+       error_kind = CASE WHEN NOT e.counts THEN s.error_kind END,
        problem = CASE WHEN e.counts THEN 'failed' ELSE )sql") +
                                  problem_of("s.decision") + R"sql( END,
        not_before = $6, wake_at = CASE WHEN s.due_at IS NOT NULL THEN greatest(s.due_at, $6) END

@@ -71,6 +71,8 @@ struct RunEvents {
 
 // The decision of a run that the model service had no time for.
 inline constexpr char kSkippedService[] = "skipped-service";
+// That of a run which only tells the user that the mission's runs take the process down.
+inline constexpr char kSkippedCrashing[] = "skipped-crashing";
 
 struct RunResult {
     RunOutcome outcome = RunOutcome::Canceled;
