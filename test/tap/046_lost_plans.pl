@@ -196,6 +196,43 @@ device_writes('years', [], 0);
 wait_for_ids('years', [ $plan->{id} ], 'a plan comes back though the history of its mission is too long to be read');
 is(value($node, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'years' AND iteration_id = ''"), 0, 'at the first try');
 
+# One that plans every few minutes: thousands of iterations, each row of the log has them all, and so has the device that
+# lacks the newest.
+$plan = planned('frequent');
+my $history = q(SELECT jsonb_agg(jsonb_build_object('id', md5('i' || n)::uuid, 'source', 'server', 'startedAt', to_char(timestamp '2024-01-01' + n * interval '5 min', 'YYYY-MM-DD"T"HH24:MI:SS".000Z"'),
+  'overallStatus', 'approved', 'plan', '[]'::jsonb)) FROM generate_series(1, 6000) n);
+$node->safe_psql('mana_sync', <<"END");
+ALTER TABLE public.sync_changes DISABLE TRIGGER USER;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, created_at, data, field_timestamps)
+SELECT 'ai', 'aiMissions', 'frequent', '$user', 'update', 'browser-1', now() - (101 - k) * interval '1 day',
+       jsonb_build_object('iterations', i.iterations), jsonb_build_object('iterations', '2024-01-01T00:00:00.000Z')
+  FROM generate_series(1, 100) k, ($history) i(iterations);
+ALTER TABLE public.sync_changes ENABLE TRIGGER USER;
+INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision, iteration_id)
+SELECT gen_random_uuid(), '$user', 'frequent', now() - interval '1 day', now(), 'planned', 'ran', md5('i' || n)::uuid FROM generate_series(1, 6000) n;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data, field_timestamps)
+SELECT 'ai', 'aiMissions', 'frequent', '$user', 'update', 'browser-1', jsonb_build_object('iterations', i.iterations),
+       jsonb_build_object('iterations', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+  FROM ($history) i(iterations);
+END
+wait_until('a plan comes back to a mission that has thousands', 60, sub { (ids_of('frequent')->[-1] // '') eq $plan->{id} });
+is(value($node, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'frequent' AND iteration_id = ''"), 0, 'at the first try');
+
+# What was given up is written down once, not with every further loss.
+my $many = planned('many');
+$node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at)"
+      . " SELECT '$user', 'many', 'gone-' || n, 5, now() - interval '1 hour' FROM generate_series(1, 3) n");
+device_writes('many', [], 0);
+wait_for_ids('many', [ $many->{id} ], 'a plan comes back beside others that were given up');
+my $given_up = "SELECT string_agg(iteration_id || given_up_at || restored_at, ' ' ORDER BY iteration_id) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NOT NULL";
+my $first = value($node, $given_up);
+is(scalar(() = $first =~ /gone-/g), 3, 'of which each is a problem');
+$node->safe_psql('mana_sync', "UPDATE mana_ai.restored_iterations SET restored_at = now() - interval '20 seconds' WHERE mission_id = 'many' AND given_up_at IS NULL");
+device_writes('many', [], 10);
+wait_until('and again', 30, sub { value($node, "SELECT max(restores) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NULL") == 2 });
+is(value($node, $given_up), $first, 'since the same time');
+like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user \S+ will not be put back any more/, 'with one line in the log');
+
 # ---------------------------------------------------------------- what is not put back
 
 $plan = planned('deleted');

@@ -158,7 +158,8 @@ std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMissio
 // furthest; of those the newest: steps that were carried out must not be carried out again. What
 // was before a deletion of the mission went with it. Which ones are ours is asked first, and only
 // of a few is more than the place read: clients may push as much as they like that merely looks
-// like ours.
+// like ours. Ids are looked for in subqueries, which are hashed: a mission that plans every few
+// minutes has thousands of them, and so has each of its rows in the log.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     const std::string stamp = "left(coalesce(c." + table.stamps_column +
@@ -194,9 +195,11 @@ WITH version AS (
                                           OR coalesce(c.data ->> 'deletedAt', '') <> '')),
                                  '-infinity')
      AND e.iteration ->> 'source' = 'server'
-     AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100 AND e.iteration ->> 'id' <> ALL ($4)),
+     AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100
+     AND e.iteration ->> 'id' NOT IN (SELECT unnest($4::text[]))),
 known AS (
-  SELECT DISTINCT ON (v.id) v.id, v.place, v.n, v.id = ANY ($5) AS is_of_run,
+  SELECT DISTINCT ON (v.id) v.id, v.place, v.n,
+         v.id IN (SELECT unnest($5::text[])) AS is_of_run,
          bool_or(v.is_ours) OVER (PARTITION BY v.id) AS is_ours,
          first_value(CASE WHEN v.is_ours THEN v.place END)
            OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_place
@@ -283,20 +286,27 @@ VALUES ($1, $2, $3, $4)
 }
 
 // Further losses are not answered any more; the first of them is on record (mission_problems).
-void give_up(const SuspectMission& mission, const std::string& iteration_id, core::Instant now) {
+void give_up(const SuspectMission& mission, const std::vector<std::string>& held,
+             core::Instant now) {
     static pg::Statement note(R"sql(
-UPDATE mana_ai.restored_iterations SET given_up_at = coalesce(given_up_at, $4), restored_at = $4
- WHERE user_id = $1 AND mission_id = $2 AND iteration_id = $3 RETURNING given_up_at = $4)sql");
+UPDATE mana_ai.restored_iterations SET given_up_at = $4, restored_at = $4
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND restores >= $5
+   AND given_up_at IS NULL AND iteration_id NOT IN (SELECT unnest($3::text[]))
+RETURNING iteration_id)sql");
     const auto rows =
         note.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                      std::string_view(iteration_id), pg::Timestamp{now}})
+                      &held, pg::Timestamp{now}, kMostRestores})
             .rows;
-    if (!rows.empty() && rows.front().number(0) != 0)
-        pg::log_warning("iteration " + pg::printable(iteration_id) + " of mission " +
-                        pg::printable(mission.mission_id) + " of user " +
-                        pg::printable(mission.user_id) +
-                        " is not put back any more: devices have taken it away " +
-                        std::to_string(kMostRestores + 1) + " times");
+    if (rows.empty())
+        return;
+    const std::string others =
+        rows.size() == 1 ? "" : " and " + std::to_string(rows.size() - 1) + " others";
+    pg::log_warning("iteration " + pg::printable(rows.front().text(0)) + others + " of mission " +
+                    pg::printable(mission.mission_id) + " of user " +
+                    pg::printable(mission.user_id) +
+                    " will not be put back any more: devices have "
+                    "taken it away " +
+                    std::to_string(kMostRestores + 1) + " times");
 }
 
 core::Instant pause_after(int64_t times, core::Instant first) {
@@ -310,17 +320,17 @@ struct History {
 
 // Of what has been put back before and is lost again.
 History history_of(const SuspectMission& mission, const Newest& newest, core::Instant now) {
+    give_up(mission, newest.ids, now);
     static pg::Statement select_history(R"sql(
 SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
- WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND iteration_id <> ALL ($3))sql");
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> ''
+   AND iteration_id NOT IN (SELECT unnest($3::text[])))sql");
     History history;
     for (const pg::Row& row : select_history
                                   .execute({std::string_view(mission.user_id),
                                             std::string_view(mission.mission_id), &newest.ids})
                                   .rows) {
-        if (row.number(1) >= kMostRestores) {
-            give_up(mission, row.text(0), now);
-        } else {
+        if (row.number(1) < kMostRestores) {
             const core::Instant due =
                 row.optional_instant(2).value_or(0) + pause_after(row.number(1), kFirstPause);
             if (due <= now)
