@@ -1,5 +1,7 @@
 #include "request_rules.hpp"
 
+#include <algorithm>
+#include <cctype>
 #include <set>
 #include <utility>
 
@@ -77,6 +79,12 @@ std::string fault_of(const json& schema, const std::string& path) {
         return items == schema.end() ? path + ".items: missing field"
                                      : fault_of(*items, path + ".items");
     }
+    if (const auto values = schema.find("enum"); values != schema.end()) {
+        const auto empty = std::find(values->begin(), values->end(), "");
+        if (empty != values->end()) {
+            return path + ".enum[" + std::to_string(empty - values->begin()) + "]: cannot be empty";
+        }
+    }
     if (type != "object") {
         return {};
     }
@@ -101,9 +109,15 @@ std::string fault_of_tools(std::string_view text) {
         const json tools = json::parse(text, nullptr, false);
         for (std::size_t i = 0; tools.is_array() && i < tools.size() && last_fault.empty(); ++i) {
             const json function = tools[i].value("function", json::object());
-            last_fault = fault_of(function.value("parameters", json::object()),
-                                  "* GenerateContentRequest.tools[0].function_declarations[" +
-                                      std::to_string(i) + "].parameters");
+            const std::string path = "* GenerateContentRequest.tools[0].function_declarations[" +
+                                     std::to_string(i) + "]";
+            const std::string name = function.value("name", "");
+            const bool begins_well =
+                !name.empty() &&
+                (std::isalpha(static_cast<unsigned char>(name[0])) != 0 || name[0] == '_');
+            last_fault = begins_well ? fault_of(function.value("parameters", json::object()),
+                                                path + ".parameters")
+                                     : path + ".name: [FIELD_INVALID] Invalid function name.";
         }
     }
     return last_fault;

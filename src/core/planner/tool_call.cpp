@@ -220,11 +220,34 @@ void check_value(const ToolParameter& parameter, const Json& value, Findings& fi
     }
 }
 
+// Takes out what stands in a schema only because providers want something to stand there.
+void drop_placeholder(const ToolParameter& parameter, Json& value) {
+    const auto drop = [](Json& object) {
+        if (!object.is_object()) {
+            return;
+        }
+        if (const auto found = object.find(kNoParameter);
+            found != object.end() && found->is_string()) {
+            object.erase(found);
+        }
+    };
+    if (!is_of_objects(parameter) || !parameter.properties.empty()) {
+        return;
+    }
+    if (value.is_array()) {
+        std::for_each(value.begin(), value.end(), drop);
+    }
+    drop(value);
+}
+
 // The tool's parameters out of the arguments, checked.
 Json checked_params(const Tool& tool, Json& arguments, Findings& findings) {
     Json params = Json::object();
     for (const ToolParameter& parameter : tool.parameters) {
         const auto given = arguments.find(parameter.name);
+        if (given != arguments.end()) {
+            drop_placeholder(parameter, *given);
+        }
         if (given == arguments.end()) {
             if (parameter.required) {
                 findings.add("missing-parameter",

@@ -113,10 +113,7 @@ bool read_properties(const Json& parameter, int depth, ToolParameter& parsed) {
     if (member == parameter.end()) {
         return true;
     }
-    const bool is_of_objects =
-        parsed.type == "object" ||
-        (parsed.type == "array" && (parsed.item_type.empty() || parsed.item_type == "object"));
-    return is_of_objects && member->is_array() && depth < kMaxDepth &&
+    return is_of_objects(parsed) && member->is_array() && depth < kMaxDepth &&
            read_parameters(*member, depth + 1, parsed.properties);
 }
 
@@ -144,26 +141,40 @@ std::optional<ToolParameter> parse_parameter(const Json& parameter, int depth) {
 // Ordered, so that the model reads parameters as the catalog lists them.
 using OrderedJson = nlohmann::ordered_json;
 
-void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters);
+constexpr char kOfNoTool[] = "Weglassen: Die Funktion braucht keine Angaben.";
+constexpr char kOfUnknownObject[] =
+    "Weglassen, nur ein Platzhalter: Was in das Objekt gehört, sagt seine Beschreibung.";
+
+void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters,
+                    const char* placeholder);
 
 OrderedJson schema_of(const ToolParameter& parameter) {
     OrderedJson schema = {{"type", parameter.type}};
     if (!parameter.description.empty()) {
         schema["description"] = parameter.description;
     }
-    if (!parameter.enum_values.empty()) {
-        schema["enum"] = parameter.enum_values;
+    // Gemini refuses an empty text among them.
+    for (const std::string& value : parameter.enum_values) {
+        if (!value.empty()) {
+            schema["enum"].push_back(value);
+        }
     }
     if (parameter.type == "array") {
-        schema["items"] = {{"type", parameter.item_type.empty() ? "object" : parameter.item_type}};
+        OrderedJson& items = schema["items"];
+        items["type"] = parameter.item_type.empty() ? "object" : parameter.item_type;
+        if (parameter.item_type == "array") {
+            items["items"]["type"] = "string";  // of what is not said, and has to be
+        }
     }
-    if (!parameter.properties.empty()) {
-        add_properties(parameter.type == "array" ? schema["items"] : schema, parameter.properties);
+    if (is_of_objects(parameter)) {
+        add_properties(parameter.type == "array" ? schema["items"] : schema, parameter.properties,
+                       kOfUnknownObject);
     }
     return schema;
 }
 
-void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters) {
+void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& parameters,
+                    const char* placeholder) {
     OrderedJson properties = OrderedJson::object();
     OrderedJson required = OrderedJson::array();
     for (const ToolParameter& parameter : parameters) {
@@ -172,17 +183,16 @@ void add_properties(OrderedJson& schema, const std::vector<ToolParameter>& param
             required.push_back(parameter.name);
         }
     }
+    if (parameters.empty()) {
+        properties[kNoParameter] = {{"type", "string"}, {"description", placeholder}};
+    }
     schema["properties"] = std::move(properties);
     schema["required"] = std::move(required);
 }
 
 OrderedJson function_of(const Tool& tool) {
     OrderedJson parameters = {{"type", "object"}};
-    add_properties(parameters, tool.parameters);
-    if (tool.parameters.empty()) {
-        parameters["properties"][kNoParameter] = {
-            {"type", "string"}, {"description", "Weglassen: Die Funktion braucht keine Angaben."}};
-    }
+    add_properties(parameters, tool.parameters, kOfNoTool);
     return {{"type", "function"},
             {"function",
              {{"name", tool.name},
@@ -196,6 +206,12 @@ bool is_offered(const Tool& tool, const Policy* policy) {
 }
 
 }  // namespace
+
+bool is_of_objects(const ToolParameter& parameter) noexcept {
+    return parameter.type == "object" ||
+           (parameter.type == "array" &&
+            (parameter.item_type.empty() || parameter.item_type == "object"));
+}
 
 const ToolParameter* Tool::find_parameter(std::string_view parameter_name) const noexcept {
     return find_by_name(parameters, parameter_name);
@@ -214,7 +230,10 @@ std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
                                std::string_view parameters_json) {
     const auto policy = decision_from_name(default_policy);
     const auto parameters = parse_json(parameters_json);
-    if (!is_valid_tool_name(name) || !policy || !parameters || !parameters->is_array()) {
+    // Gemini takes no digit and no dash at the beginning.
+    const bool begins_well = !name.empty() && name[0] != '-' && (name[0] < '0' || name[0] > '9');
+    if (!is_valid_tool_name(name) || !begins_well || !policy || !parameters ||
+        !parameters->is_array()) {
         return std::nullopt;
     }
     Tool tool{std::string(name), std::string(module), std::string(description), *policy, {}};

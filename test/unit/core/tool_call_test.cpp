@@ -162,6 +162,25 @@ TEST_F(ToolCall, DropsUnknownParametersAndSaysSo) {
     EXPECT_EQ(none.message.find("Unbekannte"), std::string::npos);
 }
 
+TEST_F(ToolCall, DropsPlaceholdersOfObjects) {
+    const auto tool = parse_tool("t", "m", "d", "propose", R"([
+        {"name": "o", "type": "object", "required": true},
+        {"name": "l", "type": "array"},
+        {"name": "k", "type": "object", "properties": [{"name": "none", "type": "string"}]}])");
+    const OfferedTools offered = offer({*tool}, nullptr);
+    const auto judged = [&](const char* arguments) {
+        return judge_tool_call(offered, {"c", "t", arguments}, {});
+    };
+    const ToolVerdict verdict = judged(
+        R"({"o": {"none": "x", "a": 1}, "l": [{"none": "", "b": 2}, 3], "k": {"none": "n"}})");
+    EXPECT_TRUE(verdict.accepted) << verdict.message;
+    EXPECT_EQ(verdict.params,
+              Json::parse(R"({"o": {"a": 1}, "l": [{"b": 2}, 3], "k": {"none": "n"}})"));
+    EXPECT_EQ(judged(R"({"o": {"none": 5}})").params, Json::parse(R"({"o": {"none": 5}})"));
+    // Nothing but the placeholder is nothing.
+    EXPECT_STREQ(judged(R"({"o": {"none": "x"}})").reject_reason, "missing-parameter");
+}
+
 TEST_F(ToolCall, RemovesNulCharactersThatJsonbCannotHold) {
     const ToolVerdict verdict = judge(
         "update_website_block", R"({"blockId": "a\u0000b", "patch": {"k\u0000": ["\u0000x"]}})");

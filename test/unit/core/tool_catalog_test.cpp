@@ -157,23 +157,59 @@ TEST(ToolCatalog, SaysWhatObjectsHave) {
             "items": {"type": "object", "properties": {"v": {"type": "boolean"}}, "required": []}}}, "required": []}})"));
 }
 
-// Every object says what it has: Gemini refuses whole requests for one that does not.
-TEST(BuiltinTools, HaveNoObjectOfUnknownProperties) {
-    const std::function<void(const Json&, const std::string&)> look = [&](const Json& schema,
-                                                                          const std::string& path) {
-        if (schema["type"] == "array") {
-            look(schema.at("items"), path + "[]");
-        }
-        if (schema["type"] == "object") {
-            EXPECT_FALSE(schema.value("properties", Json::object()).empty()) << path;
-            for (const auto& [name, property] : schema["properties"].items()) {
-                look(property, path + "." + name);
-            }
-        }
-    };
-    for (const Json& tool : Json::parse(offer(testing::builtin_tools(), nullptr).tools_json())) {
-        look(tool["function"]["parameters"], tool["function"]["name"]);
+// Gemini refuses whole requests for one object that does not say what it has, for one array that
+// does not say of what, and for one empty text in a list of values.
+void expect_that_gemini_takes(const Json& schema, const std::string& path) {
+    if (schema["type"] == "array") {
+        ASSERT_TRUE(schema.contains("items")) << path;
+        expect_that_gemini_takes(schema["items"], path + "[]");
     }
+    if (schema["type"] == "object") {
+        EXPECT_FALSE(schema.value("properties", Json::object()).empty()) << path;
+        for (const auto& [name, property] : schema["properties"].items()) {
+            expect_that_gemini_takes(property, path + "." + name);
+        }
+    }
+    if (schema.contains("enum")) {
+        EXPECT_FALSE(schema["enum"].empty()) << path;
+        for (const Json& value : schema["enum"]) {
+            EXPECT_NE(value, "") << path;
+        }
+    }
+}
+
+TEST(BuiltinTools, HaveSchemasThatProvidersTake) {
+    for (const Json& tool : Json::parse(offer(testing::builtin_tools(), nullptr).tools_json())) {
+        expect_that_gemini_takes(tool["function"]["parameters"], tool["function"]["name"]);
+    }
+    for (const Tool& tool : testing::builtin_tools()) {
+        for (const ToolParameter& parameter : tool.parameters) {
+            EXPECT_EQ(is_of_objects(parameter), !parameter.properties.empty())
+                << tool.name << "." << parameter.name << " says what its objects have";
+        }
+    }
+}
+
+// Those of an operator may say less: that must not cost all others their plans.
+TEST(ToolCatalog, WritesSchemasThatProvidersTakeOfToolsThatSayLittle) {
+    const auto tool = parse_tool("t", "m", "d", "propose", R"([
+        {"name": "o", "type": "object", "required": true, "description": "O"},
+        {"name": "p", "type": "object", "properties": []},
+        {"name": "l", "type": "array"},
+        {"name": "k", "type": "array", "items": "object"},
+        {"name": "m", "type": "array", "items": "array"},
+        {"name": "e", "type": "string", "enum": ["", "a"]},
+        {"name": "f", "type": "string", "enum": [""]},
+        {"name": "q", "type": "object", "properties": [
+            {"name": "o", "type": "object"}, {"name": "l", "type": "array"},
+            {"name": "m", "type": "array", "items": "array"}]}])");
+    ASSERT_TRUE(tool);
+    const Json parameters =
+        Json::parse(offer({*tool}, nullptr).tools_json())[0]["function"]["parameters"];
+    expect_that_gemini_takes(parameters, "t");
+    EXPECT_EQ(parameters["required"], Json::parse(R"(["o"])"));
+    EXPECT_EQ(parameters["properties"]["e"]["enum"], Json::parse(R"(["a"])"));
+    EXPECT_FALSE(parameters["properties"]["f"].contains("enum"));
 }
 
 TEST(ToolCatalog, KeepsTheFirstOfToolsWithTheSameName) {
@@ -191,12 +227,14 @@ TEST(ToolCatalog, SurvivesInvalidUtf8InDescriptions) {
 }
 
 TEST(ParseTool, RefusesNamesThatProvidersRefuse) {
-    for (const std::string& name :
-         {std::string(), std::string("a b"), std::string("ä"), std::string("a.b"),
-          std::string(65, 'a'), std::string("a\0", 2)}) {
+    for (const std::string& name : {std::string(), std::string("a b"), std::string("ä"),
+                                    std::string("a.b"), std::string(65, 'a'), std::string("a\0", 2),
+                                    std::string("3d_print"), std::string("-a")}) {
         EXPECT_FALSE(parse_tool(name, "m", "d", "propose", "[]")) << name;
     }
     EXPECT_TRUE(parse_tool(std::string(64, 'a'), "m", "d", "propose", "[]"));
+    EXPECT_TRUE(parse_tool("_3-d", "m", "d", "propose", "[]"));
+    EXPECT_TRUE(parse_tool("t", "m", "d", "propose", R"([{"name": "3d", "type": "string"}])"));
 }
 
 TEST(ParseTool, RefusesWhatIsNoToolRow) {

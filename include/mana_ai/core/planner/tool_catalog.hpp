@@ -47,9 +47,13 @@ struct Tool {
     bool operator==(const Tool&) const = default;
 };
 
+// Whether it is an object, or an array of objects.
+bool is_of_objects(const ToolParameter& parameter) noexcept;
+
 // Gemini refuses a whole request for one function with an object of no properties, and other
 // providers one for a function without an object. So the schema of a tool without parameters has
-// this one, which is dropped from calls.
+// this one, and so has that of an object of which the catalog does not say what it has; it is
+// dropped from calls.
 inline constexpr char kNoParameter[] = "none";
 
 // Whether providers take it as the name of a function: [A-Za-z0-9_-]{1,64}.
