@@ -985,23 +985,122 @@ END $$;
 -- ---------------------------------------------------------------- tools as clients take them
 -- Parameters may say from now on how large values are and what objects have. In 0.1.0 these members
 -- meant nothing; where they have another shape they are taken out.
+-- Whether the bounds and properties of a parameter are what the worker takes: of the right type, and
+-- properties {name, type, ...} in their turn, each name once, four levels deep at the most.
+CREATE FUNCTION mana_ai.bounds_fit(parameter jsonb, depth int DEFAULT 1)
+RETURNS boolean LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  types    text[] := '{string,number,integer,boolean,object,array}';
+  of_type  text := parameter->>'type';
+  property jsonb;
+BEGIN
+  IF EXISTS (SELECT FROM jsonb_each(parameter) AS m
+              WHERE m.key IN ('minimum', 'maximum', 'minLength', 'maxLength')
+                AND (jsonb_typeof(m.value) <> 'number'
+                     OR CASE WHEN m.key IN ('minimum', 'maximum') THEN of_type NOT IN ('number', 'integer')
+                             ELSE of_type <> 'string' END)) THEN
+    RETURN false;
+  ELSIF EXISTS (SELECT FROM jsonb_each(parameter) AS m
+                 WHERE m.key IN ('minLength', 'maxLength')
+                   AND m.value::numeric NOT BETWEEN 0 AND 1000000000) THEN
+    RETURN false;
+  ELSIF NOT parameter ? 'properties' THEN
+    RETURN true;
+  ELSIF jsonb_typeof(parameter->'properties') <> 'array' OR depth >= 4
+        OR NOT (of_type = 'object'
+                OR of_type = 'array' AND coalesce(parameter->>'items', 'object') = 'object') THEN
+    RETURN false;
+  END IF;
+  FOR property IN SELECT p FROM jsonb_array_elements(parameter->'properties') AS p LOOP
+    IF jsonb_typeof(property) <> 'object'
+       OR coalesce(jsonb_typeof(property->'name') <> 'string' OR property->>'name' !~ '^[A-Za-z0-9_-]{1,64}$', true)
+       OR coalesce(jsonb_typeof(property->'type') <> 'string' OR property->>'type' <> ALL (types), true)
+       OR jsonb_typeof(property->'required') <> 'boolean'
+       OR property ? 'enum' AND (property->>'type' <> 'string' OR jsonb_typeof(property->'enum') <> 'array'
+                                 OR property->'enum' = '[]' OR property @? 'strict $.enum[*].type() ? (@ != "string")')
+       OR property ? 'items' AND (property->>'type' <> 'array' OR coalesce(property->>'items' <> ALL (types), true))
+       OR NOT mana_ai.bounds_fit(property, depth + 1) THEN
+      RETURN false;
+    END IF;
+  END LOOP;
+  RETURN NOT EXISTS (SELECT FROM jsonb_array_elements(parameter->'properties') AS p
+                      GROUP BY p->'name' HAVING count(*) > 1);
+END
+$$;
+REVOKE ALL ON FUNCTION mana_ai.bounds_fit(jsonb, int) FROM PUBLIC;
+
 UPDATE mana_ai.tools SET parameters = (
-  SELECT jsonb_agg(p.parameter - '{minimum,maximum,minLength,maxLength,properties}'::text[] ORDER BY p.n)
+  SELECT jsonb_agg(CASE WHEN mana_ai.bounds_fit(p.parameter) THEN p.parameter
+                        ELSE p.parameter - '{minimum,maximum,minLength,maxLength,properties}'::text[] END ORDER BY p.n)
     FROM jsonb_array_elements(parameters) WITH ORDINALITY AS p(parameter, n))
- WHERE parameters @? '$[*] ? (
-         (exists(@.minimum) && !(@.minimum.type() == "number"
-             && (@."type" == "number" || @."type" == "integer")))
-         || (exists(@.maximum) && !(@.maximum.type() == "number"
-             && (@."type" == "number" || @."type" == "integer")))
-         || (exists(@.minLength) && !(@."type" == "string" && @.minLength.type() == "number"
-             && @.minLength >= 0 && @.minLength <= 1000000000))
-         || (exists(@.maxLength) && !(@."type" == "string" && @.maxLength.type() == "number"
-             && @.maxLength >= 0 && @.maxLength <= 1000000000))
-         || (exists(@.properties) && !(@.properties.type() == "array"
-             && (@."type" == "object"
-                 || (@."type" == "array" && (!exists(@.items) || @.items == "object")))
-             && !exists(@.properties[*] ? (!(@.name.type() == "string"
-                                             && @."type".type() == "string"))))))';
+ WHERE EXISTS (SELECT FROM jsonb_array_elements(parameters) AS p(parameter) WHERE NOT mana_ai.bounds_fit(p.parameter));
+CREATE OR REPLACE FUNCTION mana_ai.keep_tool_changes() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  misfits text[];
+BEGIN
+  IF TG_OP <> 'DELETE' THEN
+    -- The table's CHECK refuses everything that is no array of objects, but cannot see this.
+    IF jsonb_typeof(NEW.parameters) = 'array'
+       AND EXISTS (SELECT FROM jsonb_array_elements(NEW.parameters) AS parameter
+                    GROUP BY parameter->'name' HAVING count(*) > 1) THEN
+      RAISE check_violation USING
+        MESSAGE = format('tool "%s" has two parameters of the same name', NEW.name);
+    END IF;
+    -- Nor all of this.
+    misfits := ARRAY(SELECT p.parameter->>'name'
+                       FROM jsonb_array_elements(CASE WHEN jsonb_typeof(NEW.parameters) = 'array'
+                                                      THEN NEW.parameters ELSE '[]' END)
+                            WITH ORDINALITY AS p(parameter, n)
+                      WHERE CASE WHEN jsonb_typeof(p.parameter) = 'object'
+                                 THEN NOT mana_ai.bounds_fit(p.parameter) END
+                      ORDER BY p.n);
+    IF misfits <> '{}' AND TG_OP = 'UPDATE' THEN
+      RAISE check_violation USING
+        MESSAGE = format('bounds or properties of parameter "%s" of tool "%s" do not fit', misfits[1], NEW.name),
+        CONSTRAINT = 'tools_parameters_check';
+    ELSIF misfits <> '{}' THEN
+      -- In a dump of version 0.1.0 they may have any shape: there they meant nothing.
+      RAISE WARNING 'bounds and properties of parameters of tool "%" are left out, since they do not fit', NEW.name
+        USING DETAIL = format('Parameters: %s.', array_to_string(misfits, ', '));
+      NEW.parameters := (
+        SELECT jsonb_agg(CASE WHEN p.parameter->>'name' = ANY (misfits)
+                              THEN p.parameter - '{minimum,maximum,minLength,maxLength,properties}'::text[]
+                              ELSE p.parameter END ORDER BY p.n)
+          FROM jsonb_array_elements(NEW.parameters) WITH ORDINALITY AS p(parameter, n));
+    END IF;
+  END IF;
+
+  IF TG_OP = 'INSERT' THEN
+    UPDATE mana_ai.tools AS ours
+       SET module = CASE WHEN NEW.module = NEW.shipped->>'module'
+                         THEN ours.module ELSE NEW.module END,
+           description = CASE WHEN NEW.description = NEW.shipped->>'description'
+                              THEN ours.description ELSE NEW.description END,
+           default_policy = CASE WHEN NEW.default_policy = NEW.shipped->>'default_policy'
+                                 THEN ours.default_policy ELSE NEW.default_policy END,
+           parameters = CASE WHEN NEW.parameters = NEW.shipped->'parameters'
+                             THEN ours.parameters ELSE NEW.parameters END,
+           enabled = NEW.enabled
+     WHERE ours.name = NEW.name AND ours.shipped IS NOT NULL;
+    IF FOUND THEN
+      RETURN NULL;
+    END IF;
+    -- A dumped row of a tool that is no longer built in: the operator had changed it, so it stays.
+    NEW.shipped := NULL;
+    RETURN NEW;
+  END IF;
+
+  -- A built-in tool that is gone would come back with the next restore.
+  IF OLD.shipped IS NOT NULL AND (TG_OP = 'DELETE' OR NEW.name <> OLD.name) THEN
+    RAISE object_not_in_prerequisite_state USING
+      MESSAGE = format('built-in tool "%s" cannot be deleted or renamed', OLD.name),
+      HINT = 'Set "enabled" to false, and insert a tool of your own if you need another name.';
+  END IF;
+  RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+
 ALTER TABLE mana_ai.tools DROP CONSTRAINT tools_parameters_check,
   ADD CONSTRAINT tools_parameters_check CHECK (
     CASE WHEN jsonb_typeof(parameters) = 'array' THEN
@@ -1553,6 +1652,17 @@ BEGIN
       new_catalog;
   END LOOP;
 
+  FOR kept IN
+    SELECT t.name FROM mana_ai.tools t
+     WHERE t.shipped IS NULL
+       AND EXISTS (SELECT FROM mana_ai.tool_catalogs c
+                    WHERE c.name = t.name AND new_catalog = ANY (c.catalogs))
+     ORDER BY t.name
+  LOOP
+    RAISE NOTICE 'tool "%" of catalog % is not taken, since there is another one of that name here', kept,
+      new_catalog;
+  END LOOP;
+
   -- Two steps, and so for what comes: the table's trigger deletes no tool that is built in, and
   -- makes every tool that is inserted the operator's.
   gone := ARRAY(SELECT t.name FROM mana_ai.tools t
@@ -1597,6 +1707,7 @@ BEGIN
       MESSAGE = format('there is no tool catalog "%s"', catalog),
       HINT = format('Catalogs are: %s.', array_to_string(known, ', '));
   END IF;
+  LOCK TABLE mana_ai.chosen_tool_catalog IN SHARE ROW EXCLUSIVE MODE;
   DELETE FROM mana_ai.chosen_tool_catalog;
   INSERT INTO mana_ai.chosen_tool_catalog (catalog) VALUES (catalog);
 END

@@ -5,6 +5,7 @@ use warnings;
 use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
+use IPC::Run ();
 use ManaAi;
 use JSON::PP;
 use PostgreSQL::Test::Utils;
@@ -86,12 +87,42 @@ is_deeply([ map { $_->{success} ? 1 : 0 } @answers ], [ 0, 0, 0 ], 'each is answ
 like($answers[0]{message}, qr/^Parameter „rating“ muss zwischen 1 und 5 sein; angegeben ist die Zahl 7\.$/, 'with what is right');
 is(iterations_of($node, 'bounds')->[-1]{plan}[0]{intent}{params}{rating}, 5, 'and its better call is the step');
 my ($result, $out, $error) = $node->psql('mana_sync', q(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "type": "string", "required": true, "description": "d", "maximum": 5}]' WHERE name = 'create_note'));
-like($error, qr/tools_parameters_check/, 'bounds that do not fit the type are refused');
-for my $bad ('"type": "string", "properties": []', '"type": "array", "items": "string", "properties": []', '"type": "object", "properties": {}', '"type": "object", "properties": [{"name": "x"}]')
+my $refused = qr/bounds or properties of parameter "a" of tool "create_note" do not fit/;
+like($error, $refused, 'bounds that do not fit the type are refused');
+my $nested = '{"name": "x", "type": "object", "properties": [{"name": "y", "type": "object", "properties": [{"name": "z", "type": "object"%s}]}]}';
+for my $bad ('"type": "string", "properties": []', '"type": "array", "items": "string", "properties": []', '"type": "object", "properties": {}', '"type": "object", "properties": [{"name": "x"}]',
+    '"type": "object", "properties": [{"name": "x", "type": "text"}]', '"type": "object", "properties": [{"name": "x y", "type": "string"}]', '"type": "object", "properties": ["x"]',
+    '"type": "object", "properties": [{"name": "x", "type": "string", "enum": []}]', '"type": "object", "properties": [{"name": "x", "type": "string", "enum": ["a", 1]}]',
+    '"type": "object", "properties": [{"name": "x", "type": "array", "items": "text"}]', '"type": "object", "properties": [{"name": "x", "type": "number", "maxLength": 1}]',
+    '"type": "object", "properties": [{"name": "x", "type": "string", "required": "yes"}]', '"type": "object", "properties": [{"name": "x", "type": "string"}, {"name": "x", "type": "number"}]',
+    '"type": "string", "maxLength": 1e10', '"type": "object", "properties": [' . sprintf($nested, ', "properties": []') . ']')
 {
     ($result, $out, $error) = $node->psql('mana_sync', qq(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "required": true, "description": "d", $bad}]' WHERE name = 'create_note'));
-    like($error, qr/tools_parameters_check/, "so are properties that no object can have: $bad");
+    like($error, $refused, "so are properties that no object can have: $bad");
 }
+$node->safe_psql('mana_sync', sprintf q(UPDATE mana_ai.tools SET parameters = '[{"name": "a", "required": true, "description": "d", "type": "object", "properties": [%s, {"name": "e", "type": "string", "enum": ["", "v"]}, {"name": "l", "type": "array", "items": "number"}]}]' WHERE name = 'create_note'), sprintf $nested, '');
+run_mission($node, 'newest');
+unlike(log_since($node), qr/"create_note" in mana_ai.tools is left out/, 'what the table takes the worker takes');
+$node->safe_psql('mana_sync', q(UPDATE mana_ai.tools SET parameters = shipped -> 'parameters' WHERE name = 'create_note'));
+# A tool of an operator's that says little, in a way that Gemini would refuse, costs nobody a plan.
+$node->safe_psql('mana_sync', <<'END');
+INSERT INTO mana_ai.tools (name, module, description, default_policy, parameters) VALUES
+  ('order_pizza', 'food', 'Pizza bestellen.', 'propose', '[
+    {"name": "pizza", "type": "object", "required": true, "description": "O"}, {"name": "extras", "type": "array", "required": false, "description": "L"},
+    {"name": "grid", "type": "array", "items": "array", "required": false, "description": "M"},
+    {"name": "size", "type": "string", "required": false, "enum": ["", "gross"], "description": "E"}]'),
+  ('3d_print', 'own', 'Drucken.', 'propose', '[]')
+END
+push_mission($node, 'little', cadence => { kind => 'manual' });
+$model->reset;
+$model->control({ steps => [
+    { tool_calls => [ { name => 'order_pizza', arguments => { pizza => { none => 'x', name => 'Funghi' }, extras => [ { none => '', name => 'Rucola' } ], grid => [ [1] ] } } ] }, { content => 'Fertig.' } ] });
+is(run_mission($node, 'little')->{outcome}, 'planned', 'a tool that says little is taken');
+is_deeply(iterations_of($node, 'little')->[-1]{plan}[0]{intent}{params}, { pizza => { name => 'Funghi' }, extras => [ { name => 'Rucola' } ], grid => [ [1] ] },
+    'and placeholders stand in no step');
+like(log_since($node), qr/tool "3d_print" in mana_ai.tools is left out/, 'one whose name providers refuse is left out');
+$node->safe_psql('mana_sync', q(DELETE FROM mana_ai.tools WHERE name IN ('order_pizza', '3d_print')));
+
 value($node, "SELECT mana_ai.set_tool_catalog('2026-04')");
 is(value($node, 'SELECT count(*) FROM mana_ai.tools'), 84, '2026-04: 84');
 is(scalar offered(), 47, 'of which 47 are offered');
@@ -123,6 +154,7 @@ sub is_kept
 $node->safe_psql('mana_sync', $changes);
 ($result, $out, $error) = $node->psql('mana_sync', q(SELECT mana_ai.set_tool_catalog('2026-05')));
 like($error, qr/NOTICE:  tool "save_article" is not in catalog 2026-05 and stays, since it was changed here/, 'a changed tool that goes is said to stay');
+like($error, qr/NOTICE:  tool "create_draft" of catalog 2026-05 is not taken, since there is another one of that name here/, 'and of one that is not taken why');
 is_kept('another catalog');
 unlike(encode_json(tools()->{create_goal}{parameters}), qr/tpl-meals-daily/, 'a column that was not changed follows the catalog');
 
@@ -150,13 +182,26 @@ SKIP:
 UPDATE mana_ai.tools SET description = 'Unsere Frage.' WHERE name = 'add_quiz_question';
 UPDATE mana_ai.tools SET parameters = '[{"name": "clientName", "type": "string", "required": true, "description": "Unser Name"}]' WHERE name = 'create_invoice';
 END
-    my %members = (lax => q("minimum": "0", "maxLength": 5, "properties": {"x": {"type": "string"}}), proper => q("properties": [{"name": "x", "type": "string"}]));
+    my %members = (lax => q("minimum": "0", "maxLength": 5, "properties": {"x": {"type": "string"}}), proper => q("properties": [{"name": "x", "type": "string"}]),
+        deep => q("properties": [{"name": "x", "type": "text"}]));
     $node->safe_psql('old', qq(INSERT INTO mana_ai.tools (name, module, description, default_policy, parameters)
                                VALUES ('$_', 'own', 'D', 'propose', '[{"name": "o", "type": "object", "required": true, "description": "O", $members{$_}}]'))) for sort keys %members;
+    my $old_dump = "$ENV{TESTDATADIR}/old_tools.sql";
+    command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $old_dump, 'old' ], 'a dump of 0.1.0');
     $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
-    is_kept('upgrade', 'old');
-    is_deeply([ map { join ' ', sort keys %{ tools('old')->{$_}{parameters}[0] } } qw(lax proper) ], [ 'description name required type', 'description name properties required type' ],
-        'upgrade: members that meant nothing go where they have another shape');
+    $node->safe_psql('postgres', 'CREATE DATABASE from_old TEMPLATE template0');
+    my ($restored, $words) = ('', '');
+    IPC::Run::run([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $old_dump, 'from_old' ], '>', \$restored, '2>', \$words);
+    is($?, 0, 'is restored into 0.2.0') or diag($words);
+    like($words, qr/WARNING:  bounds and properties of parameters of tool "lax" are left out, since they do not fit\nDETAIL:  Parameters: o\./, 'which says what it has left out');
+    for my $database (qw(old from_old))
+    {
+        is_kept($database, $database);
+        is_deeply([ map { join ' ', sort keys %{ tools($database)->{$_}{parameters}[0] } } qw(lax proper deep) ],
+            [ 'description name required type', 'description name properties required type', 'description name required type' ],
+            "$database: members that meant nothing go where they have another shape");
+    }
+    is_deeply(tools('from_old'), tools('old'), 'a dump that is restored has the tools that an upgrade has');
     my ($old, $new) = (tools('old'), tools());
     is($old->{add_quiz_question}{description}, 'Unsere Frage.', 'upgrade: a changed description stays');
     is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and the parameters beside it are the new ones');
