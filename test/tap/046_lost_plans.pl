@@ -32,8 +32,8 @@ sub planned
 sub device_writes
 {
     my ($id, $iterations, $offset, %more) = @_;
-    my $space = delete $more{space};
-    push_change($node, id => $id, space => $space, data => { iterations => $iterations, %more }, stamps => { map { $_ => iso($offset // 0) } 'iterations', keys %more });
+    my %of = map { $_ => delete $more{$_} } grep { exists $more{$_} } qw(space user);
+    push_change($node, id => $id, %of, data => { iterations => $iterations, %more }, stamps => { map { $_ => iso($offset // 0) } 'iterations', keys %more });
     return;
 }
 
@@ -155,6 +155,21 @@ is_deeply(ids_of('again'), [], 'the plan stays away');
 like(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'again'"), qr/^devices have taken iteration \Q$plan->{id}\E away 6 times: it is not put back any more$/, 'and that is a mission problem');
 wait_for_checks();
 
+# What was given up is written down once, not with every further loss.
+my $many = planned('many');
+$node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at)"
+      . " SELECT '$user', 'many', 'gone-' || n, 5, now() - interval '1 hour' FROM generate_series(1, 3) n");
+device_writes('many', [], 0);
+wait_for_ids('many', [ $many->{id} ], 'a plan comes back beside others that were given up');
+my $given_up = "SELECT string_agg(iteration_id || given_up_at || restored_at, ' ' ORDER BY iteration_id) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NOT NULL";
+my $first = value($node, $given_up);
+is(scalar(() = $first =~ /gone-/g), 3, 'of which each is a problem');
+$node->safe_psql('mana_sync', "UPDATE mana_ai.restored_iterations SET restored_at = now() - interval '20 seconds' WHERE mission_id = 'many' AND given_up_at IS NULL");
+device_writes('many', [], 10);
+wait_until('and again', 30, sub { value($node, "SELECT max(restores) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NULL") == 2 });
+is(value($node, $given_up), $first, 'since the same time');
+like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user \S+ will not be put back any more/, 'with one line in the log');
+
 # ---------------------------------------------------------------- what a mission waits for
 
 # A mission whose last run has failed, and of which a plan is lost that is not to be put back yet.
@@ -178,12 +193,13 @@ is($model->count, $asked, 'so that the model is not asked again');
 
 # ---------------------------------------------------------------- a long history
 
-# Years of a mission: more than can be read in any time that others could wait, plans that were lost long ago among it.
-$plan = planned('years');
+# Years of a mission: more than can be read in any time that others could wait, plans that were lost long ago among it. Of a
+# user of its own, who waits after that.
+$plan = planned('years', user => 'user-5');
 $node->safe_psql('mana_sync', <<"END");
 ALTER TABLE public.sync_changes DISABLE TRIGGER USER;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, created_at, data, field_timestamps)
-SELECT 'ai', 'aiMissions', 'years', '$user', 'update', 'browser-1', now() - (301 - k) * interval '1 day',
+SELECT 'ai', 'aiMissions', 'years', 'user-5', 'update', 'browser-1', now() - (301 - k) * interval '1 day',
        jsonb_build_object('iterations', i.iterations), jsonb_build_object('iterations', '2024-01-01T00:00:00.000Z')
   FROM generate_series(1, 300) k,
        (SELECT jsonb_agg(jsonb_build_object('id', 'y' || n, 'source', 'server', 'startedAt', '2024-01-01T00:00:00.000Z', 'plan',
@@ -192,46 +208,31 @@ SELECT 'ai', 'aiMissions', 'years', '$user', 'update', 'browser-1', now() - (301
 ALTER TABLE public.sync_changes ENABLE TRIGGER USER;
 END
 note value($node, "SELECT pg_size_pretty(sum(length(data::text))) FROM public.sync_changes WHERE record_id = 'years'");
-device_writes('years', [], 0);
-wait_for_ids('years', [ $plan->{id} ], 'a plan comes back though the history of its mission is too long to be read');
+device_writes('years', [], 0, user => 'user-5');
+wait_until('a plan comes back though the history of its mission is too long to be read', 60, sub { join(' ', @{ ids_of('years', 'user-5') }) eq $plan->{id} });
 is(value($node, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'years' AND iteration_id = ''"), 0, 'at the first try');
 
 # One that plans every few minutes: thousands of iterations, each row of the log has them all, and so has the device that
-# lacks the newest.
-$plan = planned('frequent');
+# lacks the newest. Of another user, for the same reason.
+$plan = planned('frequent', user => 'user-4');
 my $history = q(SELECT jsonb_agg(jsonb_build_object('id', md5('i' || n)::uuid, 'source', 'server', 'startedAt', to_char(timestamp '2024-01-01' + n * interval '5 min', 'YYYY-MM-DD"T"HH24:MI:SS".000Z"'),
   'overallStatus', 'approved', 'plan', '[]'::jsonb)) FROM generate_series(1, 6000) n);
 $node->safe_psql('mana_sync', <<"END");
 ALTER TABLE public.sync_changes DISABLE TRIGGER USER;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, created_at, data, field_timestamps)
-SELECT 'ai', 'aiMissions', 'frequent', '$user', 'update', 'browser-1', now() - (101 - k) * interval '1 day',
+SELECT 'ai', 'aiMissions', 'frequent', 'user-4', 'update', 'browser-1', now() - (101 - k) * interval '1 day',
        jsonb_build_object('iterations', i.iterations), jsonb_build_object('iterations', '2024-01-01T00:00:00.000Z')
   FROM generate_series(1, 100) k, ($history) i(iterations);
 ALTER TABLE public.sync_changes ENABLE TRIGGER USER;
 INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision, iteration_id)
-SELECT gen_random_uuid(), '$user', 'frequent', now() - interval '1 day', now(), 'planned', 'ran', md5('i' || n)::uuid FROM generate_series(1, 6000) n;
+SELECT gen_random_uuid(), 'user-4', 'frequent', now() - interval '1 day', now(), 'planned', 'ran', md5('i' || n)::uuid FROM generate_series(1, 6000) n;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data, field_timestamps)
-SELECT 'ai', 'aiMissions', 'frequent', '$user', 'update', 'browser-1', jsonb_build_object('iterations', i.iterations),
+SELECT 'ai', 'aiMissions', 'frequent', 'user-4', 'update', 'browser-1', jsonb_build_object('iterations', i.iterations),
        jsonb_build_object('iterations', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
   FROM ($history) i(iterations);
 END
-wait_until('a plan comes back to a mission that has thousands', 60, sub { (ids_of('frequent')->[-1] // '') eq $plan->{id} });
+wait_until('a plan comes back to a mission that has thousands', 60, sub { (ids_of('frequent', 'user-4')->[-1] // '') eq $plan->{id} });
 is(value($node, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'frequent' AND iteration_id = ''"), 0, 'at the first try');
-
-# What was given up is written down once, not with every further loss.
-my $many = planned('many');
-$node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at)"
-      . " SELECT '$user', 'many', 'gone-' || n, 5, now() - interval '1 hour' FROM generate_series(1, 3) n");
-device_writes('many', [], 0);
-wait_for_ids('many', [ $many->{id} ], 'a plan comes back beside others that were given up');
-my $given_up = "SELECT string_agg(iteration_id || given_up_at || restored_at, ' ' ORDER BY iteration_id) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NOT NULL";
-my $first = value($node, $given_up);
-is(scalar(() = $first =~ /gone-/g), 3, 'of which each is a problem');
-$node->safe_psql('mana_sync', "UPDATE mana_ai.restored_iterations SET restored_at = now() - interval '20 seconds' WHERE mission_id = 'many' AND given_up_at IS NULL");
-device_writes('many', [], 10);
-wait_until('and again', 30, sub { value($node, "SELECT max(restores) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NULL") == 2 });
-is(value($node, $given_up), $first, 'since the same time');
-like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user \S+ will not be put back any more/, 'with one line in the log');
 
 # ---------------------------------------------------------------- what is not put back
 
@@ -249,6 +250,21 @@ $node->safe_psql('mana_sync', 'SELECT mana_ai.refresh_snapshots(rebuild => true)
 $node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'deleted'; SELECT pg_reload_conf()");
 wait_for_checks();
 is_deeply(ids_of('deleted'), [], 'one that is made again under its id does not get the plans of its former life');
+
+# Deleted while the plan was put back: the deletion's transaction had begun before.
+$plan = planned('overtaken');
+device_writes('overtaken', [], 0);
+wait_for_ids('overtaken', [ $plan->{id} ], 'a plan is put back');
+$node->safe_psql('mana_sync', <<"END");
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, created_at, data, field_timestamps)
+SELECT 'ai', 'aiMissions', 'overtaken', '$user', 'delete', 'browser-1', max(created_at) - interval '1 ms', jsonb_build_object('deletedAt', '@{[ iso(1) ]}'), '{}'
+  FROM public.sync_changes WHERE record_id = 'overtaken' AND client_id = 'mana-ai-runner'
+END
+is(record_of($node, 'overtaken'), undef, 'while its mission is being deleted');
+push_changes($node, { id => 'overtaken', op => 'insert', data => { %{ ManaAi::mission_change('overtaken', nextRunAt => iso(3600), updatedAt => iso(2), cadence => { kind => 'manual' })->{data} } } });
+$node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'overtaken'; SELECT pg_reload_conf()");
+wait_for_checks();
+is_deeply(ids_of('overtaken'), [], 'and does not come back to one that is made again under its id');
 
 my $foreign = { id => 'foreign', startedAt => iso(-60), plan => [], overallStatus => 'awaiting-review', source => 'server' };
 push_mission($node, 'foreign', cadence => { kind => 'manual' }, iterations => [$foreign], nextRunAt => iso(3600));

@@ -156,10 +156,11 @@ std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMissio
 
 // Of every version of an iteration that the log has, the one with which a device has got on
 // furthest; of those the newest: steps that were carried out must not be carried out again. What
-// was before a deletion of the mission went with it. Which ones are ours is asked first, and only
-// of a few is more than the place read: clients may push as much as they like that merely looks
-// like ours. Ids are looked for in subqueries, which are hashed: a mission that plans every few
-// minutes has thousands of them, and so has each of its rows in the log.
+// was before a deletion of the mission went with it, also what we have put back while the deletion
+// was on its way: its row is older then than ours, but not than the plan. Which ones are ours is
+// asked first, and only of a few is more than the place read: clients may push as much as they like
+// that merely looks like ours. Ids are looked for in subqueries, which are hashed: a mission that
+// plans every few minutes has thousands of them, and so has each of its rows in the log.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     const std::string stamp = "left(coalesce(c." + table.stamps_column +
@@ -180,7 +181,11 @@ pg::Statement& lost_statement(const SyncTable& table) {
                                    THEN c.data -> 'iterations' ELSE '[]' END)
            WITH ORDINALITY AS e(iteration, n))sql");
     const std::string sql = R"sql(
-WITH version AS (
+WITH deletion AS MATERIALIZED (
+  SELECT max(c.created_at)::timestamptz AS at )sql" +
+                            rows_of_mission(table) + read + R"sql(
+     AND (c.op = 'delete' OR coalesce(c.data ->> 'deletedAt', '') <> '')),
+version AS (
   SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, c.created_at, )sql" +
                             stamp + " AS stamp, coalesce(" + is_ours + R"sql(, false) AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
@@ -189,11 +194,10 @@ WITH version AS (
                                              THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
              WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS progress
     )sql" + from + read + R"sql(
-     AND c.created_at > coalesce((SELECT max(c.created_at) )sql" +
-                            rows_of_mission(table) + read + R"sql(
-                                     AND (c.op = 'delete'
-                                          OR coalesce(c.data ->> 'deletedAt', '') <> '')),
-                                 '-infinity')
+     AND c.created_at > coalesce((SELECT d.at FROM deletion d), '-infinity')
+     AND coalesce(e.iteration ->> 'startedAt', '') COLLATE "C"
+         >= coalesce((SELECT to_char(d.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
+                        FROM deletion d), '')
      AND e.iteration ->> 'source' = 'server'
      AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100
      AND e.iteration ->> 'id' NOT IN (SELECT unnest($4::text[]))),
