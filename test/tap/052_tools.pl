@@ -186,6 +186,12 @@ END
         deep => q("properties": [{"name": "x", "type": "text"}]));
     $node->safe_psql('old', qq(INSERT INTO mana_ai.tools (name, module, description, default_policy, parameters)
                                VALUES ('$_', 'own', 'D', 'propose', '[{"name": "o", "type": "object", "required": true, "description": "O", $members{$_}}]'))) for sort keys %members;
+    $node->safe_psql('old', <<'END');
+INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision) VALUES (gen_random_uuid(), 'u', 'm', now(), now(), 'planned', 'ran');
+INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used) VALUES ('u', 'm', 5);
+INSERT INTO mana_ai.mission_research_jobs (user_id, mission_id, task_id) VALUES ('u', 'm', 't');
+INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status) VALUES ('u', 'm', 'i', 'notes', 'r', 'ok');
+END
     my $old_dump = "$ENV{TESTDATADIR}/old_tools.sql";
     command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $old_dump, 'old' ], 'a dump of 0.1.0');
     $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
@@ -202,6 +208,7 @@ END
             "$database: members that meant nothing go where they have another shape");
     }
     is_deeply(tools('from_old'), tools('old'), 'a dump that is restored has the tools that an upgrade has');
+    is($node->safe_psql('from_old', "SELECT count(*) FROM mana_ai.$_"), 1, "and what is in $_") for qw(runs token_usage mission_research_jobs decrypt_audit);
     my ($old, $new) = (tools('old'), tools());
     is($old->{add_quiz_question}{description}, 'Unsere Frage.', 'upgrade: a changed description stays');
     is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and the parameters beside it are the new ones');
