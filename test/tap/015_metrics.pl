@@ -217,11 +217,13 @@ $_ = join "\n", grep { !/mana_ai_process_|mana_ai_longest_transaction/ } split /
 is($after, $text, 'the counters are the same');
 
 settings($node, 'mana_ai.tick_enabled' => 'on', 'mana_ai.tick_interval' => '200ms');
+my $begin = time;
 my $ticks = metric('ticks_total');
 sleep 2.1;
-my $made = metric('ticks_total') - $ticks;
-cmp_ok($made, '>=', 4,  'an idle worker ticks at its interval');
-cmp_ok($made, '<=', 13, 'and counts each tick once');
+my $made    = metric('ticks_total') - $ticks;
+my $elapsed = time - $begin;  # more than that on a busy machine
+cmp_ok($made, '>=', 4, 'an idle worker ticks at its interval');
+cmp_ok($made, '<=', $elapsed / 0.2 + 3, 'and counts each tick once');
 $model->reset;
 $model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
 push_missions($node, [qw(h1 h2 h3)]);
