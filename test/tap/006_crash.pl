@@ -31,10 +31,7 @@ sub wait_for_server
 {
     my ($what) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    return wait_until("$what: the server is back", 20, sub {
-        my $out = '';
-        return $node->psql('mana_sync', 'SELECT 1', stdout => \$out, stderr => \my $err) == 0;
-    });
+    return wait_until("$what: the server is back", 20, sub { accepts_sessions($node) });
 }
 
 sub written

@@ -146,7 +146,7 @@ is($audited, 2, 'the second opening is on record while the model thinks');
 kill 9, worker_pid($node);
 $model->reset;
 # The server starts its processes anew.
-wait_until('the server is back', 20, sub { ($node->psql('mana_sync', 'SELECT 1'))[0] == 0 });
+wait_until('the server is back', 20, sub { accepts_sessions($node) });
 wait_for_iterations($node, 'm1', 2, 60);
 is(value($node, "SELECT count(DISTINCT iteration_id) FROM mana_ai.decrypt_audit WHERE mission_id = 'm1'"), 3,
     'each attempt has its own row in the audit');

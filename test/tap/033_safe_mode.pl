@@ -18,7 +18,7 @@ sub wait_for_server
     my ($what) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
     return wait_until("$what: the server is back", 30,
-        sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+        sub { accepts_sessions($node) });
 }
 
 # kill -9, and what the postmaster makes of it.

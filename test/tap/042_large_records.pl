@@ -59,7 +59,7 @@ sub kill_reader
     wait_until("$what: the postmaster starts anew", 30,
         sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
     wait_until("$what: the server is back", 30,
-        sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+        sub { accepts_sessions($node) });
     return;
 }
 

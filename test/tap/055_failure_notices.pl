@@ -333,7 +333,7 @@ sub crash
     my $position = log_position($node);
     kill 9, worker_pid($node);
     wait_until("$id: the server starts anew", 30, sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
-    wait_until("$id: it is back", 30, sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+    wait_until("$id: it is back", 30, sub { accepts_sessions($node) });
     return $crashes + 1;
 }
 
@@ -410,7 +410,7 @@ for my $id ('deadly', 'large-deadly')
     my $position = log_position($node);
     kill 9, worker_pid($node);
     wait_until("$id: the server starts anew", 30, sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
-    wait_until("$id: it is back", 30, sub { $node->psql('mana_sync', 'SELECT 1', stdout => \my $o, stderr => \my $e) == 0 });
+    wait_until("$id: it is back", 30, sub { accepts_sessions($node) });
     wait_for($node, "$id: that it crashed is on record", 30, "$runs 'crashed'", 1);
     is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = '$id'"), 3, "$id: which is no failure of the mission");
     make_due($id);

@@ -26,7 +26,7 @@ our @EXPORT = qw(
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
   is_sanitized wait_until wait_for wait_for_iterations wait_for_worker worker_pid
   background fails_like timed is_faster_than
-  snapshots_differ log_since log_position count_due
+  snapshots_differ log_since log_position count_due accepts_sessions
   USER_ID
 );
 
@@ -396,6 +396,14 @@ END
 sub is_sanitized
 {
     return ($ENV{MANA_AI_VARIANT} // '') eq 'SANITIZE';
+}
+
+# Whether the server is there again after a crash. A psql that is turned away before it has read the query breaks the pipe
+# to it, which is an exception here.
+sub accepts_sessions
+{
+    my ($node) = @_;
+    return eval { $node->psql('mana_sync', 'SELECT 1', stdout => \my $out, stderr => \my $err) == 0 };
 }
 
 # Calls $check until it is true, at most $seconds long. A failed test if it never is.
