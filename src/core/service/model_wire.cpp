@@ -59,10 +59,8 @@ Usage read_usage(const Json* usage) {
     Usage read;
     read.prompt = token_count(usage, "prompt_tokens");
     read.completion = token_count(usage, "completion_tokens");
-    read.total = token_count(usage, "total_tokens");
-    if (read.total == 0) {
-        read.total = read.prompt + read.completion;
-    }
+    // Some leave it out.
+    read.total = std::max(token_count(usage, "total_tokens"), read.prompt + read.completion);
     read.reasoning = token_count(member(usage, "completion_tokens_details"), "reasoning_tokens");
     // Gemini's total counts thoughts that its completion does not; they are paid for like the rest.
     const std::int64_t unnamed = read.total - read.prompt - read.completion;

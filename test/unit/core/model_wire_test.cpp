@@ -165,6 +165,7 @@ TEST(ModelReply, TakesUsageInAnyForm) {
     EXPECT_EQ(usage(R"({"prompt_tokens":10.0,"completion_tokens":4.6,"total_tokens":null})").total,
               15);
     EXPECT_EQ(usage(R"({"total_tokens":9})").total, 9);
+    EXPECT_EQ(usage(R"({"prompt_tokens":10,"completion_tokens":5,"total_tokens":1})").total, 15);
     EXPECT_EQ(usage(R"({"prompt_tokens":-3,"completion_tokens":"x","total_tokens":-1})").total, 0);
 }
 
