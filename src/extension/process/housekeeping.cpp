@@ -189,7 +189,7 @@ bool delete_expired_rows(core::Instant now) {
     if (retention > 0) {
         static pg::Statement delete_usage(R"sql(
 DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM mana_ai.token_usage WHERE ts < $1 LIMIT $2)))sql");
+  SELECT ctid FROM mana_ai.token_usage WHERE ts < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
         const core::Instant until = now - std::max(retention, kShortestLedger);
         more = delete_usage.execute({pg::Timestamp{until}, kDeleteBatch}).processed ==
                static_cast<uint64_t>(kDeleteBatch);
