@@ -69,7 +69,7 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
     static pg::Statement select_reserved(R"sql(
 SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs WHERE outcome = 'running')sql");
     total_.reserved = amount(select_reserved.execute({}).rows.front(), 0);
-    total_.used = used_tokens({}, is_alone_);
+    total_.used = used_tokens(everybody(), is_alone_);
 }
 
 int64_t ClaimBudgets::used_by(const std::string& user_id, const std::string& agent_id,
@@ -175,7 +175,8 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled
 SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs
  WHERE outcome = 'running' AND run_id <> $1::uuid)sql");
         const auto found = select_reserved.execute({std::string_view(claimed.run_id)});
-        add(core::BudgetScope::Total, of_all, used_tokens({}, true), amount(found.rows.front(), 0));
+        add(core::BudgetScope::Total, of_all, used_tokens(everybody(), true),
+            amount(found.rows.front(), 0));
     }
     add_cost_limits(claimed.user_id, claimed.agent ? claimed.agent->id : std::string(),
                     claimed.run_id, need, limits);

@@ -27,7 +27,11 @@ std::unordered_map<std::string, KnownSum>& sums() {
 }
 
 std::string key_of(const Account& account) {
-    return account.user_id + '\x1f' + account.agent_id + '\x1f' + account.mission_id;
+    if (account.is_everybodys)
+        return {};
+    // Users choose their ids.
+    return std::to_string(account.user_id.size()) + ' ' + std::to_string(account.agent_id.size()) +
+           ' ' + account.user_id + account.agent_id + account.mission_id;
 }
 
 pg::StatementResult read_sums(const Account& account, core::Instant since) {
@@ -45,7 +49,7 @@ SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesc
   FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND agent_id = $3)sql");
         return of_agent.execute({user, begin, std::string_view(account.agent_id)});
     }
-    if (!account.user_id.empty()) {
+    if (!account.is_everybodys) {
         static pg::Statement of_user(R"sql(
 SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
   FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2)sql");
@@ -58,6 +62,10 @@ SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesc
 }
 
 }  // namespace
+
+Account everybody() {
+    return {{}, {}, {}, true};
+}
 
 void lock_budgets() {
     const uint64_t lock = name_of_lock();

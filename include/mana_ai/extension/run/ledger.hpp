@@ -18,13 +18,15 @@ namespace mana_ai {
 void lock_budgets();
 bool try_lock_budgets();
 
-// Whose tokens: of a user, or what an agent's or a mission's of that user are. All members empty =
-// everybody's.
+// Whose tokens: of a user, or what an agent's or a mission's of that user are; the ids that are not
+// meant are empty. Users may have an empty id.
 struct Account {
     std::string user_id;
     std::string agent_id;
     std::string mission_id;
+    bool is_everybodys = false;  // then there are no ids
 };
+Account everybody();
 
 // The tokens that an account has used in the last day up to an instant.
 struct KnownSum {
