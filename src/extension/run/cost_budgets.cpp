@@ -53,7 +53,11 @@ void add_cost_limits(const std::string& user_id, const std::string& agent_id,
 void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string& agent_id,
                                   const WantedTokens& wanted,
                                   std::vector<core::BudgetLimit>& limits) {
-    for (core::BudgetLimit limit : cost_limits(user_id, agent_id, std::nullopt, wanted)) {
+    const auto [known, is_new] = found_.try_emplace({user_id, agent_id});
+    if (is_new)
+        known->second = cost_limits(user_id, agent_id, std::nullopt, wanted);
+    for (core::BudgetLimit limit : known->second) {
+        limit.wanted = wanted;
         if (limit.scope == core::BudgetScope::Agent)
             limit.reserved += of_agents_[{user_id, agent_id}];
         else if (limit.scope == core::BudgetScope::User)

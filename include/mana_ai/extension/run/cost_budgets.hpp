@@ -25,6 +25,7 @@ class ClaimCostBudgets {
     void reserve(const std::string& user_id, const std::string& agent_id, int64_t tokens);
 
  private:
+    std::map<std::pair<std::string, std::string>, std::vector<core::BudgetLimit>> found_;
     std::map<std::pair<std::string, std::string>, int64_t> of_agents_;
     std::map<std::string, int64_t> of_users_;
     int64_t total_ = 0;
