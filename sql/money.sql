@@ -191,10 +191,18 @@ BEGIN
       SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
         FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
               UNION
+              SELECT current_setting('mana_ai.compact_model')
+              UNION
               SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x ORDER BY x.ts DESC LIMIT 1) u) m(name)
+       CROSS JOIN (SELECT ''
+                   UNION
+                   SELECT current_setting('mana_ai.service_tier')
+                   UNION
+                   SELECT o.service_tier FROM mana_ai.agent_options o
+                    WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
        CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
        CROSS JOIN LATERAL (SELECT k.cost / 1000000 AS cost
-                             FROM mana_ai.cost_of(m.name, '', clock_timestamp(), t.prompt, 0, t.total) k
+                             FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) k
                             WHERE k.currency = b.currency) p;
     END IF;
     RETURN NEXT;

@@ -79,9 +79,10 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    -- Of the models that plan the first that is not away, else the first.
+    -- Of the models that plan and are not stopped the first that is not away, else the first.
     FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
             LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
+           WHERE NOT EXISTS (SELECT FROM mana_ai.stops x WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL)
            ORDER BY coalesce(v.state IN ('unavailable', 'key_refused'), false), p.place LIMIT 1) s
    CROSS JOIN LATERAL (
          SELECT count(*) AS missions

@@ -1866,9 +1866,10 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    -- Of the models that plan the first that is not away, else the first.
+    -- Of the models that plan and are not stopped the first that is not away, else the first.
     FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
             LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
+           WHERE NOT EXISTS (SELECT FROM mana_ai.stops x WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL)
            ORDER BY coalesce(v.state IN ('unavailable', 'key_refused'), false), p.place LIMIT 1) s
    CROSS JOIN LATERAL (
          SELECT count(*) AS missions
@@ -2156,10 +2157,18 @@ BEGIN
       SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
         FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
               UNION
+              SELECT current_setting('mana_ai.compact_model')
+              UNION
               SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x ORDER BY x.ts DESC LIMIT 1) u) m(name)
+       CROSS JOIN (SELECT ''
+                   UNION
+                   SELECT current_setting('mana_ai.service_tier')
+                   UNION
+                   SELECT o.service_tier FROM mana_ai.agent_options o
+                    WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
        CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
        CROSS JOIN LATERAL (SELECT k.cost / 1000000 AS cost
-                             FROM mana_ai.cost_of(m.name, '', clock_timestamp(), t.prompt, 0, t.total) k
+                             FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) k
                             WHERE k.currency = b.currency) p;
     END IF;
     RETURN NEXT;

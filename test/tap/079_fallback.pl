@@ -137,6 +137,23 @@ value($node, q{SELECT mana_ai.stop('model:test/third', 'alle')});
 like(value($node, q{SELECT worker_problem FROM mana_ai.status()}), qr/^model:test\/first was stopped by postgres/, 'without any left planning is stopped');
 value($node, qq{SELECT mana_ai.resume('model:test/$_')}) for qw(first second third);
 
+# One that is stopped is not asked either when all others are away.
+$model->reset;
+does('"model":"test/second"', { status => 503, error => 'overloaded' });
+does('"model":"test/', $done);
+value($node, qq{SELECT mana_ai.stop('model:test/$_', 'nie')}) for qw(first third);
+push_one("none-$_", user => "user-$_") for 1 .. 8;
+wait_for($node, 'the only one that is left is away, which is the problem', 60,
+    q{SELECT worker_problem ~ '^the model service has been unavailable since' FROM mana_ai.status()}, 't');
+push_one("late-$_", user => "user-$_") for 1 .. 8;
+wait_until('it is probed', 30, sub { $model->count >= 8 });
+is_deeply([ do { my %asked; $asked{ $_->{body}{model} }++ for $model->requests; keys %asked } ], ['test/second'],
+    'no other is asked');
+$model->reset;
+does('"model":"test/', $done);
+value($node, qq{SELECT mana_ai.resume('model:test/$_')}) for qw(first third);
+is_planned($_) for map { ("none-$_", "late-$_") } 1 .. 8;
+
 is(snapshots_differ($node), '', 'all snapshots are replays');
 $node->stop;
 $model->stop;

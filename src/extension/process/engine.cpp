@@ -96,7 +96,7 @@ Engine::Engine(std::string by)
       number_(pg::random_uint31()),
       jobs_(loop_),
       tracer_(loop_),
-      gates_(loop_),
+      gates_(loop_, stops_),
       services_{loop_,           nullptr, jobs_,  catalog_, grant_key_, tracer_, resolver_patience_,
                 table_patience_, gates_,  stops_, {},       {}},
       polls_(services_),

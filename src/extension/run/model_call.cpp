@@ -91,6 +91,15 @@ core::ProviderError turned_away(const net::CallGate& gate) {
     return error;
 }
 
+// What a run is told whose model an operator has stopped.
+core::ProviderError stopped_by_operator() {
+    core::ProviderError error;
+    error.kind = core::ErrorKind::NoProvider;
+    error.message = "the model was stopped by an operator";
+    error.of_service = true;
+    return error;
+}
+
 // Open, or to be probed now.
 bool may_be_asked(RunServices& services, const std::string& model) {
     if (services.stops.models.contains(model))
@@ -151,6 +160,9 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             blame(gate, *last);
             co_return std::move(*last);
         }
+        // Perhaps while this call waited for its turn.
+        if (services.stops.models.contains(wish.model))
+            co_return stopped_by_operator();
         // A probe is to tell of the service, not of a tier.
         const std::string tier = gate.is_closed() ? std::string() : wish.tier.name;
         if (body_tier != tier) {
@@ -244,7 +256,14 @@ PlannerModels planner_models() {
 net::Task<core::ModelResult> call_planner(RunServices& services, const ClaimedMission& claimed,
                                           PlannerModels& models, ServiceTier& tier, bool has_paid,
                                           const BodyOf& body_of) {
-    models.current = next_to_ask(services, models, models.current).value_or(models.current);
+    if (const auto next = next_to_ask(services, models, models.current)) {
+        models.current = *next;
+    } else {
+        // All are away. The first that may be asked is waited for.
+        while (models.current + 1 < models.names.size() &&
+               services.stops.models.contains(models.name()))
+            models.current++;
+    }
     std::optional<core::ProviderError> of_service;
     for (;;) {
         const bool has_alternative = next_to_ask(services, models, models.current + 1).has_value();

@@ -78,12 +78,17 @@ net::CallGate& ServiceGates::of_model(const std::string& model) {
 
 net::CallGate& ServiceGates::of_planner() {
     const std::vector<std::string> models = pg::settings::planner_models();
+    net::CallGate* first = nullptr;
     for (const std::string& model : models) {
+        if (stops_.models.contains(model))
+            continue;
         net::CallGate& gate = of_model(model);
         if (!gate.is_closed())
             return gate;
+        if (first == nullptr)
+            first = &gate;
     }
-    return of_model(models.front());
+    return first != nullptr ? *first : of_model(models.front());
 }
 
 net::CallGate& ServiceGates::of_research(Kind kind) {

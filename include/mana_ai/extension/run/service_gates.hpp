@@ -11,6 +11,7 @@
 #include <unordered_set>
 #include <vector>
 
+#include "mana_ai/extension/run/stops.hpp"
 #include "mana_ai/net/call_gate.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
@@ -21,7 +22,8 @@ class ServiceGates {
  public:
     enum class Kind { Model, WebResearch, DeepResearch };
 
-    explicit ServiceGates(net::EventLoop& loop) : loop_(loop) {}
+    // Both outlive it.
+    ServiceGates(net::EventLoop& loop, const Stops& stops) : loop_(loop), stops_(stops) {}
     ServiceGates(const ServiceGates&) = delete;
     ServiceGates& operator=(const ServiceGates&) = delete;
 
@@ -70,6 +72,7 @@ class ServiceGates {
     void drop_old();
 
     net::EventLoop& loop_;
+    const Stops& stops_;
     std::map<std::string, std::unique_ptr<Entry>> entries_;  // by kind, URL and model
     std::unordered_set<std::string> coming_;
     int64_t reported_at_ = 0;
