@@ -99,7 +99,7 @@ is_deeply([ sort keys %$notice ], [qw(errorDetails finishedAt id overallStatus p
 is_deeply([ @$notice{qw(overallStatus source)} ], [ 'failed', 'server' ], 'failed, and the server\'s');
 is_deeply($notice->{plan}, [], 'without a plan, so that no device carries anything out');
 is($details->{name}, 'Planung auf dem Server fehlgeschlagen', 'its name');
-like($details->{message}, qr/^Das Sprachmodell lehnt den Inhalt der Mission ab\. Formuliere das Ziel anders; dann versucht der Server es erneut\.$/, 'its message');
+like($details->{message}, qr/^Das Sprachmodell lehnt den Inhalt der Mission ab\. Lege sie mit einem anders formulierten Ziel neu an\.$/, 'its message');
 ok($phases{ $details->{phase} }, "its phase, $details->{phase}, is one that the client knows");
 my $row = rows($node, "SELECT * FROM public.sync_changes WHERE record_id = 'failing' AND client_id = 'mana-ai-runner'")->[0];
 is_deeply([ sort keys %{ $row->{data} } ], [ 'iterations', 'updatedAt' ], 'the row leaves nextRunAt alone');
@@ -148,6 +148,7 @@ has_been_held('archived', 'skipped-archived', 2);
 wait_for_notices('archived', 1);
 ($notice) = notices_of('archived');
 is($notice->{errorDetails}{name}, 'Agent archiviert', 'an archived agent');
+like($notice->{errorDetails}{message}, qr/mit einem anderen Agenten neu an, oder lösche den Agenten: Dann läuft sie ohne ihn weiter/, 'what can be done');
 ok(!exists $notice->{errorDetails}{phase}, 'no phase fits it');
 is(iterations_of($node, 'archived')->[0]{id}, 'b1', 'behind what was there');
 $run = last_run($node, 'archived');
@@ -163,6 +164,13 @@ is(value($node, "SELECT count(DISTINCT i ->> 'id') FROM public.sync_changes c, j
     'nor after a device that did not know it has overwritten it');
 push_change($node, table => 'agents', id => 'gone', data => { state => 'active' }, stamps => { state => iso(0) });
 wait_until('archived: the agent is back, and it is planned', 20, sub { return (last_run($node, 'archived') // {})->{outcome} eq 'planned' });
+
+# The client can do one thing with an archived agent, which is what users are told: delete it.
+push_agent($node, 'left', state => 'archived');
+push_mission($node, 'left', agentId => 'left');
+wait_for($node, 'left: held back', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'left' AND lease_owner IS NULL", 'skipped-archived');
+push_change($node, table => 'agents', id => 'left', op => 'delete', data => { deletedAt => iso(0) });
+wait_until('left: the agent is deleted, and it is planned', 20, sub { return (last_run($node, 'left') // {})->{outcome} eq 'planned' });
 
 push_mission($node, 'encrypted', objective => 'enc:1:AAAAAAAAAAAAAAAA.BBBBBBBBBBBBBBBBBBBBBBBB', nextRunAt => iso(-600));
 has_been_held('encrypted', 'skipped-encrypted', 6);
@@ -196,7 +204,7 @@ my $told = sub { return grep { $_->{errorDetails} } @{ iterations_of($node, 'use
 wait_until('user-budget: its user is told', 20, sub { return $told->() == 1 });
 my ($of_user) = $told->();
 is($of_user->{errorDetails}{name}, 'Token-Budget auf dem Server aufgebraucht', 'but after a day');
-like($of_user->{errorDetails}{message}, qr/Lass Missionen seltener laufen, oder bitte den Betreiber/, 'what can be done');
+like($of_user->{errorDetails}{message}, qr/Pausiere Missionen, oder bitte den Betreiber/, 'what can be done');
 is($of_user->{errorDetails}{phase}, 'calling-llm', 'its phase');
 $run = last_run($node, 'user-budget', 'poor');
 is_deeply([ @$run{qw(outcome decision iteration_id total_tokens)} ], [ 'skipped', 'skipped-user-budget', $of_user->{id}, 0 ], 'its run, which cost nothing');

@@ -45,7 +45,7 @@ FailureNotice failed_notice(std::string_view kind) {
     notice.summary = "Der Server konnte diese Mission mehrmals hintereinander nicht planen.";
     notice.message = reason;
     notice.message += kind == "blocked"
-                          ? " Formuliere das Ziel anders; dann versucht der Server es erneut."
+                          ? " Lege sie mit einem anders formulierten Ziel neu an."
                           : " Der Server versucht es weiter, in immer größeren Abständen von bis "
                             "zu sechs Stunden.";
     if (kind != "blocked") {
@@ -77,6 +77,8 @@ const char* name(NoticeCause cause) noexcept {
     return "user-budget";
 }
 
+// What users are advised to do is what the known client lets them do: it edits budgets of agents,
+// but neither a mission's objective, schedule and agent nor an agent that is archived.
 FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
     FailureNotice notice;
     switch (cause) {
@@ -104,8 +106,9 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
             notice.title = "Agent archiviert";
             notice.summary = "Der Agent dieser Mission ist archiviert.";
             notice.message =
-                "Der Server führt Missionen archivierter Agenten nicht aus. Aktiviere den Agenten "
-                "wieder, oder weise die Mission einem anderen zu.";
+                "Der Server führt Missionen archivierter Agenten nicht aus. Lege die Mission mit "
+                "einem anderen Agenten neu an, oder lösche den Agenten: Dann läuft sie ohne ihn "
+                "weiter.";
             break;
         case NoticeCause::Budget:
             notice.title = "Token-Budget aufgebraucht";
@@ -114,7 +117,7 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
                 "aufgebraucht.";
             notice.message =
                 "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Erhöhe das "
-                "Tagesbudget, oder lass Missionen seltener laufen.";
+                "Tagesbudget, oder pausiere Missionen.";
             notice.phase = "calling-llm";
             break;
         case NoticeCause::UserBudget:
@@ -122,8 +125,8 @@ FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
             notice.summary =
                 "Das Token-Budget auf dem Server ist seit mindestens einem Tag aufgebraucht.";
             notice.message =
-                "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Lass "
-                "Missionen seltener laufen, oder bitte den Betreiber um ein größeres Budget.";
+                "Der Server plant diese Mission erst wieder, wenn das Budget reicht. Pausiere "
+                "Missionen, oder bitte den Betreiber um ein größeres Budget.";
             notice.phase = "calling-llm";
             break;
     }

@@ -61,7 +61,7 @@ TEST(FailureNotice, TakesNothingFromOutside) {
 TEST(FailureNotice, OfARefusedTextDoesNotSendItToTheModelAgain) {
     const FailureNotice blocked = failure_notice(NoticeCause::Failed, "blocked");
     EXPECT_EQ(blocked.message.find("auf diesem Gerät"), std::string::npos);
-    EXPECT_NE(blocked.message.find("Formuliere das Ziel anders"), std::string::npos);
+    EXPECT_NE(blocked.message.find("Ziel neu an"), std::string::npos);
 }
 
 }  // namespace
