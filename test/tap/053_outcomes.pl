@@ -82,6 +82,16 @@ is(counted('create_task', 'open'), 1, 'what no device has touched counts as open
 is(counted('create_task', 'approved'), 2, 'and a plan counts once');
 is(scalar @{ outcomes('create_task') }, 2, 'versions can be compared');
 
+# What else clients may say of a step; the view counts it among all steps alone.
+push_mission($node, 'm3', cadence => { kind => 'manual' });
+plan_anew('m3', map { [ create_note => { content => $_ } ] } qw(eins zwei drei));
+my $iterations = iterations_of($node, 'm3');
+@{ $iterations->[-1]{plan} }[ 0 .. 2 ] = map { { %{ $iterations->[-1]{plan}[ $_->[0] ] }, status => $_->[1] } } [ 0, 'skipped' ], [ 1, 'rejected' ], [ 2, 'geheim' ];
+push_change($node, id => 'm3', data => { iterations => $iterations }, stamps => { iterations => iso(1) });
+is_deeply([ @{ outcomes('create_note')->[0] }{qw(steps approved failed)} ], [ 3, 0, 0 ], 'steps that were skipped or rejected are neither approved nor failed');
+plan_anew('m3', [ create_note => { content => 'vier' } ]);
+is(join(' ', map { counted('create_note', $_) } qw(skipped rejected open approved failed)), '1 1 1 0 0', 'the metric has skipped and rejected, and no word of a record as a label');
+
 value($node, 'CREATE ROLE watcher; GRANT USAGE ON SCHEMA mana_ai TO watcher; GRANT SELECT ON mana_ai.tool_outcomes TO watcher; GRANT EXECUTE ON FUNCTION mana_ai.count_tool_outcomes(timestamptz) TO watcher');
 is(value($node, 'SET ROLE watcher; SELECT count(*) > 0 FROM mana_ai.tool_outcomes'), 't', 'who is let look needs no right on records');
 

@@ -48,6 +48,15 @@ TEST(SystemPrompt, SaysWhatTheJobIs) {
     EXPECT_FALSE(contains(prompt, "<agent_context>"));
 }
 
+// Versions of the prompt are told apart by this text.
+TEST(PromptText, IsAllThatIsOursOfAPrompt) {
+    const std::string text = prompt_text();
+    EXPECT_TRUE(text.starts_with(system_prompt(nullptr)));
+    EXPECT_TRUE(text.ends_with(user_prompt(Mission{}, {}, std::nullopt, true)));
+    EXPECT_TRUE(contains(text, "Recherche fehlgeschlagen"));
+    EXPECT_TRUE(text.ends_with("Plane jetzt die nächsten Schritte."));
+}
+
 TEST(SystemPrompt, EndsWithTheAgentAfterTheRules) {
     Agent agent;
     agent.name = "Nora";
