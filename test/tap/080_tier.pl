@@ -48,7 +48,9 @@ for my $case (
     is_planned("tier-$who");
     is_deeply([ asked() ], [qw(flex standard standard)], "$who: without room at the tier the run goes on at the standard one");
     is(tier_in_ledger("tier-$who"), '', 'which is what the ledger says');
-    is(value($node, q{SELECT state || ' ' || refused || ' ' || failed FROM mana_ai.services() WHERE name = 'test/plan'}), 'open 0 0', 'and the gate has learned nothing from it');
+    # The worker reports its gates every now and then.
+    wait_for($node, "$who: and the gate has learned nothing from it", 10,
+        q{SELECT state || ' ' || refused || ' ' || failed FROM mana_ai.services() WHERE name = 'test/plan'}, 'open 0 0');
 }
 settings($node, 'mana_ai.llm_timeout' => undef);
 
