@@ -10,6 +10,7 @@
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
@@ -321,6 +322,7 @@ void Engine::on_clock_jump(core::Instant jump) {
     // keep_house() sees that it lies in the future, and pulls backoffs back.
     agents_seen_at_ = std::max(agents_seen_at_, pg::now() - jump);
     locked_until_ = 0;
+    forget_sums();
 }
 
 // Runs of ours that have no task any more: their rows were locked when they were canceled.

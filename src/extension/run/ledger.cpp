@@ -101,6 +101,10 @@ void keep_sum(const Account& account, KnownSum known, int64_t settled,
     sums()[key_of(account)] = known;
 }
 
+void forget_sums() {
+    sums().clear();
+}
+
 int64_t used_tokens(const Account& account, bool is_alone) {
     const KnownSum known = known_sum(account);
     const auto found = read_sums(account, known.until);

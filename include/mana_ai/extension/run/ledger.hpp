@@ -44,6 +44,9 @@ KnownSum known_sum(const Account& account);
 void keep_sum(const Account& account, KnownSum known, int64_t settled,
               core::Instant transaction_begun);
 
+// The clock was set back: new rows may have older time stamps than those that were added up.
+void forget_sums();
+
 // The tokens that the account has used in the last day. `is_alone`: the caller holds the lock.
 int64_t used_tokens(const Account& account, bool is_alone);
 
