@@ -15,6 +15,7 @@ namespace {
 
 constexpr core::Instant kPauseForRoom = 5 * core::kMicrosPerSecond;
 constexpr size_t kMaxLongPrompts = 10'000;
+constexpr int64_t kLongestUsualPrompt = 20'000;
 
 int64_t last_first_call = 0;  // of this process, and some more
 // Of missions whose budget had no room for it, by user and mission.
@@ -106,7 +107,9 @@ core::CallNeed need_of_first_call(const std::string& user_id, const std::string&
 }
 
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {
-    last_first_call = need.total() + need.total() / 20;
+    // One user's long prompt is not to be expected of all others.
+    last_first_call =
+        std::min(need.total() + need.total() / 20, 4 * need.reply + kLongestUsualPrompt);
     const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);
     if (!was_too_long) {
         long_prompts.erase(mission);
