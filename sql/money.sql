@@ -170,13 +170,13 @@ BEGIN
     currency := b.currency;
     IF b.scope = 'total' THEN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
-             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
        WHERE r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run;
     ELSE
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
-             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
          AND (b.scope = 'user' OR u.agent_id = cost_budgets_of.agent_id);

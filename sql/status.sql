@@ -508,7 +508,7 @@ BEGIN
                 trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
                 CASE WHEN b.used < b.cost_per_day
                      THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
-                CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price', b.unpriced_tokens) END)
+                CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price in %s', b.unpriced_tokens, b.currency) END)
     INTO budget
     FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, '')) b
    WHERE b.tokens_left = 0

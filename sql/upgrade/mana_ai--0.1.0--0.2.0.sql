@@ -707,7 +707,7 @@ BEGIN
                 trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
                 CASE WHEN b.used < b.cost_per_day
                      THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
-                CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price', b.unpriced_tokens) END)
+                CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price in %s', b.unpriced_tokens, b.currency) END)
     INTO budget
     FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, '')) b
    WHERE b.tokens_left = 0
@@ -2136,13 +2136,13 @@ BEGIN
     currency := b.currency;
     IF b.scope = 'total' THEN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
-             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
        WHERE r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run;
     ELSE
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
-             coalesce(sum(u.tokens_used) FILTER (WHERE u.cost IS NULL), 0)
+             coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
          AND (b.scope = 'user' OR u.agent_id = cost_budgets_of.agent_id);
