@@ -224,7 +224,9 @@ COMMENT ON VIEW mana_ai.run_costs IS
   'what each run has cost; a row without currency is what has no price';
 
 CREATE VIEW mana_ai.agent_costs AS
-SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.user_id, u.agent_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''),
+                                    current_setting('TimeZone')))::date AS day,
+       u.user_id, u.agent_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens
@@ -244,7 +246,9 @@ COMMENT ON VIEW mana_ai.user_costs IS
   'what users have cost by day; a row without currency is what has no price';
 
 CREATE VIEW mana_ai.daily_costs AS
-SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''), current_setting('TimeZone')))::date AS day, u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
+SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', true), ''),
+                                    current_setting('TimeZone')))::date AS day,
+       u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens
