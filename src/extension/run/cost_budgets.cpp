@@ -15,7 +15,7 @@ namespace {
 
 std::vector<core::BudgetLimit> cost_limits(const std::string& user_id, const std::string& agent_id,
                                            const std::optional<std::string>& run_id,
-                                           const WantedTokens& wanted) {
+                                           const core::CallNeed& wanted) {
     // Most servers have none.
     static pg::Statement select_any("SELECT 1 FROM mana_ai.cost_budgets LIMIT 1");
     if (select_any.execute({}).rows.empty())
@@ -44,14 +44,14 @@ SELECT b.scope, b.tokens_left, b.reserved_tokens
 }  // namespace
 
 void add_cost_limits(const std::string& user_id, const std::string& agent_id,
-                     const std::string& run_id, const WantedTokens& wanted,
+                     const std::string& run_id, const core::CallNeed& wanted,
                      std::vector<core::BudgetLimit>& limits) {
     for (const core::BudgetLimit& limit : cost_limits(user_id, agent_id, run_id, wanted))
         limits.push_back(limit);
 }
 
 void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string& agent_id,
-                                  const WantedTokens& wanted,
+                                  const core::CallNeed& wanted,
                                   std::vector<core::BudgetLimit>& limits) {
     const auto [known, is_new] = found_.try_emplace({user_id, agent_id});
     if (is_new)

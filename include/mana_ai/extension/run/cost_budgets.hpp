@@ -10,18 +10,16 @@
 
 namespace mana_ai {
 
-using WantedTokens = decltype(core::BudgetLimit::wanted);
-
 // The limits that hold for a call of the run, in the current transaction.
 void add_cost_limits(const std::string& user_id, const std::string& agent_id,
-                     const std::string& run_id, const WantedTokens& wanted,
+                     const std::string& run_id, const core::CallNeed& wanted,
                      std::vector<core::BudgetLimit>& limits);
 
 // The same for the missions of one claim, whose reservations are not yet in any row.
 class ClaimCostBudgets {
  public:
     void add_limits(const std::string& user_id, const std::string& agent_id,
-                    const WantedTokens& wanted, std::vector<core::BudgetLimit>& limits);
+                    const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits);
     void reserve(const std::string& user_id, const std::string& agent_id, int64_t tokens);
 
  private:
