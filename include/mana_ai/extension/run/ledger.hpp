@@ -36,7 +36,8 @@ struct KnownSum {
 };
 
 // What this process knows of the account. All is counted anew once a minute: what expires meanwhile
-// errs on the safe side, and so does what an operator deletes.
+// errs on the safe side, and so does what an operator deletes. What an operator adds with an older
+// time stamp counts after a minute at the latest.
 KnownSum known_sum(const Account& account);
 
 // The caller holds the lock, and has found that `settled` tokens were used between `known.until`
