@@ -15,8 +15,7 @@ namespace mana_ai::core {
 namespace {
 
 constexpr std::size_t kMaxErrorMessageChars = 1000;
-constexpr std::size_t kMaxModelName = 200;  // characters
-constexpr std::size_t kMaxTierName = 40;
+constexpr std::size_t kMaxTierName = 40;  // characters
 
 const Json* member(const Json* object, const char* key) {
     if (object == nullptr || !object->is_object()) {

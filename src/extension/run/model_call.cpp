@@ -45,9 +45,9 @@ core::ModelResult read_response(const net::HttpResponse& response) {
 // A gateway may have asked another model than the one that it was to ask.
 void name_the_answerer(core::ModelReply& reply, const net::HttpResponse& response,
                        const std::string& asked_model) {
-    constexpr size_t kMaxName = 200;  // characters
     if (!response.resolved_model.empty())
-        reply.model = core::cut_utf8(core::repair_utf8(response.resolved_model), kMaxName);
+        reply.model =
+            core::cut_utf8(core::repair_utf8(response.resolved_model), core::kMaxModelName);
     if (reply.model.empty())
         reply.model = asked_model;
 }

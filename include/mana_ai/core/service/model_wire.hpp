@@ -18,6 +18,9 @@ namespace mana_ai::core {
 // No call of a model uses more tokens than this.
 inline constexpr std::int64_t kMaxTokenCount = 20'000'000;
 
+// In characters; a longer name of a model that has answered is cut.
+inline constexpr std::size_t kMaxModelName = 200;
+
 // Tokens. Each number is at least 0 and small enough that thousands of them can be added.
 struct Usage {
     std::int64_t prompt = 0;
