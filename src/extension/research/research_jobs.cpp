@@ -180,8 +180,9 @@ SELECT next_poll_at FROM mana_ai.mission_research_jobs
 }
 
 std::vector<DueResearch> take_due_research(core::Instant due_until, int limit, core::Instant now) {
-    // A mission whose snapshot waits for repair may well be alive. That the job is about to be
-    // asked for is noted here, so that an answer that is not there yet costs no second write.
+    // A scalar subquery is one look by the key; a join or EXISTS may read the records of all
+    // missions. A mission whose snapshot waits for repair may well be alive. That the job is about
+    // to be asked for is noted here, so that an answer that is not there yet costs no second write.
     static pg::Statement take(R"sql(
 UPDATE mana_ai.mission_research_jobs j
    SET next_poll_at = $3, last_polled_at = $4, polls = j.polls + 1
@@ -190,9 +191,9 @@ UPDATE mana_ai.mission_research_jobs j
          ORDER BY next_poll_at LIMIT $2 FOR UPDATE SKIP LOCKED) d
  WHERE j.user_id = d.user_id AND j.mission_id = d.mission_id
 RETURNING j.user_id, j.mission_id, j.task_id, j.waiting_since,
-          EXISTS (SELECT FROM mana_ai.mission_snapshots m
-                   WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id
-                     AND m.record ->> 'state' IN ('active', 'paused'))
+          coalesce((SELECT m.record ->> 'state' IN ('active', 'paused')
+                      FROM mana_ai.mission_snapshots m
+                     WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id), false)
           OR mana_ai.waits_for_repair(j.user_id, j.mission_id))sql");
     std::vector<DueResearch> taken;
     std::vector<std::string> orphan_user, orphan_mission;
@@ -221,9 +222,9 @@ void delete_orphaned_research(core::Instant now) {
 DELETE FROM mana_ai.mission_research_jobs WHERE ctid = ANY (ARRAY(
   SELECT j.ctid FROM mana_ai.mission_research_jobs j
    WHERE j.state <> 'waiting' AND j.requested_at < $1::timestamptz - interval '5 minutes'
-     AND NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
-                      WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id
-                        AND m.record ->> 'state' IN ('active', 'paused'))
+     AND NOT coalesce((SELECT m.record ->> 'state' IN ('active', 'paused')
+                         FROM mana_ai.mission_snapshots m
+                        WHERE m.user_id = j.user_id AND m.mission_id = j.mission_id), false)
      AND NOT mana_ai.waits_for_repair(j.user_id, j.mission_id)
    LIMIT $2 FOR UPDATE OF j SKIP LOCKED)))sql");
     delete_jobs.execute({pg::Timestamp{now}, kDeleteBatch});

@@ -600,12 +600,16 @@ SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'run
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
                               &writes_.claim_run, &writes_.claim_decision,
                               &writes_.claim_reserved});
+        // One mission after the other: any other join may read the records of all missions, those
+        // that are too large among them.
         static pg::Statement keep_iterations(R"sql(
 INSERT INTO mana_ai.iterations_at_claim (user_id, run_id, iterations)
-SELECT m.user_id, c.run_id::uuid, m.record -> 'iterations'
+SELECT c.user_id, c.run_id::uuid, m.iterations
   FROM unnest($1, $2, $3) AS c(user_id, mission_id, run_id)
-  JOIN mana_ai.mission_snapshots m ON m.user_id = c.user_id AND m.mission_id = c.mission_id
- WHERE jsonb_typeof(m.record -> 'iterations') = 'array' AND m.record -> 'iterations' <> '[]')sql");
+ CROSS JOIN LATERAL (SELECT x.record -> 'iterations' AS iterations FROM mana_ai.mission_snapshots x
+                      WHERE x.user_id = c.user_id AND x.mission_id = c.mission_id
+                     OFFSET 0) m
+ WHERE jsonb_typeof(m.iterations) = 'array' AND m.iterations <> '[]')sql");
         keep_iterations.execute({&writes_.claim_user, &writes_.claim_mission, &writes_.claim_run});
     }
 }
