@@ -405,7 +405,11 @@ BEGIN
   SELECT * INTO m FROM mana_ai.mission_snapshots x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
   IF NOT FOUND THEN
-    IF EXISTS (SELECT FROM mana_ai.record_tombstones t
+    IF EXISTS (SELECT FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(why.user_id)) THEN
+      RETURN format('the user was erased at %s; nothing is planned for this id any more',
+                    (SELECT e.erased_at FROM mana_ai.erased_users e
+                      WHERE e.user_digest = mana_ai.digest_of_user(why.user_id)));
+    ELSIF EXISTS (SELECT FROM mana_ai.record_tombstones t
                 WHERE t.user_id = why.user_id AND t.table_name = 'aiMissions'
                   AND t.record_id = why.mission_id) THEN
       RETURN 'mission was deleted';

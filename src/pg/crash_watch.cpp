@@ -377,6 +377,11 @@ Scope::~Scope() {
         return;
     slot->code = previous_code_;
     slot->pid = previous_pid_;
+    if (previous_pid_ != 0)
+        return;
+    // A session that does nothing of ours names nobody.
+    memset(slot->user_id, 0, sizeof(slot->user_id));
+    memset(slot->mission_id, 0, sizeof(slot->mission_id));
 }
 
 const char* name(Code code) noexcept {
@@ -480,6 +485,37 @@ bool resume() {
     if (!written)
         throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
     return was_safe;
+}
+
+int erase_user(std::string_view user_id) {
+    if (shared == nullptr)
+        return 0;
+    char cut[sizeof(Record::user_id)];
+    char wanted[sizeof(Record::user_id)];
+    copy(cut, user_id);
+    copy_printable(wanted, cut);
+    int erased = 0;
+    const bool written = guarded([&erased, &wanted] {
+        static Crashes crashes;
+        LWLockAcquire(&shared->lock.lock, LW_EXCLUSIVE);
+        crashes = shared->crashes;
+        for (int i = 0; i < crashes.count; i++) {
+            Record& record = crashes.records[i];
+            if (record.database != MyDatabaseId || strcmp(record.user_id, wanted) != 0)
+                continue;
+            memset(record.user_id, 0, sizeof(record.user_id));
+            memset(record.mission_id, 0, sizeof(record.mission_id));
+            erased++;
+        }
+        const bool done = erased == 0 || write_file(crashes);
+        if (done)
+            publish(crashes);
+        LWLockRelease(&shared->lock.lock);
+        return done;
+    });
+    if (!written)
+        throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
+    return erased;
 }
 
 }  // namespace mana_ai::pg::crash_watch

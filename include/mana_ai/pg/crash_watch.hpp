@@ -86,4 +86,8 @@ TriggerMode trigger_mode() noexcept;
 // there was no safe mode. Throws PgError when the file cannot be written.
 bool resume();
 
+// Takes the user out of the crashes of this process's database: that they happened stays on record.
+// Returns of how many. Throws PgError when the file cannot be written.
+int erase_user(std::string_view user_id);
+
 }  // namespace mana_ai::pg::crash_watch

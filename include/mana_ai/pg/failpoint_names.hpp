@@ -27,6 +27,8 @@ inline constexpr std::string_view kFailpointNames[] = {
     "repair.after_commit",
     "house.before_commit",
     "house.after_commit",
+    "erasure.before_commit",  // an erasure is settled
+    "erasure.after_commit",
     "claim.before_commit",
     "claim.after_commit",
     "claim.announced",          // a mission with large records is leased, and nothing of it is read

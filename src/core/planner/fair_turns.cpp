@@ -63,6 +63,18 @@ void FairTurns::forget_turns() {
     }
 }
 
+void FairTurns::forget(const std::string& user_id) {
+    const auto found = users_.find(user_id);
+    if (found != users_.end() && found->second.running == 0) {
+        users_.erase(found);
+    }
+    std::erase_if(rest_, [&](const DueMission& mission) { return mission.user_id == user_id; });
+    std::erase_if(avoided_, [&](const auto& entry) { return entry.first.first == user_id; });
+    if (cursor == user_id) {
+        cursor.clear();
+    }
+}
+
 std::vector<DueMission> FairTurns::choose(std::vector<DueMission> candidates, std::size_t limit,
                                           int most_per_user, bool& held_back) {
     held_back = false;

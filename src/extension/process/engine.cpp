@@ -284,8 +284,31 @@ void Engine::keep_house(bool thorough) {
         repair_failure = error;
     }
     prepare_tick(thorough, now);
+    settle_erasures();
     if (repair_failure)
         throw *repair_failure;
+}
+
+// Nothing of users who were erased is left in this process, and then in the tables.
+void Engine::settle_erasures() {
+    if (stops_.erased.empty())
+        return;
+    const std::vector<std::string> users(stops_.erased.begin(), stops_.erased.end());
+    for (const std::string& user_id : users) {
+        turns_.forget(user_id);
+        table_patience_.forget(user_id);
+    }
+    const auto is_erased = [this](const auto& key) { return stops_.erased.contains(key.first); };
+    std::erase_if(agents_with_room_, is_erased);
+    std::erase_if(started_by_agent_, [&](const auto& entry) { return is_erased(entry.first); });
+    last_skipped_.clear();
+    counts_.errors.clear();  // they name missions
+    forget_sums();
+    pg::Transaction transaction("mana_ai: settling erasures");
+    mana_ai::settle_erasures(users, number_);
+    MANA_AI_FAILPOINT("erasure.before_commit");
+    transaction.commit();
+    MANA_AI_FAILPOINT("erasure.after_commit");
 }
 
 void Engine::prepare_tick(bool thorough, core::Instant now) {
@@ -309,9 +332,13 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());
     }
+    Stops stops = read_stops();
     MANA_AI_FAILPOINT("house.before_commit");
     transaction.commit();
     MANA_AI_FAILPOINT("house.after_commit");
+    // What is under way for users who were erased has to be over before anything is settled.
+    if (stops.erased != stops_.erased)
+        heed_stops(std::move(stops));
     agents_seen_at_ = now;
     agents_with_room_.clear();
 }
@@ -833,7 +860,8 @@ void Engine::cancel_runs(
             continue;
         }
         loop_.cancel(active.task);
-        note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped");
+        if (!stops_.erased.contains(active.claimed.user_id))
+            note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped");
         end_run_span(active.span, active.result);
         gates_.arrived(run->first);
         turns_.ended(active.claimed.user_id);

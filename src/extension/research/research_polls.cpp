@@ -110,7 +110,7 @@ void ResearchPolls::start_due(core::Instant due_until) {
 
 void ResearchPolls::start(DueResearch due) {
     // Asked for again at its next time; what was paid for is not lost.
-    if (services_.stops.all || services_.stops.users.contains(due.user_id))
+    if (services_.stops.all || services_.stops.concern_user(due.user_id))
         return;
     // A service that is slower than ticks are short must not be asked more and more often.
     const auto [entry, is_new] = under_way_.try_emplace({due.user_id, due.mission_id});
@@ -126,7 +126,7 @@ void ResearchPolls::start(DueResearch due) {
 
 void ResearchPolls::cancel_stopped() {
     for (auto poll = under_way_.begin(); poll != under_way_.end();) {
-        if (!services_.stops.all && !services_.stops.users.contains(poll->first.first)) {
+        if (!services_.stops.all && !services_.stops.concern_user(poll->first.first)) {
             ++poll;
             continue;
         }

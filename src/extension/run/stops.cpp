@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 
@@ -34,7 +35,9 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
 
 Stops read_stops() {
     static pg::Statement select_stops(R"sql(
-SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL)sql");
+SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL
+UNION ALL
+SELECT 'erased:' || user_id FROM mana_ai.erasures_under_way)sql");
     Stops stops;
     for (const pg::Row& row : select_stops.execute({}, true).rows) {
         const std::string scope = row.text(0);
@@ -44,13 +47,27 @@ SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL)sql");
             continue;
         }
         const std::string_view kind = std::string_view(scope).substr(0, colon);
-        auto& ids = kind == "user"    ? stops.users
-                    : kind == "agent" ? stops.agents
-                    : kind == "model" ? stops.models
-                                      : stops.tools;
+        auto& ids = kind == "user"     ? stops.users
+                    : kind == "agent"  ? stops.agents
+                    : kind == "model"  ? stops.models
+                    : kind == "erased" ? stops.erased
+                                       : stops.tools;
         ids.insert(scope.substr(colon + 1));
     }
     return stops;
+}
+
+void settle_erasures(const std::vector<std::string>& users, uint32_t engine) {
+    static pg::Statement select_engines(R"sql(
+SELECT DISTINCT unnest(engines) FROM mana_ai.erasures_under_way WHERE user_id = ANY ($1))sql");
+    static pg::Statement settle("SELECT mana_ai.settle_erasures($1, $2)");
+    std::vector<std::string> gone;
+    for (const pg::Row& row : select_engines.execute({&users}, true).rows) {
+        const auto other = static_cast<uint32_t>(row.number(0));
+        if (other == engine || !pg::is_session_lock_held(pg::LockKey::Engine, other))
+            gone.push_back(std::to_string(other));
+    }
+    settle.execute({&users, &gone});
 }
 
 }  // namespace mana_ai

@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "mana_ai/extension/sync/erased_users.hpp"
 #include "mana_ai/extension/sync/lost_iterations.hpp"
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
@@ -485,6 +486,8 @@ void count_kept(Kept kept) {
 
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
                  ScanLimit limit, Basis basis) {
+    if (const Erasure erasure = erasure_of(name.key.user_id); erasure != Erasure::None)
+        return erasure == Erasure::Erased ? Kept::Unchanged : Kept::Busy;
     // Rows that our own command wrote are to be seen and may be changed.
     CommandCounterIncrement();
     Work work = begin_work(store, name);
@@ -503,6 +506,8 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
 
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
                         Basis basis) {
+    if (const Erasure erasure = erasure_of(name.key.user_id); erasure != Erasure::None)
+        return erasure == Erasure::Erased ? Kept::Unchanged : Kept::Busy;
     Work work = begin_work(store, name);
     if (!open_once(work.store, work.snapshots, work.columns.key))
         return Kept::Busy;

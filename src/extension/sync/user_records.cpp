@@ -1,5 +1,6 @@
 #include "mana_ai/extension/sync/user_records.hpp"
 
+#include <cstring>
 #include <string_view>
 
 #include "mana_ai/extension/sync/snapshots.hpp"
@@ -11,6 +12,7 @@ extern "C" {
 #include "access/detoast.h"
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -103,6 +105,14 @@ bool text_of(Scan& scan, AttrNumber column, std::string_view& value) {
     return true;
 }
 
+bool is_same_text(Datum value, Datum wanted) {
+    if (toast_raw_datum_size(value) != toast_raw_datum_size(wanted))
+        return false;
+    const text* a = DatumGetTextPP(value);
+    const text* b = DatumGetTextPP(wanted);
+    return memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+}
+
 struct Name {
     std::string_view table;
     std::string_view record;
@@ -131,6 +141,30 @@ bool next_name(Scan& scan, std::string_view user_id, Name& name) {
     return true;
 }
 
+// -1: there is no log that can be read. May ereport(ERROR).
+int64_t count_rows(const std::string& user_id) {
+    const Oid log = attached_relation();
+    Relation relation = OidIsValid(log) ? try_relation_open(log, AccessShareLock) : nullptr;
+    if (relation == nullptr)
+        return -1;
+    const bool can_be_read = log_problem(relation) == nullptr;
+    relation_close(relation, NoLock);
+    if (!can_be_read)
+        return -1;
+    Scan scan = begin_scan(log, user_id);
+    int64_t count = 0;
+    while (next_row(scan)) {
+        bool is_null = false;
+        const Datum user = slot_getattr(scan.slot, scan.shape.user_id, &is_null);
+        MemoryContextReset(scan.row_memory);
+        MemoryContext outer = MemoryContextSwitchTo(scan.row_memory);
+        count += !is_null && is_same_text(user, scan.user_id) ? 1 : 0;
+        MemoryContextSwitchTo(outer);
+    }
+    end_scan(scan);
+    return count;
+}
+
 }  // namespace
 
 std::set<std::string> next_records_of_user(const std::string& user_id, const std::string& after,
@@ -153,6 +187,11 @@ std::set<std::string> next_records_of_user(const std::string& user_id, const std
     }
     pg::guarded([&] { end_scan(scan); });
     return names;
+}
+
+std::optional<int64_t> count_log_rows(const std::string& user_id) {
+    const int64_t count = pg::guarded([&user_id] { return count_rows(user_id); });
+    return count < 0 ? std::nullopt : std::optional(count);
 }
 
 void split_record_name(const std::string& name, std::string& table_name, std::string& record_id) {

@@ -120,6 +120,27 @@ TEST(FairTurns, WhatOthersHaveLockedIsLeftOutForAMoment) {
     EXPECT_EQ(names(due), (Names{"a0", "a1", "a2"}));
 }
 
+TEST(FairTurns, KeepsNothingOfAUserWhoIsForgotten) {
+    constexpr Instant kNow = 1000 * kMicrosPerSecond;
+    FairTurns turns;
+    bool held_back = false;
+    std::vector<DueMission> due = missions("a", 2, 100);
+    add(due, missions("b", 2, 100));
+    turns.looked(kNow);
+    turns.cursor = "a";
+    turns.avoid({"a", "a1", 100}, kNow);
+    EXPECT_EQ(names(turns.choose(due, 1, 0, held_back)), (Names{"a0"}));
+    turns.started("b");
+    turns.forget("a");
+    turns.forget("b");
+    EXPECT_EQ(turns.cursor, "");
+    EXPECT_EQ(turns.running("b"), 1) << "what runs is counted until it ends";
+    EXPECT_TRUE(turns.take_rest(1, kNow).empty());
+    due = missions("a", 2, 100);
+    turns.leave_out_avoided(due, kNow);
+    EXPECT_EQ(names(due), (Names{"a0", "a1"}));
+}
+
 // However many missions others have, and however long theirs take: over any time in which all have
 // something due, nobody gets more than a turn ahead.
 TEST(FairTurns, NobodyGetsAheadByMoreThanATurn) {

@@ -48,6 +48,9 @@ class FairTurns {
     // Nobody is waiting: turns are counted anew.
     void forget_turns();
 
+    // Keeps nothing of a user who has no mission running.
+    void forget(const std::string& user_id);
+
     // Where the walk over all users goes on; empty = at the beginning.
     std::string cursor;
 

@@ -157,6 +157,7 @@ class Engine {
     void settle();
     void look_at_stops();
     void heed_stops(Stops stops);
+    void settle_erasures();
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);

@@ -1,8 +1,10 @@
 // What operators have stopped (docs/operations.md, "The brake").
 #pragma once
 
+#include <cstdint>
 #include <set>
 #include <string>
+#include <vector>
 
 namespace mana_ai {
 
@@ -12,22 +14,31 @@ struct Stops {
     std::set<std::string, std::less<>> agents;
     std::set<std::string, std::less<>> models;
     std::set<std::string, std::less<>> tools;
+    // Users who are being erased. No stop, but whatever is under way for them ends as well.
+    std::set<std::string, std::less<>> erased;
 
     bool operator==(const Stops&) const = default;
 
-    // Whether `others` has nothing that is not in here.
+    // Whether nothing that `others` stops is missing in here.
     bool hold_all_of(const Stops& others) const;
     // No mission can be planned at all.
     bool is_total() const;
+    bool concern_user(const std::string& user_id) const {
+        return users.contains(user_id) || erased.contains(user_id);
+    }
     // An empty agent_id is none.
     bool concern(const std::string& user_id, const std::string& agent_id) const {
-        return is_total() || users.contains(user_id) ||
+        return is_total() || concern_user(user_id) ||
                (!agent_id.empty() && agents.contains(agent_id));
     }
 };
 
 // What is in force, in the current transaction.
 Stops read_stops();
+
+// Ends what can be ended of the erasures of these users, for whom the engine has nothing under way
+// any more. In the current transaction, which has written nothing yet.
+void settle_erasures(const std::vector<std::string>& users, uint32_t engine);
 
 // Makes missions due again that were held back because of a stop; those that another one concerns
 // are held back anew when they are looked at.

@@ -53,9 +53,9 @@ void open_store(SnapshotStore& store, Relation log);
 void close_store(SnapshotStore& store);
 
 enum class Kept : uint8_t {
-    Unchanged,
-    Created,   // a snapshot that was not there
-    Changed,   // also: a deleted record
+    Unchanged,  // also: the user was erased
+    Created,    // a snapshot that was not there
+    Changed,    // also: a deleted record
     Busy,      // somebody else works on it, or holds one of our tables: try again, or mark it dirty
     NoIndex,   // the log cannot be searched in reasonable time
     TooLong,   // the log has more of it than was to be read

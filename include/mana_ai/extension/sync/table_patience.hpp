@@ -21,6 +21,8 @@ class TablePatience {
     // How long the user has to wait until the next use; 0: not at all.
     int64_t wait_us(const std::string& user_id, int64_t now) const;
 
+    void forget(const std::string& user_id) { uses_.erase(user_id); }
+
  private:
     struct Use {
         int64_t used = 0;  // as of `at`; what time passes takes off

@@ -1,6 +1,8 @@
 // The names of a user's records in the log.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <set>
 #include <string>
 
@@ -15,5 +17,9 @@ std::set<std::string> next_records_of_user(const std::string& user_id, const std
 
 // A name is "<table>/<record>".
 void split_record_name(const std::string& name, std::string& table_name, std::string& record_id);
+
+// How many rows of the user the log has, of all apps; nullopt when no table is attached, or it is
+// not one that can be read. Reads as much as next_records_of_user(). Throws PgError.
+std::optional<int64_t> count_log_rows(const std::string& user_id);
 
 }  // namespace mana_ai

@@ -77,6 +77,14 @@ my %scenario = (
             $self->settings_now(tick_enabled => undef);
         },
     },
+    # Of somebody else, while these missions are planned.
+    erase => {
+        start => sub {
+            my ($self, $case) = @_;
+            $self->push_both($case);
+            $self->ask("SELECT count(*) FROM mana_ai.erase_user('erased-$case->{user}')");
+        },
+    },
     # The batch of steps fails, so each runs alone; and there too, so they are tried again.
     alone => { also => 'write_back.locked=error:40001@1' },
     retry => { also => 'write_back.locked=error:55P03' },
@@ -266,6 +274,7 @@ my %place = (
           research.offered research.fetched poll.before_commit poll.after_commit poll.answered poll.recorded)),
     'research.given_up' => 'no_research',
     'research.web'      => 'web',
+    (map { $_ => 'erase' } qw(erasure.before_commit erasure.after_commit)),
     (map { $_ => 'brake' } qw(stop.before_commit stop.after_commit)),
     (map { $_ => 'stop' } qw(abandon.before_commit abandon.after_commit)),
 );

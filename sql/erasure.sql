@@ -1,0 +1,284 @@
+-- Erasing and exporting what we hold of a user (docs/erasure.md).
+
+-- Users who were erased: nothing is kept under their ids any more, whatever the log says. The digest is the SHA-256 of
+-- the id. Rows come and go, they never change: the trigger looks them up without waiting.
+CREATE TABLE mana_ai.erased_users (
+  user_digest text COLLATE "C" PRIMARY KEY CHECK (user_digest ~ '^[0-9a-f]{64}$'),
+  erased_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+  erased_by   text        NOT NULL DEFAULT session_user
+) USING heap;
+COMMENT ON TABLE mana_ai.erased_users IS
+  'users whose rows in sync_changes mana_ai passes over; by the SHA-256 of their ids';
+
+-- Tells every process that what it knows of the table does not hold any more.
+CREATE FUNCTION mana_ai.forget_known_erasures()
+RETURNS trigger LANGUAGE c SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_forget_known_erasures';
+CREATE TRIGGER tell_row AFTER INSERT OR UPDATE OR DELETE ON mana_ai.erased_users
+  FOR EACH ROW EXECUTE FUNCTION mana_ai.forget_known_erasures();
+CREATE TRIGGER tell_truncate AFTER TRUNCATE ON mana_ai.erased_users
+  FOR EACH STATEMENT EXECUTE FUNCTION mana_ai.forget_known_erasures();
+ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_row;
+ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_truncate;
+
+-- Until nobody can write anything of the user any more: transactions that had begun before, and processes that were
+-- planning. Only as long is the id itself kept. settle_after: who has a transaction id below it may not have seen the
+-- erasure; null: to be found out.
+CREATE TABLE mana_ai.erasures_under_way (
+  user_id      text COLLATE "C" PRIMARY KEY,
+  engines      bigint[] NOT NULL DEFAULT '{}',
+  settle_after xid8
+);
+COMMENT ON TABLE mana_ai.erasures_under_way IS
+  'erasures that transactions and calls in flight may still undo; the worker ends them';
+
+-- An erasure outlives a restore, which folds the whole log.
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.erased_users', '');
+SELECT pg_catalog.pg_extension_config_dump('mana_ai.erasures_under_way', '');
+
+CREATE FUNCTION mana_ai.digest_of_user(user_id text)
+RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')
+$$;
+
+-- Every table of ours with rows of single users: those with a column user_id, and stops. condition says which rows are
+-- the user's ($1), erasable which of those may go now, kept_because why others stay.
+CREATE FUNCTION mana_ai.tables_of_users(
+  OUT table_name text, OUT condition text, OUT erasable text, OUT kept_because text)
+RETURNS SETOF record LANGUAGE sql STABLE ROWS 20
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT c.relname::text,
+         CASE c.relname
+           -- '' is all users together, '*' each of them.
+           WHEN 'cost_budgets' THEN $sql$t.user_id = $1 AND t.user_id NOT IN ('', '*')$sql$
+           -- Of agents, those that nobody else has.
+           WHEN 'stops' THEN
+             $sql$(t.scope = 'user:' || $1
+               OR t.scope IN (SELECT 'agent:' || a.agent_id FROM mana_ai.agent_snapshots a
+                               WHERE a.user_id = $1
+                                 AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots o
+                                                  WHERE o.agent_id = a.agent_id AND o.user_id <> $1)))$sql$
+           ELSE 't.user_id = $1' END,
+         CASE WHEN c.relname <> 'decrypt_audit' THEN 'true'
+              WHEN r.retention = interval '0' THEN 'false'
+              ELSE format('t.ts < clock_timestamp() - %L::interval', r.retention) END,
+         CASE WHEN c.relname <> 'decrypt_audit' THEN 'another transaction holds them; removed when it is over'
+              WHEN r.retention = interval '0' THEN 'mana_ai.audit_retention is 0: kept for ever'
+              ELSE format('younger than mana_ai.audit_retention (%s)', r.setting) END
+    FROM pg_class c
+    JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+                    AND d.refclassid = 'pg_extension'::regclass
+                    AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'mana_ai')
+   CROSS JOIN (SELECT x.setting, x.setting::interval AS retention
+                 FROM (SELECT coalesce(nullif(current_setting('mana_ai.audit_retention', true), ''), '0') AS setting) x) r
+   WHERE c.relkind = 'r' AND c.relname <> 'erasures_under_way'
+     AND (c.relname = 'stops'
+          OR EXISTS (SELECT FROM pg_attribute a
+                      WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
+   -- Stops ask for agents. Then in the order in which everybody locks: snapshot, schedule, the rest. Runs go after the
+   -- schedule: whoever has claimed a mission by then has a row in both.
+   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 2 WHEN 'agent_snapshots' THEN 3
+                           WHEN 'mission_schedule' THEN 4 ELSE 5 END, c.relname
+$$;
+COMMENT ON FUNCTION mana_ai.tables_of_users() IS
+  'the tables of mana_ai that hold rows of single users, and which of those rows can be erased';
+
+-- Removes what can be removed, without waiting for rows that others hold. Processes that were planning for the user go
+-- into erasures_under_way.
+CREATE FUNCTION mana_ai.erase_rows_of_user(
+  of_user text, OUT table_name text, OUT removed bigint, OUT kept bigint, OUT why text)
+RETURNS SETOF record LANGUAGE plpgsql VOLATILE ROWS 20
+SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  t       record;
+  planned bigint[];
+BEGIN
+  FOR t IN SELECT * FROM mana_ai.tables_of_users() LOOP
+    EXECUTE format(
+      'WITH gone AS (
+         DELETE FROM mana_ai.%1$I x
+          USING (SELECT t.ctid FROM mana_ai.%1$I t WHERE %2$s AND %3$s FOR UPDATE OF t SKIP LOCKED) s
+          WHERE x.ctid = s.ctid RETURNING %4$s AS engine)
+       SELECT count(*), array_agg(DISTINCT engine) FILTER (WHERE engine IS NOT NULL) FROM gone',
+      t.table_name, t.condition, t.erasable,
+      CASE t.table_name WHEN 'runs' THEN $sql$CASE x.outcome WHEN 'running' THEN x.lease_owner END$sql$
+           ELSE 'NULL::bigint' END)
+      INTO removed, planned USING of_user;
+    EXECUTE format('SELECT count(*) FROM mana_ai.%I t WHERE %s', t.table_name, t.condition)
+      INTO kept USING of_user;
+    IF planned IS NOT NULL THEN
+      UPDATE mana_ai.erasures_under_way u
+         SET engines = ARRAY(SELECT DISTINCT e FROM unnest(u.engines || planned) e)
+       WHERE u.user_id = of_user;
+    END IF;
+    table_name := 'mana_ai.' || t.table_name;
+    why := CASE WHEN kept > 0 THEN t.kept_because END;
+    RETURN NEXT;
+  END LOOP;
+END $$;
+
+-- Of crashes that are on record in a file of the data directory: takes the user out, and says of how many.
+CREATE FUNCTION mana_ai.erase_user_from_crashes(user_id text)
+RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_erase_user_from_crashes';
+
+-- RAISE would let the log quote the statement, and with it the id.
+CREATE FUNCTION mana_ai.write_to_log(message text)
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_write_to_log';
+
+-- Rows of the user in the attached table, of all apps; null without one that can be read.
+CREATE FUNCTION mana_ai.log_rows_of_user(user_id text)
+RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_log_rows_of_user';
+
+CREATE FUNCTION mana_ai.erase_user(
+  user_id text, OUT table_name text, OUT removed bigint, OUT kept bigint, OUT why text)
+RETURNS SETOF record LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER ROWS 20
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin SET row_security = off
+SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+DECLARE
+  t             record;
+  total_removed bigint := 0;
+  total_kept    bigint := 0;
+BEGIN
+  IF erase_user.user_id IS NULL THEN
+    RAISE EXCEPTION 'user id must not be null'
+      USING ERRCODE = 'null_value_not_allowed';
+  ELSIF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'mana_ai.erase_user() must be called in a READ COMMITTED transaction'
+      USING ERRCODE = 'invalid_transaction_state',
+            DETAIL = 'It would not see what others have committed since the transaction began.';
+  END IF;
+  INSERT INTO mana_ai.erased_users (user_digest) VALUES (mana_ai.digest_of_user(erase_user.user_id))
+      ON CONFLICT (user_digest) DO NOTHING;
+  INSERT INTO mana_ai.erasures_under_way AS u (user_id) VALUES (erase_user.user_id)
+      ON CONFLICT (user_id) DO UPDATE SET settle_after = NULL;
+  -- What the last tick could not do names missions.
+  UPDATE mana_ai.engine_state s
+     SET errors = ARRAY(
+           SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
+            WHERE NOT EXISTS (
+                    SELECT FROM (SELECT m.mission_id FROM mana_ai.mission_schedule m
+                                  WHERE m.user_id = erase_user.user_id
+                                 UNION ALL
+                                 SELECT d.record_id FROM mana_ai.record_tombstones d
+                                  WHERE d.user_id = erase_user.user_id) x
+                     WHERE starts_with(e.error, 'mission ' || x.mission_id || ': '))
+            ORDER BY e.place)
+   WHERE s.errors <> '{}';
+  FOR t IN SELECT * FROM mana_ai.erase_rows_of_user(erase_user.user_id) LOOP
+    table_name := t.table_name;
+    removed := t.removed;
+    kept := t.kept;
+    why := t.why;
+    total_removed := total_removed + t.removed;
+    total_kept := total_kept + t.kept;
+    RETURN NEXT;
+  END LOOP;
+  table_name := 'file mana_ai.crashes';
+  removed := mana_ai.erase_user_from_crashes(erase_user.user_id);
+  kept := 0;
+  why := NULL;
+  RETURN NEXT;
+  IF mana_ai.attached_table() IS NOT NULL THEN
+    table_name := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
+                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = mana_ai.attached_table());
+    removed := 0;
+    kept := mana_ai.log_rows_of_user(erase_user.user_id);
+    why := CASE WHEN kept > 0 THEN 'mana-sync''s: not touched; rows of all apps are counted'
+                WHEN kept IS NULL THEN 'mana-sync''s: not touched; cannot be read at the moment' END;
+    RETURN NEXT;
+  END IF;
+  PERFORM mana_ai.wake_worker();
+  PERFORM mana_ai.write_to_log(format('a user was erased: by=%s digest=%s removed=%s kept=%s', session_user,
+            mana_ai.digest_of_user(erase_user.user_id), total_removed, total_kept));
+END $$;
+COMMENT ON FUNCTION mana_ai.erase_user(text) IS
+  'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
+
+-- Called by processes that plan nothing of these users any more; "gone" are those processes and those that have ended.
+CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
+RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  u         record;
+  horizon   xid8;
+  next_xid  xid8;
+  left_over bigint;
+BEGIN
+  -- Whoever has erased a user holds it until all others have been told.
+  BEGIN
+    LOCK TABLE mana_ai.erased_users IN SHARE MODE NOWAIT;
+  EXCEPTION WHEN lock_not_available THEN
+    RETURN;
+  END;
+  SELECT pg_snapshot_xmin(s.now), pg_snapshot_xmax(s.now) INTO horizon, next_xid
+    FROM (SELECT pg_current_snapshot() AS now) s;
+  FOR u IN SELECT w.user_id FROM mana_ai.erasures_under_way w WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
+    UPDATE mana_ai.erasures_under_way w
+       SET engines = ARRAY(SELECT e FROM unnest(w.engines) e WHERE e::text <> ALL (gone)),
+           settle_after = coalesce(w.settle_after, next_xid)
+     WHERE w.user_id = u.user_id
+       AND (w.settle_after IS NULL OR w.engines && ARRAY(SELECT g::bigint FROM unnest(gone) g));
+    -- One from before a restore may name transactions that are far ahead.
+    UPDATE mana_ai.erasures_under_way w SET settle_after = next_xid
+     WHERE w.user_id = u.user_id AND w.settle_after > next_xid;
+    CONTINUE WHEN NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w
+                               WHERE w.user_id = u.user_id AND w.engines = '{}' AND w.settle_after <= horizon);
+    SELECT coalesce(sum(r.kept) FILTER (WHERE r.table_name <> 'mana_ai.decrypt_audit'), 0) INTO left_over
+      FROM mana_ai.erase_rows_of_user(u.user_id) r;
+    -- If a process was found that had begun to plan, it has to hear of it first.
+    DELETE FROM mana_ai.erasures_under_way w
+     WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
+    IF FOUND THEN
+      PERFORM mana_ai.write_to_log('the erasure of a user is complete: digest=' || mana_ai.digest_of_user(u.user_id));
+    END IF;
+  END LOOP;
+END $$;
+
+CREATE FUNCTION mana_ai.readmit_user(user_id text)
+RETURNS boolean LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET session_replication_role = origin SET lock_timeout = '5s' AS $$
+#variable_conflict use_column
+BEGIN
+  IF EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = readmit_user.user_id) THEN
+    RAISE EXCEPTION 'the erasure of the user is still under way'
+      USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'The worker completes it when transactions that had begun before are over.';
+  END IF;
+  DELETE FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(readmit_user.user_id);
+  IF NOT FOUND THEN
+    RETURN false;
+  END IF;
+  -- All records of the user are made anew from what the log still says.
+  INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
+  VALUES (readmit_user.user_id, '', '', 'user was readmitted');
+  PERFORM mana_ai.wake_worker();
+  PERFORM mana_ai.write_to_log(format('an erased user was readmitted: by=%s digest=%s', session_user,
+            mana_ai.digest_of_user(readmit_user.user_id)));
+  RETURN true;
+END $$;
+COMMENT ON FUNCTION mana_ai.readmit_user(text) IS
+  'has mana_ai work for an erased user again, beginning with what sync_changes holds; false: was not erased';
+
+CREATE FUNCTION mana_ai.export_user(user_id text, OUT table_name text, OUT record jsonb)
+RETURNS SETOF record LANGUAGE plpgsql STABLE PARALLEL UNSAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  t record;
+BEGIN
+  IF export_user.user_id IS NULL THEN
+    RAISE EXCEPTION 'user id must not be null'
+      USING ERRCODE = 'null_value_not_allowed';
+  END IF;
+  FOR t IN SELECT * FROM mana_ai.tables_of_users() LOOP
+    RETURN QUERY EXECUTE format('SELECT %L::text, to_jsonb(t) FROM mana_ai.%I t WHERE %s',
+                                'mana_ai.' || t.table_name, t.table_name, t.condition)
+           USING export_user.user_id;
+  END LOOP;
+END $$;
+COMMENT ON FUNCTION mana_ai.export_user(text) IS
+  'everything that mana_ai holds of a user, a row of each table as JSON; decrypts nothing';

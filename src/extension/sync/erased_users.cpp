@@ -1,0 +1,224 @@
+#include "mana_ai/extension/sync/erased_users.hpp"
+
+#include <cstring>
+#include <string>
+#include <string_view>
+
+#include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/extension/sync/user_records.hpp"
+#include "mana_ai/pg/crash_watch.hpp"
+#include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/keyed_table.hpp"
+#include "mana_ai/pg/log.hpp"
+
+extern "C" {
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type_d.h"
+#include "commands/trigger.h"
+#include "common/cryptohash.h"
+#include "common/sha2.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kDigestLength = 2 * PG_SHA256_DIGEST_LENGTH;
+
+// What is known until the table changes. A process hears of a change when it next begins a
+// statement, at the latest here; who had begun to write before that is waited for
+// (mana_ai.settle_erasures()).
+struct Known {
+    bool is_valid = false;
+    Oid table = InvalidOid;
+    AttrNumber user_digest = InvalidAttrNumber;
+    bool is_empty = false;
+    // The last user who was looked up and had not been erased.
+    size_t user_length = 0;
+    char user[kMaxIdBytes];
+} known;
+uint64_t changes = 0;
+bool callback_registered = false;
+
+void forget_changed_relation(Datum, Oid relation) {
+    if (OidIsValid(relation) && relation != known.table)
+        return;
+    changes++;
+    known.is_valid = false;
+}
+
+// Also a row that an open transaction has inserted, or a dead one, makes it one that is not empty.
+bool has_no_rows(Relation table) {
+    TupleTableSlot* slot = table_slot_create(table, nullptr);
+    TableScanDesc scan = table_beginscan(table, SnapshotAny, 0, nullptr);
+    const bool found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+    table_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    return !found;
+}
+
+// Weak enough for everything but ALTER TABLE and the like, strong enough to lock a row.
+bool try_lock(Oid table) {
+    return ConditionalLockRelationOid(table, RowShareLock);
+}
+
+// False: somebody has locked the table. Without one (installed as version 0.1.0) it is an empty
+// one.
+bool find_out() {
+    if (!callback_registered) {
+        CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
+        callback_registered = true;
+    }
+    const Oid oid = get_relname_relid("erased_users", get_namespace_oid("mana_ai", false));
+    known = Known{};
+    known.table = oid;
+    known.is_empty = true;
+    if (!OidIsValid(oid))
+        return true;
+    const uint64_t before = changes;
+    if (!try_lock(oid))
+        return false;
+    Relation table = try_relation_open(oid, NoLock);
+    if (table == nullptr)
+        return false;
+    known.user_digest = get_attnum(oid, "user_digest");
+    known.is_empty = has_no_rows(table);
+    relation_close(table, NoLock);
+    known.is_valid = before == changes;
+    return true;
+}
+
+text* digest_of(std::string_view user) {
+    uint8 digest[PG_SHA256_DIGEST_LENGTH];
+    pg_cryptohash_ctx* context = pg_cryptohash_create(PG_SHA256);
+    const bool done = pg_cryptohash_init(context) >= 0 &&
+                      pg_cryptohash_update(context, reinterpret_cast<const uint8*>(user.data()),
+                                           user.size()) >= 0 &&
+                      pg_cryptohash_final(context, digest, sizeof(digest)) >= 0;
+    pg_cryptohash_free(context);
+    if (!done)
+        ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-256")));
+    static constexpr char kDigits[] = "0123456789abcdef";
+    text* hex = static_cast<text*>(palloc(VARHDRSZ + kDigestLength));
+    SET_VARSIZE(hex, VARHDRSZ + kDigestLength);
+    for (size_t i = 0; i < sizeof(digest); i++) {
+        VARDATA(hex)[2 * i] = kDigits[digest[i] >> 4];
+        VARDATA(hex)[2 * i + 1] = kDigits[digest[i] & 15];
+    }
+    return hex;
+}
+
+// A row is there from its insert to its deletion and never changes, so no lookup misses one that
+// is being moved.
+Erasure look_up(std::string_view user) {
+    const Oid oid = known.table;
+    const AttrNumber column = known.user_digest;
+    if (!try_lock(oid))
+        return Erasure::Busy;
+    const pg::TableKey key{oid, {column}, 1, 0, InvalidAttrNumber};
+    pg::KeyedTable table;
+    if (!pg::open_keyed_table(table, key))
+        return Erasure::Busy;
+    const Datum digest[] = {PointerGetDatum(digest_of(user))};
+    Erasure erasure = Erasure::Busy;
+    switch (pg::peek_row(table, digest)) {
+        case pg::Lookup::Missing:
+            erasure = Erasure::None;
+            break;
+        case pg::Lookup::Found:
+            // Who readmits the user makes their records anew from a log that has our row, then.
+            erasure = pg::hold_any_row(table, digest) ? Erasure::Erased : Erasure::Busy;
+            break;
+        case pg::Lookup::Busy:
+            break;
+    }
+    pg::close_keyed_table(table);
+    return erasure;
+}
+
+}  // namespace
+
+Erasure erasure_of(Datum user_id) {
+    AcceptInvalidationMessages();
+    if (known.is_valid && known.is_empty)
+        return Erasure::None;
+    if (!known.is_valid && !find_out())
+        return Erasure::Busy;
+    if (known.is_empty)
+        return Erasure::None;
+    const text* packed = DatumGetTextPP(user_id);
+    const std::string_view user(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed));
+    if (known.is_valid && known.user_length > 0 &&
+        user == std::string_view(known.user, known.user_length))
+        return Erasure::None;
+    const uint64_t before = changes;
+    const Erasure erasure = look_up(user);
+    if (erasure == Erasure::None && known.is_valid && before == changes &&
+        user.size() <= sizeof(known.user)) {
+        known.user_length = user.size();
+        memcpy(known.user, user.data(), user.size());
+    }
+    return erasure;
+}
+
+namespace {
+
+std::string text_argument(FunctionCallInfo fcinfo, int n) {
+    const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
+    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
+}
+
+}  // namespace
+
+}  // namespace mana_ai
+
+extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_forget_known_erasures);
+PGDLLEXPORT Datum mana_ai_forget_known_erasures(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([fcinfo] {
+        if (!CALLED_AS_TRIGGER(fcinfo))
+            throw pg::make_error(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                                 "mana_ai.forget_known_erasures() is not called as a trigger");
+        const auto* trigger = reinterpret_cast<const TriggerData*>(fcinfo->context);
+        pg::guarded([trigger] { CacheInvalidateRelcache(trigger->tg_relation); });
+        return PointerGetDatum(nullptr);
+    });
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_erase_user_from_crashes);
+PGDLLEXPORT Datum mana_ai_erase_user_from_crashes(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point(
+        [fcinfo] { return Int64GetDatum(pg::crash_watch::erase_user(text_argument(fcinfo, 0))); });
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_log_rows_of_user);
+PGDLLEXPORT Datum mana_ai_log_rows_of_user(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    const auto count =
+        pg::entry_point([fcinfo] { return count_log_rows(text_argument(fcinfo, 0)); });
+    if (!count)
+        PG_RETURN_NULL();
+    PG_RETURN_INT64(*count);
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_write_to_log);
+PGDLLEXPORT Datum mana_ai_write_to_log(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([fcinfo] {
+        pg::log_info(text_argument(fcinfo, 0));
+        return Datum{0};
+    });
+}
+
+}  // extern "C"
