@@ -76,10 +76,10 @@ SET search_path = pg_catalog, pg_temp AS $$
      AND (c.relname = 'stops'
           OR EXISTS (SELECT FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
-   -- Stops ask for agents. Then in the order in which everybody locks: snapshot, schedule, the rest. Runs go after the
-   -- schedule: whoever has claimed a mission by then has a row in both.
-   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 2 WHEN 'agent_snapshots' THEN 3
-                           WHEN 'mission_schedule' THEN 4 ELSE 5 END, c.relname
+   -- Stops ask for agents. What workers want to write to goes last, so that they do not wait for the rest, and in the
+   -- order in which everybody locks. Runs go after the schedule: whoever has claimed a mission by then has a row in both.
+   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
+                           WHEN 'mission_schedule' THEN 5 WHEN 'runs' THEN 6 ELSE 2 END, c.relname
 $$;
 COMMENT ON FUNCTION mana_ai.tables_of_users() IS
   'the tables of mana_ai that hold rows of single users, and which of those rows can be erased';
@@ -140,9 +140,10 @@ SET search_path = pg_catalog, pg_temp SET session_replication_role = origin SET 
 SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
-  t             record;
-  total_removed bigint := 0;
-  total_kept    bigint := 0;
+  t              record;
+  errors_of_user text[];
+  total_removed  bigint := 0;
+  total_kept     bigint := 0;
 BEGIN
   IF erase_user.user_id IS NULL THEN
     RAISE EXCEPTION 'user id must not be null'
@@ -157,18 +158,13 @@ BEGIN
   INSERT INTO mana_ai.erasures_under_way AS u (user_id) VALUES (erase_user.user_id)
       ON CONFLICT (user_id) DO UPDATE SET settle_after = NULL;
   -- What the last tick could not do names missions.
-  UPDATE mana_ai.engine_state s
-     SET errors = ARRAY(
-           SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
-            WHERE NOT EXISTS (
-                    SELECT FROM (SELECT m.mission_id FROM mana_ai.mission_schedule m
-                                  WHERE m.user_id = erase_user.user_id
-                                 UNION ALL
-                                 SELECT d.record_id FROM mana_ai.record_tombstones d
-                                  WHERE d.user_id = erase_user.user_id) x
-                     WHERE starts_with(e.error, 'mission ' || x.mission_id || ': '))
-            ORDER BY e.place)
-   WHERE s.errors <> '{}';
+  SELECT array_agg(e.error) INTO errors_of_user
+    FROM mana_ai.engine_state s CROSS JOIN LATERAL unnest(s.errors) AS e(error)
+   WHERE EXISTS (
+           SELECT FROM (SELECT m.mission_id FROM mana_ai.mission_schedule m WHERE m.user_id = erase_user.user_id
+                        UNION ALL
+                        SELECT d.record_id FROM mana_ai.record_tombstones d WHERE d.user_id = erase_user.user_id) x
+            WHERE starts_with(e.error, 'mission ' || x.mission_id || ': '));
   FOR t IN SELECT * FROM mana_ai.erase_rows_of_user(erase_user.user_id) LOOP
     table_name := t.table_name;
     removed := t.removed;
@@ -178,6 +174,11 @@ BEGIN
     total_kept := total_kept + t.kept;
     RETURN NEXT;
   END LOOP;
+  -- Late, since workers want to write there.
+  UPDATE mana_ai.engine_state s
+     SET errors = ARRAY(SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
+                         WHERE e.error <> ALL (errors_of_user) ORDER BY e.place)
+   WHERE s.errors && errors_of_user;
   table_name := 'file mana_ai.crashes';
   removed := mana_ai.erase_user_from_crashes(erase_user.user_id);
   kept := 0;

@@ -15,6 +15,7 @@ my $node  = new_cluster('erasure', preload => 1, model => $model, conf => <<'END
 mana_ai.database = 'mana_sync, restored'
 mana_ai.max_unreviewed = 0
 mana_ai.tick_interval = '1s'
+restart_after_crash = on
 END
 wait_for_worker($node);
 
@@ -61,7 +62,7 @@ push_mission($node, 'a0', user => 'antje', agentId => 'ada');
 push_mission($node, 'b0', user => 'ben');
 wait_for_iterations($node, $_, 1) for qw(a0 b0);
 $model->reset;
-$model->control({ latency_ms => 60_000 });
+$model->control({ latency_ms => 300_000 });
 push_missions($node, [qw(a1 a2)], user => 'antje');
 push_mission($node, 'b1', user => 'ben');
 wait_until('three calls are in flight', 20, sub { return $model->in_flight == 3 });
@@ -206,6 +207,31 @@ value($node, 'CHECKPOINT');
 is_deeply(files_with($marker), [], 'after VACUUM FULL nothing of an erased user is in any file but the WAL');
 
 unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
+
+# ---------------------------------------------------------------- crashes on record
+
+# Whoever inserts a mission of that title stands still inside of the trigger, and is killed there.
+value($node, <<'END');
+CREATE FUNCTION public.slow(mana_ai.mission_snapshots) RETURNS boolean LANGUAGE plpgsql AS
+$$ BEGIN IF $1.record ->> 'title' = 'Langsam' THEN PERFORM pg_sleep(600); END IF; RETURN true; END $$;
+ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT slow CHECK (public.slow(mission_snapshots));
+END
+my $victim = background($node, q{INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+    VALUES ('ai', 'aiMissions', 'g1', 'gerd', 'insert', 'c', '{"title": "Langsam"}')});
+my $pid = '';
+wait_until('a session is inside of the trigger', 20,
+    sub { $pid = value($node, q{SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND query LIKE 'INSERT INTO public.sync_changes%'}); $pid ne '' });
+$position = log_position($node);
+kill 9, $pid;
+wait_until('the postmaster starts anew', 30, sub { log_since($node, $position) =~ /all server processes terminated; reinitializing/ });
+wait_until('the server is back', 30, sub { accepts_sessions($node) });
+$victim->finish(10);
+my $crashes = $node->data_dir . '/mana_ai.crashes';
+like(slurp_file($crashes), qr/gerd\0.*g1\0/s, 'a crash is on record with the mission that was in hand');
+$erased = erase('gerd');
+is($erased->{'file mana_ai.crashes'}{removed}, 1, 'the user is taken out of it');
+unlike(slurp_file($crashes), qr/gerd|g1\0/, 'and of the file');
+is($erased->{'mana_ai.mission_snapshots'}{removed}, 0, 'there was nothing else of theirs');
 $node->stop;
 $model->stop;
 done_testing();
