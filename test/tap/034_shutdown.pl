@@ -212,6 +212,56 @@ for my $how (qw(TERM INT))
     settle() if $how eq 'TERM';
 }
 
+# ---------------------------------------------------------------- what could not be recorded at once
+
+# A reply arrives while somebody holds the ledger, and the worker waits to write it again.
+sub unrecorded
+{
+    my ($id) = @_;
+    $model->reset;
+    my $from   = log_position($node);
+    my $holder = background($node, 'BEGIN; LOCK mana_ai.token_usage IN SHARE MODE; SELECT pg_sleep(600)');
+    wait_for($node, "$id: the ledger is locked", 10,
+        "SELECT count(*) FROM pg_locks WHERE relation = 'mana_ai.token_usage'::regclass AND mode = 'ShareLock' AND granted", 1);
+    push_mission($node, $id, cadence => { kind => 'manual' });
+    wait_until("$id: its cost could not be written", 20, sub { log_since($node, $from) =~ /could not be written and are tried again/ });
+    sleep 3;    # pauses grow, so that the next try is some seconds away
+    return ($from, $holder);
+}
+
+sub release
+{
+    my ($holder) = @_;
+    $node->safe_psql('postgres',
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()");
+    $holder->finish(10);
+    return;
+}
+
+sub ends_on_request
+{
+    my ($what) = @_;
+    my $pid = worker_pid($node);
+    kill 'TERM', $pid;
+    wait_until("$what: the worker ends", SOON, sub { !kill 0, $pid });
+    return;
+}
+
+my ($from, $holder) = unrecorded('owed');
+release($holder);
+ends_on_request('the ledger is free again');
+is(value($node, "SELECT count(*) FROM mana_ai.token_usage WHERE mission_id = 'owed' AND run_id = (SELECT run_id FROM mana_ai.runs WHERE mission_id = 'owed' AND outcome = 'canceled')"),
+    1, 'what waited for its next try is on the ledger');
+unlike(log_since($node, $from), qr/paid for could not be recorded/, 'the log says nothing of it');
+settle();
+
+($from, $holder) = unrecorded('logged');
+ends_on_request('the ledger is still locked');
+like(log_since($node, $from), qr/what has been paid for could not be recorded: run=[-0-9a-f]{36} user=@{[USER_ID]} mission=logged model=\S+ prompt_tokens=\d+ cached_tokens=\d+ completion_tokens=\d+ tokens=[1-9]/,
+    'what cannot be put on the ledger is in the log');
+release($holder);
+settle();
+
 $node->stop;
 $model->stop;
 done_testing();

@@ -91,6 +91,23 @@ is(value($node, q{SELECT count(*) FROM mana_ai.runs WHERE user_id = 'other' AND 
 resume_it('user:other');
 wait_for($node, 'then the other', 20, q{SELECT count(*) FROM mana_ai.runs WHERE user_id = 'other' AND outcome = 'planned'}, 1);
 
+# Replies of both arrive together with the stop, so that what they cost is written on its account.
+$model->reset;
+$model->control({ steps => [ { content => 'Fertig', latency_ms => 1000 } ], repeat => 'last' });
+push_mission($node, 'u4', user => 'careless', cadence => { kind => 'manual' });
+push_mission($node, 'u5', user => 'other', cadence => { kind => 'manual' });
+$model->wait_in_flight(2, 20);
+my $worker = worker_pid($node);
+kill 'STOP', $worker;
+wait_until('the replies are on their way', 20, sub { return $model->in_flight == 0 });
+stop_it('user:careless');
+kill 'CONT', $worker;
+wait_for($node, 'one is canceled', 20, q{SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'u4' AND outcome = 'canceled'}, 1);
+wait_for($node, 'the other goes on with its reply', 20, q{SELECT outcome FROM mana_ai.runs WHERE mission_id = 'u5'}, 'planned');
+is(value($node, q{SELECT string_agg(mission_id, ',' ORDER BY mission_id) FROM mana_ai.token_usage WHERE mission_id IN ('u4', 'u5')}), 'u4,u5', 'both were charged, once');
+resume_it('user:careless');
+wait_for_iterations($node, 'u4', 1);
+
 # ---------------------------------------------------------------- one agent
 
 push_agent($node, 'ada', name => 'Ada');

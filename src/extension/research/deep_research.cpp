@@ -66,7 +66,8 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
         stored =
             store_submission(claimed.user_id, claimed.mission_id, claimed.run_id, *task, pg::now());
     };
-    co_await write_until_done(services, claimed, std::move(store), DatabaseJobs::Sharing::Kept);
+    std::string paid = "task=" + pg::printable(task->task_id);
+    co_await record_paid(services, claimed, std::move(store), std::move(paid));
     MANA_AI_FAILPOINT("research.stored");
     if (stored)
         log_research(claimed, "ordered");

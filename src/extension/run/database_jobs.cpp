@@ -7,7 +7,13 @@
 
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/transaction.hpp"
+
+extern "C" {
+#include "storage/proc.h"
+}
 
 namespace mana_ai {
 
@@ -20,9 +26,39 @@ constexpr std::chrono::milliseconds kMaxBatchTime{15};
 constexpr int kMaxBatchesBeforeAlone = 16;
 // A process that is told to end has two seconds for everything.
 constexpr std::chrono::milliseconds kMaxKeepTime{500};
+constexpr int kKeepAllPatience = 100;  // milliseconds, for a lock
+constexpr int kKeepOnePatience = 10;
 constexpr char kActivity[] = "mana_ai: writing results of mission runs";
 
+class LockPatience {
+ public:
+    explicit LockPatience(int milliseconds) : previous_(LockTimeout) {
+        LockTimeout = milliseconds;
+    }
+    ~LockPatience() { LockTimeout = previous_; }
+    LockPatience(const LockPatience&) = delete;
+    LockPatience& operator=(const LockPatience&) = delete;
+
+ private:
+    int previous_;
+};
+
 }  // namespace
+
+DatabaseJobs::Owed::Owed(DatabaseJobs& jobs, Work work, std::string what)
+    : jobs_(jobs), work_(std::move(work)), what_(std::move(what)) {
+    position_ = jobs_.owed_.insert(jobs_.owed_.end(), this);
+}
+
+DatabaseJobs::Owed::~Owed() {
+    jobs_.owed_.erase(position_);
+    if (done_)
+        return;
+    try {
+        pg::log_warning("what has been paid for could not be recorded: " + what_);
+    } catch (const std::exception&) {
+    }
+}
 
 DatabaseJobs::Job::~Job() {
     if (queued_)
@@ -44,6 +80,12 @@ void DatabaseJobs::finish(Job& job) {
     queue_.erase(job.position_);
     job.queued_ = false;
     loop_.post(job.waiter_);
+}
+
+void DatabaseJobs::succeed(Job& job) {
+    if (job.owed_ != nullptr)
+        job.owed_->done_ = true;
+    finish(job);
 }
 
 // One that is not is given back to its run.
@@ -73,7 +115,11 @@ void DatabaseJobs::run_alone(Job& job) {
     } catch (...) {
         job.error_ = committed ? nullptr : std::current_exception();
     }
-    trouble_ |= job.error_ != nullptr;
+    if (!job.error_) {
+        succeed(job);
+        return;
+    }
+    trouble_ = true;
     finish(job);
 }
 
@@ -99,11 +145,16 @@ void DatabaseJobs::flush() {
     std::vector<Job*> batch;
     bool failed = false;
     bool committed = false;
+    const auto is_foreign = [](const Job* job) { return job->admission_ != nullptr; };
+    const bool are_foreign = is_foreign(*std::find_if(queue_.begin(), queue_.end(), [](Job* job) {
+        return job->sharing_ != Sharing::Alone;
+    }));
     try {
         pg::Transaction transaction(kActivity);
         for (auto next = queue_.begin(); next != queue_.end();) {
             Job* const job = *next++;
-            if (job->sharing_ == Sharing::Alone || !is_admitted(*job))
+            if (job->sharing_ == Sharing::Alone || is_foreign(job) != are_foreign ||
+                !is_admitted(*job))
                 continue;
             batch.push_back(job);
             job->work_();
@@ -127,44 +178,57 @@ void DatabaseJobs::flush() {
         if (failed)
             run_alone(*job);
         else
-            finish(*job);
+            succeed(*job);
     }
 }
 
-void DatabaseJobs::keep() {
-    std::vector<Job*> kept;
-    std::copy_if(queue_.begin(), queue_.end(), std::back_inserter(kept),
-                 [](const Job* job) { return job->sharing_ == Sharing::Kept; });
-    if (kept.empty())
-        return;
-    const auto started = std::chrono::steady_clock::now();
-    const auto in_time = [&] { return std::chrono::steady_clock::now() - started < kMaxKeepTime; };
-    const auto write = [&](auto begin, auto end) {
+void DatabaseJobs::keep(const std::vector<Owed*>& some, std::chrono::steady_clock::time_point end,
+                        int lock_timeout_ms) {
+    auto next = some.begin();
+    {
         pg::Transaction transaction(kActivity);
-        auto job = begin;
-        for (; job != end && in_time(); ++job)
-            (*job)->work_();
+        const LockPatience patience(lock_timeout_ms);
+        for (; next != some.end() && std::chrono::steady_clock::now() < end; ++next)
+            (*next)->work_();
         transaction.commit();
-        // Not a second time, whatever becomes of the coroutines.
-        for (auto done = begin; done != job; ++done) {
-            queue_.erase((*done)->position_);
-            (*done)->queued_ = false;
-        }
-    };
-    try {
-        write(kept.begin(), kept.end());
-        return;
-    } catch (const pg::PgError& error) {
-        if (error.is_interrupt())
-            throw;
     }
-    for (auto job = kept.begin(); job != kept.end() && in_time(); ++job) {
+    std::for_each(some.begin(), next, [](Owed* owed) { owed->done_ = true; });
+}
+
+void DatabaseJobs::keep() {
+    const auto end = std::chrono::steady_clock::now() + kMaxKeepTime;
+    const auto left = [&] {
+        std::vector<Owed*> some;
+        if (std::chrono::steady_clock::now() < end)
+            std::copy_if(owed_.begin(), owed_.end(), std::back_inserter(some),
+                         [](const Owed* owed) { return !owed->done_; });
+        return some;
+    };
+    const auto is_locked = [&](const std::vector<Owed*>& some, int patience) {
         try {
-            write(job, job + 1);
+            keep(some, end, patience);
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
+            return error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
         }
+        return false;
+    };
+    // First together, then one by one, time and again as long as others' transactions hold what
+    // some of them need.
+    bool again = !owed_.empty();
+    if (again)
+        is_locked(left(), kKeepAllPatience);
+    while (again) {
+        again = false;
+        for (Owed* const owed : left())
+            again |= std::chrono::steady_clock::now() < end && is_locked({owed}, kKeepOnePatience);
+    }
+    // Not a second time. Runs that are not canceled go on.
+    for (auto next = queue_.begin(); next != queue_.end();) {
+        Job* const job = *next++;
+        if (job->owed_ != nullptr && job->owed_->done_)
+            finish(*job);
     }
 }
 

@@ -47,25 +47,34 @@ bool may_pass(const std::exception_ptr& failure) {
     }
 }
 
-}  // namespace
+// With what a crash of the process is put down to. Both outlive it.
+DatabaseJobs::Work named(const ClaimedMission& claimed, const DatabaseJobs::Work& work) {
+    return [&claimed, &work] {
+        pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
+        work();
+    };
+}
 
-net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
-                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing,
-                                 DatabaseJobs::Admission admission,
-                                 std::optional<core::Instant> until) {
+struct Try {
+    DatabaseJobs::Work work;
+    DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared;
+    DatabaseJobs::Admission admission;
+    std::optional<core::Instant> until;
+    DatabaseJobs::Owed* owed = nullptr;
+};
+
+net::Task<void> try_until_done(RunServices& services, const ClaimedMission& claimed,
+                               const Try& how) {
     constexpr core::Instant kFirstPause = 250'000;
     constexpr core::Instant kLongestPause = 30 * core::kMicrosPerSecond;
     constexpr core::Instant kMargin = 5 * core::kMicrosPerSecond;
     const core::Instant give_up_at = pg::monotonic_now() + 30 * core::kMicrosPerSecond;
-    const DatabaseJobs::Work named = [&claimed, &work] {
-        pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
-        work();
-    };
+    const std::optional<core::Instant>& until = how.until;
     for (core::Instant pause = kFirstPause;;) {
         std::exception_ptr failure;
         core::Instant wait = 0;
         try {
-            DatabaseJobs::Job job(services.jobs, named, sharing, admission);
+            DatabaseJobs::Job job(services.jobs, how.work, how.sharing, how.admission, how.owed);
             co_await job;
             wait = job.wait_us();
         } catch (...) {
@@ -90,8 +99,30 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
         MANA_AI_FAILPOINT("jobs.retry");
+        // Runs of others were canceled, and all that was owed was done.
+        if (how.owed != nullptr && how.owed->is_done())
+            co_return;
         pause = std::min(pause * 2, kLongestPause);
     }
+}
+
+}  // namespace
+
+net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
+                                 DatabaseJobs::Work work, DatabaseJobs::Sharing sharing,
+                                 DatabaseJobs::Admission admission,
+                                 std::optional<core::Instant> until) {
+    const Try how{named(claimed, work), sharing, std::move(admission), until, nullptr};
+    co_await try_until_done(services, claimed, how);
+}
+
+net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
+                            DatabaseJobs::Work work, std::string what) {
+    std::string line = "run=" + claimed.run_id + " user=" + pg::printable(claimed.user_id) +
+                       " mission=" + pg::printable(claimed.mission_id) + ' ' + what;
+    DatabaseJobs::Owed owed(services.jobs, named(claimed, work), std::move(line));
+    const Try how{owed.work(), DatabaseJobs::Sharing::Shared, {}, {}, &owed};
+    co_await try_until_done(services, claimed, how);
 }
 
 DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed) {

@@ -103,7 +103,12 @@ net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, Pai
                    goes_on ? tokens_to_reserve(spending.need, spending.budget.judgement) : 0);
         MANA_AI_FAILPOINT("usage.recorded");
     };
-    co_await write_until_done(services, claimed, std::move(record), DatabaseJobs::Sharing::Kept);
+    std::string paid = "model=" + pg::printable(reply.model) +
+                       " prompt_tokens=" + std::to_string(reply.usage.prompt) +
+                       " cached_tokens=" + std::to_string(reply.usage.cached) +
+                       " completion_tokens=" + std::to_string(reply.usage.completion) +
+                       " tokens=" + std::to_string(reply.usage.total);
+    co_await record_paid(services, claimed, std::move(record), std::move(paid));
     MANA_AI_FAILPOINT("usage.committed");
 }
 

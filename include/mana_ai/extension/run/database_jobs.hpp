@@ -3,15 +3,19 @@
 //
 // Steps that are ready at the same moment share one short transaction, and so one flush of the
 // write-ahead log. When it fails, each step runs again in a transaction of its own, so that one
-// bad mission never takes the others' work with it.
+// bad mission never takes the others' work with it. Steps that run foreign code share none with
+// the others: the locks of those are not held for as long as that takes.
 #pragma once
 
+#include <chrono>
 #include <coroutine>
 #include <cstdint>
 #include <exception>
 #include <functional>
 #include <list>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "mana_ai/net/event_loop.hpp"
 
@@ -23,23 +27,45 @@ class DatabaseJobs {
     // assigns results and does not accumulate them.
     using Work = std::function<void()>;
 
-    // Kept: what has been paid for. keep() writes it even when its run is about to be canceled.
     // Alone: a step that takes long. Its transaction does not keep the locks of others' steps, and
     // it waits until no other step is ready, or has waited for several batches of them.
-    enum class Sharing { Shared, Kept, Alone };
+    enum class Sharing { Shared, Alone };
 
-    // Asked when the step's turn has come: microseconds that it has to wait first, 0 = none. It is
-    // then not run, and whoever awaits it queues it again later.
+    // Of steps that run foreign code. Asked when the step's turn has come: microseconds that it has
+    // to wait first, 0 = none. It is then not run, and whoever awaits it queues it again later.
     using Admission = std::function<int64_t()>;
+
+    // A step that puts on record what has been paid for, from before its first try until it has
+    // been done: keep() does it also while its run waits to try it again. If it never is, the
+    // server's log gets what there was to record.
+    class [[nodiscard]] Owed {
+     public:
+        Owed(DatabaseJobs& jobs, Work work, std::string what);
+        ~Owed();
+        Owed(const Owed&) = delete;
+        Owed& operator=(const Owed&) = delete;
+
+        const Work& work() const noexcept { return work_; }
+        bool is_done() const noexcept { return done_; }
+
+     private:
+        friend class DatabaseJobs;
+        DatabaseJobs& jobs_;
+        Work work_;
+        std::string what_;
+        bool done_ = false;
+        std::list<Owed*>::iterator position_;
+    };
 
     class [[nodiscard]] Job {
      public:
         Job(DatabaseJobs& jobs, Work work, Sharing sharing = Sharing::Shared,
-            Admission admission = {})
+            Admission admission = {}, Owed* owed = nullptr)
             : jobs_(jobs),
               work_(std::move(work)),
               sharing_(sharing),
-              admission_(std::move(admission)) {}
+              admission_(std::move(admission)),
+              owed_(owed) {}
         ~Job();
         Job(const Job&) = delete;
         Job& operator=(const Job&) = delete;
@@ -57,6 +83,7 @@ class DatabaseJobs {
         Work work_;
         Sharing sharing_;
         Admission admission_;
+        Owed* owed_;
         int64_t wait_us_ = 0;
         net::Waiter waiter_;
         std::exception_ptr error_;
@@ -75,9 +102,8 @@ class DatabaseJobs {
     // interrupt leaves the jobs queued and is thrown to the caller.
     void flush();
 
-    // Before runs are canceled: does the queued steps that are Kept, without going on with their
-    // coroutines. Those that cannot be done in a moment are left out. Throws only for an
-    // interrupt.
+    // Before runs are canceled: does all that is Owed, without going on with the coroutines. What
+    // cannot be done in a moment is left out. Throws only for an interrupt.
     void keep();
 
  private:
@@ -85,9 +111,13 @@ class DatabaseJobs {
     Job* next_alone();
     void run_alone(Job& job);
     void finish(Job& job);
+    void succeed(Job& job);
+    void keep(const std::vector<Owed*>& some, std::chrono::steady_clock::time_point end,
+              int lock_timeout_ms);
 
     net::EventLoop& loop_;
     std::list<Job*> queue_;
+    std::list<Owed*> owed_;
     bool trouble_ = false;
     int batches_before_alone_ = 0;  // in a row, while a step that runs alone was waiting
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "mana_ai/extension/run/claimed_mission.hpp"
 #include "mana_ai/extension/run/database_jobs.hpp"
@@ -19,6 +20,11 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
                                  DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared,
                                  DatabaseJobs::Admission admission = {},
                                  std::optional<core::Instant> until = {});
+
+// The same for what puts on record what has been paid for. It is done before the run is canceled,
+// or goes into the server's log: what was paid (ids and numbers), and by which run.
+net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
+                            DatabaseJobs::Work work, std::string what);
 
 // The admission of steps that run code of the table's owner for the mission's user.
 DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed);
