@@ -150,6 +150,32 @@ cmp_ok(stops('total'), '>', 0, 'the metric counts it');
 settings($node, 'mana_ai.total_tokens_per_day' => undef);
 wait_for($node, 'without it they are planned', 40, "SELECT count(*) FROM mana_ai.runs WHERE user_id LIKE 'user-t_' AND outcome = 'planned'", 4);
 
+# ---------------------------------------------------------------- foreign code runs without the lock of budgets
+
+# Whoever has written to the ledger holds it until the commit.
+$node->safe_psql('mana_sync', <<'END');
+CREATE TABLE public.charged_meanwhile (replies bigint);
+CREATE FUNCTION public.look_at_charges() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+  IF NEW.client_id = 'mana-ai-runner' THEN
+    INSERT INTO public.charged_meanwhile SELECT count(*) FROM mana_ai.token_usage WHERE xmin = pg_current_xact_id()::xid;
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER look_at_charges AFTER INSERT ON public.sync_changes FOR EACH ROW EXECUTE FUNCTION public.look_at_charges();
+END
+answers(2000, latency_ms => 3000);
+push_missions($node, [ map { "mixed-$_" } 1 .. 64 ], user => 'user-mixed', cadence => { kind => 'manual' });
+$model->wait_in_flight(64, 20);
+my $worker = worker_pid($node);
+kill 'STOP', $worker;
+wait_until('all replies are on their way', 20, sub { return $model->in_flight == 0 });
+kill 'CONT', $worker;
+wait_for($node, 'all are planned', 30, "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-mixed' AND outcome = 'planned'", 64);
+is(value($node, 'SELECT count(*) FROM public.charged_meanwhile'), 64, "the table's owner has looked at each plan");
+is(value($node, 'SELECT sum(replies) FROM public.charged_meanwhile'), 0, 'no reply was charged in the same transaction');
+$node->safe_psql('mana_sync', 'DROP TABLE public.charged_meanwhile; DROP FUNCTION public.look_at_charges() CASCADE');
+
 # ---------------------------------------------------------------- a process that is killed
 
 settings($node, 'mana_ai.llm_max_tokens' => 0);
