@@ -86,9 +86,17 @@ $model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { me
     usage => { prompt_tokens => $estimate - 1000, completion_tokens => 700, total_tokens => $estimate - 300 } }) } ] });
 push_agent($node, 'cut-off', maxTokensPerDay => $estimate - 300);
 push_mission($node, 'cut-off', agentId => 'cut-off', cadence => { kind => 'manual' });
-is_planned('cut-off');
+is_held('cut-off', 'skipped-budget');
 is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'"), 0, 'it counts no attempt');
-like(iterations_of($node, 'cut-off')->[0]{summary}, qr/^Das Tagesbudget des Agenten ist aufgebraucht\./, 'and its user reads why');
+my $cut_off = last_run($node, 'cut-off');
+is_deeply([ @$cut_off{qw(outcome decision rounds steps total_tokens error_message)} ],
+    [ 'skipped', 'skipped-budget', 1, 0, $estimate - 300, 'the budget was used up before the reply had a step' ], 'runs says why');
+is(used("agent_id = 'cut-off'"), $estimate - 300, 'what it cost is charged');
+is(why_of($node, 'cut-off'), "agent Agent cut-off has used @{[ $estimate - 300 ]} of @{[ $estimate - 300 ]} tokens in the last 24 hours", 'why()');
+my $look = value($node, "SELECT decided_at FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'");
+wait_for($node, 'it is looked at again', 20, "SELECT decided_at > '$look' AND lease_owner IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'", 't');
+is($model->count, 1, 'without another call');
+is(scalar @{ iterations_of($node, 'cut-off') }, 0, 'its user gets no empty plan');
 answers(2000);
 push_agent($node, 'none', maxTokensPerDay => $estimate - 900);
 push_mission($node, 'none', agentId => 'none', cadence => { kind => 'manual' });

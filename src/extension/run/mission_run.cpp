@@ -231,7 +231,7 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
 }
 
 // Other runs have used up a budget since the claim, or their calls may; or the prompt turned out to
-// be too long for what is left.
+// be too long for what is left, or the reply.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
                                    RunResult& result) {
     result.outcome = RunOutcome::Skipped;
@@ -359,7 +359,10 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await record_failure(services, claimed, std::move(reason), result);
         co_return;
     }
-    if (result.events.out_of_budget && planner.rounds() == 0) {
+    // Replies that no step came of are no plan: their user would read an empty one.
+    if (result.events.out_of_budget && planner.steps().empty()) {
+        if (planner.rounds() > 0)
+            result.error_message = "the budget was used up before the reply had a step";
         co_await end_without_budget(services, claimed, result);
         co_return;
     }
