@@ -45,42 +45,44 @@ END $$;
 COMMENT ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint) IS
   'what a reply of that many tokens costs by mana_ai.model_prices; null without a price';
 
--- Gives what was used before its price was known its price; housekeeping calls it. Each model that waits is looked up
--- once, so that those without a price cost next to nothing. Returns how many replies it has priced.
-CREATE FUNCTION mana_ai.price_usage(max_rows int DEFAULT 2000)
-RETURNS bigint LANGUAGE plpgsql VOLATILE
+-- Gives what was used before its price was known its price: of the models after this one, in the order of their names
+-- (null: from the first on), so many of them and so many replies at most. Each model that waits is looked up once, so
+-- that those without a price cost next to nothing. Whoever goes on with last_model and last_tier, which are null at the
+-- end, comes to every model, however many names without a price there are.
+CREATE FUNCTION mana_ai.price_usage_after(
+  after_model text, after_tier text, max_names int, max_rows int,
+  OUT priced bigint, OUT last_model text, OUT last_tier text)
+RETURNS record LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  m      record;
-  first  timestamptz;
-  done   bigint;
-  priced bigint := 0;
+  priced_since timestamptz;
+  done         bigint;
 BEGIN
+  priced := 0;
   IF NOT EXISTS (SELECT FROM mana_ai.model_prices) THEN
-    RETURN 0;
+    RETURN;
   END IF;
-  FOR m IN
-    WITH RECURSIVE waiting AS (
-      (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
-        WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
-        ORDER BY u.model, u.service_tier LIMIT 1)
-      UNION ALL
-      SELECT n.model, n.service_tier
-        FROM waiting w
-       CROSS JOIN LATERAL (SELECT u.model, u.service_tier FROM mana_ai.token_usage u
-                            WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
-                              AND (u.model, u.service_tier) > (w.model, w.service_tier)
-                            ORDER BY u.model, u.service_tier LIMIT 1) n)
-    SELECT * FROM waiting LIMIT 1000
-  LOOP
-    SELECT min(p.valid_from) INTO first FROM mana_ai.model_prices p
-     WHERE p.service_tier IN ('', m.service_tier) AND m.model LIKE p.pattern;
-    CONTINUE WHEN first IS NULL;
+  last_model := after_model;
+  last_tier := after_tier;
+  FOR n IN 1 .. max_names LOOP
+    IF last_model IS NULL THEN
+      SELECT u.model, u.service_tier INTO last_model, last_tier FROM mana_ai.token_usage u
+       WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
+       ORDER BY u.model, u.service_tier LIMIT 1;
+    ELSE
+      SELECT u.model, u.service_tier INTO last_model, last_tier FROM mana_ai.token_usage u
+       WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL AND (u.model, u.service_tier) > (last_model, last_tier)
+       ORDER BY u.model, u.service_tier LIMIT 1;
+    END IF;
+    EXIT WHEN last_model IS NULL;
+    SELECT min(p.valid_from) INTO priced_since FROM mana_ai.model_prices p
+     WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern;
+    CONTINUE WHEN priced_since IS NULL;
     UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
       FROM (SELECT w.id, k.cost, k.currency
               FROM (SELECT * FROM mana_ai.token_usage x
                      WHERE x.cost IS NULL AND x.prompt_tokens IS NOT NULL
-                       AND x.model = m.model AND x.service_tier = m.service_tier AND x.ts >= first
+                       AND x.model = last_model AND x.service_tier = last_tier AND x.ts >= priced_since
                      ORDER BY x.ts LIMIT max_rows - priced FOR UPDATE SKIP LOCKED) w
              CROSS JOIN LATERAL mana_ai.cost_of(w.model, w.service_tier, w.ts, w.prompt_tokens, w.cached_tokens,
                                                 w.tokens_used) k) c
@@ -89,8 +91,15 @@ BEGIN
     priced := priced + done;
     EXIT WHEN priced >= max_rows;
   END LOOP;
-  RETURN priced;
 END $$;
+COMMENT ON FUNCTION mana_ai.price_usage_after(text, text, int, int) IS
+  'prices replies of the models after this one; for housekeeping, which goes on where it has stopped';
+
+CREATE FUNCTION mana_ai.price_usage(max_rows int DEFAULT 2000)
+RETURNS bigint LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT p.priced FROM mana_ai.price_usage_after(NULL, NULL, 2147483647, max_rows) p
+$$;
 COMMENT ON FUNCTION mana_ai.price_usage(int) IS
   'prices replies that came before their price was known; returns how many';
 

@@ -62,6 +62,17 @@ wait_for($node, 'what came before its price is priced later', 20, "SELECT count(
 is(cost_of_run('told'), '0.0146 EUR of 1100 tokens, ? ? of 1260 tokens', 'a run shows beside its cost what has no price');
 is(metric('cost_total'), 0, 'the metric counts only what has a price when it comes');
 
+# Names that have no price are passed by, however many there are.
+value($node, <<'END');
+INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, model, service_tier, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens)
+SELECT 'made-up', 'm', 10, m.name, '', 5, 0, 5, 0 FROM (SELECT 'made-up/' || i FROM generate_series(1, 3000) i UNION ALL VALUES ('real'), ('a-first')) AS m(name);
+INSERT INTO mana_ai.model_prices (model, currency, input_per_million, output_per_million) VALUES ('real', 'EUR', 1, 1), ('a-first', 'EUR', 1, 1)
+END
+wait_for($node, "$_ is priced behind 3000 names without a price", 30, "SELECT count(cost) FROM mana_ai.token_usage WHERE user_id = 'made-up' AND model = '$_'", 1) for qw(real a-first);
+value($node, "INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, model, service_tier, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens) SELECT 'made-up', 'm', 10, 'a-first', '', 5, 0, 5, 0");
+wait_for($node, 'and the walk begins anew', 30, "SELECT count(cost) FROM mana_ai.token_usage WHERE user_id = 'made-up' AND model = 'a-first'", 2);
+value($node, "DELETE FROM mana_ai.token_usage WHERE user_id = 'made-up'; DELETE FROM mana_ai.model_prices WHERE model IN ('real', 'a-first')");
+
 my $priced = { prompt_tokens => 1000, completion_tokens => 50, total_tokens => 1050, prompt_tokens_details => { cached_tokens => 400 } };
 $model->reset;
 $model->control({ steps => [ { content => 'Fertig', model => 'test/plan-2026', usage => $priced } ], repeat => 'last' });

@@ -226,8 +226,15 @@ DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
 }
 
 void price_used_tokens() {
-    static pg::Statement price("SELECT mana_ai.price_usage()");
-    price.execute();
+    // Whoever answers may name itself anew each time, so that the names without a price are many.
+    static std::optional<std::string> model;
+    static std::optional<std::string> tier;
+    static pg::Statement price(
+        "SELECT last_model, last_tier FROM mana_ai.price_usage_after($1, $2, 1000, 2000)");
+    auto rows = price.execute({pg::text_or_null(model), pg::text_or_null(tier)}).rows;
+    const bool is_end = rows.front().is_null(0);
+    model = is_end ? std::nullopt : std::optional(rows.front().take_text(0));
+    tier = is_end ? std::nullopt : std::optional(rows.front().take_text(1));
 }
 
 std::optional<core::Instant> next_wake_at() {
