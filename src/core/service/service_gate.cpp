@@ -108,17 +108,19 @@ void ServiceGate::set_limits(const GateLimits& limits) {
     }
     limits_ = limits;
     limits_.max_concurrency = std::max(1, limits.max_concurrency);
-    set_requests_.reset();
-    set_tokens_.reset();
-    if (limits.requests_per_minute > 0) {
-        const double rate = limits.requests_per_minute / 60;
-        const double burst = std::max(1.0, rate * kBurstSeconds);
-        set_requests_ = Bucket{burst, burst, rate, 0};
-    }
-    if (limits.tokens_per_minute > 0) {
-        const double rate = limits.tokens_per_minute / 60;
-        set_tokens_ = Bucket{rate * 10, rate * 10, rate, 0};
-    }
+    // What has been used up stays so.
+    const auto set = [](std::optional<Bucket>& bucket, double per_second, double capacity) {
+        if (per_second <= 0) {
+            bucket.reset();
+            return;
+        }
+        const Bucket before = bucket.value_or(Bucket{capacity, capacity, per_second, 0});
+        bucket = Bucket{std::min(before.level, capacity), capacity, per_second, before.at};
+    };
+    const double requests = limits.requests_per_minute / 60;
+    set(set_requests_, requests, std::max(1.0, requests * kBurstSeconds));
+    const double tokens = limits.tokens_per_minute / 60;
+    set(set_tokens_, tokens, tokens * 10);
 }
 
 void ServiceGate::forget() {

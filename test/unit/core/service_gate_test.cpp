@@ -378,6 +378,34 @@ TEST(ServiceGate, TokensPerMinuteAreKept) {
     EXPECT_LT((now - kSecond) / 1e6, used / 1000 + 5);
 }
 
+// Settings are read anew with each reload.
+TEST(ServiceGate, OtherLimitsDoNotRefillWhatWasUsed) {
+    for (const GateLimits& limits : {GateLimits{100, 60, 0}, GateLimits{100, 0, 60'000}}) {
+        ServiceGate gate(limits);
+        CallReport report;
+        report.tokens = 30'000;
+        gate.end(gate.start(kSecond), report, kSecond);
+        const auto next = gate.next_permit_at(kSecond);
+        ASSERT_TRUE(next);
+        ASSERT_GT(*next, kSecond);
+        GateLimits other = limits;
+        other.max_concurrency = 50;
+        gate.set_limits(other);
+        EXPECT_EQ(gate.next_permit_at(kSecond), next);
+        // Half the rate: it takes twice as long.
+        other.requests_per_minute /= 2;
+        other.tokens_per_minute /= 2;
+        gate.set_limits(other);
+        EXPECT_FALSE(gate.may_start(*next));
+        EXPECT_GT(*gate.next_permit_at(kSecond), *next);
+        // A limit that was not there before begins full.
+        gate.set_limits({50, 0, 0});
+        EXPECT_TRUE(gate.may_start(kSecond));
+        gate.set_limits(limits);
+        EXPECT_TRUE(gate.may_start(kSecond));
+    }
+}
+
 // A call that needs more than the whole allowance goes out all the same.
 TEST(ServiceGate, ACallLargerThanTheAllowanceIsNotKeptForEver) {
     ServiceGate gate({10, 0, 60});
