@@ -32,9 +32,7 @@ constexpr char kActivity[] = "mana_ai: writing results of mission runs";
 
 class LockPatience {
  public:
-    explicit LockPatience(int milliseconds) : previous_(LockTimeout) {
-        LockTimeout = milliseconds;
-    }
+    explicit LockPatience(int milliseconds) : previous_(LockTimeout) { LockTimeout = milliseconds; }
     ~LockPatience() { LockTimeout = previous_; }
     LockPatience(const LockPatience&) = delete;
     LockPatience& operator=(const LockPatience&) = delete;
@@ -146,9 +144,8 @@ void DatabaseJobs::flush() {
     bool failed = false;
     bool committed = false;
     const auto is_foreign = [](const Job* job) { return job->admission_ != nullptr; };
-    const bool are_foreign = is_foreign(*std::find_if(queue_.begin(), queue_.end(), [](Job* job) {
-        return job->sharing_ != Sharing::Alone;
-    }));
+    const bool are_foreign = is_foreign(*std::find_if(
+        queue_.begin(), queue_.end(), [](Job* job) { return job->sharing_ != Sharing::Alone; }));
     try {
         pg::Transaction transaction(kActivity);
         for (auto next = queue_.begin(); next != queue_.end();) {
