@@ -84,6 +84,11 @@ $$;
 COMMENT ON FUNCTION mana_ai.tables_of_users() IS
   'the tables of mana_ai that hold rows of single users, and which of those rows can be erased';
 
+-- What the agent has cost counts as "other" in metrics from now on.
+CREATE FUNCTION mana_ai.erase_agent_from_metrics(agent_id text)
+RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+AS 'MODULE_PATHNAME', 'mana_ai_erase_agent_from_metrics';
+
 -- Removes what can be removed, without waiting for rows that others hold. Processes that were planning for the user go
 -- into erasures_under_way.
 CREATE FUNCTION mana_ai.erase_rows_of_user(
@@ -94,6 +99,10 @@ DECLARE
   t       record;
   planned bigint[];
 BEGIN
+  PERFORM mana_ai.erase_agent_from_metrics(a.agent_id)
+     FROM (SELECT s.agent_id FROM mana_ai.agent_snapshots s WHERE s.user_id = of_user
+           UNION
+           SELECT u.agent_id FROM mana_ai.token_usage u WHERE u.user_id = of_user) a;
   FOR t IN SELECT * FROM mana_ai.tables_of_users() LOOP
     EXECUTE format(
       'WITH gone AS (

@@ -4,8 +4,10 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/metrics_erasure.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {
@@ -39,8 +41,9 @@ struct Key {
 };
 static_assert(kMaxLabelBytes <= UINT8_MAX);
 
-// Once it is ready, only the value of a series changes; it is never removed. What a search looks at
-// is in one cache line, unless labels are long.
+// Once it is ready, only the value of a series changes; it is never removed. A label value that was
+// erased is zeros, which no search finds. What a search looks at is in one cache line, unless
+// labels are long.
 struct alignas(64) Series {
     pg_atomic_uint32 ready;
     uint32_t hash;
@@ -212,6 +215,11 @@ Series* find(Registry& all, const Values& values, uint32_t hash) {
 
 bool is_ready(Series* slot) {
     return pg_atomic_read_u32(&slot->ready) != 0;
+}
+
+bool was_erased(const Values& values) {
+    return std::any_of(std::begin(values.labels), std::end(values.labels),
+                       [](std::string_view label) { return label.starts_with('\0'); });
 }
 
 // Makes the series of this key in its slot; null when the metric, or the table, has no room for
@@ -490,6 +498,8 @@ core::MetricsState read() {
             continue;
         pg_read_barrier();
         const Values values = values_of(series.key);
+        if (was_erased(values))
+            continue;
         const MetricInfo& info = core::describe(values.metric);
         const auto number = static_cast<double>(pg_atomic_read_u64(&series.value));
         core::MetricSeries copy{values.metric, {}, info.in_millionths ? number / kMicros : number};
@@ -498,6 +508,33 @@ core::MetricsState read() {
         state.series.push_back(std::move(copy));
     }
     return state;
+}
+
+void erase_label_value(std::string_view label, std::string_view value) noexcept {
+    Registry& all = current();
+    if (value.empty() || value == core::kOtherLabelValue)
+        return;
+    for (Series& series : all.series) {
+        if (!is_ready(&series))
+            continue;
+        pg_read_barrier();
+        const Values values = values_of(series.key);
+        const MetricInfo& info = core::describe(values.metric);
+        for (size_t i = 0; i < info.label_count; i++) {
+            char kept[kMaxLabelBytes];
+            const size_t room = std::min(kMaxLabelBytes, kKeyBytes / info.label_count);
+            if (info.labels[i].name != label ||
+                values.labels[i] !=
+                    std::string_view(kept, core::write_label_value(value, kept, room)))
+                continue;
+            Series* other = series_of(all, info, values, OpenValues::Other);
+            pg_atomic_fetch_add_u64(other != nullptr ? &other->value : &all.lost,
+                                    static_cast<int64>(pg_atomic_exchange_u64(&series.value, 0)));
+            memset(series.key.text + (values.labels[i].data() - series.key.text), 0,
+                   values.labels[i].size());
+            break;
+        }
+    }
 }
 
 bool shared() noexcept {

@@ -10,6 +10,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/keyed_table.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics_erasure.hpp"
 
 extern "C" {
 #include "access/heapam.h"
@@ -200,6 +201,15 @@ PGDLLEXPORT Datum mana_ai_erase_user_from_crashes(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point(
         [fcinfo] { return Int64GetDatum(pg::crash_watch::erase_user(text_argument(fcinfo, 0))); });
+}
+
+PG_FUNCTION_INFO_V1(mana_ai_erase_agent_from_metrics);
+PGDLLEXPORT Datum mana_ai_erase_agent_from_metrics(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    return pg::entry_point([fcinfo] {
+        pg::metrics::erase_label_value("agent_id", text_argument(fcinfo, 0));
+        return Datum{0};
+    });
 }
 
 PG_FUNCTION_INFO_V1(mana_ai_log_rows_of_user);
