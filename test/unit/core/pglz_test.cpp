@@ -82,5 +82,46 @@ TEST(Pglz, ABrokenStreamIsRefused) {
         << "beyond the end";
 }
 
+// Far from the end of a stream fewer things are looked at.
+TEST(Pglz, ALongStreamIsReadToItsEnd) {
+    const std::string long_match = "\x0f\x01\x00"s;  // 18 bytes
+    for (size_t groups = 1; groups < 12; groups++) {
+        std::string stream = "\x00"s + "aaaaaaaa";
+        for (size_t i = 0; i < groups; i++) {
+            stream += '\x7f';
+            for (int k = 0; k < 7; k++)
+                stream += long_match;
+            stream += 'a';
+        }
+        EXPECT_EQ(expand(stream, 8 + groups * 127), std::string(8 + groups * 127, 'a'));
+    }
+}
+
+TEST(Pglz, ABrokenStreamIsRefusedFarFromItsEnd) {
+    std::string rest;
+    for (int i = 0; i < 10; i++)
+        rest += "\0aaaaaaaa"s;
+    const auto is_refused = [&rest](const std::string& begin, size_t size) {
+        return !expand(begin + rest, size);
+    };
+    EXPECT_TRUE(
+        is_refused("\x02"
+                   "a\x00\x02zzzzzz"s,
+                   90))
+        << "before the beginning";
+    EXPECT_TRUE(
+        is_refused("\x02"
+                   "a\x00\x00zzzzzz"s,
+                   90))
+        << "from itself";
+    EXPECT_TRUE(
+        is_refused("\x02"
+                   "a\x0f\x01\xffzzzzzz"s,
+                   100))
+        << "a match beyond the end";
+    EXPECT_TRUE(is_refused("\0aaaaaaaa"s, 5)) << "bytes beyond the end";
+    EXPECT_FALSE(is_refused("\0aaaaaaaa"s, 88));
+}
+
 }  // namespace
 }  // namespace mana_ai::core
