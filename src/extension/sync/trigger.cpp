@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <iterator>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
@@ -391,14 +392,19 @@ enum class Subject : uint8_t {
     Hidden,   // nothing is known of the table yet, or a value is compressed or stored elsewhere
 };
 
-// Whether reading the value is no more than looking at it.
-bool is_in_place(TupleTableSlot* slot, AttrNumber column) {
+// The text in the column, when reading it is no more than looking at it; null: it is not. A column
+// that is missing or null reads as nothing.
+std::optional<std::string_view> text_in_place(TupleTableSlot* slot, AttrNumber column) {
     if (column == 0)
-        return true;
+        return std::string_view();
     bool is_null = false;
     const Datum value = slot_getattr(slot, column, &is_null);
-    return is_null || !VARATT_IS_EXTENDED(DatumGetPointer(value)) ||
-           VARATT_IS_SHORT(DatumGetPointer(value));
+    if (is_null)
+        return std::string_view();
+    const auto* stored = reinterpret_cast<const varlena*>(DatumGetPointer(value));
+    if (VARATT_IS_EXTENDED(stored) && !VARATT_IS_SHORT(stored))
+        return std::nullopt;
+    return std::string_view(VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored));
 }
 
 // Whether the row's table is one of ours. May ereport(ERROR).
@@ -444,19 +450,25 @@ Subject read_subject(TriggerData* trigger, RecordName& name) {
 
 // The same, as far as nothing in it can fail. Needs no subtransaction, and hardly any row is
 // Hidden.
-Subject look_at_subject(TriggerData* trigger, RecordName& name) {
+inline Subject look_at_subject(TriggerData* trigger, RecordName& name) {
     const SyncShape* shape = known_shape(trigger->tg_relation);
     TupleTableSlot* slot = trigger->tg_trigslot;
-    if (shape == nullptr || !is_in_place(slot, shape->app_id))
+    if (shape == nullptr)
         return Subject::Hidden;
-    if (shape->app_id != 0 && !is_column_text(slot, shape->app_id, "ai"))
+    const auto app = text_in_place(slot, shape->app_id);
+    if (!app)
+        return Subject::Hidden;
+    if (shape->app_id != 0 && *app != "ai")
         return Subject::NotOurs;
-    if (!is_in_place(slot, shape->table_name))
+    const auto table = text_in_place(slot, shape->table_name);
+    if (!table)
         return Subject::Hidden;
-    if (shape->table_name != 0 && !is_of_our_table(slot, *shape, name))
+    if (shape->table_name != 0 && !kind_of_table(*table, &name.kind))
         return Subject::NotOurs;
-    if (!is_in_place(slot, shape->user_id) || !is_in_place(slot, shape->record_id))
+    if (!text_in_place(slot, shape->user_id) || !text_in_place(slot, shape->record_id))
         return Subject::Hidden;
+    if (shape->table_name != 0)
+        is_of_our_table(slot, *shape, name);
     return read_record(slot, *shape, name);
 }
 
@@ -465,16 +477,9 @@ void keep_long_ids_out() {
     log_once(Fault::IdsTooLong, "a changed record has ids that are too long for a snapshot");
 }
 
-void take_row(TriggerData* trigger) {
-    const auto mode = pg::crash_watch::trigger_mode();
-    if (mode == pg::crash_watch::TriggerMode::CountOnly) {
-        begin_row();
-        leave_unmarked("safe mode");
-        return;
-    }
-    const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
-    Change change{trigger, {}};
-    Subject subject = pg::guarded([&] { return look_at_subject(trigger, change.name); });
+// A row that may be ours. Not inlined: it would make the way of the others longer.
+[[gnu::noinline]] void keep_row(Change change, Subject subject, pg::crash_watch::TriggerMode mode) {
+    TriggerData* const trigger = change.trigger;
     std::optional<pg::PgError> error;
     if (subject == Subject::Hidden) {
         subject = Subject::Unknown;
@@ -492,15 +497,39 @@ void take_row(TriggerData* trigger) {
         leave_unmarked("its row does not name it");
         return;
     }
-    const char* problem = pg::guarded([&] { return log_problem(trigger->tg_relation); });
-    if (pg::guarded([&] { return !ids_fit(change.name.key); }))
+    struct Seen {
+        const char* problem;
+        bool ids_fit;
+    };
+    const Seen seen = pg::guarded([&] {
+        return Seen{log_problem(trigger->tg_relation), ids_fit(change.name.key)};
+    });
+    if (!seen.ids_fit)
         keep_long_ids_out();
-    else if (problem != nullptr)
-        mark(change, problem);
+    else if (seen.problem != nullptr)
+        mark(change, seen.problem);
     else if (mode == pg::crash_watch::TriggerMode::MarkOnly)
         mark(change, "safe mode");
     else
         fold(change);
+}
+
+[[gnu::noinline]] void count_row_only() {
+    begin_row();
+    leave_unmarked("safe mode");
+}
+
+void take_row(TriggerData* trigger) {
+    const auto mode = pg::crash_watch::trigger_mode();
+    if (mode == pg::crash_watch::TriggerMode::CountOnly) {
+        count_row_only();
+        return;
+    }
+    const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
+    Change change{trigger, {}};
+    const Subject subject = pg::guarded([&] { return look_at_subject(trigger, change.name); });
+    if (subject != Subject::NotOurs)
+        keep_row(change, subject, mode);
 }
 
 }  // namespace
