@@ -72,14 +72,27 @@ constexpr std::array<Range, 18> kNoLetters = {{{0x80, 0xA9},
                                                {0xFFF0, 0xFFFF},
                                                {0x1F000, 0x10FFFF}}};
 
+constexpr bool is_ascii_word(char32_t c) noexcept {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+}
+
 bool is_word(char32_t c) noexcept {
     if (c < 0x80) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               c == '_';
+        return is_ascii_word(c);
     }
     return std::none_of(kNoLetters.begin(), kNoLetters.end(),
                         [c](const Range& range) { return range.first <= c && c <= range.last; });
 }
+
+constexpr std::array<bool, 256> ascii_words() noexcept {
+    std::array<bool, 256> words{};
+    for (char32_t c = 0; c < 0x80; ++c) {
+        words[c] = is_ascii_word(c);
+    }
+    return words;
+}
+// By bytes: those of longer sequences are in none.
+constexpr std::array<bool, 256> kIsAsciiWord = ascii_words();
 
 // Where the phrase that begins at `at` ends, npos if it does not stand there.
 std::size_t end_of_phrase(std::string_view text, std::size_t at, std::string_view phrase) noexcept {
@@ -115,6 +128,11 @@ bool contains_phrase(std::string_view text, std::span<const std::string_view> ph
                      PhraseEnd end) noexcept {
     bool after_word = false;
     for (std::size_t at = 0; at < text.size();) {
+        const auto byte = static_cast<unsigned char>(text[at]);
+        if (after_word && kIsAsciiWord[byte]) {
+            ++at;
+            continue;
+        }
         const CodePoint c = code_point(text, at);
         const bool in_word = is_word(c.value);
         if (in_word && !after_word) {

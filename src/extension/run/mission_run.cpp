@@ -1,5 +1,7 @@
 #include "mana_ai/extension/run/mission_run.hpp"
-#include "mana_ai/crypto/digest.hpp"
+
+#include <functional>
+#include <map>
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/core/planner/planner_loop.hpp"
@@ -8,6 +10,7 @@
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/crypto/grant.hpp"
 #include "mana_ai/extension/input/decrypt_audit.hpp"
 #include "mana_ai/extension/input/mission_reading.hpp"
@@ -285,10 +288,19 @@ bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
            !core::wants_web_research(mission) && !core::wants_deep_research(mission);
 }
 
-std::string prompt_version(const core::OfferedTools& tools) {
+// Hashed once for each set of tools: the text is long, and most runs have the same.
+const std::string& prompt_version(const core::OfferedTools& tools) {
     constexpr size_t kLength = 12;  // plans of a few dozen versions are compared, not of millions
-    return crypto::sha256_hex(core::prompt_text() + std::string(tools.tools_json()))
-        .substr(0, kLength);
+    constexpr size_t kMaxKnown = 8;
+    static std::map<std::string, std::string, std::less<>> versions;  // by the tools
+    const auto known = versions.find(tools.tools_json());
+    if (known != versions.end())
+        return known->second;
+    if (versions.size() >= kMaxKnown)
+        versions.clear();
+    std::string json(tools.tools_json());
+    std::string version = crypto::sha256_hex(core::prompt_text() + json).substr(0, kLength);
+    return versions.emplace(std::move(json), std::move(version)).first->second;
 }
 
 net::Task<void> run_readable(RunServices& services, const ClaimedMission& claimed,
@@ -307,7 +319,8 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_return;
     }
     // Research may take minutes, and its run is not to keep others from the model meanwhile.
-    if (core::wants_deep_research(mission) || core::wants_web_research(mission))
+    const bool wants_web_research = core::wants_web_research(mission);
+    if (wants_web_research || core::wants_deep_research(mission))
         services.gates.arrived(claimed.run_id);
     ResearchOutcome research = co_await deep_research(services, claimed, mission);
     if (research.wait) {
@@ -315,7 +328,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_return;
     }
     std::string research_failed;  // why
-    if (!research.answer && (research.web_instead || core::wants_web_research(mission))) {
+    if (!research.answer && (research.web_instead || wants_web_research)) {
         std::string query = core::research_query(mission);
         WebResearch web = co_await research_web(services, claimed, std::move(query));
         research.answer = std::move(web.found);
