@@ -44,13 +44,17 @@ void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
     const auto bounded = [](int64_t tokens) { return std::clamp<int64_t>(tokens, 0, INT_MAX); };
     const int64_t tokens = bounded(reply.usage.total);
     lock_budgets();
-    // Millionths, rounded up.
+    // Millionths, rounded up. The function is only called where there are prices at all.
     static pg::Statement insert_usage(R"sql(
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,
                                  service_tier, prompt_tokens, cached_tokens, completion_tokens,
                                  reasoning_tokens, cost, currency)
 SELECT $1, $2, $3, $4, $5::uuid, $6, $7, $8, $9, $10, $11, c.cost, c.currency
-  FROM mana_ai.cost_of($6, $7, clock_timestamp(), $8, $9, $4) c
+  FROM (SELECT) reply
+  LEFT JOIN LATERAL (SELECT x.*
+                       FROM (SELECT WHERE EXISTS (SELECT FROM mana_ai.model_prices) OFFSET 0) priced
+                      CROSS JOIN LATERAL mana_ai.cost_of($6, $7, clock_timestamp(), $8, $9, $4) x) c
+    ON true
 RETURNING CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency)sql");
     const auto rows =
         insert_usage
