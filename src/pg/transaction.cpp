@@ -205,6 +205,7 @@ void plan_as_usual_in_scope() {
     set_for_scope("enable_seqscan", "on");
     set_for_scope("enable_hashjoin", "on");
     set_for_scope("enable_mergejoin", "on");
+    set_for_scope("enable_bitmapscan", "on");
     set_for_scope("plan_cache_mode", "auto");
 }
 

@@ -76,6 +76,8 @@ void connect_worker(uint32_t database_oid, const char* application_name,
         set_for_session("enable_seqscan", "off");
         set_for_session("enable_hashjoin", "off");
         set_for_session("enable_mergejoin", "off");
+        // For a handful of rows a bitmap costs more than it saves.
+        set_for_session("enable_bitmapscan", "off");
         set_for_session("plan_cache_mode", "force_generic_plan");
         set_for_session("jit", "off");
         pgstat_report_activity(STATE_IDLE, nullptr);
@@ -87,6 +89,7 @@ void plan_for_reports() {
         set_for_session("enable_seqscan", "on");
         set_for_session("enable_hashjoin", "on");
         set_for_session("enable_mergejoin", "on");
+        set_for_session("enable_bitmapscan", "on");
         set_for_session("plan_cache_mode", "auto");
     });
 }
