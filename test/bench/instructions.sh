@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Sourced by run.sh: what the trigger costs a transaction with one insert, and a row of a COPY, in instructions. callgrind
-# counts them in a server of a single process, so the figures do not depend on the machine's load, and repeat within a few
-# thousandths. The row is inserted by a prepared statement, as an ordinary role under row-level security; COPY, which that
-# refuses, runs as superuser. Waits and cache misses are not in it: they add to both sides.
+# counts them in a server of a single process. Its clocks go slower, as it does, so that statistics are not reported more
+# often on a busy machine; the figures repeat within a few ten-thousandths. The library is preloaded on both sides, as it
+# should be on a server. The row is inserted by a prepared statement, as an ordinary role under row-level security; COPY,
+# which that refuses, runs as superuser. Waits and cache misses are not in it: they add to both sides.
 
 command -v valgrind >/dev/null || { echo "instructions: valgrind is not installed (Debian package valgrind)"; exit 1; }
 echo; echo "instructions: of one transaction with one insert of 3 KB, with and without the trigger"
-new_cluster instructions "jit = off" "autovacuum = off"
+new_cluster instructions "jit = off" "autovacuum = off" "shared_preload_libraries = 'mana_ai'" "mana_ai.tick_enabled = off"
 q -c "CREATE EXTENSION mana_ai"
 q -c "CREATE ROLE service; GRANT SELECT, INSERT ON sync_changes TO service"
 q -c "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
@@ -29,7 +30,7 @@ instructions_of() {
     as_tester rm -rf "$copy"
     as_tester cp -a "$data" "$copy"
     chmod a+r "$1"
-    as_tester valgrind --tool=callgrind --callgrind-out-file="$work/run/callgrind.${CALLGRIND_KEEP:-out}" \
+    with_slow_clock valgrind --tool=callgrind --callgrind-out-file="$work/run/callgrind.${CALLGRIND_KEEP:-out}" \
         "$pg_bin/postgres" --single -c synchronous_commit=off -c fsync=off -D "$copy" mana_sync \
         <"$1" >"$work/run/single.log" 2>&1
     if grep -q 'ERROR' "$work/run/single.log"; then grep -m1 'ERROR' "$work/run/single.log" >&2; fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,instructions runs only these;
-# instructions, which need valgrind, only when they are named.
+# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,instructions,plan-instructions
+# runs only these; instructions, which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
 parts=${PART:-inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
@@ -36,6 +36,11 @@ now_ms() { date +%s%3N; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
 # server_stat NAME: a number of the model server's.
 server_stat() { perl -MHTTP::Tiny -MJSON::PP -e 'print decode_json(HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content})->{$ARGV[1]}, "\n"' "$model_url" "$1"; }
+# with_slow_clock COMMAND...: runs it with clocks that go as much slower as valgrind makes a server.
+with_slow_clock() {
+    [ -e "$work/bin/slow_clock.so" ] || gcc -O2 -shared -fPIC -o "$work/bin/slow_clock.so" "$bench/slow_clock.c" -ldl
+    as_tester env "LD_PRELOAD=$work/bin/slow_clock.so" SLOW_CLOCK=50 "$@"
+}
 median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
 echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpuinfo), $(awk '/MemTotal/ {printf "%.0f GiB", $2 / 1048576}' /proc/meminfo), $("$pg_bin/postgres" --version)"
@@ -43,6 +48,9 @@ echo "machine: $(nproc) x $(awk -F': ' '/model name/ {print $2; exit}' /proc/cpu
 # ---------------------------------------------------------------- instructions of the trigger
 if wanted instructions; then
     source "$top/test/bench/instructions.sh"
+fi
+if wanted plan-instructions; then
+    source "$top/test/bench/plan_instructions.sh"
 fi
 
 # ---------------------------------------------------------------- inserts with and without trigger
