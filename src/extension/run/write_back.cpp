@@ -90,21 +90,37 @@ struct NextRun {
     std::optional<std::string> at;
 };
 
-// The fields as text, since an object of them would be one more copy of a list that may be long.
-// The iteration is appended to the newest ones; what the mission had when the run began and has no
-// more is put back before it.
-std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& newest,
-                           const std::string& iteration, const NextRun& next_run,
-                           const std::optional<std::string>& updated_at) {
+// The fields as text, since an object of them would be one more copy of a list that may be long:
+// `iterations` is an expression of SQL for the list that the iteration is appended to.
+std::string sql_of_fields(const std::string& iterations) {
+    return R"sql(SELECT '{"iterations": ' || ()sql" + iterations +
+           R"sql( || jsonb_build_array($3::jsonb))::text
+    || CASE WHEN $6 THEN ', "nextRunAt": ' || coalesce(to_json($4::text)::text, 'null') ELSE '' END
+    || CASE WHEN $5::text IS NULL THEN '' ELSE ', "updatedAt": ' || to_json($5::text)::text END
+    || '}')sql";
+}
+
+// Of a mission that has not changed since the run began: nothing can have gone.
+pg::Statement& fields_of_unchanged() {
+    static pg::Statement build(sql_of_fields(R"sql(
+CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
+     THEN record -> 'iterations' ELSE '[]'::jsonb END)sql") +
+                               R"sql(
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2)sql");
+    return build;
+}
+
+// What the mission had when the run began and has no more is put back before the iteration.
+pg::Statement& fields_of_changed() {
     static pg::Statement build(R"sql(
 WITH newest AS MATERIALIZED (
   SELECT CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
               THEN record -> 'iterations' ELSE '[]'::jsonb END AS iterations
     FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2),
 before AS MATERIALIZED (
-  SELECT iterations FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $6::uuid)
-SELECT '{"iterations": '
-    || ((SELECT iterations FROM newest)
+  SELECT iterations FROM mana_ai.iterations_at_claim WHERE user_id = $1 AND run_id = $7::uuid)
+)sql" + sql_of_fields(R"sql(
+(SELECT iterations FROM newest)
         || coalesce((SELECT jsonb_agg(e.iteration ORDER BY e.place)
                        FROM before, jsonb_array_elements(before.iterations)
                             WITH ORDINALITY AS e(iteration, place)
@@ -112,19 +128,25 @@ SELECT '{"iterations": '
                             (SELECT n.iteration ->> 'id'
                                FROM newest, jsonb_array_elements(newest.iterations) AS n(iteration)
                               WHERE n.iteration ->> 'id' IS NOT NULL)),
-                    '[]'::jsonb)
-        || jsonb_build_array($3::jsonb))::text
-    || CASE WHEN $7 THEN ', "nextRunAt": ' || coalesce(to_json($4::text)::text, 'null') ELSE '' END
-    || CASE WHEN $5::text IS NULL THEN '' ELSE ', "updatedAt": ' || to_json($5::text)::text END
-    || '}')sql");
-    // Nothing can have gone if the mission has not changed since.
-    const bool changed = newest.version != claimed.mission_version;
-    return build
-        .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
-                  std::string_view(iteration), pg::text_or_null(next_run.at),
-                  pg::text_or_null(updated_at),
-                  changed ? pg::Param(std::string_view(claimed.run_id)) : pg::Null{TEXTOID},
-                  next_run.is_written})
+                    '[]'::jsonb))sql"));
+    return build;
+}
+
+std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& newest,
+                           const std::string& iteration, const NextRun& next_run,
+                           const std::optional<std::string>& updated_at) {
+    const std::string_view user(claimed.user_id);
+    const std::string_view mission(claimed.mission_id);
+    const pg::Param at = pg::text_or_null(next_run.at);
+    const pg::Param stamp = pg::text_or_null(updated_at);
+    if (newest.version == claimed.mission_version)
+        return fields_of_unchanged()
+            .execute({user, mission, std::string_view(iteration), at, stamp, next_run.is_written})
+            .rows.front()
+            .take_text(0);
+    return fields_of_changed()
+        .execute({user, mission, std::string_view(iteration), at, stamp, next_run.is_written,
+                  std::string_view(claimed.run_id)})
         .rows.front()
         .take_text(0);
 }
