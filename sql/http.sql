@@ -172,6 +172,11 @@ SELECT jsonb_build_object(
           'tokens', u.tokens) ORDER BY u.cost DESC NULLS LAST, u.tokens DESC), '[]')
           FROM paying_users u)),
   'research', mana_ai.research_under_way(),
+  'services', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'service', v.service, 'name', v.name, 'state', v.state, 'since', v.since, 'callLimit', v.call_limit,
+      'inFlight', v.in_flight, 'waiting', v.waiting, 'refused', v.refused, 'failed', v.failed,
+      'nextTryAt', v.next_try_at) ORDER BY v.service, v.name), '[]')
+      FROM mana_ai.services() v),
   'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
       ORDER BY t.stopped_at), '[]')

@@ -136,28 +136,30 @@ COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents'
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
 
 -- Budgets in money, beside those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one of a
--- user's agents.
+-- user's agents or missions.
 CREATE TABLE mana_ai.cost_budgets (
   user_id      text COLLATE "C" NOT NULL DEFAULT '',
   agent_id     text COLLATE "C" NOT NULL DEFAULT '',
+  mission_id   text COLLATE "C" NOT NULL DEFAULT '',
   cost_per_day numeric NOT NULL CHECK (cost_per_day >= 0 AND cost_per_day <= 1000000000),
   currency     text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   note         text,
-  PRIMARY KEY (user_id, agent_id),
-  CHECK (agent_id = '' OR user_id NOT IN ('', '*'))
+  PRIMARY KEY (user_id, agent_id, mission_id),
+  CHECK ((agent_id = '' AND mission_id = '') OR user_id NOT IN ('', '*')),
+  CHECK (agent_id = '' OR mission_id = '')
 );
 COMMENT ON TABLE mana_ai.cost_budgets IS
   'what may be spent in a day; user_id '''' is all together, ''*'' every user; for operators to fill';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
--- The budgets in money that hold for a call of this user and agent. Only costs in the budget's currency count; what has
+-- The budgets in money that hold for a call of this user, agent and mission. Only costs in the budget's currency count; what has
 -- no price is told. tokens_left: for how many tokens there is money at the dearer of the prices that the next call may
 -- have; null where no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
-  user_id text, agent_id text, but_run uuid DEFAULT NULL,
+  user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
   OUT reserved_tokens bigint, OUT tokens_left bigint)
-RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 3
+RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 4
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -168,11 +170,15 @@ BEGIN
     SELECT 'agent' AS scope, c.* FROM mana_ai.cost_budgets c
      WHERE c.user_id = cost_budgets_of.user_id AND c.agent_id = cost_budgets_of.agent_id AND c.agent_id <> ''
     UNION ALL
+    SELECT 'mission', c.* FROM mana_ai.cost_budgets c
+     WHERE c.user_id = cost_budgets_of.user_id AND c.agent_id = '' AND c.mission_id = cost_budgets_of.mission_id
+       AND c.mission_id <> ''
+    UNION ALL
     (SELECT 'user', c.* FROM mana_ai.cost_budgets c
-      WHERE c.user_id IN (cost_budgets_of.user_id, '*') AND c.user_id <> '' AND c.agent_id = ''
+      WHERE c.user_id IN (cost_budgets_of.user_id, '*') AND c.user_id <> '' AND c.agent_id = '' AND c.mission_id = ''
       ORDER BY c.user_id = '*' LIMIT 1)
     UNION ALL
-    SELECT 'total', c.* FROM mana_ai.cost_budgets c WHERE c.user_id = '' AND c.agent_id = ''
+    SELECT 'total', c.* FROM mana_ai.cost_budgets c WHERE c.user_id = '' AND c.agent_id = '' AND c.mission_id = ''
   LOOP
     scope := b.scope;
     cost_per_day := b.cost_per_day;
@@ -188,10 +194,12 @@ BEGIN
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
-         AND (b.scope = 'user' OR u.agent_id = cost_budgets_of.agent_id);
+         AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
+                          WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
        WHERE r.user_id = cost_budgets_of.user_id AND r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run
-         AND (b.scope = 'user' OR r.agent_id = cost_budgets_of.agent_id);
+         AND CASE b.scope WHEN 'agent' THEN r.agent_id = cost_budgets_of.agent_id
+                          WHEN 'mission' THEN r.mission_id = cost_budgets_of.mission_id ELSE true END;
     END IF;
     IF used >= cost_per_day THEN
       tokens_left := 0;
@@ -217,8 +225,8 @@ BEGIN
     RETURN NEXT;
   END LOOP;
 END $$;
-COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid) IS
-  'the budgets in money that hold for a call of this user and agent, and what is left of them';
+COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid, text) IS
+  'the budgets in money that hold for a call of this user, agent and mission, and what is left of them';
 
 -- One row for each currency, and one whose cost and currency are null for what has no price.
 CREATE VIEW mana_ai.run_costs AS

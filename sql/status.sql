@@ -507,21 +507,21 @@ BEGIN
   END CASE;
   -- In money and in tokens: the narrower one has decided.
   SELECT format('%s cost %s of %s %s in the last 24 hours%s%s',
-                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'user' THEN 'the user''s missions have'
-                             ELSE 'all missions together have' END,
+                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
+                             WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
                 trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
                 CASE WHEN b.used < b.cost_per_day
                      THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
                 CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price in %s', b.unpriced_tokens, b.currency) END)
     INTO budget
-    FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, '')) b
+    FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, ''), NULL, why.mission_id) b
    WHERE b.tokens_left = 0
       OR (s.not_before > clock_timestamp()
           AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END
           AND b.tokens_left < coalesce((SELECT t.tokens_per_day - t.used
                                           FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) t
                                          WHERE t.scope = b.scope), 9223372036854775807))
-   ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'user', 'total'], b.scope) LIMIT 1;
+   ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
   IF budget IS NOT NULL THEN
     RETURN budget;
   END IF;

@@ -494,6 +494,11 @@ SELECT jsonb_build_object(
           'tokens', u.tokens) ORDER BY u.cost DESC NULLS LAST, u.tokens DESC), '[]')
           FROM paying_users u)),
   'research', mana_ai.research_under_way(),
+  'services', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'service', v.service, 'name', v.name, 'state', v.state, 'since', v.since, 'callLimit', v.call_limit,
+      'inFlight', v.in_flight, 'waiting', v.waiting, 'refused', v.refused, 'failed', v.failed,
+      'nextTryAt', v.next_try_at) ORDER BY v.service, v.name), '[]')
+      FROM mana_ai.services() v),
   'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
       ORDER BY t.stopped_at), '[]')
@@ -706,21 +711,21 @@ BEGIN
   END CASE;
   -- In money and in tokens: the narrower one has decided.
   SELECT format('%s cost %s of %s %s in the last 24 hours%s%s',
-                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'user' THEN 'the user''s missions have'
-                             ELSE 'all missions together have' END,
+                CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
+                             WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
                 trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
                 CASE WHEN b.used < b.cost_per_day
                      THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
                 CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price in %s', b.unpriced_tokens, b.currency) END)
     INTO budget
-    FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, '')) b
+    FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, ''), NULL, why.mission_id) b
    WHERE b.tokens_left = 0
       OR (s.not_before > clock_timestamp()
           AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END
           AND b.tokens_left < coalesce((SELECT t.tokens_per_day - t.used
                                           FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) t
                                          WHERE t.scope = b.scope), 9223372036854775807))
-   ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'user', 'total'], b.scope) LIMIT 1;
+   ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
   IF budget IS NOT NULL THEN
     RETURN budget;
   END IF;
@@ -2106,28 +2111,30 @@ COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents'
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
 
 -- Budgets in money, beside those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one of a
--- user's agents.
+-- user's agents or missions.
 CREATE TABLE mana_ai.cost_budgets (
   user_id      text COLLATE "C" NOT NULL DEFAULT '',
   agent_id     text COLLATE "C" NOT NULL DEFAULT '',
+  mission_id   text COLLATE "C" NOT NULL DEFAULT '',
   cost_per_day numeric NOT NULL CHECK (cost_per_day >= 0 AND cost_per_day <= 1000000000),
   currency     text COLLATE "C" NOT NULL CHECK (currency ~ '^[A-Z]{3}$'),
   note         text,
-  PRIMARY KEY (user_id, agent_id),
-  CHECK (agent_id = '' OR user_id NOT IN ('', '*'))
+  PRIMARY KEY (user_id, agent_id, mission_id),
+  CHECK ((agent_id = '' AND mission_id = '') OR user_id NOT IN ('', '*')),
+  CHECK (agent_id = '' OR mission_id = '')
 );
 COMMENT ON TABLE mana_ai.cost_budgets IS
   'what may be spent in a day; user_id '''' is all together, ''*'' every user; for operators to fill';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
--- The budgets in money that hold for a call of this user and agent. Only costs in the budget's currency count; what has
+-- The budgets in money that hold for a call of this user, agent and mission. Only costs in the budget's currency count; what has
 -- no price is told. tokens_left: for how many tokens there is money at the dearer of the prices that the next call may
 -- have; null where no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
-  user_id text, agent_id text, but_run uuid DEFAULT NULL,
+  user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
   OUT reserved_tokens bigint, OUT tokens_left bigint)
-RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 3
+RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 4
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
@@ -2138,11 +2145,15 @@ BEGIN
     SELECT 'agent' AS scope, c.* FROM mana_ai.cost_budgets c
      WHERE c.user_id = cost_budgets_of.user_id AND c.agent_id = cost_budgets_of.agent_id AND c.agent_id <> ''
     UNION ALL
+    SELECT 'mission', c.* FROM mana_ai.cost_budgets c
+     WHERE c.user_id = cost_budgets_of.user_id AND c.agent_id = '' AND c.mission_id = cost_budgets_of.mission_id
+       AND c.mission_id <> ''
+    UNION ALL
     (SELECT 'user', c.* FROM mana_ai.cost_budgets c
-      WHERE c.user_id IN (cost_budgets_of.user_id, '*') AND c.user_id <> '' AND c.agent_id = ''
+      WHERE c.user_id IN (cost_budgets_of.user_id, '*') AND c.user_id <> '' AND c.agent_id = '' AND c.mission_id = ''
       ORDER BY c.user_id = '*' LIMIT 1)
     UNION ALL
-    SELECT 'total', c.* FROM mana_ai.cost_budgets c WHERE c.user_id = '' AND c.agent_id = ''
+    SELECT 'total', c.* FROM mana_ai.cost_budgets c WHERE c.user_id = '' AND c.agent_id = '' AND c.mission_id = ''
   LOOP
     scope := b.scope;
     cost_per_day := b.cost_per_day;
@@ -2158,10 +2169,12 @@ BEGIN
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
-         AND (b.scope = 'user' OR u.agent_id = cost_budgets_of.agent_id);
+         AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
+                          WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
        WHERE r.user_id = cost_budgets_of.user_id AND r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run
-         AND (b.scope = 'user' OR r.agent_id = cost_budgets_of.agent_id);
+         AND CASE b.scope WHEN 'agent' THEN r.agent_id = cost_budgets_of.agent_id
+                          WHEN 'mission' THEN r.mission_id = cost_budgets_of.mission_id ELSE true END;
     END IF;
     IF used >= cost_per_day THEN
       tokens_left := 0;
@@ -2187,8 +2200,8 @@ BEGIN
     RETURN NEXT;
   END LOOP;
 END $$;
-COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid) IS
-  'the budgets in money that hold for a call of this user and agent, and what is left of them';
+COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid, text) IS
+  'the budgets in money that hold for a call of this user, agent and mission, and what is left of them';
 
 -- One row for each currency, and one whose cost and currency are null for what has no price.
 CREATE VIEW mana_ai.run_costs AS
@@ -2238,7 +2251,7 @@ COMMENT ON VIEW mana_ai.daily_costs IS
 
 REVOKE ALL ON mana_ai.cost_budgets, mana_ai.model_prices, mana_ai.agent_options, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.planner_models() FROM PUBLIC;
-REVOKE ALL ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid, text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint), mana_ai.price_usage(int),
   mana_ai.price_usage_after(text, text, int, int), mana_ai.reprice_usage(timestamptz) FROM PUBLIC;
 GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;

@@ -66,6 +66,7 @@ $model->control({ latency_ms => 50 });
 # ---------------------------------------------------------------- away
 
 restart_worker();
+my $begin = log_position($node);
 $model->control({ down => 503 });
 push_for_users('away', 100, 20);
 wait_for($node, 'the service is found to be away', 20,
@@ -73,6 +74,7 @@ wait_for($node, 'the service is found to be away', 20,
 wait_for($node, 'no run goes on', 20, q{SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'}, 0);
 like(value($node, 'SELECT worker_problem FROM mana_ai.status()'),
     qr/^the model service has been unavailable since .*; 100 missions wait$/, 'status() says since when, and who waits');
+is(value($node, q{SELECT s ->> 'state' FROM jsonb_array_elements(mana_ai.http_status() -> 'services') s WHERE s ->> 'service' = 'model'}), 'unavailable', 'so does the page');
 like(value($node, q{SELECT mana_ai.why('away-user-1', 'away-1')}), qr/^the model service has been unavailable since /,
     'why() says so of each of them');
 sleep 8;
@@ -87,8 +89,8 @@ $model->control({ down => 0 });
 wait_for($node, 'everything is planned when it is back', 40,
     q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'away-%' AND outcome = 'planned'}, 100);
 wait_for($node, 'and there is no problem any more', 10, 'SELECT coalesce(worker_problem, $$none$$) FROM mana_ai.status()', 'none');
-like(log_since($node), qr/service model "[^"]*" is unavailable \(was open\)/, 'the change of state is in the log');
-like(log_since($node), qr/service model "[^"]*" is open \(was unavailable\)/, 'the end of it too');
+my @changes = log_since($node, $begin) =~ /service model "[^"]*" is (\w+ \(was \w+\))/g;
+is_deeply(\@changes, [ 'unavailable (was open)', 'open (was unavailable)' ], 'each change of state is in the log, once');
 my $metrics = value($node, 'SELECT mana_ai.metrics()');
 like($metrics, qr/^mana_ai_service_state\{[^}]*state="open"[^}]*\} 1$/m, 'the state is a metric');
 like($metrics, qr/^mana_ai_service_calls_failed_total\{[^}]*upstream="model"[^}]*\} [1-9]/m, 'calls that failed are counted');

@@ -44,7 +44,8 @@ wait_for($node, 'the rest of a user\'s missions is held back', 40, "SELECT count
 wait_for($node, 'nothing runs any more', 30, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'", 0);
 cmp_ok(spent("user_id = 'user-2'"), '==', amount(2 * $estimate), 'when the budget has no room for another call');
 my $left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget'");
-like(why_of($node, $left, 'user-2'), qr/^the user's missions have cost 0\.\d+ of 0\.\d+ EUR in the last 24 hours; there is money for 100 tokens, calls under way have reserved 0$/, 'why()');
+# Between two looks it is due.
+wait_until('why()', 20, sub { return why_of($node, $left, 'user-2') =~ /^the user's missions have cost 0\.\d+ of 0\.\d+ EUR in the last 24 hours; there is money for 100 tokens, calls under way have reserved 0$/ });
 is(last_run($node, $left, 'user-2')->{decision}, 'skipped-user-budget', 'runs says it');
 cmp_ok(stops('user'), '>', 0, 'the metric counts it');
 push_mission($node, 'free', user => 'user-3', cadence => { kind => 'manual' });
@@ -74,6 +75,26 @@ cmp_ok($model->stats->{max_in_flight}, '>', 1, 'calls went out together');
 cmp_ok($model->stats->{max_in_flight}, '<=', 6, 'as many as there was money for');
 cmp_ok(spent("agent_id = 'many'"), '<=', amount($cap), 'and no reply went beyond the budget');
 cmp_ok(stops('agent'), '>', 0, 'the metric counts it');
+value($node, q{DELETE FROM mana_ai.cost_budgets});
+
+# ---------------------------------------------------------------- of a mission
+
+wait_for($node, 'everything is planned without a budget', 60, q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'many-%' AND outcome = 'planned'}, 20);
+answers();
+value($node, "INSERT INTO mana_ai.cost_budgets (user_id, mission_id, cost_per_day, currency) VALUES ('user-6', 'dear', @{[amount($estimate + 100)]}, 'EUR')");
+push_mission($node, $_, user => 'user-6', cadence => { kind => 'manual' }) for qw(dear cheap);
+is_planned($_) for qw(dear cheap);
+push_change($node, id => $_, user => 'user-6', data => { nextRunAt => iso(-1) }, stamps => { nextRunAt => iso(0) }) for qw(dear cheap);
+wait_for($node, 'a mission whose money is spent is held back', 30, q{SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'dear' AND lease_owner IS NULL}, 'skipped-mission-budget');
+wait_for($node, 'another one of the same user is not', 30, q{SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'cheap' AND outcome = 'planned'}, 2);
+is(value($node, q{SELECT count(*) FROM mana_ai.token_usage WHERE mission_id = 'dear'}), 1, 'nothing was asked for it again');
+wait_until('why()', 20, sub { return why_of($node, 'dear', 'user-6') =~ /^the mission has cost 0\.\d+ of 0\.\d+ EUR in the last 24 hours; there is money for 100 tokens, calls under way have reserved 0$/ });
+is(last_run($node, 'dear', 'user-6')->{decision}, 'skipped-mission-budget', 'runs says it');
+cmp_ok(stops('mission'), '>', 0, 'the metric counts it');
+is(value($node, q{SELECT string_agg(scope, ',') FROM mana_ai.cost_budgets_of('user-6', '', NULL, 'dear')}), 'mission', 'cost_budgets_of() tells');
+fails_like($node, qq{INSERT INTO mana_ai.cost_budgets (user_id, mission_id, cost_per_day, currency) VALUES ('$_', 'dear', 1, 'EUR')}, qr/violates check constraint/, "no mission is that of user '$_'") for '', '*';
+value($node, q{UPDATE mana_ai.cost_budgets SET cost_per_day = 1});
+wait_for($node, 'with more money it is planned', 40, q{SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'dear' AND outcome = 'planned'}, 2);
 value($node, q{DELETE FROM mana_ai.cost_budgets});
 
 # ---------------------------------------------------------------- of all together

@@ -182,7 +182,7 @@ SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs
             amount(found.rows.front(), 0));
     }
     add_cost_limits(claimed.user_id, claimed.agent ? claimed.agent->id : std::string(),
-                    claimed.run_id, need, limits);
+                    claimed.mission_id, claimed.run_id, need, limits);
     return {core::judge(limits), used_by_agent};
 }
 

@@ -437,7 +437,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
                           budgets_.used_by(key.first, {}, row.text(kMissionId)), 0, first_call});
     budgets_.add_limits(row.text(kUserId), first_call, limits);
     const std::string agent_id = agent != nullptr ? agent->id : std::string();
-    cost_budgets_.add_limits(row.text(kUserId), agent_id, first_call, limits);
+    cost_budgets_.add_limits(row.text(kUserId), agent_id, row.text(kMissionId), first_call, limits);
     const core::BudgetJudgement budget = core::judge(limits);
     if (budget.verdict != core::BudgetVerdict::Fits)
         gates.closed_budget = budget.scope;

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "mana_ai/core/planner/budget.hpp"
@@ -12,18 +13,24 @@ namespace mana_ai {
 
 // The limits that hold for a call of the run, in the current transaction.
 void add_cost_limits(const std::string& user_id, const std::string& agent_id,
-                     const std::string& run_id, const core::CallNeed& wanted,
-                     std::vector<core::BudgetLimit>& limits);
+                     const std::string& mission_id, const std::string& run_id,
+                     const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits);
 
-// The same for the missions of one claim, whose reservations are not yet in any row.
+// The same for the missions of one claim, whose reservations are not yet in any row. A mission is
+// claimed once.
 class ClaimCostBudgets {
  public:
     void add_limits(const std::string& user_id, const std::string& agent_id,
-                    const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits);
+                    const std::string& mission_id, const core::CallNeed& wanted,
+                    std::vector<core::BudgetLimit>& limits);
     void reserve(const std::string& user_id, const std::string& agent_id, int64_t tokens);
 
  private:
-    std::map<std::pair<std::string, std::string>, std::vector<core::BudgetLimit>> found_;
+    bool are_known_ = false;
+    bool are_any_ = false;
+    bool are_any_of_missions_ = false;
+    std::map<std::tuple<std::string, std::string, std::string>, std::vector<core::BudgetLimit>>
+        found_;
     std::map<std::pair<std::string, std::string>, int64_t> of_agents_;
     std::map<std::string, int64_t> of_users_;
     int64_t total_ = 0;
