@@ -70,7 +70,8 @@ SET search_path = pg_catalog, pg_temp AS $$
     JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
                     AND d.refclassid = 'pg_extension'::regclass
                     AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'mana_ai')
-   CROSS JOIN (SELECT x.setting, x.setting::interval AS retention
+   -- In seconds, as the trigger counts: a day of the calendar may be an hour shorter.
+   CROSS JOIN (SELECT x.setting, make_interval(secs => extract(epoch FROM x.setting::interval)::float8) AS retention
                  FROM (SELECT coalesce(nullif(current_setting('mana_ai.audit_retention', true), ''), '0') AS setting) x) r
    WHERE c.relkind = 'r' AND c.relname <> 'erasures_under_way'
      AND (c.relname = 'stops'

@@ -144,6 +144,18 @@ SELECT * FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_ai.decrypt_au
 INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status, ts)
 VALUES ('antje', 'm', 'i', 'notes', 'n', 'ok', clock_timestamp() - interval '2 hours');
 SELECT * FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_ai.decrypt_audit';
+-- It is over after so many seconds. Where the session's clock was put forward since, days of the calendar are over before.
+SELECT set_config('TimeZone', x.zone, false) = x.zone AS zone, set_config('mana_ai.audit_retention', x.days || 'd', false) <> '' AS retention
+  FROM (SELECT z AS zone, n AS days FROM unnest(ARRAY['Europe/Berlin', 'Australia/Sydney']) z, generate_series(1, 300) n
+         WHERE (clock_timestamp() AT TIME ZONE z - make_interval(days => n)) AT TIME ZONE z
+               > clock_timestamp() - make_interval(hours => 24 * n) + interval '50 minutes'
+         ORDER BY n LIMIT 1) x;
+INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status, ts)
+SELECT 'antje', 'm', 'i', 'notes', 'n', 'ok',
+       clock_timestamp() - make_interval(secs => extract(epoch FROM current_setting('mana_ai.audit_retention')::interval)::int) + x.age
+  FROM unnest(ARRAY[interval '30 minutes', interval '-1 minute']) AS x(age);
+SELECT removed, kept FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_ai.decrypt_audit';
+RESET TimeZone;
 RESET mana_ai.audit_retention;
 
 -- Back again, when somebody says so: what the log holds then counts.
