@@ -2281,11 +2281,15 @@ ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_truncate;
 
 -- Until nobody can write anything of the user any more: transactions that had begun before, and processes that were
 -- planning. Only as long is the id itself kept. settle_after: who has a transaction id below it may not have seen the
--- erasure; null: to be found out.
+-- erasure; null: to be found out. missions and stops are what can be known of the user only before its rows are gone;
+-- failures: how often the worker could not go on with it.
 CREATE TABLE mana_ai.erasures_under_way (
   user_id      text COLLATE "C" PRIMARY KEY,
   engines      bigint[] NOT NULL DEFAULT '{}',
-  settle_after xid8
+  settle_after xid8,
+  missions     text[] NOT NULL DEFAULT '{}',
+  stops        text[] NOT NULL DEFAULT '{}',
+  failures     int    NOT NULL DEFAULT 0
 );
 COMMENT ON TABLE mana_ai.erasures_under_way IS
   'erasures that transactions and calls in flight may still undo; the worker ends them';
@@ -2298,6 +2302,22 @@ CREATE FUNCTION mana_ai.digest_of_user(user_id text)
 RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')
+$$;
+
+-- An agent that the user has or had, and nobody else.
+CREATE FUNCTION mana_ai.is_agent_of(agent_id text, user_id text)
+RETURNS boolean LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT (EXISTS (SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = $2 AND a.agent_id = $1)
+          OR EXISTS (SELECT FROM mana_ai.record_tombstones d
+                      WHERE d.user_id = $2 AND d.table_name = 'agents' AND d.record_id = $1)
+          OR EXISTS (SELECT FROM mana_ai.mission_schedule m WHERE m.user_id = $2 AND m.agent_id = $1)
+          OR EXISTS (SELECT FROM mana_ai.runs r WHERE r.user_id = $2 AND r.agent_id = $1)
+          OR EXISTS (SELECT FROM mana_ai.token_usage t WHERE t.user_id = $2 AND t.agent_id = $1)
+          OR EXISTS (SELECT FROM mana_ai.erasures_under_way u
+                      WHERE u.user_id = $2 AND 'agent:' || $1 = ANY (u.stops)))
+     AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots a WHERE a.agent_id = $1 AND a.user_id <> $2)
+     AND NOT EXISTS (SELECT FROM mana_ai.mission_schedule m WHERE m.agent_id = $1 AND m.user_id <> $2)
 $$;
 
 -- Every table of ours with rows of single users: those with a column user_id, and stops. condition says which rows are
@@ -2313,10 +2333,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            -- Of agents, those that nobody else has.
            WHEN 'stops' THEN
              $sql$(t.scope = 'user:' || $1
-               OR t.scope IN (SELECT 'agent:' || a.agent_id FROM mana_ai.agent_snapshots a
-                               WHERE a.user_id = $1
-                                 AND NOT EXISTS (SELECT FROM mana_ai.agent_snapshots o
-                                                  WHERE o.agent_id = a.agent_id AND o.user_id <> $1)))$sql$
+               OR starts_with(t.scope, 'agent:') AND mana_ai.is_agent_of(substr(t.scope, 7), $1))$sql$
            ELSE 't.user_id = $1' END,
          CASE WHEN c.relname <> 'decrypt_audit' THEN 'true'
               WHEN r.retention = interval '0' THEN 'false'
@@ -2386,6 +2403,31 @@ BEGIN
   END LOOP;
 END $$;
 
+-- How the log and engine_state write an id.
+CREATE FUNCTION mana_ai.printable_id(id text)
+RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT regexp_replace(left(x.bytes, 64), '[^!-~]', '?', 'g') || CASE WHEN length(x.bytes) > 64 THEN '...' ELSE '' END
+    FROM (SELECT convert_from(convert_to($1, 'UTF8'), 'LATIN1') COLLATE "C" AS bytes) x
+$$;
+
+-- Has the worker see to it that nothing of the user is left; before anything of it is removed.
+CREATE FUNCTION mana_ai.begin_erasure(of_user text)
+RETURNS void LANGUAGE sql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+  INSERT INTO mana_ai.erasures_under_way AS u (user_id, missions, stops)
+  VALUES ($1,
+          ARRAY(SELECT m.mission_id FROM mana_ai.mission_schedule m WHERE m.user_id = $1
+                UNION
+                SELECT d.record_id FROM mana_ai.record_tombstones d WHERE d.user_id = $1),
+          ARRAY(SELECT DISTINCT t.scope FROM mana_ai.stops t
+                 WHERE starts_with(t.scope, 'agent:') AND mana_ai.is_agent_of(substr(t.scope, 7), $1)))
+      ON CONFLICT (user_id) DO UPDATE
+     SET settle_after = NULL,
+         missions = ARRAY(SELECT unnest(u.missions) UNION SELECT unnest(excluded.missions)),
+         stops = ARRAY(SELECT unnest(u.stops) UNION SELECT unnest(excluded.stops))
+$$;
+
 -- Of crashes that are on record in a file of the data directory: takes the user out, and says of how many.
 CREATE FUNCTION mana_ai.erase_user_from_crashes(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
@@ -2408,10 +2450,11 @@ SET search_path = pg_catalog, pg_temp SET session_replication_role = origin SET 
 SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
 DECLARE
-  t              record;
-  errors_of_user text[];
-  total_removed  bigint := 0;
-  total_kept     bigint := 0;
+  t             record;
+  total_removed bigint := 0;
+  total_kept    bigint := 0;
+  digest        text := mana_ai.digest_of_user(erase_user.user_id);
+  in_log        bigint;
 BEGIN
   IF erase_user.user_id IS NULL THEN
     RAISE EXCEPTION 'user id must not be null'
@@ -2421,18 +2464,17 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state',
             DETAIL = 'It would not see what others have committed since the transaction began.';
   END IF;
-  INSERT INTO mana_ai.erased_users (user_digest) VALUES (mana_ai.digest_of_user(erase_user.user_id))
-      ON CONFLICT (user_digest) DO NOTHING;
-  INSERT INTO mana_ai.erasures_under_way AS u (user_id) VALUES (erase_user.user_id)
-      ON CONFLICT (user_id) DO UPDATE SET settle_after = NULL;
-  -- What the last tick could not do names missions.
-  SELECT array_agg(e.error) INTO errors_of_user
-    FROM mana_ai.engine_state s CROSS JOIN LATERAL unnest(s.errors) AS e(error)
-   WHERE EXISTS (
-           SELECT FROM (SELECT m.mission_id FROM mana_ai.mission_schedule m WHERE m.user_id = erase_user.user_id
-                        UNION ALL
-                        SELECT d.record_id FROM mana_ai.record_tombstones d WHERE d.user_id = erase_user.user_id) x
-            WHERE starts_with(e.error, 'mission ' || x.mission_id || ': '));
+  -- First: it may read the whole log, and nobody is to wait for that.
+  IF mana_ai.attached_table() IS NOT NULL THEN
+    in_log := mana_ai.log_rows_of_user(erase_user.user_id);
+  END IF;
+  -- Also a row that is there already must stay until this is over: somebody may be about to readmit the user.
+  LOOP
+    INSERT INTO mana_ai.erased_users (user_digest) VALUES (digest) ON CONFLICT (user_digest) DO NOTHING;
+    PERFORM FROM mana_ai.erased_users e WHERE e.user_digest = digest FOR KEY SHARE;
+    EXIT WHEN FOUND;
+  END LOOP;
+  PERFORM mana_ai.begin_erasure(erase_user.user_id);
   FOR t IN SELECT * FROM mana_ai.erase_rows_of_user(erase_user.user_id) LOOP
     table_name := t.table_name;
     removed := t.removed;
@@ -2442,11 +2484,6 @@ BEGIN
     total_kept := total_kept + t.kept;
     RETURN NEXT;
   END LOOP;
-  -- Late, since workers want to write there.
-  UPDATE mana_ai.engine_state s
-     SET errors = ARRAY(SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
-                         WHERE e.error <> ALL (errors_of_user) ORDER BY e.place)
-   WHERE s.errors && errors_of_user;
   table_name := 'file mana_ai.crashes';
   removed := mana_ai.erase_user_from_crashes(erase_user.user_id);
   kept := 0;
@@ -2456,14 +2493,14 @@ BEGIN
     table_name := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c
                      JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = mana_ai.attached_table());
     removed := 0;
-    kept := mana_ai.log_rows_of_user(erase_user.user_id);
+    kept := in_log;
     why := CASE WHEN kept > 0 THEN 'mana-sync''s: not touched; rows of all apps are counted'
                 WHEN kept IS NULL THEN 'mana-sync''s: not touched; cannot be read at the moment' END;
     RETURN NEXT;
   END IF;
   PERFORM mana_ai.wake_worker();
   PERFORM mana_ai.write_to_log(format('a user was erased: by=%s digest=%s removed=%s kept=%s', session_user,
-            mana_ai.digest_of_user(erase_user.user_id), total_removed, total_kept));
+            digest, total_removed, total_kept));
 END $$;
 COMMENT ON FUNCTION mana_ai.erase_user(text) IS
   'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
@@ -2473,38 +2510,63 @@ CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-  u         record;
-  horizon   xid8;
-  next_xid  xid8;
-  left_over bigint;
+  u              record;
+  horizon        xid8;
+  next_xid       xid8;
+  left_over      bigint;
+  audit_kept     bigint;
+  errors_of_user text[];
 BEGIN
   -- Whoever has erased a user holds it until all others have been told.
   BEGIN
-    LOCK TABLE mana_ai.erased_users IN SHARE MODE NOWAIT;
+    LOCK TABLE mana_ai.erasures_under_way IN SHARE ROW EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
     RETURN;
   END;
   SELECT pg_snapshot_xmin(s.now), pg_snapshot_xmax(s.now) INTO horizon, next_xid
     FROM (SELECT pg_current_snapshot() AS now) s;
-  FOR u IN SELECT w.user_id FROM mana_ai.erasures_under_way w WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
-    UPDATE mana_ai.erasures_under_way w
-       SET engines = ARRAY(SELECT e FROM unnest(w.engines) e WHERE e::text <> ALL (gone)),
-           settle_after = coalesce(w.settle_after, next_xid)
-     WHERE w.user_id = u.user_id
-       AND (w.settle_after IS NULL OR w.engines && ARRAY(SELECT g::bigint FROM unnest(gone) g));
-    -- One from before a restore may name transactions that are far ahead.
-    UPDATE mana_ai.erasures_under_way w SET settle_after = next_xid
-     WHERE w.user_id = u.user_id AND w.settle_after > next_xid;
-    CONTINUE WHEN NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w
-                               WHERE w.user_id = u.user_id AND w.engines = '{}' AND w.settle_after <= horizon);
-    SELECT coalesce(sum(r.kept) FILTER (WHERE r.table_name <> 'mana_ai.decrypt_audit'), 0) INTO left_over
-      FROM mana_ai.erase_rows_of_user(u.user_id) r;
-    -- If a process was found that had begun to plan, it has to hear of it first.
-    DELETE FROM mana_ai.erasures_under_way w
-     WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
-    IF FOUND THEN
-      PERFORM mana_ai.write_to_log('the erasure of a user is complete: digest=' || mana_ai.digest_of_user(u.user_id));
-    END IF;
+  FOR u IN SELECT w.user_id, w.failures FROM mana_ai.erasures_under_way w
+            WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
+    -- One that fails does not keep those of others from being completed.
+    BEGIN
+      UPDATE mana_ai.erasures_under_way w
+         SET engines = ARRAY(SELECT e FROM unnest(w.engines) e WHERE e::text <> ALL (gone)),
+             settle_after = coalesce(w.settle_after, next_xid)
+       WHERE w.user_id = u.user_id
+         AND (w.settle_after IS NULL OR w.engines && ARRAY(SELECT g::bigint FROM unnest(gone) g));
+      -- One from before a restore may name transactions that are far ahead.
+      UPDATE mana_ai.erasures_under_way w SET settle_after = next_xid
+       WHERE w.user_id = u.user_id AND w.settle_after > next_xid;
+      CONTINUE WHEN NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w
+                                 WHERE w.user_id = u.user_id AND w.engines = '{}' AND w.settle_after <= horizon);
+      SELECT coalesce(sum(r.kept) FILTER (WHERE r.table_name <> 'mana_ai.decrypt_audit'), 0),
+             coalesce(sum(r.kept) FILTER (WHERE r.table_name = 'mana_ai.decrypt_audit'), 0)
+        INTO left_over, audit_kept
+        FROM mana_ai.erase_rows_of_user(u.user_id) r;
+      -- What the last tick could not do names missions.
+      SELECT array_agg(e.error) INTO errors_of_user
+        FROM mana_ai.engine_state s CROSS JOIN LATERAL unnest(s.errors) AS e(error)
+       WHERE EXISTS (SELECT FROM mana_ai.erasures_under_way w CROSS JOIN LATERAL unnest(w.missions) AS m(id)
+                      WHERE w.user_id = u.user_id
+                        AND starts_with(e.error, 'mission ' || mana_ai.printable_id(m.id) || ': '));
+      UPDATE mana_ai.engine_state s
+         SET errors = ARRAY(SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
+                             WHERE e.error <> ALL (errors_of_user) ORDER BY e.place)
+       WHERE s.errors && errors_of_user;
+      -- If a process was found that had begun to plan, it has to hear of it first.
+      DELETE FROM mana_ai.erasures_under_way w
+       WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
+      IF FOUND THEN
+        PERFORM mana_ai.write_to_log(format('the erasure of a user is complete: digest=%s audit_kept=%s',
+                  mana_ai.digest_of_user(u.user_id), audit_kept));
+      END IF;
+    EXCEPTION WHEN OTHERS THEN
+      UPDATE mana_ai.erasures_under_way w SET failures = w.failures + 1 WHERE w.user_id = u.user_id;
+      IF u.failures % 100 = 0 THEN
+        PERFORM mana_ai.write_to_log(format('the erasure of a user cannot be completed at the moment: digest=%s failures=%s SQLSTATE=%s',
+                  mana_ai.digest_of_user(u.user_id), u.failures + 1, SQLSTATE));
+      END IF;
+    END;
   END LOOP;
 END $$;
 
@@ -2512,14 +2574,18 @@ CREATE FUNCTION mana_ai.readmit_user(user_id text)
 RETURNS boolean LANGUAGE plpgsql VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp SET session_replication_role = origin SET lock_timeout = '5s' AS $$
 #variable_conflict use_column
+DECLARE
+  was_erased boolean;
 BEGIN
+  DELETE FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(readmit_user.user_id);
+  was_erased := FOUND;
+  -- Afterwards: whoever was about to erase the user again is over.
   IF EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = readmit_user.user_id) THEN
     RAISE EXCEPTION 'the erasure of the user is still under way'
       USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'The worker completes it when transactions that had begun before are over.';
   END IF;
-  DELETE FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(readmit_user.user_id);
-  IF NOT FOUND THEN
+  IF NOT was_erased THEN
     RETURN false;
   END IF;
   -- All records of the user are made anew from what the log still says.
@@ -2555,6 +2621,7 @@ COMMENT ON FUNCTION mana_ai.export_user(text) IS
 REVOKE ALL ON mana_ai.erased_users, mana_ai.erasures_under_way FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.forget_known_erasures(), mana_ai.digest_of_user(text), mana_ai.tables_of_users(),
   mana_ai.erase_rows_of_user(text), mana_ai.erase_user_from_crashes(text), mana_ai.write_to_log(text),
-  mana_ai.erase_agent_from_metrics(text),
+  mana_ai.erase_agent_from_metrics(text), mana_ai.is_agent_of(text, text), mana_ai.printable_id(text),
+  mana_ai.begin_erasure(text),
   mana_ai.log_rows_of_user(text), mana_ai.erase_user(text), mana_ai.settle_erasures(text[], text[]),
   mana_ai.readmit_user(text), mana_ai.export_user(text) FROM PUBLIC;

@@ -131,6 +131,16 @@ fails_like($node, q{SELECT mana_ai.readmit_user('dora')}, qr/55000: the erasure 
 $end->();
 is_complete('it is when that one is over');
 is(traces_of('dora'), '', 'and nothing of the user is left');
+# Who readmits a user waits for whoever is erasing them once more.
+my $again = hold('eraser_again', q{SELECT count(*) FROM mana_ai.erase_user('dora')});
+my $readmission = background($node, q{SELECT mana_ai.readmit_user('dora')});
+my $waits = q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%readmit_user(''dora%' AND wait_event_type = 'Lock'};
+wait_for($node, 'a readmission waits for the erasure', 20, $waits, 1);
+$again->();
+my (undef, undef, $refusal) = $readmission->finish(20);
+like($refusal, qr/the erasure of the user is still under way|canceling statement due to lock timeout/, 'and does not undo it');
+is(value($node, q{SELECT count(*) FROM mana_ai.erased_users WHERE user_digest = mana_ai.digest_of_user('dora')}), 1, 'the user is still erased');
+is_complete('that one is complete, too');
 is(value($node, q{SELECT string_agg(b::text, E'\n') FROM public.broken_invariants() b
     WHERE NOT EXISTS (SELECT FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(b.user_id))}),
     '', 'snapshots of all others are replays');
@@ -145,13 +155,58 @@ wait_for($node, 'a rolled back erasure leaves everything as it was', 20, q{SELEC
 
 $end = hold('locker', 'LOCK TABLE mana_ai.user_budgets');
 fails_like($node, q{SELECT mana_ai.erase_user('emil')}, qr/55P03: canceling statement due to lock timeout/, 'a locked table is not waited for without end');
-my $session = background($node, q{SELECT mana_ai.erase_user('emil')});
-wait_for($node, 'an erasure waits', 20, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%erase_user(''emil%' AND wait_event_type = 'Lock'}, 1);
-value($node, q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT mana_ai.erase_user(''emil%'});
-my (undef, undef, $error) = $session->finish(20);
-like($error, qr/canceling statement due to (?:user request|lock timeout)/, 'it can be cancelled');
 $end->();
+# Deleting takes long; nothing but the cancel ends it.
+value($node, <<'END');
+CREATE FUNCTION public.sleeps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(600); RETURN OLD; END $$;
+CREATE TRIGGER sleeps BEFORE DELETE ON mana_ai.mission_snapshots FOR EACH ROW WHEN (OLD.user_id = 'emil') EXECUTE FUNCTION public.sleeps();
+END
+my $session = background($node, q{SELECT mana_ai.erase_user('emil')});
+wait_for($node, 'an erasure takes long', 20, q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%erase_user(''emil%' AND wait_event = 'PgSleep'}, 1);
+value($node, q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%erase_user(''emil%' AND wait_event = 'PgSleep'});
+my (undef, undef, $error) = $session->finish(20);
+like($error, qr/canceling statement due to user request/, 'it can be cancelled');
+value($node, 'DROP TRIGGER sleeps ON mana_ai.mission_snapshots');
 is(value($node, q{SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'emil'}), 2, 'and has done nothing then');
+
+# ---------------------------------------------------------------- others go on
+
+# The transaction that erases somebody stays open, through passes that record ticks.
+my $open = hold('slow_eraser', q{SELECT count(*) FROM mana_ai.erase_user('emil')}, 'ROLLBACK');
+is(value($node, q{SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE a.application_name = 'holds_slow_eraser' AND l.relation = 'mana_ai.engine_state'::regclass}), 0, 'an erasure does not touch what workers write at each tick');
+push_mission($node, 'b3', user => 'ben');
+wait_for_iterations($node, 'b3', 1);
+my $ticked = value($node, 'SELECT last_tick_at FROM mana_ai.engine_state');
+wait_until('ticks are recorded meanwhile', 20, sub { return value($node, 'SELECT last_tick_at FROM mana_ai.engine_state') ne $ticked });
+$open->();
+# Who holds the row of the last tick keeps no mission from being planned.
+$end = hold('state', 'SELECT 1 FROM mana_ai.engine_state FOR UPDATE');
+$position = log_position($node);
+wait_until('a tick cannot be recorded', 30, sub { return log_since($node, $position) =~ /a tick that goes on could not be recorded \(SQLSTATE 55P03\)|the end of a tick could not be recorded \(SQLSTATE 55P03\)/ });
+push_mission($node, 'b4', user => 'ben');
+wait_for_iterations($node, 'b4', 1);
+$end->();
+
+# An erasure that cannot be completed: what is left of the user cannot be deleted.
+$end = hold('reader_again', q{INSERT INTO public.gates VALUES ('holds the horizon')});
+erase('hans');
+value($node, <<'END');
+INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision) VALUES (gen_random_uuid(), 'hans', 'h1', now(), now(), 'planned', 'ran');
+CREATE FUNCTION public.refuses() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'XX001'; END $$;
+CREATE TRIGGER refuses BEFORE DELETE ON mana_ai.runs FOR EACH ROW WHEN (OLD.user_id = 'hans') EXECUTE FUNCTION public.refuses();
+END
+erase($_) for qw(anna zoe);
+$position = log_position($node);
+$end->();
+wait_for($node, 'others are completed', 30, q{SELECT string_agg(user_id, ',') FROM mana_ai.erasures_under_way}, 'hans');
+wait_for($node, 'failures are counted', 30, q{SELECT failures > 0 FROM mana_ai.erasures_under_way}, 't');
+my $hans = value($node, q{SELECT encode(sha256('hans'), 'hex')});
+like(log_since($node, $position), qr/the erasure of a user cannot be completed at the moment: digest=$hans failures=1 SQLSTATE=XX001\n/, 'and the log says so');
+value($node, 'DROP TRIGGER refuses ON mana_ai.runs');
+is_complete('it is completed once it can be');
+is(traces_of('hans'), '', 'and nothing of the user is left');
+like(log_since($node, $position), qr/the erasure of a user is complete: digest=$hans audit_kept=0\n/, 'the log says that as well');
 
 # ---------------------------------------------------------------- many rows
 
@@ -167,11 +222,11 @@ my $backup = $node->backup_dir . '/erased.sql';
 command_ok([ 'pg_dump', '-Fp', '-f', $backup, $node->connstr('mana_sync') ], 'pg_dump');
 value($node, 'CREATE DATABASE restored TEMPLATE template0', 'postgres');
 command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $backup, '-d', $node->connstr('restored') ], 'restore');
-wait_for($node, 'the restored log is folded', 30, q{SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'ben'}, 3, 'restored');
+wait_for($node, 'the restored log is folded', 30, q{SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'ben'}, 5, 'restored');
 is(traces_of($_, 'restored'), '', "nothing of $_ comes back with it") for qw(antje carl dora emil);
 value($node, 'SELECT * FROM mana_ai.refresh_snapshots(rebuild => true)', 'restored');
 is(traces_of($_, 'restored'), '', "nor with a rebuild, of $_") for qw(antje dora);
-is(value($node, 'SELECT count(*) FROM mana_ai.erased_users', 'restored'), 4, 'who was erased is in the dump');
+is(value($node, 'SELECT count(*) FROM mana_ai.erased_users', 'restored'), 7, 'who was erased is in the dump');
 $node->restart;
 wait_for_worker($node);
 push_mission($node, 'a9', user => 'antje');

@@ -42,6 +42,9 @@ constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
 // A stop ends calls within a second.
 constexpr core::Instant kStopsInterval = 3 * core::kMicrosPerSecond / 10;
 constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
+constexpr size_t kSettleBatch = 10;      // while it is settled nobody else can be erased
+constexpr core::Instant kSettlePause = core::kMicrosPerSecond / 2;
+constexpr core::Instant kSettleTime = 200'000;
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
@@ -184,7 +187,15 @@ void Engine::end_tick() {
 void Engine::roll_tick() {
     if (!in_tick_)
         return;
-    record_tick();
+    // Whoever keeps it from being recorded does not keep missions from being planned.
+    try {
+        record_tick();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("a tick that goes on could not be recorded (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
     counts_ = TickCounts{};
     counts_.scanned_at = pg::now();
     tick_started_at_ = pg::monotonic_now();
@@ -289,26 +300,52 @@ void Engine::keep_house(bool thorough) {
         throw *repair_failure;
 }
 
-// Nothing of users who were erased is left in this process, and then in the tables.
-void Engine::settle_erasures() {
-    if (stops_.erased.empty())
-        return;
-    const std::vector<std::string> users(stops_.erased.begin(), stops_.erased.end());
-    for (const std::string& user_id : users) {
+// What this process knows of users who were erased.
+void Engine::forget_erased_users() {
+    const auto is_erased = [this](const std::string& user) { return stops_.erased.contains(user); };
+    for (const std::string& user_id : stops_.erased) {
         turns_.forget(user_id);
         table_patience_.forget(user_id);
     }
-    const auto is_erased = [this](const auto& key) { return stops_.erased.contains(key.first); };
-    std::erase_if(agents_with_room_, is_erased);
-    std::erase_if(started_by_agent_, [&](const auto& entry) { return is_erased(entry.first); });
-    last_skipped_.clear();
-    counts_.errors.clear();  // they name missions
-    forget_sums();
-    pg::Transaction transaction("mana_ai: settling erasures");
-    mana_ai::settle_erasures(users, number_);
-    MANA_AI_FAILPOINT("erasure.before_commit");
-    transaction.commit();
-    MANA_AI_FAILPOINT("erasure.after_commit");
+    std::erase_if(agents_with_room_, [&](const auto& key) { return is_erased(key.first); });
+    std::erase_if(started_by_agent_,
+                  [&](const auto& entry) { return is_erased(entry.first.first); });
+    std::erase_if(last_skipped_, [&](const auto& skipped) { return is_erased(skipped.user_id); });
+    for (size_t i = counts_.errors.size(); i-- > 0;) {
+        if (!is_erased(counts_.error_users[i]))
+            continue;
+        counts_.errors.erase(counts_.errors.begin() + static_cast<ptrdiff_t>(i));
+        counts_.error_users.erase(counts_.error_users.begin() + static_cast<ptrdiff_t>(i));
+    }
+    // Sums of all users together have theirs in them.
+    if (!std::includes(settled_.begin(), settled_.end(), stops_.erased.begin(),
+                       stops_.erased.end()))
+        forget_sums();
+}
+
+// Nothing of users who were erased is left in this process, and then in the tables. Who waits for
+// other transactions is looked at again after a while.
+void Engine::settle_erasures() {
+    const core::Instant now = pg::monotonic_now();
+    if (stops_.erased == settled_ && now - settled_at_ < kSettlePause)
+        return;
+    forget_erased_users();
+    settled_ = stops_.erased;
+    settled_at_ = now;
+    std::vector<std::string> users(settled_.upper_bound(settled_last_), settled_.end());
+    users.insert(users.end(), settled_.begin(), settled_.upper_bound(settled_last_));
+    for (size_t i = 0; i < users.size() && pg::monotonic_now() - now <= kSettleTime;
+         i += kSettleBatch) {
+        const size_t end = std::min(i + kSettleBatch, users.size());
+        const std::vector<std::string> batch(users.begin() + static_cast<ptrdiff_t>(i),
+                                             users.begin() + static_cast<ptrdiff_t>(end));
+        settled_last_ = batch.back();
+        pg::Transaction transaction("mana_ai: settling erasures");
+        mana_ai::settle_erasures(batch, number_);
+        MANA_AI_FAILPOINT("erasure.before_commit");
+        transaction.commit();
+        MANA_AI_FAILPOINT("erasure.after_commit");
+    }
 }
 
 void Engine::prepare_tick(bool thorough, core::Instant now) {
@@ -680,9 +717,11 @@ void Engine::start_runs(ClaimResult claimed) {
     }
 }
 
-void Engine::note_error(const std::string& text) {
-    if (counts_.errors.size() < kMaxTickErrors)
-        counts_.errors.push_back(text);
+void Engine::note_error(const std::string& text, const std::string& user_id) {
+    if (counts_.errors.size() >= kMaxTickErrors)
+        return;
+    counts_.errors.push_back(text);
+    counts_.error_users.push_back(user_id);
 }
 
 void Engine::on_read_end(const std::string& run_id, std::exception_ptr failure) {
@@ -729,14 +768,16 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
         case RunOutcome::Skipped:
             counts_.skipped++;
             if (result.decision == kSkippedService)
-                note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
-                           result.error_kind);
+                note_error(
+                    "mission " + pg::printable(run->claimed.mission_id) + ": " + result.error_kind,
+                    run->claimed.user_id);
             polls_.expect(pg::now());
             break;
         default:
             counts_.parse_failures += is_failed_plan(result) ? 1 : 0;
             note_error("mission " + pg::printable(run->claimed.mission_id) + ": " +
-                       (result.error_kind.empty() ? "internal error" : result.error_kind));
+                           (result.error_kind.empty() ? "internal error" : result.error_kind),
+                       run->claimed.user_id);
             break;
     }
     if (run->claimed.agent && !counts_started_)
@@ -861,7 +902,8 @@ void Engine::cancel_runs(
         }
         loop_.cancel(active.task);
         if (!stops_.erased.contains(active.claimed.user_id))
-            note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped");
+            note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
+                       active.claimed.user_id);
         end_run_span(active.span, active.result);
         gates_.arrived(run->first);
         turns_.ended(active.claimed.user_id);
@@ -887,7 +929,8 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     polls_.cancel();
     loop_.run_ready();
     for (const auto& [run_id, run] : runs_)
-        note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled");
+        note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled",
+                   run->claimed.user_id);
     for (const auto& [run_id, run] : runs_) {
         end_run_span(run->span, run->result);
         gates_.arrived(run_id);

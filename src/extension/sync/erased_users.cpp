@@ -66,9 +66,9 @@ bool has_no_rows(Relation table) {
     return !found;
 }
 
-// Weak enough for everything but ALTER TABLE and the like, strong enough to lock a row.
+// Strong enough to lock a row, and to keep REINDEX out, which would have the index to itself.
 bool try_lock(Oid table) {
-    return ConditionalLockRelationOid(table, RowShareLock);
+    return ConditionalLockRelationOid(table, RowExclusiveLock);
 }
 
 // False: somebody has locked the table. Without one (installed as version 0.1.0) it is an empty

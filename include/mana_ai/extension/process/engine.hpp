@@ -33,6 +33,7 @@ struct TickCounts {
     int parse_failures = 0;
     int skipped = 0;
     std::vector<std::string> errors;
+    std::vector<std::string> error_users;  // whose mission each of them names; empty = none
 };
 
 class Engine {
@@ -135,8 +136,8 @@ class Engine {
     // When a mission is to be looked at that may have lost a plan, by the wall clock.
     std::optional<core::Instant> next_check_at() const { return next_check_at_; }
 
-    // For the tick's errors.
-    void note_error(const std::string& text);
+    // For the tick's errors. Of a mission: whose it is.
+    void note_error(const std::string& text, const std::string& user_id = {});
 
     TickCounts& counts() { return counts_; }
     // The result of the run that ended last; for run_mission().
@@ -158,6 +159,7 @@ class Engine {
     void look_at_stops();
     void heed_stops(Stops stops);
     void settle_erasures();
+    void forget_erased_users();
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);
@@ -197,7 +199,10 @@ class Engine {
     TablePatience table_patience_;
     ServiceGates gates_;
     Stops stops_;
-    core::Instant stops_seen_at_ = 0;  // on the monotonic clock
+    core::Instant stops_seen_at_ = 0;             // on the monotonic clock
+    std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
+    std::string settled_last_;                    // of them, who had their turn last
+    core::Instant settled_at_ = 0;                // on the monotonic clock
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;
