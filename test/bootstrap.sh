@@ -2,13 +2,16 @@
 # Installs from Debian's archive what building and testing need and this machine lacks.
 # Does nothing, and needs no rights, when nothing is missing. As an ordinary user it asks sudo.
 # No PostgreSQL cluster is created, and those that exist are left alone.
+# `bootstrap.sh demo` leaves out what only the tests need.
 set -euo pipefail
 
 pg_config=${PG_CONFIG:-pg_config}
 root=${BOOTSTRAP_ROOT:-} # test/bootstrap_test has a Debian of its own there
 
-packages=(g++ make perl openssl libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev libgtest-dev
-    libipc-run-perl)
+for_tests=yes
+if [ "${1:-}" = demo ]; then for_tests=; fi
+packages=(g++ make libcurl4-openssl-dev libmicrohttpd-dev libssl-dev nlohmann-json3-dev)
+if [ -n "$for_tests" ]; then packages+=(perl openssl libgtest-dev libipc-run-perl); fi
 # What only one target needs.
 for package in ${PACKAGES:-}; do packages+=("$package"); done
 
@@ -63,6 +66,7 @@ choose_postgres() {
     [ -n "$major" ] || return 1
     chosen="PostgreSQL $major"
     is_complete || packages+=("postgresql-$major" "postgresql-server-dev-$major")
+    [ -n "$for_tests" ] || return 0
     # Not every release has it for every version; its tests are skipped then.
     if installed "postgresql-$major-cron" || [ -n "$(apt-cache madison "postgresql-$major-cron" 2>/dev/null)" ]; then
         packages+=("postgresql-$major-cron")
@@ -74,6 +78,7 @@ choose_postgres() {
 # tests are skipped.
 fetch_prometheus() {
     local bin folder
+    [ -n "$for_tests" ] || return 0
     bin=$(cd "$(dirname "$0")/.." && pwd)/build/bin
     if [ -x "$bin/promtool" ] && [ -x "$bin/prometheus" ]; then return; fi
     folder=$(mktemp -d)

@@ -10,6 +10,7 @@
 #   as_tester       runs a command as the user who runs PostgreSQL
 #   as_builder      runs a command as the checkout's owner
 #   build_variant   the extension as a test needs it, beside the ordinary one
+#   quickly         before enter: only what the demo needs, and without optimization if nothing has been built
 #   start_cluster, stop_cluster, start_server   see below; all is ended when the script ends
 #
 # Nothing is written outside $work, except build/ and mana_ai.so in the checkout.
@@ -78,6 +79,14 @@ build() {
     }
 }
 
+programs=programs
+# A newcomer waits for the first demo. Who has built the library already, or names flags, gets an ordinary one.
+quickly() {
+    programs=demo-programs
+    [ -z "${PG_CXXFLAGS:-}" ] || return 0
+    if [ ! -e "$top/mana_ai.so" ] || grep -q '_quick ' "$top/build/linked_for" 2>/dev/null; then export QUICK=1; fi
+}
+
 enter() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/mana_ai.XXXXXX")
     trap leave EXIT
@@ -91,9 +100,13 @@ enter() {
         chown "$tester" "$work/run"
     fi
 
-    echo "building (the first time takes a few minutes)"
+    if [ -n "${QUICK:-}" ]; then
+        echo "building for the demo, without optimization (the first time takes a minute or two)"
+    else
+        echo "building (the first time takes a few minutes)"
+    fi
     build all
-    build programs
+    build "$programs"
     # Everything runs in a variant if MANA_AI_VARIANT names one.
     if [ -n "${MANA_AI_VARIANT:-}" ]; then
         build_variant "$MANA_AI_VARIANT" || return 1
@@ -104,7 +117,7 @@ enter() {
     pg_bin=$(dirname "$private_pg_config")
 
     # The tester may not be able to read the checkout, which can be in root's home.
-    cp -R "$top/build/bin" "$work/bin"
+    cp -R "$top/build/bin${QUICK:+_quick}" "$work/bin"
     mkdir "$work/tree"
     cp -RP "$top/test" "$top/docs" "$top/expected" "$top/include" "$top/sql" "$top/Makefile" "$top/mana_ai.control" "$work/tree/"
     if [ "$(id -u)" -eq 0 ]; then

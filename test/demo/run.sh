@@ -3,6 +3,7 @@
 # afterwards, with a scripted model and a scripted news search in place of real ones.
 source "$(dirname "$0")/../environment.sh"
 
+quickly
 enter
 source "$work/tree/test/demo/parts.sh"
 start_services

@@ -8,6 +8,7 @@ if [ -e "$state" ]; then
     "$top/test/demo/down.sh"
 fi
 
+quickly
 enter
 source "$work/tree/test/demo/parts.sh"
 
