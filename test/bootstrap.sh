@@ -46,10 +46,28 @@ debian_major() {
     echo "$newest"
 }
 
+# On another system nothing is installed; what is not there is named as Debian names it.
+has_header() { printf '#include <%s>\n' "$1" | "${CXX:-g++}" -E -x c++ - >/dev/null 2>&1; }
+is_there() { # PACKAGE
+    case $1 in
+        g++) command -v "${CXX:-g++}" >/dev/null ;;
+        make | perl | openssl) command -v "$1" >/dev/null ;;
+        libcurl4-openssl-dev) has_header curl/curl.h ;;
+        libmicrohttpd-dev) has_header microhttpd.h ;;
+        libssl-dev) has_header openssl/evp.h ;;
+        nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
+        libgtest-dev) has_header gtest/gtest.h ;;
+        libipc-run-perl) perl -MIPC::Run -e 1 2>/dev/null ;;
+    esac
+}
 if ! command -v dpkg-query >/dev/null; then
-    is_complete || echo >&2 "bootstrap: not a Debian system; PostgreSQL's server and headers must be there"
-    echo >&2 "bootstrap: not a Debian system; what these packages hold must be there: ${packages[*]}"
-    exit 0
+    missing=()
+    for package in "${packages[@]}"; do is_there "$package" || missing+=("$package"); done
+    is_complete || missing+=("PostgreSQL's server, headers and PGXS (PG_CONFIG=$pg_config)")
+    [ ${#missing[@]} -gt 0 ] || exit 0
+    printf >&2 'bootstrap: not a Debian system, so nothing is installed. Missing is, by the names of Debian:\n'
+    printf >&2 '    %s\n' "${missing[@]}"
+    exit 1
 fi
 
 # Adds Debian's PostgreSQL to the packages. Fails while the package lists are missing that it needs to choose.

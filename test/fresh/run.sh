@@ -25,14 +25,14 @@
 # whatever a tree has started ends with it. The last line is "N passed, N failed, N skipped".
 set -euo pipefail
 
-STATES=(bookworm-minimal bookworm-headerless bookworm-user trixie-minimal trixie-headerless trixie-two trixie-user
-    sid-minimal)
+STATES=(bookworm-minimal bookworm-headerless bookworm-two bookworm-user trixie-minimal trixie-headerless trixie-two
+    trixie-user sid-minimal sid-headerless sid-two sid-user)
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
 folder=${FRESH_DIR:-/var/cache/mana_ai_fresh}
 states=("$@")
 [ ${#states[@]} -gt 0 ] || states=("${STATES[@]}")
-declare -A before=([trixie]=bookworm [sid]=trixie [forky]=trixie)
+declare -A before=([bookworm]=bullseye [trixie]=bookworm [sid]=trixie [forky]=trixie)
 
 if [ "$(id -u)" -ne 0 ]; then
     echo >&2 "fresh: needs root, for debootstrap and chroot: sudo make fresh"
