@@ -97,7 +97,7 @@ choose_postgres() {
 fetch_prometheus() {
     local bin folder
     [ -n "$for_tests" ] || return 0
-    bin=$(cd "$(dirname "$0")/.." && pwd)/build/bin
+    bin=${root:-$(cd "$(dirname "$0")/.." && pwd)}/build/bin
     if [ -x "$bin/promtool" ] && [ -x "$bin/prometheus" ]; then return; fi
     folder=$(mktemp -d)
     # Downloads without a user of its own: it could not write into the folder.
