@@ -31,9 +31,23 @@ my $schedule = $major > 1 || $minor >= 5 ? '1 second' : '@reboot';
 my $job = value($node, "SELECT cron.schedule('mana-ai', '$schedule', 'SELECT mana_ai.run_tick()')");
 like($job, qr/^\d+$/, 'the job is scheduled');
 
+# A job of every second runs only while it is looked at: not while a mission arrives or the server restarts.
+sub let_run
+{
+    my ($active) = @_;
+    return if $schedule eq '@reboot';
+    value($node, "SELECT cron.alter_job($job, active := $active)");
+    return if $active eq 'true';
+    # What pg_cron has begun before it read that.
+    sleep 1.5;
+    wait_for($node, 'no job runs', 15,
+        "SELECT count(*) FROM cron.job_run_details WHERE status NOT IN ('succeeded', 'failed')", '0');
+}
+
 for my $mode ('background workers', 'connections')
 {
     my $id = "by $mode";
+    let_run('false');
     push_mission($node, $id);
     wait_for_worker($node);
     is(why_of($node, $id), 'worker is paused: mana_ai.tick_enabled is off', "$mode: the worker leaves the mission alone");
@@ -42,6 +56,7 @@ for my $mode ('background workers', 'connections')
     $node->append_conf('postgresql.conf',
         'cron.use_background_workers = ' . ($mode eq 'connections' ? 'off' : 'on') . "\n");
     $node->restart;
+    let_run('true');
     wait_for($node, "$mode: pg_cron has run the tick", 15,
         "SELECT count(*) > 0 FROM cron.job_run_details WHERE jobid = $job AND status = 'succeeded'", 't')
       or diag(value($node, 'SELECT status, return_message FROM cron.job_run_details'));
