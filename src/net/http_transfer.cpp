@@ -406,12 +406,10 @@ void HttpTransfer::end() noexcept {
 }
 
 // A kept connection that is lost before anything is written on it counts as well.
+// Asked of our own callback: libcurl 8.23 gives CURLINFO_PRETRANSFER_TIME_T for a refused
+// connection, too.
 bool HttpTransfer::has_connected() const noexcept {
-    curl_off_t ready = 0;
-    if (easy_ != nullptr) {
-        curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &ready);
-    }
-    return ready > 0 || repeat_refused_ || header_bytes_ > 0;
+    return attempts_ > 0 || repeat_refused_ || header_bytes_ > 0;
 }
 
 void HttpTransfer::on_timeout() noexcept {
