@@ -49,8 +49,8 @@ CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_planning_record';
 
-CREATE FUNCTION mana_ai.planning_agent(record jsonb)
-RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
+CREATE FUNCTION mana_ai.planning_agent(record jsonb, clocks bytea DEFAULT NULL)
+RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_planning_agent';
 
 CREATE FUNCTION mana_ai.explain(

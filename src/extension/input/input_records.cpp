@@ -45,12 +45,28 @@ struct Wanted {
     std::string_view further_field;  // empty = none
 };
 
+std::optional<InputRecord> input_of(const ReplayedRecord& replayed, const Wanted& wanted) {
+    if (replayed.record == nullptr)
+        return std::nullopt;
+    auto record = fields_of(replayed.record, wanted.fields);
+    if (!record)
+        return std::nullopt;
+    if (!wanted.further_field.empty())
+        if (auto further = fields_of(replayed.record, std::span(&wanted.further_field, 1)))
+            record->update(*further);
+    InputRecord input{std::move(*record), replayed.newest_clock, {}};
+    if (replayed.clocks != nullptr)
+        input.clocks.own = replayed.clocks;
+    return input;
+}
+
 std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wanted) {
     const SyncTable table = attached_sync_table();
     RecordQuery& query = record_query(table);
     const pg::ScratchMemory scratch("mana_ai input record");
     ReplayedRecord replayed;
     std::optional<pg::PgError> error;
+    const ReadFields clocked{wanted.fields, wanted.further_field};
     // Policies and index expressions of that table are its owner's code. What they do is always
     // rolled back.
     auto read = [&] {
@@ -60,7 +76,8 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
             pg::set_for_scope("app.current_user_space_ids", "");
             const RecordAddress address{text_datum(user_id), text_datum(wanted.app_id),
                                         text_datum(wanted.table), text_datum(wanted.record_id)};
-            replayed = replay_by_query(query, address, pg::settings::max_record_size());
+            replayed = replay_by_query(
+                query, address, {.max_size = pg::settings::max_record_size(), .clocked = &clocked});
         });
         return false;
     };
@@ -70,15 +87,30 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
         error = watched.error;
     if (error)
         throw watched.timed_out ? pg::make_timeout_error() : pg::as_ordinary_error(*error);
-    if (replayed.record == nullptr)
-        return std::nullopt;
-    auto record = fields_of(replayed.record, wanted.fields);
-    if (!record)
-        return std::nullopt;
-    if (!wanted.further_field.empty())
-        if (auto further = fields_of(replayed.record, std::span(&wanted.further_field, 1)))
-            record->update(*further);
-    return InputRecord{std::move(*record), replayed.newest_clock};
+    return input_of(replayed, wanted);
+}
+
+// The same as it was when its clocks were these, for the current role.
+std::optional<InputRecord> reread_one(const std::string& user_id, const Wanted& wanted,
+                                      const std::string& clocks) {
+    RecordQuery& query = record_query(attached_sync_table());
+    const pg::ScratchMemory scratch("mana_ai input record");
+    const ReplayedRecord replayed = pg::guarded([&] {
+        ClockBounds bounds;
+        if (!read_clock_vector(clocks, bounds))
+            return ReplayedRecord{};
+        const RecordAddress address{text_datum(user_id), text_datum(wanted.app_id),
+                                    text_datum(wanted.table), text_datum(wanted.record_id)};
+        return replay_by_query(query, address,
+                               {.max_size = pg::settings::max_record_size(), .bounds = &bounds});
+    });
+    return replayed.lost > 0 ? std::nullopt : input_of(replayed, wanted);
+}
+
+void merge_linked(core::Json& record, const core::Json& linked) {
+    for (const auto& [name, value] : linked.items())
+        if (!record.contains(name) && !core::holds_ciphertext(value))
+            record[name] = value;
 }
 
 // What the record has itself counts; as it was before its module kept these fields elsewhere.
@@ -97,9 +129,10 @@ void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::s
     }
     if (!linked)
         return;
-    for (const auto& [name, value] : linked->record.items())
-        if (!input.record.contains(name) && !core::holds_ciphertext(value))
-            input.record[name] = value;
+    merge_linked(input.record, linked->record);
+    input.clocks.linked_table = link.table;
+    input.clocks.linked_id = id;
+    input.clocks.linked = std::move(linked->clocks.own);
     input.newest_clock = std::max(input.newest_clock, linked->newest_clock);
 }
 
@@ -113,6 +146,28 @@ std::optional<InputRecord> read_input_record(const std::string& user_id,
     auto input = read_one(user_id, {module.app_id, table_name, record_id, module.fields, link});
     if (input && module.link != nullptr)
         add_linked(*input, *module.link, user_id);
+    return input;
+}
+
+std::optional<InputRecord> reread_input_record(const std::string& user_id,
+                                               const core::InputModule& module,
+                                               std::string_view table_name,
+                                               std::string_view record_id,
+                                               const RecordClocks& clocks) {
+    const core::LinkedRecord* link = module.link;
+    const std::string_view link_field = link != nullptr ? link->id_field : "";
+    auto input = reread_one(
+        user_id, {module.app_id, table_name, record_id, module.fields, link_field}, clocks.own);
+    if (!input || link == nullptr)
+        return input;
+    input->record.erase(std::string(link_field));
+    if (clocks.linked_id.empty())
+        return input;
+    const auto linked = reread_one(
+        user_id, {link->app_id, link->table, clocks.linked_id, link->fields, {}}, clocks.linked);
+    if (!linked)
+        return std::nullopt;
+    merge_linked(input->record, linked->record);
     return input;
 }
 

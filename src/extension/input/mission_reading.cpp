@@ -36,6 +36,7 @@ struct Input {
     const core::InputModule* module = nullptr;  // null: a registered resolver, if any
     core::Json record;                          // wiped with the others
     std::optional<core::Instant> clock;         // of the newest field
+    RecordClocks clocks;
     std::string version;
     std::optional<core::ResolvedInput> rendered;
     bool was_decrypted = false;
@@ -76,6 +77,7 @@ class Reading {
     void open_and_render(Input& input);
     net::Task<void> put_on_record();
     core::Json references() const;
+    void note_records();
     void count_unusable_grant() const;
 
     RunServices& services_;
@@ -128,6 +130,7 @@ void Reading::open_mission() {
 void Reading::read_record(Input& input) {
     core::wipe(input.record);
     input.clock.reset();
+    input.clocks = {};
     input.left_out.clear();
     const core::Instant started = pg::monotonic_now();
     const auto error = pg::in_subtransaction([&] {
@@ -135,6 +138,7 @@ void Reading::read_record(Input& input) {
                                        input.reference.id);
         if (found) {
             input.record = std::move(found->record);
+            input.clocks = std::move(found->clocks);
             if (found->newest_clock != core::kOlderThanEverything)
                 input.clock = found->newest_clock;
         }
@@ -265,6 +269,27 @@ core::Json Reading::references() const {
     return list;
 }
 
+void Reading::note_records() {
+    for (Input& input : inputs_) {
+        const auto& [module, table, id] = input.reference;
+        read_.records.push_back({.role = "input",
+                                 .module = module,
+                                 .table = table,
+                                 .id = id,
+                                 .clocks = std::move(input.clocks.own),
+                                 .was_encrypted = input.was_decrypted,
+                                 .left_out = input.left_out});
+        if (!input.clocks.linked_id.empty())
+            read_.records.push_back({.role = "linked",
+                                     .module = module,
+                                     .table = std::move(input.clocks.linked_table),
+                                     .id = std::move(input.clocks.linked_id),
+                                     .clocks = std::move(input.clocks.linked),
+                                     .was_encrypted = false,
+                                     .left_out = {}});
+    }
+}
+
 // Once a run, if it would have taken the grant.
 void Reading::count_unusable_grant() const {
     const std::string_view reason = secrets_.failure();
@@ -330,6 +355,7 @@ net::Task<void> Reading::run() {
     MANA_AI_FAILPOINT("run.opened");
     co_await put_on_record();
     read_.anything_was_decrypted = secrets_.opened_any();
+    note_records();
     for (Input& input : inputs_) {
         if (!input.left_out.empty())
             continue;

@@ -218,10 +218,16 @@ DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
     if (retention == 0)
         return more;
     static pg::Statement delete_runs(R"sql(
-DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running' LIMIT $2)))sql");
-    more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch}).processed ==
-            static_cast<uint64_t>(kDeleteBatch);
+WITH gone AS (
+  DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running' LIMIT $2))
+  RETURNING run_id),
+reads AS (DELETE FROM mana_ai.run_reads r USING gone g WHERE r.run_id = g.run_id),
+requests AS (DELETE FROM mana_ai.run_requests r USING gone g WHERE r.run_id = g.run_id)
+SELECT count(*) FROM gone)sql");
+    more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch})
+                .rows.front()
+                .number(0) == kDeleteBatch;
     return more;
 }
 

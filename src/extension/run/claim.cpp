@@ -34,7 +34,7 @@ constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
        CASE WHEN s.is_read THEN mana_ai.planning_record(s.record, s.clocks) END,
-       CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record) END, s.agent_version_now,
+       CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record, s.agent_clocks) END, s.agent_version_now,
        CASE WHEN s.agent_record IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
@@ -63,7 +63,7 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
 SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
-       a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
+       a.clocks AS agent_clocks, a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
        a.is_deleted AS agent_is_deleted, coalesce(h.is_ambiguous, false) AS agent_is_ambiguous,
        greatest(mana_ai.raw_size(m.record, m.clocks), mana_ai.raw_size(a.record), 0) AS size
   FROM ()sql";
@@ -84,6 +84,7 @@ constexpr char kSelectJoins[] = R"sql(
     ON true
   LEFT JOIN LATERAL (SELECT CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.record, o.record) END AS record,
                             CASE WHEN h.is_ambiguous THEN NULL ELSE coalesce(h.version, o.version) END AS version,
+                            CASE WHEN h.record IS NULL AND h.is_ambiguous IS NOT TRUE THEN o.clocks END AS clocks,
                             coalesce(h.updated_at, o.updated_at) AS updated_at,
                             coalesce(h.is_deleted, false) AND o.record IS NULL AS is_deleted) a ON true
        ) s ) s
@@ -384,6 +385,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     if (!row.is_null(kMissionRecord)) {
         if (auto read = read_planning_mission(row.text(kMissionRecord))) {
             claimed.mission = std::move(read->mission);
+            claimed.mission_clocks = std::move(read->clocks);
             browser_run_until = read->browser_run_until;
             gates.clock_ahead = read->newest_clock > request_.now + kMaxClockLead;
             if (gates.clock_ahead)
@@ -408,7 +410,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     if (!is_unread && !row.is_null(kAgentVersion)) {
         if (row.is_null(kAgentRecord))
             gates.record_too_large = true;
-        else if (auto read = read_planning_agent(row.text(kAgentRecord), row.text(kAgentId)))
+        else if (auto read = read_planning_agent(row.text(kAgentRecord), row.text(kAgentId),
+                                                 &claimed.agent_clocks))
             claimed.agent = std::move(*read);
         else
             gates.record_unreadable = true;

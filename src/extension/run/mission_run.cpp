@@ -290,7 +290,6 @@ bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
 
 // Hashed once for each set of tools: the text is long, and most runs have the same.
 const std::string& prompt_version(const core::OfferedTools& tools) {
-    constexpr size_t kLength = 12;  // plans of a few dozen versions are compared, not of millions
     constexpr size_t kMaxKnown = 8;
     static std::map<std::string, std::string, std::less<>> versions;  // by the tools
     const auto known = versions.find(tools.tools_json());
@@ -299,8 +298,32 @@ const std::string& prompt_version(const core::OfferedTools& tools) {
     if (versions.size() >= kMaxKnown)
         versions.clear();
     std::string json(tools.tools_json());
-    std::string version = crypto::sha256_hex(core::prompt_text() + json).substr(0, kLength);
+    std::string version = prompt_version_of(json);
     return versions.emplace(std::move(json), std::move(version)).first->second;
+}
+
+// What this run's requests are made of.
+void note_lineage(const ClaimedMission& claimed, ReadMission& read, Lineage& lineage) {
+    lineage.reads.clear();
+    const core::Mission& mission = claimed.mission;
+    lineage.reads.push_back({.role = "mission",
+                             .module = {},
+                             .table = "aiMissions",
+                             .id = claimed.mission_id,
+                             .clocks = claimed.mission_clocks,
+                             .was_encrypted = mission.has_ciphertext(),
+                             .left_out = {}});
+    if (claimed.agent)
+        lineage.reads.push_back({.role = "agent",
+                                 .module = {},
+                                 .table = "agents",
+                                 .id = claimed.agent->id,
+                                 .clocks = claimed.agent_clocks,
+                                 .was_encrypted = false,
+                                 .left_out = {}});
+    for (ReadRecord& record : read.records)
+        lineage.reads.push_back(std::move(record));
+    read.records.clear();
 }
 
 net::Task<void> run_readable(RunServices& services, const ClaimedMission& claimed,
@@ -351,10 +374,18 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     }
     if (research.answer)
         read.inputs.push_back(std::move(*research.answer));
+    Lineage& lineage = result.events.lineage;
+    note_lineage(claimed, read, lineage);
+    lineage.local_time = local_now();
+    if (research.answer)
+        lineage.research = "used";
+    else if (!research_failed.empty())
+        lineage.research = "failed";
     std::string prompt =
-        core::user_prompt(mission, read.inputs, local_now(), !research_failed.empty());
+        core::user_prompt(mission, read.inputs, lineage.local_time, !research_failed.empty());
     core::OfferedTools tools = services.catalog.offer(agent != nullptr ? &agent->policy : nullptr);
     result.prompt_version = prompt_version(tools);
+    lineage.prompt_version = result.prompt_version;
     core::PlannerLoop planner(core::system_prompt(agent), prompt, std::move(tools));
     core::wipe(prompt);
     read.wipe();

@@ -5,7 +5,6 @@
 #include <set>
 
 #include "mana_ai/core/planner/reminders.hpp"
-#include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
@@ -80,22 +79,36 @@ PaidReply paid_reply(const core::ModelReply& reply, const std::string& asked_mod
     return {reply.usage, asked_model, reply.model, reply.service_tier};
 }
 
-// The same for all runs of an agent of a user, and for those of the user's missions without one; it
-// tells nobody who that is.
 std::string prompt_cache_key(const ClaimedMission& claimed) {
-    constexpr size_t kLength = 32;
     if (!pg::settings::prompt_cache_key())
         return {};
-    const std::string agent = claimed.agent ? claimed.agent->id : std::string();
-    return "mana-ai-" +
-           crypto::sha256_hex("prompt cache\n" + claimed.user_id + '\n' + agent).substr(0, kLength);
+    return prompt_cache_key_of(claimed.user_id, claimed.agent ? claimed.agent->id : std::string());
 }
 
-// Records what a reply cost, and reserves what the next call may cost, if there is one.
+int64_t tokens_before_run(const core::PlannerLoop& planner, const RunBudget& budget) {
+    // The newest sum holds this run's replies already, and those of the agent's other runs.
+    return std::max<int64_t>(budget.agent_used - planner.usage().total, 0);
+}
+
+SentRequest request_of(const char* purpose, const core::PlannerLoop& planner,
+                       const std::string& model, const std::string& tier, int64_t longest_reply) {
+    SentRequest request;
+    request.purpose = purpose;
+    request.round = planner.rounds() + 1;
+    request.model = model;
+    request.service_tier = tier;
+    request.max_tokens = longest_reply;
+    return request;
+}
+
+// Records what a reply cost and what it answers, and reserves what the next call may cost, if there
+// is one.
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
-                       const core::PlannerLoop& planner, bool goes_on, Spending& spending) {
+                       const core::PlannerLoop& planner, Lineage& lineage, bool goes_on,
+                       Spending& spending) {
     estimate_next(planner, spending);
     DatabaseJobs::Work record = [&] {
+        write_lineage(claimed, lineage);
         add_to_ledger(claimed, reply);
         if (goes_on)
             spending.budget = look_at_budgets(claimed, spending.need);
@@ -109,6 +122,7 @@ net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, Pai
                        " completion_tokens=" + std::to_string(reply.usage.completion) +
                        " tokens=" + std::to_string(reply.usage.total);
     co_await record_paid(services, claimed, std::move(record), std::move(paid));
+    lineage.requests_on_disk = lineage.requests.size();
     MANA_AI_FAILPOINT("usage.committed");
 }
 
@@ -124,7 +138,10 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
     const std::string model = pg::settings::compact_model();
     const int64_t longest_reply = max_tokens(spending);
     const BodyOf body_of = [&](const std::string& asked, const std::string& at_tier) {
-        return planner.compaction_request(asked, longest_reply, {at_tier, {}});
+        std::string body = planner.compaction_request(asked, longest_reply, {at_tier, {}});
+        SentRequest request = request_of("compaction", planner, asked, at_tier, longest_reply);
+        note_request(events.lineage, std::move(request), body);
+        return body;
     };
     // The run goes on without it, so it is not worth a long wait.
     const CallWish wish{model, tier};
@@ -147,7 +164,7 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
     }
     PaidReply paid = paid_reply(reply, model);
     paid.is_of_planner = false;
-    co_await charge(services, claimed, std::move(paid), planner, true, spending);
+    co_await charge(services, claimed, std::move(paid), planner, events.lineage, true, spending);
     MANA_AI_FAILPOINT("run.after_compaction");
 }
 
@@ -158,8 +175,7 @@ std::vector<core::Reminder> due_reminders(const ClaimedMission& claimed,
     if (claimed.agent) {
         state.agent_name = claimed.agent->name;
         state.cap = claimed.agent->max_tokens_per_day;
-        // The newest sum holds this run's replies already, and those of the agent's other runs.
-        state.tokens_before_run = std::max<int64_t>(budget.agent_used - state.usage.total, 0);
+        state.tokens_before_run = tokens_before_run(planner, budget);
     }
     return core::reminders(state);
 }
@@ -228,7 +244,13 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         const bool is_shortened = longest_reply < pg::settings::llm_max_tokens();
         const BodyOf body_of = [&](const std::string& model, const std::string& at_tier) {
             events.asked_model = model;
-            return planner.request_body(model, reminders, longest_reply, {at_tier, cache_key});
+            std::string body =
+                planner.request_body(model, reminders, longest_reply, {at_tier, cache_key});
+            SentRequest request = request_of("plan", planner, model, at_tier, longest_reply);
+            request.has_cache_key = !cache_key.empty();
+            request.agent_tokens = tokens_before_run(planner, spending.budget);
+            note_request(events.lineage, std::move(request), body);
+            return body;
         };
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)
@@ -241,7 +263,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         if (const auto kind = core::failure_in(reply)) {
             planner.on_broken_reply(reply);
             PaidReply paid = paid_reply(reply, models.name());
-            co_await charge(services, claimed, std::move(paid), planner, false, spending);
+            co_await charge(services, claimed, std::move(paid), planner, events.lineage, false,
+                            spending);
             core::ProviderError broken;
             broken.kind = *kind;
             if (*kind == core::ErrorKind::Truncated && is_shortened) {
@@ -262,7 +285,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         counted_calls = count_tool_calls(planner, counted_calls);
         events.calls.assign(planner.calls().begin(), planner.calls().end());
         PaidReply paid = paid_reply(reply, models.name());
-        co_await charge(services, claimed, std::move(paid), planner, !planner.finished(), spending);
+        co_await charge(services, claimed, std::move(paid), planner, events.lineage,
+                        !planner.finished(), spending);
     }
     co_return std::nullopt;
 }

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/run/planning_record.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "mana_ai/core/record/plan_basis.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/digest.hpp"
+#include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/extension/sync/lww_record.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/jsonb_object.hpp"
@@ -51,6 +53,11 @@ constexpr int kMaxDigits = 30;
 constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
 // A browser gives its own run of a mission up after this time.
 constexpr core::Instant kLongestBrowserRun = 180 * core::kMicrosPerSecond;
+// What prompts are made of.
+constexpr std::array<std::string_view, 5> kMissionFields = {"title", "objective", "conceptMarkdown",
+                                                            "inputs", "iterations"};
+constexpr std::array<std::string_view, 6> kAgentFields = {"name",   "role",   "systemPrompt",
+                                                          "memory", "policy", "maxTokensPerDay"};
 
 class ObjectWriter {
  public:
@@ -359,6 +366,7 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::In
 struct Clocks {
     core::Instant newest = core::kOlderThanEverything;  // of the fields that a plan changes
     core::Instant iterations_written_at = core::kEndOfIsoInstants;
+    const char* vector = "";
 };
 
 Clocks read_clocks(const Jsonb* record, const bytea* clocks) {
@@ -376,10 +384,19 @@ Clocks read_clocks(const Jsonb* record, const bytea* clocks) {
             iterations = std::max(iterations, std::optional(clock.row_time));
     }
     found.iterations_written_at = iterations.value_or(found.iterations_written_at);
+    found.vector = clock_vector_of(state, read_of_mission());
     return found;
 }
 
 }  // namespace
+
+ReadFields read_of_mission() {
+    return {kMissionFields};
+}
+
+ReadFields read_of_agent() {
+    return {kAgentFields};
+}
 
 bool is_too_large(Datum value) {
     return static_cast<int64_t>(toast_raw_datum_size(value)) > pg::settings::max_record_size();
@@ -408,14 +425,17 @@ const char* planning_record_text(Datum datum, const bytea* clocks) {
         write_inputs(object.key("inputs"), *value);
     if (const JsonbValueRef* value = find_field(fields, "iterations"))
         write_iterations(object, *value, read.iterations_written_at);
-    if (clocks != nullptr)
+    if (clocks != nullptr) {
         appendStringInfo(object.key("newestClock"), "%lld", static_cast<long long>(read.newest));
+        appendStringInfo(object.key("clocks"), "\"%s\"", read.vector);
+    }
     object.end();
     return out.data;
 }
 
-const char* planning_agent_text(Datum datum) {
-    const JsonbFields fields = pg::read_object(DatumGetJsonbP(datum));
+const char* planning_agent_text(Datum datum, const bytea* clocks) {
+    const Jsonb* record = DatumGetJsonbP(datum);
+    const JsonbFields fields = pg::read_object(record);
     const JsonbValueRef* policy = find_field(fields, "policy");
     if (policy != nullptr && policy->type == JENTRY_ISCONTAINER && policy->size > kMaxPolicy)
         return nullptr;
@@ -433,6 +453,9 @@ const char* planning_agent_text(Datum datum) {
         write_whole(object.key("policy"), *policy);
     else if (policy != nullptr)
         write_scalar(object.key("policy"), *policy, kShort);
+    RecordState state;
+    if (clocks != nullptr && read_state(state, record, clocks, 0, false, {}))
+        appendStringInfo(object.key("clocks"), "\"%s\"", clock_vector_of(state, read_of_agent()));
     object.end();
     return out.data;
 }
@@ -445,6 +468,7 @@ std::optional<PlanningMission> read_planning_mission(std::string_view text) {
     const int unreviewed = json->value("unreviewed", 0);
     read.browser_run_until = json->value("browserRunUntil", core::kOlderThanEverything);
     read.newest_clock = json->value("newestClock", core::kOlderThanEverything);
+    read.clocks = json->value("clocks", std::string());
     read.mission = core::parse_mission(std::move(*json));
     read.mission.unreviewed = unreviewed;
     core::Json& iterations = read.mission.iterations;
@@ -457,12 +481,15 @@ std::optional<PlanningMission> read_planning_mission(std::string_view text) {
     return read;
 }
 
-std::optional<core::Agent> read_planning_agent(std::string_view text, const std::string& id) {
+std::optional<core::Agent> read_planning_agent(std::string_view text, const std::string& id,
+                                               std::string* clocks) {
     const std::optional<core::Json> json = core::parse_json(text);
     if (!json || !json->is_object())
         return std::nullopt;
     core::Agent agent = core::parse_agent(*json);
     agent.id = id;
+    if (clocks != nullptr)
+        *clocks = json->value("clocks", std::string());
     return agent;
 }
 
@@ -492,12 +519,17 @@ PGDLLEXPORT Datum mana_ai_planning_record(PG_FUNCTION_ARGS) {
     });
 }
 
-// planning_agent(record): the same of an agent's record; null when its policy is too large.
+// planning_agent(record, clocks): the same of an agent's record; null when its policy is too large.
 PG_FUNCTION_INFO_V1(mana_ai_planning_agent);
 PGDLLEXPORT Datum mana_ai_planning_agent(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
+    if (PG_ARGISNULL(0))
+        PG_RETURN_NULL();
     const char* text = pg::entry_point([fcinfo] {
-        return pg::guarded([fcinfo] { return planning_agent_text(PG_GETARG_DATUM(0)); });
+        return pg::guarded([fcinfo] {
+            const bytea* clocks = PG_ARGISNULL(1) ? nullptr : PG_GETARG_BYTEA_P(1);
+            return planning_agent_text(PG_GETARG_DATUM(0), clocks);
+        });
     });
     if (text == nullptr)
         PG_RETURN_NULL();

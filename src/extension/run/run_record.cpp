@@ -141,6 +141,7 @@ UPDATE mana_ai.runs
             .processed;
     if (ended == 0)
         return;
+    write_lineage(claimed, result.events.lineage);
     count_outcome(result);
     count_decision(claimed, result);
 }

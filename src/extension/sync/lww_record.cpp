@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "mana_ai/core/record/clock_table.hpp"
+#include "mana_ai/extension/sync/clock_vector.hpp"
 
 extern "C" {
 #include "port/pg_crc32c.h"
@@ -595,9 +596,28 @@ void take_old_form(RecordState& state) {
 
 }  // namespace
 
-Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule) {
-    const Writes writes =
-        row.op == core::RowOp::Delete ? writes_of_delete(row) : writes_of_fields(row);
+namespace {
+
+void keep_those_within(const ClockBounds& bounds, Writes& writes) {
+    uint32_t kept = 0;
+    writes.paths = 0;
+    for (uint32_t i = 0; i < writes.count; i++) {
+        const std::string_view name = writes.fields[i].field.name();
+        if (!is_within(bounds, name, writes.fields[i].clock))
+            continue;
+        writes.paths += core::is_path(name) ? 1 : 0;
+        writes.fields[kept++] = writes.fields[i];
+    }
+    writes.count = kept;
+}
+
+}  // namespace
+
+Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule,
+                  const ClockBounds* bounds) {
+    Writes writes = row.op == core::RowOp::Delete ? writes_of_delete(row) : writes_of_fields(row);
+    if (bounds != nullptr)
+        keep_those_within(*bounds, writes);
     const Applied mark = apply_row_mark(state, {row_clock_of(row), row.has_space, row.space}, rule);
     if (mark == Applied::AskLog)
         return Applied::AskLog;

@@ -99,11 +99,13 @@ RecordQuery& record_query(const SyncTable& table) {
     return queries.emplace(sql, RecordQuery{sql, nullptr}).first->second;
 }
 
-ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address, int64_t max_size) {
+ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
+                               const ReplayWish& wish) {
     if (SPI_connect() != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
     Fold fold;
     begin_fold(fold);
+    fold.bounds = wish.bounds;
 
     FoldReceiver receiver{};
     receiver.receiver.receiveSlot = fold_result_row;
@@ -112,7 +114,7 @@ ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
     receiver.receiver.rDestroy = end_rows;
     receiver.receiver.mydest = DestTuplestore;
     receiver.fold = &fold;
-    receiver.max_size = max_size;
+    receiver.max_size = wish.max_size;
     SPIExecuteOptions options{};
     options.params = params_of(address);
     options.read_only = true;
@@ -133,6 +135,14 @@ ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
             if (fold.state.fields[i].present)
                 result.newest_clock =
                     std::max(result.newest_clock, fold.state.fields[i].clock.time);
+    }
+    if (!result.too_large && wish.bounds != nullptr)
+        result.lost = count_lost(*wish.bounds, fold.state);
+    if (result.record != nullptr && wish.clocked != nullptr) {
+        const char* clocks = clock_vector_of(fold.state, *wish.clocked);
+        char* copy = static_cast<char*>(SPI_palloc(strlen(clocks) + 1));
+        memcpy(copy, clocks, strlen(clocks) + 1);
+        result.clocks = copy;
     }
     SPI_finish();
     return result;

@@ -49,7 +49,7 @@ constexpr Size kMaxBackgroundValue = 16 * 1024 * 1024;
 }
 
 void apply(Fold& fold, const ChangeRow& row) {
-    fold.is_spoilt |= apply_row(fold.state, row, fold.rule) == Applied::AskLog;
+    fold.is_spoilt |= apply_row(fold.state, row, fold.rule, fold.bounds) == Applied::AskLog;
     fold.rows++;
     const size_t size = MemoryContextMemAllocated(fold.memory, false);
     if (MyBackendType == B_BG_WORKER && size > 4 * kMaxBackgroundValue)
@@ -195,6 +195,7 @@ void begin_fold(Fold& fold) {
     fold.is_spoilt = false;
     fold.settled_size = 0;
     fold.others_to_pass_over = 0;
+    fold.bounds = nullptr;
 }
 
 void fold_row(Fold& fold, const ChangeRowValues& values) {

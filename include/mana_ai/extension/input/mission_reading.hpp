@@ -33,6 +33,7 @@ struct ReadMission {
 
     std::vector<core::ResolvedInput> inputs;  // in the mission's order
     std::vector<core::InputVersion> versions;
+    std::vector<ReadRecord> records;  // all that the mission refers to, left out or not
 };
 
 // Opens the mission's texts, then resolves its inputs. Every record that was opened, or refused, is

@@ -13,6 +13,7 @@
 #include "mana_ai/core/record/failure_notice.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/extension/research/research_jobs.hpp"
+#include "mana_ai/extension/run/lineage.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 
 namespace mana_ai {
@@ -30,6 +31,8 @@ struct ClaimedMission {
     bool reserved_alone = false;  // no other process looked at budgets meanwhile
     int64_t mission_version = 0;  // of the records that the run reads
     std::optional<int64_t> agent_version;
+    std::string mission_clocks;  // of what prompts are made of; empty = not known
+    std::string agent_clocks;
     int attempts = 0;               // failures in a row before this run
     std::string previous_decision;  // of the gates, at the last look; empty = none yet
     std::string plan_basis_digest;  // of the last plan; empty = not known
@@ -67,6 +70,7 @@ struct RunEvents {
     std::vector<int> compacted_turns;  // one per compaction: how many messages it replaced
     std::optional<core::BudgetJudgement> out_of_budget;  // the budget that ended the plan
     std::string asked_model;                             // by the last call of the planner
+    Lineage lineage;
 };
 
 // The decision of a run that the model service had no time for.

@@ -61,7 +61,10 @@ enum class Applied : uint8_t {
 // themselves.
 enum class PlaceLost : uint8_t { AskLog, RowWins };
 
-Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule);
+// With bounds only writes that are within them count (clock_vector.hpp).
+struct ClockBounds;
+Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule,
+                  const ClockBounds* bounds = nullptr);
 
 // Adds what `rows` was made of to the state, as if its rows were applied under PlaceLost::RowWins.
 void add_state(RecordState& state, const RecordState& rows);

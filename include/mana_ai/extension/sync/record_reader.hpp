@@ -6,6 +6,7 @@
 #include <string>
 
 #include "mana_ai/core/record/lww.hpp"
+#include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 
 extern "C" {
@@ -33,12 +34,19 @@ struct ReplayedRecord {
     Jsonb* record = nullptr;  // in the current memory context; nullptr: there is none, or deleted
     bool too_large = false;   // given up
     core::Instant newest_clock = core::kOlderThanEverything;  // of all its fields
+    const char* clocks = nullptr;  // of the fields that were asked for; in the current context
+    uint32_t lost = 0;             // fields whose writes are not there; only with bounds
+};
+
+struct ReplayWish {
+    int64_t max_size = 0;                 // bytes of a row or a record; 0: no limit
+    const ReadFields* clocked = nullptr;  // whose clocks are wanted
+    const ClockBounds* bounds = nullptr;  // the record as it was then; nullptr: as it is
 };
 
 // Folds the record's rows that the active snapshot and the policies let through, as they come, and
-// gives up at a row or a record larger than `max_size` bytes (0: no limit). May ereport(ERROR):
-// call it inside pg::guarded().
+// gives up at what is larger than wished. May ereport(ERROR): call it inside pg::guarded().
 ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
-                               int64_t max_size = 0);
+                               const ReplayWish& wish = {});
 
 }  // namespace mana_ai

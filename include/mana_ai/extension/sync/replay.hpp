@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/extension/sync/lww_record.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 
@@ -27,6 +28,7 @@ struct Fold {
     size_t settled_size;           // of `memory` when the state was last written out
     size_t left_to_read;           // of replay_record()
     uint32_t others_to_pass_over;  // under ScanLimit::OnlyOwn
+    const ClockBounds* bounds;     // nullptr: all writes count
 };
 
 // In a process that works for all users (a worker, a tick by hand) a value of more than 16 MB is

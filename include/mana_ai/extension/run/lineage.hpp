@@ -1,0 +1,66 @@
+// What a run's requests were made of, so that they can be made again from the log: ids, clocks and
+// digests, never a text (docs/lineage.md).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/time/instant.hpp"
+
+namespace mana_ai {
+
+struct ClaimedMission;
+
+// A record that the run has read; a row of mana_ai.run_reads.
+struct ReadRecord {
+    const char* role;    // "mission", "agent", "input" or "linked": to the input before it
+    std::string module;  // of an input
+    std::string table;
+    std::string id;
+    std::string clocks;  // clock_vector_of(); empty = the log does not tell
+    bool was_encrypted = false;
+    std::string left_out;  // why it is not in the prompt; empty = it is
+};
+
+// A request to the model; a row of mana_ai.run_requests.
+struct SentRequest {
+    const char* purpose;  // "plan" or "compaction"
+    int round = 1;        // of the plan
+    std::string model;
+    std::string service_tier;
+    int64_t max_tokens = 0;
+    bool has_cache_key = false;
+    int64_t agent_tokens = 0;  // of the agent before this run, as reminders knew it
+    core::Instant sent_at = 0;
+    std::string sha256;  // of the body
+    int64_t bytes = 0;
+};
+
+struct Lineage {
+    std::vector<ReadRecord> reads;
+    std::vector<SentRequest> requests;
+    size_t requests_on_disk = 0;
+    core::CivilTime local_time;      // that the prompt names
+    const char* research = nullptr;  // "used" or "failed"
+    std::string prompt_version;
+};
+
+// Adds the request that is about to be sent.
+void note_request(Lineage& lineage, SentRequest request, std::string_view body);
+
+// Writes what is not on disk yet, in the current transaction. It may be called again after a
+// rollback: only the caller knows of the commit and says so in requests_on_disk. The records come
+// with the first request: a run that has sent none has nothing to be made again.
+void write_lineage(const ClaimedMission& claimed, const Lineage& lineage);
+
+// The same for all runs of an agent of a user, and for those of the user's missions without one; it
+// tells nobody who that is.
+std::string prompt_cache_key_of(const std::string& user_id, const std::string& agent_id);
+
+// Of what is ours in a request: the prompts' own text and the offered tools.
+std::string prompt_version_of(std::string_view tools_json);
+
+}  // namespace mana_ai

@@ -1,0 +1,56 @@
+// The clocks of those fields of a record that a run has read, in a form to store. With it the
+// record can be made again from the log as the run saw it, whatever was written since: of each
+// field exactly the writes that are not newer count (docs/lineage.md).
+//
+// A field is a hash of its name and its clock, so the form holds no text, neither names nor values.
+// As hexadecimal digits: for each field in jsonb's order
+//   u8   rank of the write, plus 16 when its times are those of the field before
+//   i64  time, i64 row time: only without the 16
+//   u64  FNV-1a of the name
+// Numbers in network byte order, so that a dump can be restored anywhere.
+//
+// The functions may ereport(ERROR): call them inside pg::guarded(). Memory comes from the current
+// context.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "mana_ai/extension/sync/lww_record.hpp"
+
+namespace mana_ai {
+
+// A record with more fields, paths included, gets no vector: it would cost more than it is worth.
+inline constexpr uint32_t kMaxClockedFields = 2000;
+
+// Which fields count: those of the list and the paths into them.
+struct ReadFields {
+    std::span<const std::string_view> names;
+    std::string_view further = {};  // one more; empty = none
+
+    bool contain(std::string_view field) const;
+};
+
+// Empty: too many fields.
+const char* clock_vector_of(const RecordState& state, const ReadFields& read);
+
+struct ClockBound {
+    uint64_t name_hash;
+    core::FieldClock clock;  // time, row time and rank
+};
+struct ClockBounds {
+    ClockBound* fields = nullptr;  // by hash
+    uint32_t count = 0;
+};
+// False: it was not made by clock_vector_of().
+bool read_clock_vector(std::string_view vector, ClockBounds& bounds);
+
+// Whether the run had seen a write of this clock to this field, or could have.
+bool is_within(const ClockBounds& bounds, std::string_view field, const core::FieldClock& clock);
+
+// How many fields the state does not have with the very clock that the run saw: their rows are not
+// in the log any more, or were not let through.
+uint32_t count_lost(const ClockBounds& bounds, const RecordState& state);
+
+}  // namespace mana_ai

@@ -1,0 +1,147 @@
+#include "mana_ai/extension/sync/clock_vector.hpp"
+
+#include <algorithm>
+
+extern "C" {
+#include "lib/stringinfo.h"
+}
+
+namespace mana_ai {
+
+namespace {
+
+constexpr uint8_t kSameTimes = 16;
+constexpr char kDigits[] = "0123456789abcdef";
+
+uint64_t hash_of(std::string_view name) {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const char c : name)
+        hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+    return hash;
+}
+
+void append_number(StringInfo out, uint64_t number, int bytes) {
+    for (int shift = 8 * bytes - 4; shift >= 0; shift -= 4)
+        appendStringInfoCharMacro(out, kDigits[(number >> shift) & 15]);
+}
+
+class Digits {
+ public:
+    explicit Digits(std::string_view text) : rest_(text) {}
+
+    bool at_end() const { return rest_.empty(); }
+    bool failed() const { return failed_; }
+    uint64_t take(size_t bytes) {
+        if (rest_.size() < 2 * bytes) {
+            failed_ = true;
+            rest_ = {};
+            return 0;
+        }
+        uint64_t number = 0;
+        for (const char c : rest_.substr(0, 2 * bytes)) {
+            const bool is_digit = c >= '0' && c <= '9';
+            failed_ = failed_ || (!is_digit && (c < 'a' || c > 'f'));
+            number = number << 4 | static_cast<uint64_t>(is_digit ? c - '0' : c - 'a' + 10) % 16;
+        }
+        rest_.remove_prefix(2 * bytes);
+        return number;
+    }
+
+ private:
+    std::string_view rest_;
+    bool failed_ = false;
+};
+
+bool is_earlier(const core::FieldClock& a, const core::FieldClock& b) {
+    if (a.time != b.time)
+        return a.time < b.time;
+    return a.row_time != b.row_time ? a.row_time < b.row_time : a.rank < b.rank;
+}
+
+const ClockBound* find_bound(const ClockBounds& bounds, std::string_view field) {
+    const uint64_t hash = hash_of(field);
+    const ClockBound* begin = bounds.fields;
+    const ClockBound* end = begin + bounds.count;
+    const ClockBound* found = std::lower_bound(
+        begin, end, hash,
+        [](const ClockBound& bound, uint64_t wanted) { return bound.name_hash < wanted; });
+    return found != end && found->name_hash == hash ? found : nullptr;
+}
+
+}  // namespace
+
+bool ReadFields::contain(std::string_view field) const {
+    const std::string_view head = core::head_of(field);
+    return (head == further && !further.empty()) ||
+           std::find(names.begin(), names.end(), head) != names.end();
+}
+
+const char* clock_vector_of(const RecordState& state, const ReadFields& read) {
+    StringInfoData out;
+    initStringInfo(&out);
+    const core::FieldClock* before = nullptr;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < state.count; i++) {
+        const RecordField& field = state.fields[i];
+        if (!field.present || !read.contain(field.field.name()))
+            continue;
+        if (++count > kMaxClockedFields)
+            return "";
+        const core::FieldClock& clock = field.clock;
+        const bool is_same =
+            before != nullptr && before->time == clock.time && before->row_time == clock.row_time;
+        append_number(&out, static_cast<uint8_t>(clock.rank) + (is_same ? kSameTimes : 0), 1);
+        if (!is_same) {
+            append_number(&out, static_cast<uint64_t>(clock.time), 8);
+            append_number(&out, static_cast<uint64_t>(clock.row_time), 8);
+        }
+        append_number(&out, hash_of(field.field.name()), 8);
+        before = &clock;
+    }
+    return out.data;
+}
+
+bool read_clock_vector(std::string_view vector, ClockBounds& bounds) {
+    constexpr size_t kShortest = 18;  // digits of a field
+    bounds.count = 0;
+    bounds.fields =
+        static_cast<ClockBound*>(palloc(sizeof(ClockBound) * (vector.size() / kShortest + 1)));
+    Digits digits(vector);
+    core::FieldClock clock;
+    while (!digits.at_end()) {
+        const auto first = static_cast<uint8_t>(digits.take(1));
+        if (first >= 2 * kSameTimes || (first >= kSameTimes && bounds.count == 0))
+            return false;
+        if (first < kSameTimes) {
+            clock.time = static_cast<core::Instant>(digits.take(8));
+            clock.row_time = static_cast<core::Instant>(digits.take(8));
+        }
+        clock.rank = static_cast<core::WriteRank>(first % kSameTimes);
+        const uint64_t hash = digits.take(8);
+        if (digits.failed() || clock.rank > core::WriteRank::Change)
+            return false;
+        bounds.fields[bounds.count++] = {hash, clock};
+    }
+    std::sort(bounds.fields, bounds.fields + bounds.count,
+              [](const ClockBound& a, const ClockBound& b) { return a.name_hash < b.name_hash; });
+    return true;
+}
+
+bool is_within(const ClockBounds& bounds, std::string_view field, const core::FieldClock& clock) {
+    const ClockBound* bound = find_bound(bounds, field);
+    return bound != nullptr && !is_earlier(bound->clock, clock);
+}
+
+uint32_t count_lost(const ClockBounds& bounds, const RecordState& state) {
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < state.count; i++) {
+        const RecordField& field = state.fields[i];
+        const ClockBound* bound = field.present ? find_bound(bounds, field.field.name()) : nullptr;
+        if (bound != nullptr && !is_earlier(field.clock, bound->clock) &&
+            !is_earlier(bound->clock, field.clock))
+            found++;
+    }
+    return bounds.count - std::min(found, bounds.count);
+}
+
+}  // namespace mana_ai
