@@ -33,12 +33,15 @@ BEGIN
              WHEN a.attname = 'user_id' THEN quote_literal(of_user)
              WHEN a.attname = 'scope' THEN quote_literal('user:' || of_user)
              WHEN a.attname IN ('outcome') THEN quote_literal('planned')
+             WHEN a.attname = 'role' THEN quote_literal('mission')
+             WHEN a.attname = 'purpose' THEN quote_literal('plan')
              WHEN a.attname = 'status' THEN quote_literal('ok')
              WHEN a.attname = 'currency' THEN quote_literal('EUR')
              WHEN a.atttypid = 'uuid'::regtype THEN 'gen_random_uuid()'
              WHEN a.atttypid = 'jsonb'::regtype THEN '''{"marker": "' || of_user || '"}'''
              WHEN a.atttypid = 'bytea'::regtype THEN '''\x00'''
              WHEN a.atttypid = 'timestamptz'::regtype THEN 'clock_timestamp()'
+             WHEN a.atttypid = 'timestamp'::regtype THEN 'localtimestamp'
              WHEN a.atttypid = 'text[]'::regtype THEN '''{}'''
              WHEN a.atttypid = 'bool'::regtype THEN 'false'
              WHEN a.atttypid = 'text'::regtype THEN '''x'''

@@ -36,6 +36,12 @@ Json build_iteration(const IterationInput& input) {
     if (!input.prompt_version.empty()) {
         iteration["promptVersion"] = input.prompt_version;
     }
+    for (const ChangedRead& read : input.changed_since) {
+        iteration["changedSince"].push_back(
+            {{"table", read.table},
+             {"id", read.id},
+             {"at", read.at ? Json(to_iso_millis(*read.at)) : Json()}});
+    }
     remove_nul(iteration);
     return iteration;
 }

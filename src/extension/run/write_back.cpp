@@ -8,6 +8,7 @@
 #include "mana_ai/core/record/iteration.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/input/changed_reads.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/run_record.hpp"
@@ -17,6 +18,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/random.hpp"
+#include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -39,6 +41,7 @@ struct NewestRecord {
     core::Instant newest_clock = 0;  // of the fields that we are about to write
     core::Instant browser_run_until = 0;
     int64_t version = 0;
+    std::string clocks;  // of what prompts are made of
 };
 
 // Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
@@ -67,6 +70,7 @@ SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active'
         newest.cadence = std::move(read->mission.cadence);
         newest.newest_clock = std::max<core::Instant>(read->newest_clock, 0);
         newest.browser_run_until = read->browser_run_until;
+        newest.clocks = std::move(read->clocks);
     }
     newest.version = row.number(3);
     return newest;
@@ -352,6 +356,77 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
                       std::string_view(digest)});
 }
 
+// When one of the clocks that are now is not one of those that were seen.
+std::optional<core::Instant> change_of(const std::string& seen, const std::string& now) {
+    if (seen.empty() || now.empty() || seen == now)
+        return std::nullopt;
+    const pg::ScratchMemory scratch("mana_ai clocks");
+    const ClockChange change = pg::guarded([&] {
+        ClockBounds before;
+        ClockBounds after;
+        return read_clock_vector(seen, before) && read_clock_vector(now, after)
+                   ? change_of_clocks(before, after, true)
+                   : ClockChange{};
+    });
+    return change.has_changed ? std::optional(change.at) : std::nullopt;
+}
+
+std::optional<core::Instant> change_of_agent(const ClaimedMission& claimed) {
+    if (!claimed.agent || claimed.agent_clocks.empty())
+        return std::nullopt;
+    static pg::Statement find(R"sql(
+SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'], $4)
+  FROM mana_ai.agent_snapshots a
+ WHERE a.user_id = $1 AND a.agent_id = $2 AND a.version <> $3)sql");
+    const auto rows =
+        find.execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id),
+                      claimed.agent_version.value_or(0), std::string_view(claimed.agent_clocks)})
+            .rows;
+    return rows.empty() ? std::nullopt : rows.front().optional_instant(0);
+}
+
+// What of the records that the plan was based on is not any more what the run has read. Those that
+// the mission refers to are read again, but not for longer than a transaction of ours is to last:
+// mana_ai.stale_plans knows them all.
+std::vector<core::ChangedRead> changed_reads(const ClaimedMission& claimed,
+                                             const NewestRecord& newest, const Lineage& lineage,
+                                             TablePatience& patience) {
+    constexpr core::Instant kTime = 15'000;
+    std::vector<core::ChangedRead> changed;
+    const auto add = [&](const ReadRecord& read, std::optional<core::Instant> at) {
+        if (at == kUnknownChange)
+            changed.push_back({read.table, read.id, std::nullopt});
+        else if (at)
+            changed.push_back({read.table, read.id, at});
+    };
+    const core::Instant started = pg::monotonic_now();
+    bool has_read = false;
+    for (size_t i = 0; i < lineage.reads.size(); i++) {
+        const ReadRecord& read = lineage.reads[i];
+        const std::string_view role = read.role;
+        if (role == "mission" && newest.version != claimed.mission_version)
+            add(read, change_of(read.clocks, newest.clocks));
+        else if (role == "agent")
+            add(read, change_of_agent(claimed));
+        if (role != "input" || (!read.left_out.empty() && read.left_out != "missing") ||
+            pg::monotonic_now() > started + kTime)
+            continue;
+        RecordClocks seen;
+        seen.own = read.clocks;
+        if (i + 1 < lineage.reads.size() &&
+            lineage.reads[i + 1].role == std::string_view("linked")) {
+            seen.linked_id = lineage.reads[i + 1].id;
+            seen.linked = lineage.reads[i + 1].clocks;
+        }
+        add(read, input_change(claimed.user_id, read.module, read.table, read.id, seen));
+        has_read = true;
+    }
+    const core::Instant ended = pg::monotonic_now();
+    if (has_read)
+        patience.note(claimed.user_id, ended - started, ended);
+    return changed;
+}
+
 }  // namespace
 
 void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result,
@@ -365,14 +440,16 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
         return;
     const Writing writing = begin_writing(now, *newest);
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const core::IterationInput input{claimed.iteration_id,
-                                     claimed.started_at,
-                                     now,
-                                     plan.steps,
-                                     plan.summary,
-                                     pg::settings::step_status(),
-                                     agent != nullptr ? &agent->policy : nullptr,
-                                     result.prompt_version};
+    const core::IterationInput input{
+        claimed.iteration_id,
+        claimed.started_at,
+        now,
+        plan.steps,
+        plan.summary,
+        pg::settings::step_status(),
+        agent != nullptr ? &agent->policy : nullptr,
+        result.prompt_version,
+        changed_reads(claimed, *newest, result.events.lineage, patience)};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const std::string actor = core::dump_json(core::build_actor(
         agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));

@@ -55,6 +55,16 @@ TEST(Iteration, NamesTheVersionOfThePrompt) {
     EXPECT_EQ(build_iteration(input)["promptVersion"], "0123456789ab");
 }
 
+TEST(Iteration, SaysWhatHasChangedSinceItWasRead) {
+    const std::vector<PlanStep> none;
+    IterationInput input{"it1", 0, 0, none, "S."};
+    EXPECT_FALSE(build_iteration(input).contains("changedSince"));
+    input.changed_since = {{"notes", "n1", 0}, {"events", "e1", std::nullopt}};
+    EXPECT_EQ(build_iteration(input)["changedSince"],
+              Json::parse(R"([{"table": "notes", "id": "n1", "at": "1970-01-01T00:00:00.000Z"},
+                              {"table": "events", "id": "e1", "at": null}])"));
+}
+
 TEST(Iteration, WithoutStepsNeedsNoReview) {
     const std::vector<PlanStep> none;
     const Json iteration = build_iteration({"it1", 0, 0, none, "Nichts zu tun."});

@@ -1,6 +1,7 @@
 // What a finished plan becomes in the mission's record. docs/contract/data.md, Write-back.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,6 +14,13 @@
 
 namespace mana_ai::core {
 
+// A record that was another one when the plan was written than when it was read.
+struct ChangedRead {
+    std::string table;
+    std::string id;
+    std::optional<Instant> at;  // nullopt: nobody knows
+};
+
 struct IterationInput {
     std::string iteration_id;
     Instant started_at = 0;
@@ -22,9 +30,11 @@ struct IterationInput {
     StepStatus step_status = StepStatus::Planned;
     const Policy* policy = nullptr;  // of the agent; null without one
     std::string prompt_version = {};
+    std::vector<ChangedRead> changed_since = {};
 };
 
-// {id, startedAt, finishedAt, plan, summary, overallStatus, source, promptVersion?}; fit for jsonb.
+// {id, startedAt, finishedAt, plan, summary, overallStatus, source, promptVersion?, changedSince?};
+// fit for jsonb.
 Json build_iteration(const IterationInput& input);
 
 // The `actor` of the write-back. Null agent: the legacy principal. The rationale is the objective,
