@@ -170,12 +170,13 @@ SET search_path = pg_catalog, pg_temp AS $$
          stops = ARRAY(SELECT unnest(u.stops) UNION SELECT unnest(excluded.stops))
 $$;
 
--- Of crashes that are on record in a file of the data directory: takes the user out, and says of how many.
+-- Of crashes that are on record in a file of the data directory: takes the user out when the transaction commits, and
+-- says of how many.
 CREATE FUNCTION mana_ai.erase_user_from_crashes(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_erase_user_from_crashes';
 
--- RAISE would let the log quote the statement, and with it the id.
+-- When the transaction commits. RAISE would let the log quote the statement, and with it the id.
 CREATE FUNCTION mana_ai.write_to_log(message text)
 RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_write_to_log';
@@ -299,6 +300,7 @@ BEGIN
       DELETE FROM mana_ai.erasures_under_way w
        WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
       IF FOUND THEN
+        PERFORM mana_ai.erase_user_from_crashes(u.user_id);
         PERFORM mana_ai.write_to_log(format('the erasure of a user is complete: digest=%s audit_kept=%s',
                   mana_ai.digest_of_user(u.user_id), audit_kept));
       END IF;
@@ -310,6 +312,32 @@ BEGIN
       END IF;
     END;
   END LOOP;
+END $$;
+
+-- Nothing else compares a digest with what is there already when it comes from elsewhere: from a publisher, or out of a
+-- dump after the log was folded.
+CREATE FUNCTION mana_ai.begin_missed_erasures()
+RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM mana_ai.erased_users) THEN
+    RETURN;
+  END IF;
+  -- One look into an index for each user, however many missions they have.
+  PERFORM mana_ai.begin_erasure(h.user_id)
+     FROM (WITH RECURSIVE with_missions(user_id) AS (
+             SELECT min(m.user_id) FROM mana_ai.mission_schedule m
+              UNION ALL
+             SELECT (SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id)
+               FROM with_missions w WHERE w.user_id IS NOT NULL),
+           with_agents(user_id) AS (
+             SELECT min(a.user_id) FROM mana_ai.agent_snapshots a
+              UNION ALL
+             SELECT (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id)
+               FROM with_agents w WHERE w.user_id IS NOT NULL)
+           SELECT w.user_id FROM with_missions w UNION SELECT w.user_id FROM with_agents w) h
+    JOIN mana_ai.erased_users e ON e.user_digest = encode(sha256(convert_to(h.user_id, 'UTF8')), 'hex')
+   WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = h.user_id);
 END $$;
 
 CREATE FUNCTION mana_ai.readmit_user(user_id text)

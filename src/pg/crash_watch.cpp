@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "mana_ai/pg/compat.hpp"
+#include "mana_ai/pg/crash_erasure.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -272,6 +273,19 @@ bool have_slot() {
     return true;
 }
 
+// As a record writes the id.
+struct ErasedUser {
+    explicit ErasedUser(std::string_view user_id) {
+        char cut[sizeof(id)];
+        copy(cut, user_id);
+        copy_printable(id, cut);
+    }
+    bool is_in(const Record& record) const {
+        return id[0] != '\0' && record.database == MyDatabaseId && strcmp(record.user_id, id) == 0;
+    }
+    char id[sizeof(Record::user_id)];
+};
+
 void publish(const Crashes& crashes) noexcept {
     shared->crashes = crashes;
     bool any = false;
@@ -490,18 +504,15 @@ bool resume() {
 int erase_user(std::string_view user_id) {
     if (shared == nullptr)
         return 0;
-    char cut[sizeof(Record::user_id)];
-    char wanted[sizeof(Record::user_id)];
-    copy(cut, user_id);
-    copy_printable(wanted, cut);
+    const ErasedUser user(user_id);
     int erased = 0;
-    const bool written = guarded([&erased, &wanted] {
+    const bool written = guarded([&erased, &user] {
         static Crashes crashes;
         LWLockAcquire(&shared->lock.lock, LW_EXCLUSIVE);
         crashes = shared->crashes;
         for (int i = 0; i < crashes.count; i++) {
             Record& record = crashes.records[i];
-            if (record.database != MyDatabaseId || strcmp(record.user_id, wanted) != 0)
+            if (!user.is_in(record))
                 continue;
             memset(record.user_id, 0, sizeof(record.user_id));
             memset(record.mission_id, 0, sizeof(record.mission_id));
@@ -516,6 +527,20 @@ int erase_user(std::string_view user_id) {
     if (!written)
         throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
     return erased;
+}
+
+int count_of_user(std::string_view user_id) {
+    if (shared == nullptr)
+        return 0;
+    const ErasedUser user(user_id);
+    return guarded([&user] {
+        int count = 0;
+        LWLockAcquire(&shared->lock.lock, LW_SHARED);
+        for (int i = 0; i < shared->crashes.count; i++)
+            count += user.is_in(shared->crashes.records[i]) ? 1 : 0;
+        LWLockRelease(&shared->lock.lock);
+        return count;
+    });
 }
 
 }  // namespace mana_ai::pg::crash_watch

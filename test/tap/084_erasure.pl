@@ -146,9 +146,12 @@ is(value($node, q{SELECT string_agg(b::text, E'\n') FROM public.broken_invariant
     '', 'snapshots of all others are replays');
 
 # Rolled back it was nothing, and what was pushed meanwhile counts.
+$position = log_position($node);
 my $rollback = hold('thinks_again', q{SELECT count(*) FROM mana_ai.erase_user('emil')}, 'ROLLBACK');
 push_mission($node, 'e2', user => 'emil', nextRunAt => iso(3600));
 $rollback->();
+value($node, q{BEGIN; SAVEPOINT s; SELECT count(*) FROM mana_ai.erase_user('emil'); ROLLBACK TO s; COMMIT});
+unlike(log_since($node, $position), qr/mana_ai: a user was erased/, 'what is rolled back is not in the log, neither a transaction nor a part of it');
 wait_for($node, 'a rolled back erasure leaves everything as it was', 20, q{SELECT string_agg(mission_id, ',' ORDER BY mission_id) FROM mana_ai.mission_snapshots WHERE user_id = 'emil'}, 'e1,e2');
 
 # ---------------------------------------------------------------- locks and cancels
@@ -208,6 +211,14 @@ is_complete('it is completed once it can be');
 is(traces_of('hans'), '', 'and nothing of the user is left');
 like(log_since($node, $position), qr/the erasure of a user is complete: digest=$hans audit_kept=0\n/, 'the log says that as well');
 
+# A digest that comes from elsewhere meets what is there already.
+push_agent($node, 'ina', user => 'ida', name => 'Ina');
+push_mission($node, 'i1', user => 'ida', nextRunAt => iso(3600));
+value($node, q{INSERT INTO mana_ai.erased_users (user_digest) VALUES (encode(sha256('ida'), 'hex'))});
+wait_for($node, 'the next tick compares it with all users', 30, q{SELECT count(*) FROM mana_ai.export_user('ida')}, 0);
+is_complete('and completes that erasure');
+is(traces_of('ida'), '', 'nothing of the user is left');
+
 # ---------------------------------------------------------------- many rows
 
 value($node, q{INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision)
@@ -226,7 +237,7 @@ wait_for($node, 'the restored log is folded', 30, q{SELECT count(*) FROM mana_ai
 is(traces_of($_, 'restored'), '', "nothing of $_ comes back with it") for qw(antje carl dora emil);
 value($node, 'SELECT * FROM mana_ai.refresh_snapshots(rebuild => true)', 'restored');
 is(traces_of($_, 'restored'), '', "nor with a rebuild, of $_") for qw(antje dora);
-is(value($node, 'SELECT count(*) FROM mana_ai.erased_users', 'restored'), 7, 'who was erased is in the dump');
+is(value($node, 'SELECT count(*) FROM mana_ai.erased_users', 'restored'), 8, 'who was erased is in the dump');
 $node->restart;
 wait_for_worker($node);
 push_mission($node, 'a9', user => 'antje');
@@ -289,6 +300,8 @@ wait_until('the server is back', 30, sub { accepts_sessions($node) });
 $victim->finish(10);
 my $crashes = $node->data_dir . '/mana_ai.crashes';
 like(slurp_file($crashes), qr/gerd\0.*g1\0/s, 'a crash is on record with the mission that was in hand');
+value($node, q{BEGIN; SELECT count(*) FROM mana_ai.erase_user('gerd'); ROLLBACK});
+like(slurp_file($crashes), qr/gerd\0.*g1\0/s, 'an erasure that is rolled back leaves it so');
 $erased = erase('gerd');
 is($erased->{'file mana_ai.crashes'}{removed}, 1, 'the user is taken out of it');
 unlike(slurp_file($crashes), qr/gerd|g1\0/, 'and of the file');

@@ -1,11 +1,14 @@
 #include "mana_ai/extension/sync/erased_users.hpp"
 
 #include <cstring>
+#include <exception>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/user_records.hpp"
+#include "mana_ai/pg/crash_erasure.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/keyed_table.hpp"
@@ -16,6 +19,7 @@ extern "C" {
 #include "access/heapam.h"
 #include "access/relation.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
@@ -172,6 +176,60 @@ Erasure erasure_of(Datum user_id) {
 
 namespace {
 
+// What files and the log are to say once the transaction has committed. What a subtransaction has
+// asked for goes with it.
+struct AtCommit {
+    SubTransactionId subtransaction;
+    bool is_log_line;  // or the id of a user who goes out of the file of crashes
+    std::string text;
+};
+std::vector<AtCommit> at_commit;
+bool end_callbacks_registered = false;
+
+// The transaction has committed: nothing may fail any more.
+void do_at_commit() noexcept {
+    for (const AtCommit& task : at_commit) {
+        try {
+            if (task.is_log_line)
+                pg::log_info(task.text);
+            else
+                pg::crash_watch::erase_user(task.text);
+        } catch (const std::exception&) {
+            pg::log_warning("an erased user could not be taken out of the file of crashes");
+        }
+    }
+}
+
+extern "C" {
+static void on_erasure_end(XactEvent event, void*) {
+    if (event == XACT_EVENT_COMMIT)
+        do_at_commit();
+    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+        at_commit.clear();
+}
+
+static void on_erasure_subtransaction_end(SubXactEvent event, SubTransactionId subtransaction,
+                                          SubTransactionId, void*) {
+    if (event != SUBXACT_EVENT_ABORT_SUB)
+        return;
+    // Those that it had begun have higher numbers.
+    while (!at_commit.empty() && at_commit.back().subtransaction >= subtransaction)
+        at_commit.pop_back();
+}
+}
+
+void keep_for_commit(bool is_log_line, std::string text) {
+    const SubTransactionId now = pg::guarded([] {
+        if (!end_callbacks_registered) {
+            RegisterXactCallback(on_erasure_end, nullptr);
+            RegisterSubXactCallback(on_erasure_subtransaction_end, nullptr);
+            end_callbacks_registered = true;
+        }
+        return GetCurrentSubTransactionId();
+    });
+    at_commit.push_back({now, is_log_line, std::move(text)});
+}
+
 std::string text_argument(FunctionCallInfo fcinfo, int n) {
     const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
     return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
@@ -199,8 +257,13 @@ PGDLLEXPORT Datum mana_ai_forget_known_erasures(PG_FUNCTION_ARGS) {
 PG_FUNCTION_INFO_V1(mana_ai_erase_user_from_crashes);
 PGDLLEXPORT Datum mana_ai_erase_user_from_crashes(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
-    return pg::entry_point(
-        [fcinfo] { return Int64GetDatum(pg::crash_watch::erase_user(text_argument(fcinfo, 0))); });
+    return pg::entry_point([fcinfo] {
+        std::string user = text_argument(fcinfo, 0);
+        const int count = pg::crash_watch::count_of_user(user);
+        if (count > 0)
+            keep_for_commit(false, std::move(user));
+        return Int64GetDatum(count);
+    });
 }
 
 PG_FUNCTION_INFO_V1(mana_ai_erase_agent_from_metrics);
@@ -226,7 +289,7 @@ PG_FUNCTION_INFO_V1(mana_ai_write_to_log);
 PGDLLEXPORT Datum mana_ai_write_to_log(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        pg::log_info(text_argument(fcinfo, 0));
+        keep_for_commit(true, text_argument(fcinfo, 0));
         return Datum{0};
     });
 }

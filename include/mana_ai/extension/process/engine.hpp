@@ -160,6 +160,7 @@ class Engine {
     void heed_stops(Stops stops);
     void settle_erasures();
     void forget_erased_users();
+    void begin_missed_erasures();
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);
@@ -203,6 +204,7 @@ class Engine {
     std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
     std::string settled_last_;                    // of them, who had their turn last
     core::Instant settled_at_ = 0;                // on the monotonic clock
+    std::string digests_seen_;  // what users who were erased were last compared with
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;
