@@ -102,6 +102,23 @@ my $look = value($node, "SELECT decided_at FROM mana_ai.mission_schedule WHERE m
 wait_for($node, 'it is looked at again', 20, "SELECT decided_at > '$look' AND lease_owner IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'", 't');
 is($model->count, 1, 'without another call');
 is(scalar @{ iterations_of($node, 'cut-off') }, 0, 'its user gets no empty plan');
+# Room for a reply that would be cut off again is no room.
+answers(2000);
+push_change($node, table => 'agents', id => 'cut-off', data => { maxTokensPerDay => 2 * $estimate - 950 }, stamps => { maxTokensPerDay => iso(0) });
+$look = value($node, 'SELECT clock_timestamp()');
+wait_for($node, 'it is looked at with room for its prompt and a short reply', 20, "SELECT decided_at > '$look' AND lease_owner IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'", 't');
+is($model->count, 0, 'what was too short is not asked for again');
+push_change($node, table => 'agents', id => 'cut-off', data => { maxTokensPerDay => 3 * $estimate }, stamps => { maxTokensPerDay => iso(1) });
+is_planned('cut-off');
+is(($model->requests)[0]{body}{max_tokens}, 1000, 'and is planned when there is room for a longer one');
+# The provider has a limit of its own: that is not the budget's.
+$model->reset;
+$model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { message => { content => 'Der Pl' }, finish_reason => 'length' } ],
+    usage => { prompt_tokens => $estimate - 1000, completion_tokens => 100, total_tokens => $estimate - 900 } }) } ], repeat => 'last' });
+push_agent($node, 'own-limit', maxTokensPerDay => $estimate - 300);
+push_mission($node, 'own-limit', agentId => 'own-limit', cadence => { kind => 'manual' });
+wait_for($node, 'a reply that the provider cuts off is a failure', 20, "SELECT outcome FROM mana_ai.runs WHERE mission_id = 'own-limit' AND outcome <> 'running'", 'failed');
+is(value($node, "SELECT attempts || ' ' || (not_before > clock_timestamp()) FROM mana_ai.mission_schedule WHERE mission_id = 'own-limit'"), '1 true', 'with an attempt and a backoff');
 answers(2000);
 push_agent($node, 'none', maxTokensPerDay => $estimate - 900);
 push_mission($node, 'none', agentId => 'none', cadence => { kind => 'manual' });

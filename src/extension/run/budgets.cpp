@@ -16,10 +16,19 @@ namespace {
 constexpr core::Instant kPauseForRoom = 5 * core::kMicrosPerSecond;
 constexpr size_t kMaxLongPrompts = 10'000;
 constexpr int64_t kLongestUsualPrompt = 20'000;
+// Budgets are of a day: a mission that never has the room pays for one such reply in it.
+constexpr core::Instant kCutOffIsKnownFor = 24 * 60 * core::kMicrosPerMinute;
 
 int64_t last_first_call = 0;  // of this process, and some more
 // Of missions whose budget had no room for it, by user and mission.
 std::map<std::pair<std::string, std::string>, int64_t> long_prompts;
+
+struct CutOff {
+    int64_t length = 0;       // tokens of the reply, which were too few
+    core::Instant until = 0;  // on the monotonic clock
+};
+// Of missions whose budget had no room for the whole reply; likewise.
+std::map<std::pair<std::string, std::string>, CutOff> cut_off_replies;
 
 int64_t amount(const pg::Row& row, size_t column) {
     return row.is_null(column) ? 0 : row.number(column);
@@ -103,7 +112,36 @@ core::CallNeed need_of_first_call(const std::string& user_id, const std::string&
         need.prompt = known->second;
     else
         need.reply = std::max(need.reply, last_first_call);
+    return with_known_length(need, user_id, mission_id);
+}
+
+core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
+                                 const std::string& mission_id) {
+    const auto known = cut_off_replies.find({user_id, mission_id});
+    if (known == cut_off_replies.end())
+        return need;
+    if (pg::monotonic_now() >= known->second.until) {
+        cut_off_replies.erase(known);
+        return need;
+    }
+    const int64_t longest = pg::settings::llm_max_tokens();
+    if (longest > 0)
+        need.least_reply = std::max(need.least_reply, std::min(2 * known->second.length, longest));
     return need;
+}
+
+void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length) {
+    const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);
+    if (cut_off_replies.size() >= kMaxLongPrompts)
+        cut_off_replies.clear();
+    cut_off_replies[mission] = {length, pg::monotonic_now() + kCutOffIsKnownFor};
+    if (long_prompts.size() >= kMaxLongPrompts)
+        long_prompts.clear();
+    long_prompts[mission] = need.prompt * 9 / 10;
+}
+
+void forget_cut_off_reply(const ClaimedMission& claimed) {
+    cut_off_replies.erase({claimed.user_id, claimed.mission_id});
 }
 
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {

@@ -47,9 +47,18 @@ struct Spending {
     core::CallNeed need;  // of the next call
 };
 
-void estimate_next(const core::PlannerLoop& planner, Spending& spending) {
-    spending.need = core::estimated_tokens(planner.request_size(), spending.last,
-                                           pg::settings::llm_max_tokens());
+void estimate_next(const ClaimedMission& claimed, const core::PlannerLoop& planner,
+                   Spending& spending) {
+    spending.need = with_known_length(core::estimated_tokens(planner.request_size(), spending.last,
+                                                             pg::settings::llm_max_tokens()),
+                                      claimed.user_id, claimed.mission_id);
+}
+
+// Providers have their own greatest length of a reply, which may be the shorter one. Tokens that
+// the provider does not tell say nothing against the budget.
+bool is_cut_off_by_budget(const core::ModelReply& reply, int64_t longest_reply) {
+    return longest_reply < pg::settings::llm_max_tokens() &&
+           (reply.usage.completion <= 0 || reply.usage.completion >= longest_reply / 10 * 9);
 }
 
 // The longest reply that the budgets have room for.
@@ -106,7 +115,7 @@ SentRequest request_of(const char* purpose, const core::PlannerLoop& planner,
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
                        const core::PlannerLoop& planner, Lineage& lineage, bool goes_on,
                        Spending& spending) {
-    estimate_next(planner, spending);
+    estimate_next(claimed, planner, spending);
     DatabaseJobs::Work record = [&] {
         write_lineage(claimed, lineage);
         add_to_ledger(claimed, reply);
@@ -209,7 +218,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
     ServiceTier tier{claimed.service_tier.value_or(pg::settings::service_tier())};
     const std::string cache_key = prompt_cache_key(claimed);
     Spending spending;
-    estimate_next(planner, spending);
+    estimate_next(claimed, planner, spending);
     spending.budget.agent_used = claimed.agent_tokens_24h;
     // Between the claim and here may lie inputs and research, and what other runs have used.
     const bool claim_holds = claimed.reserved_alone && spending.need.total() <= claimed.reserved &&
@@ -241,7 +250,6 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         for (const core::Reminder& reminder : reminders)
             events.reminders.push_back({reminder.producer, reminder.severity});
         const int64_t longest_reply = max_tokens(spending);
-        const bool is_shortened = longest_reply < pg::settings::llm_max_tokens();
         const BodyOf body_of = [&](const std::string& model, const std::string& at_tier) {
             events.asked_model = model;
             std::string body =
@@ -267,8 +275,9 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
                             spending);
             core::ProviderError broken;
             broken.kind = *kind;
-            if (*kind == core::ErrorKind::Truncated && is_shortened) {
+            if (*kind == core::ErrorKind::Truncated && is_cut_off_by_budget(reply, longest_reply)) {
                 // Nothing is wrong with the mission: its budget had no room for more.
+                note_cut_off_reply(claimed, spending.need, longest_reply);
                 const core::BudgetScope scope = spending.budget.judgement.scope;
                 planner.end_early(budget_reached(scope));
                 events.out_of_budget = {core::BudgetVerdict::Short, scope, 0};
@@ -288,6 +297,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         co_await charge(services, claimed, std::move(paid), planner, events.lineage,
                         !planner.finished(), spending);
     }
+    if (!events.out_of_budget)
+        forget_cut_off_reply(claimed);
     co_return std::nullopt;
 }
 

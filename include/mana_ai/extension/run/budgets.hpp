@@ -61,6 +61,14 @@ struct RunBudget {
 core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id);
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long);
 
+// A reply that was cut off because a budget had no room for more is paid for and is no plan. Until
+// a run of the mission in this process ends whole, at most for a day, its calls only go out where
+// there is room for a reply of twice that length, or for the longest there may be.
+core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
+                                 const std::string& mission_id);
+void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length);
+void forget_cut_off_reply(const ClaimedMission& claimed);
+
 // Whether the run's budgets have room for this call, beside what others have reserved. No other
 // process reserves anything before the transaction's end.
 RunBudget look_at_budgets(const ClaimedMission& claimed, const core::CallNeed& need);
