@@ -75,6 +75,14 @@ UPDATE mana_ai.mission_research_jobs
                .processed > 0;
 }
 
+void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
+                              const std::string& task_id) {
+    static pg::Statement give_back(R"sql(
+UPDATE mana_ai.mission_research_jobs SET offered = greatest(offered - 1, 0)
+ WHERE user_id = $1 AND mission_id = $2 AND task_id = $3 AND state = 'ready')sql");
+    give_back.execute({view(user_id), view(mission_id), view(task_id)});
+}
+
 void note_completed_research(const std::string& user_id, const std::string& mission_id,
                              core::Instant now) {
     static pg::Statement note(R"sql(

@@ -15,6 +15,7 @@
 #include "mana_ai/extension/input/decrypt_audit.hpp"
 #include "mana_ai/extension/input/mission_reading.hpp"
 #include "mana_ai/extension/research/deep_research.hpp"
+#include "mana_ai/extension/research/research_jobs.hpp"
 #include "mana_ai/extension/research/web_research.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
@@ -233,10 +234,28 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
+// Nothing that the mission has done ended the run. A research answer that it was offered, and that
+// no plan came of, does not count as offered; `gives_back` whether there is one.
+void end_without_fault(const ClaimedMission& claimed, bool gives_back, const RunResult& result,
+                       core::Instant not_before, core::Instant now) {
+    if (!hold_lease(claimed)) {
+        // The mission is another's, or gone; the run's row is not to look as if it went on.
+        RunResult discarded = result;
+        discarded.decision = RunResult().decision;
+        discarded.outcome = RunOutcome::Discarded;
+        finish_run(claimed, discarded, now);
+        return;
+    }
+    if (gives_back)
+        give_research_offer_back(claimed.user_id, claimed.mission_id,
+                                 claimed.research_job->task_id);
+    hold_back(claimed, result, not_before, now);
+}
+
 // Other runs have used up a budget since the claim, or their calls may; or the prompt turned out to
 // be too long for what is left, or the reply.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
-                                   RunResult& result) {
+                                   bool gives_back, RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = core::name(core::decision_of(result.events.out_of_budget->scope));
     const core::Instant now = pg::now();
@@ -247,8 +266,7 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
                 ? now
                 : look_at_budget_again(*result.events.out_of_budget, now,
                                        now + pg::settings::tick_interval_us());
-        if (hold_lease(claimed))
-            hold_back(claimed, result, not_before, now);
+        end_without_fault(claimed, gives_back, result, not_before, now);
     };
     MANA_AI_FAILPOINT("run.before_budget_end");
     co_await write_until_done(services, claimed, std::move(end));
@@ -258,15 +276,15 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
 // The model service refuses calls or is away: nothing that the mission has done. It is taken up
 // again as soon as the service lets it.
 net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& claimed,
-                                   Failure reason, core::Instant delay, RunResult& result) {
+                                   bool gives_back, Failure reason, core::Instant delay,
+                                   RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = kSkippedService;
     result.error_kind = reason.kind;
     result.error_message = reason.message;
     const core::Instant now = pg::now();
     DatabaseJobs::Work end = [&] {
-        if (hold_lease(claimed))
-            hold_back(claimed, result, now + delay, now);
+        end_without_fault(claimed, gives_back, result, now + delay, now);
     };
     MANA_AI_FAILPOINT("run.before_service_end");
     co_await write_until_done(services, claimed, std::move(end));
@@ -350,6 +368,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await end_run_waiting(services, claimed, result);
         co_return;
     }
+    const bool was_offered = research.answer.has_value();
     std::string research_failed;  // why
     if (!research.answer && (research.web_instead || wants_web_research)) {
         std::string query = core::research_query(mission);
@@ -397,7 +416,8 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
             reason.message = kTextWithheld;
         if (error->of_service) {
             const core::Instant delay = services.gates.pause_of_planner();
-            co_await end_at_closed_gate(services, claimed, std::move(reason), delay, result);
+            co_await end_at_closed_gate(services, claimed, was_offered, std::move(reason), delay,
+                                        result);
             co_return;
         }
         co_await record_failure(services, claimed, std::move(reason), result);
@@ -407,7 +427,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     if (result.events.out_of_budget && planner.steps().empty()) {
         if (planner.rounds() > 0)
             result.error_message = "the budget was used up before the reply had a step";
-        co_await end_without_budget(services, claimed, result);
+        co_await end_without_budget(services, claimed, was_offered, result);
         co_return;
     }
     // A plan that the budget has cut short is no reason to put off the next one.

@@ -44,6 +44,10 @@ bool store_submission(const std::string& user_id, const std::string& mission_id,
 bool offer_research(const std::string& user_id, const std::string& mission_id,
                     const std::string& task_id, core::Instant now);
 
+// The run was to use the answer and could not plan, by no fault of the mission: it does not count.
+void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
+                              const std::string& task_id);
+
 // A ready answer that could not be fetched: the mission waits for it again, and the run does not
 // count.
 void await_research_again(const std::string& user_id, const std::string& mission_id,
