@@ -262,6 +262,25 @@ like(log_since($node, $from), qr/what has been paid for could not be recorded: r
 release($holder);
 settle();
 
+# One that cannot be written keeps none of the others from being written.
+$model->reset;
+$model->control({ latency_ms => 3000 });
+push_missions($node, [ map { "beside-$_" } 1 .. 100 ], cadence => { kind => 'manual' });
+$model->wait_in_flight(100, 20);
+$from   = log_position($node);
+$holder = background($node, "BEGIN; SELECT 1 FROM mana_ai.runs WHERE mission_id = 'beside-50' FOR UPDATE; SELECT pg_sleep(600)");
+wait_for($node, 'the row of a run is locked', 10, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND wait_event = 'PgSleep'", 1);
+my $pid = worker_pid($node);
+kill 'STOP', $pid;
+wait_until('all replies are on their way', 20, sub { $model->in_flight == 0 });
+kill 'TERM', $pid;
+kill 'CONT', $pid;
+wait_until('the worker says what it could not write', 20, sub { log_since($node, $from) =~ /paid for could not be recorded: \S+ \S+ mission=beside-50 / });
+is(value($node, "SELECT count(*) FROM mana_ai.token_usage WHERE mission_id LIKE 'beside-%'"), 99, 'all others are on the ledger');
+is(() = log_since($node, $from) =~ /paid for could not be recorded/g, 1, 'and one in the log');
+release($holder);
+settle();
+
 $node->stop;
 $model->stop;
 done_testing();

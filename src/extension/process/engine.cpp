@@ -52,6 +52,10 @@ constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
 constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
+// For what is owed: a process that is told to end has two seconds for everything, and one that goes
+// on has other runs to see to.
+constexpr std::chrono::milliseconds kEndKeepTime{500};
+constexpr std::chrono::milliseconds kStoppedKeepTime{150};
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
@@ -91,6 +95,21 @@ void log_run(const std::string& by, const ClaimedMission& claimed, const RunResu
                  std::to_string(result.rounds) + " steps=" + std::to_string(result.steps) +
                  " tokens=" + std::to_string(result.total_tokens) +
                  " ms=" + std::to_string((pg::monotonic_now() - started_at) / 1000));
+}
+
+// Null: it ended, or failed in a way that does not keep anything else from being done.
+std::exception_ptr interrupt_of(const std::function<void()>& step) {
+    try {
+        step();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            return std::current_exception();
+        pg::log_warning("a run that was to be canceled failed (SQLSTATE " + error.sqlstate_text() +
+                        ")");
+    } catch (const std::exception&) {
+        pg::log_warning("a run that was to be canceled failed");
+    }
+    return nullptr;
 }
 
 }  // namespace
@@ -839,19 +858,17 @@ std::optional<int64_t> Engine::timeout_us() const {
     return timeout;
 }
 
-// What replies have cost goes to the ledger first, also of those that have just arrived. Requests
-// that would follow are not sent.
-void Engine::settle() {
-    if (runs_.empty())
-        return;
+// Takes in replies that have just arrived, so that it is known what they have cost. Requests that
+// would follow are not sent.
+std::exception_ptr Engine::take_in_replies() {
     if (http_ != nullptr)
         http_->hold(true);
-    try {
-        loop_.run_ready();
-        jobs_.keep();
-    } catch (const std::exception&) {
-        pg::log_warning("what the last replies cost could not be recorded");
-    }
+    return interrupt_of([this] { loop_.run_ready(); });
+}
+
+void Engine::send_again() {
+    if (http_ != nullptr)
+        http_->hold(false);
 }
 
 void Engine::look_at_stops() {
@@ -901,7 +918,8 @@ void Engine::heed_stops(Stops stops) {
     });
 }
 
-// What their replies have cost goes to the ledger first. All others go on.
+// What their replies have cost goes to the ledger first. All others go on. At an interrupt all runs
+// end, and abandon_runs() does the rest.
 void Engine::cancel_runs(
     const std::function<bool(const ClaimedMission&, const RunResult&)>& which) {
     const auto is_one = [&](const auto& run) {
@@ -909,26 +927,43 @@ void Engine::cancel_runs(
     };
     if (std::none_of(runs_.begin(), runs_.end(), is_one))
         return;
-    settle();
+    std::exception_ptr interrupt = take_in_replies();
     int canceled = 0;
-    for (auto run = runs_.begin(); run != runs_.end();) {
-        ActiveRun& active = *run->second;
-        if (!which(active.claimed, active.result)) {
-            ++run;
-            continue;
+    const auto cancel = [&](bool also_in_debt) {
+        for (auto run = runs_.begin(); run != runs_.end();) {
+            ActiveRun& active = *run->second;
+            if (!is_one(*run) || (!also_in_debt && jobs_.owes(run->first))) {
+                ++run;
+                continue;
+            }
+            loop_.cancel(active.task);
+            if (!stops_.erased.contains(active.claimed.user_id))
+                note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
+                           active.claimed.user_id);
+            end_run_span(active.span, active.result);
+            gates_.arrived(run->first);
+            turns_.ended(active.claimed.user_id);
+            run = runs_.erase(run);
+            canceled++;
         }
-        loop_.cancel(active.task);
-        if (!stops_.erased.contains(active.claimed.user_id))
-            note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
-                       active.claimed.user_id);
-        end_run_span(active.span, active.result);
-        gates_.arrived(run->first);
-        turns_.ended(active.claimed.user_id);
-        run = runs_.erase(run);
-        canceled++;
+    };
+    if (!interrupt) {
+        // Their calls of the model end now.
+        cancel(false);
+        interrupt = interrupt_of([&] {
+            const auto is_stopped = [&](const std::string& run_id) {
+                const auto run = runs_.find(run_id);
+                return run != runs_.end() && is_one(*run);
+            };
+            jobs_.keep(is_stopped, kStoppedKeepTime);
+        });
     }
-    if (http_ != nullptr)
-        http_->hold(false);
+    if (interrupt) {
+        send_again();
+        std::rethrow_exception(interrupt);
+    }
+    cancel(true);
+    send_again();
     work_left_ = true;
     pg::log_info("runs canceled because an operator has stopped them: " + std::to_string(canceled));
     pg::Transaction transaction("mana_ai: giving leases back");
@@ -940,7 +975,16 @@ void Engine::cancel_runs(
 }
 
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {
-    settle();
+    if (!runs_.empty()) {
+        // Whatever interrupts it: all that was paid for gets its try.
+        take_in_replies();
+        const auto keep = [this] {
+            return interrupt_of(
+                [this] { jobs_.keep([](const std::string&) { return true; }, kEndKeepTime); });
+        };
+        if (keep())
+            keep();
+    }
     for (const auto& [run_id, run] : runs_)
         loop_.cancel(run->task);
     polls_.cancel();
@@ -954,8 +998,7 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
         turns_.ended(run->claimed.user_id);
     }
     runs_.clear();
-    if (http_ != nullptr)
-        http_->hold(false);
+    send_again();
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
     MANA_AI_FAILPOINT("abandon.before_commit");

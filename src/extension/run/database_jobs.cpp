@@ -24,10 +24,9 @@ constexpr size_t kMaxBatch = 64;
 constexpr std::chrono::milliseconds kMaxBatchTime{15};
 // Steps that run alone get their turn after so many batches.
 constexpr int kMaxBatchesBeforeAlone = 16;
-// A process that is told to end has two seconds for everything.
-constexpr std::chrono::milliseconds kMaxKeepTime{500};
-constexpr int kKeepAllPatience = 100;  // milliseconds, for a lock
-constexpr int kKeepOnePatience = 10;
+// Milliseconds, for a lock: while others have had no try, and after that.
+constexpr int kKeepFirstPatience = 2;
+constexpr int kKeepAgainPatience = 10;
 constexpr char kActivity[] = "mana_ai: writing results of mission runs";
 
 class LockPatience {
@@ -43,8 +42,8 @@ class LockPatience {
 
 }  // namespace
 
-DatabaseJobs::Owed::Owed(DatabaseJobs& jobs, Work work, std::string what)
-    : jobs_(jobs), work_(std::move(work)), what_(std::move(what)) {
+DatabaseJobs::Owed::Owed(DatabaseJobs& jobs, std::string run_id, Work work, std::string what)
+    : jobs_(jobs), run_id_(std::move(run_id)), work_(std::move(work)), what_(std::move(what)) {
     position_ = jobs_.owed_.insert(jobs_.owed_.end(), this);
 }
 
@@ -133,6 +132,7 @@ DatabaseJobs::Job* DatabaseJobs::next_alone() {
 }
 
 void DatabaseJobs::flush() {
+    finish_done();
     if (queue_.empty())
         return;
     if (Job* const job = next_alone(); job != nullptr) {
@@ -179,54 +179,106 @@ void DatabaseJobs::flush() {
     }
 }
 
-void DatabaseJobs::keep(const std::vector<Owed*>& some, std::chrono::steady_clock::time_point end,
-                        int lock_timeout_ms) {
-    auto next = some.begin();
-    {
+// How far a batch of what is owed has got.
+struct DatabaseJobs::KeepResult {
+    size_t tried = 0;             // its first ones; the last of them failed, if one did
+    bool failed = false;          // nothing was done then
+    bool failed_at_end = false;   // not one of them, but their commit
+    bool waits_for_lock = false;  // others' transactions hold what the last one needs
+};
+
+DatabaseJobs::KeepResult DatabaseJobs::keep_batch(const std::vector<Owed*>& batch,
+                                                  std::chrono::steady_clock::time_point end,
+                                                  int lock_timeout_ms) {
+    KeepResult result;
+    try {
         pg::Transaction transaction(kActivity);
         const LockPatience patience(lock_timeout_ms);
-        for (; next != some.end() && std::chrono::steady_clock::now() < end; ++next)
-            (*next)->work_();
+        for (Owed* const owed : batch) {
+            if (std::chrono::steady_clock::now() >= end)
+                break;
+            result.tried++;
+            owed->work_();
+        }
+        result.failed_at_end = true;
         transaction.commit();
+        result.failed_at_end = false;
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        result.failed = true;
+        result.waits_for_lock = error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+    } catch (const std::exception&) {
+        result.failed = true;
     }
-    std::for_each(some.begin(), next, [](Owed* owed) { owed->done_ = true; });
+    if (!result.failed)
+        std::for_each(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(result.tried),
+                      [](Owed* owed) { owed->done_ = true; });
+    return result;
 }
 
-void DatabaseJobs::keep() {
-    const auto end = std::chrono::steady_clock::now() + kMaxKeepTime;
-    const auto left = [&] {
-        std::vector<Owed*> some;
-        if (std::chrono::steady_clock::now() < end)
-            std::copy_if(owed_.begin(), owed_.end(), std::back_inserter(some),
-                         [](const Owed* owed) { return !owed->done_; });
-        return some;
-    };
-    const auto is_locked = [&](const std::vector<Owed*>& some, int patience) {
-        try {
-            keep(some, end, patience);
-        } catch (const pg::PgError& error) {
-            if (error.is_interrupt())
-                throw;
-            return error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE;
+// In batches. What a batch fails at gets out of the way of the others, and is tried again when all
+// have had their try, time and again as long as it is others' transactions that hold it up.
+void DatabaseJobs::keep_all(std::list<Owed*> left, std::chrono::steady_clock::time_point end) {
+    int patience = kKeepFirstPatience;
+    size_t batch_size = kMaxBatch;
+    std::list<Owed*> stuck;
+    while (std::chrono::steady_clock::now() < end) {
+        if (left.empty()) {
+            if (stuck.empty())
+                return;
+            left.swap(stuck);
+            patience = kKeepAgainPatience;
         }
-        return false;
-    };
-    // First together, then one by one, time and again as long as others' transactions hold what
-    // some of them need.
-    bool again = !owed_.empty();
-    if (again)
-        is_locked(left(), kKeepAllPatience);
-    while (again) {
-        again = false;
-        for (Owed* const owed : left())
-            again |= std::chrono::steady_clock::now() < end && is_locked({owed}, kKeepOnePatience);
+        const auto size = static_cast<std::ptrdiff_t>(std::min(batch_size, left.size()));
+        const std::vector<Owed*> batch(left.begin(), std::next(left.begin(), size));
+        const KeepResult result = keep_batch(batch, end, patience);
+        if (!result.failed) {
+            left.erase(left.begin(),
+                       std::next(left.begin(), static_cast<std::ptrdiff_t>(result.tried)));
+            continue;
+        }
+        // Whose fault the commit's failure is shows when they are fewer.
+        if (result.failed_at_end && batch.size() > 1) {
+            batch_size = batch.size() / 2;
+            continue;
+        }
+        if (result.tried == 0)
+            return;  // not even a transaction can be begun
+        const auto failed = std::next(left.begin(), static_cast<std::ptrdiff_t>(result.tried) - 1);
+        if (result.waits_for_lock)
+            stuck.push_back(*failed);
+        left.erase(failed);
     }
-    // Not a second time. Runs that are not canceled go on.
+}
+
+// Jobs whose work was done are not to be done a second time. Runs that are not canceled go on.
+void DatabaseJobs::finish_done() {
     for (auto next = queue_.begin(); next != queue_.end();) {
         Job* const job = *next++;
         if (job->owed_ != nullptr && job->owed_->done_)
             finish(*job);
     }
+}
+
+bool DatabaseJobs::owes(const std::string& run_id) const {
+    return std::any_of(owed_.begin(), owed_.end(),
+                       [&](const Owed* owed) { return !owed->done_ && owed->run_id_ == run_id; });
+}
+
+void DatabaseJobs::keep(const std::function<bool(const std::string& run_id)>& which,
+                        std::chrono::milliseconds longest) {
+    const auto end = std::chrono::steady_clock::now() + longest;
+    std::list<Owed*> left;
+    std::copy_if(owed_.begin(), owed_.end(), std::back_inserter(left),
+                 [&](const Owed* owed) { return !owed->done_ && which(owed->run_id_); });
+    try {
+        keep_all(std::move(left), end);
+    } catch (...) {
+        finish_done();
+        throw;
+    }
+    finish_done();
 }
 
 }  // namespace mana_ai

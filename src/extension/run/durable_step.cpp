@@ -120,7 +120,7 @@ net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed
                             DatabaseJobs::Work work, std::string what) {
     std::string line = "run=" + claimed.run_id + " user=" + pg::printable(claimed.user_id) +
                        " mission=" + pg::printable(claimed.mission_id) + ' ' + what;
-    DatabaseJobs::Owed owed(services.jobs, named(claimed, work), std::move(line));
+    DatabaseJobs::Owed owed(services.jobs, claimed.run_id, named(claimed, work), std::move(line));
     const Try how{owed.work(), DatabaseJobs::Sharing::Shared, {}, {}, &owed};
     co_await try_until_done(services, claimed, how);
 }

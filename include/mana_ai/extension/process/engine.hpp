@@ -4,6 +4,7 @@
 // The worker and a tick by hand drive the same engine; they differ in when they stop.
 #pragma once
 
+#include <exception>
 #include <functional>
 #include <map>
 #include <memory>
@@ -155,7 +156,8 @@ class Engine {
         net::EventLoop::TaskId task = 0;
     };
 
-    void settle();
+    std::exception_ptr take_in_replies();
+    void send_again();
     void look_at_stops();
     void heed_stops(Stops stops);
     void settle_erasures();

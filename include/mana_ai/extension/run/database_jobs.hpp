@@ -40,7 +40,7 @@ class DatabaseJobs {
     // server's log gets what there was to record.
     class [[nodiscard]] Owed {
      public:
-        Owed(DatabaseJobs& jobs, Work work, std::string what);
+        Owed(DatabaseJobs& jobs, std::string run_id, Work work, std::string what);
         ~Owed();
         Owed(const Owed&) = delete;
         Owed& operator=(const Owed&) = delete;
@@ -51,6 +51,7 @@ class DatabaseJobs {
      private:
         friend class DatabaseJobs;
         DatabaseJobs& jobs_;
+        std::string run_id_;
         Work work_;
         std::string what_;
         bool done_ = false;
@@ -102,9 +103,14 @@ class DatabaseJobs {
     // interrupt leaves the jobs queued and is thrown to the caller.
     void flush();
 
-    // Before runs are canceled: does all that is Owed, without going on with the coroutines. What
-    // cannot be done in a moment is left out. Throws only for an interrupt.
-    void keep();
+    // Whether anything of the run's is Owed and not done.
+    bool owes(const std::string& run_id) const;
+
+    // Before runs are canceled: does what is Owed by these, without going on with the coroutines.
+    // What cannot be done in that time is left out. Throws only for an interrupt; what was done
+    // until then is not done again.
+    void keep(const std::function<bool(const std::string& run_id)>& which,
+              std::chrono::milliseconds longest);
 
  private:
     bool is_admitted(Job& job);
@@ -112,8 +118,11 @@ class DatabaseJobs {
     void run_alone(Job& job);
     void finish(Job& job);
     void succeed(Job& job);
-    void keep(const std::vector<Owed*>& some, std::chrono::steady_clock::time_point end,
-              int lock_timeout_ms);
+    struct KeepResult;
+    static KeepResult keep_batch(const std::vector<Owed*>& batch,
+                                 std::chrono::steady_clock::time_point end, int lock_timeout_ms);
+    void keep_all(std::list<Owed*> left, std::chrono::steady_clock::time_point end);
+    void finish_done();
 
     net::EventLoop& loop_;
     std::list<Job*> queue_;
