@@ -255,7 +255,10 @@ CREATE TABLE mana_ai.engine_state (
   settings_fingerprint text,
   grant_key            text,
   grant_key_digest     text,
-  problem              text
+  problem              text,
+  -- Where the walk over names that have no price yet goes on; null: from the first.
+  priced_model         text COLLATE "C",
+  priced_tier          text COLLATE "C"
 ) WITH (fillfactor = 50);
 
 -- Snapshots and the schedule follow from the log and are made anew after a restore. What a mission has

@@ -1956,6 +1956,8 @@ COMMENT ON FUNCTION mana_ai.budgets_of_mission(text, text) IS 'the budgets that 
 REVOKE ALL ON FUNCTION mana_ai.budgets_of_mission(text, text) FROM PUBLIC;
 
 -- ---------------------------------------------------------------- money
+ALTER TABLE mana_ai.engine_state ADD COLUMN priced_model text COLLATE "C";
+ALTER TABLE mana_ai.engine_state ADD COLUMN priced_tier text COLLATE "C";
 ALTER TABLE mana_ai.runs ADD COLUMN answered_by text;
 ALTER TABLE mana_ai.runs ADD COLUMN cached_tokens bigint NOT NULL DEFAULT 0;
 ALTER TABLE mana_ai.runs ADD COLUMN reasoning_tokens bigint NOT NULL DEFAULT 0;
@@ -2032,6 +2034,8 @@ SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   priced_since timestamptz;
   done         bigint;
+  model_before text;
+  tier_before  text;
 BEGIN
   priced := 0;
   IF NOT EXISTS (SELECT FROM mana_ai.model_prices) THEN
@@ -2040,6 +2044,8 @@ BEGIN
   last_model := after_model;
   last_tier := after_tier;
   FOR n IN 1 .. max_names LOOP
+    model_before := last_model;
+    tier_before := last_tier;
     IF last_model IS NULL THEN
       SELECT u.model, u.service_tier INTO last_model, last_tier FROM mana_ai.token_usage u
        WHERE u.cost IS NULL AND u.prompt_tokens IS NOT NULL
@@ -2064,7 +2070,12 @@ BEGIN
      WHERE u.id = c.id AND c.cost IS NOT NULL;
     GET DIAGNOSTICS done = ROW_COUNT;
     priced := priced + done;
-    EXIT WHEN priced >= max_rows;
+    -- More of this name may be left.
+    IF priced >= max_rows THEN
+      last_model := model_before;
+      last_tier := tier_before;
+      EXIT;
+    END IF;
   END LOOP;
 END $$;
 COMMENT ON FUNCTION mana_ai.price_usage_after(text, text, int, int) IS

@@ -71,6 +71,16 @@ END
 wait_for($node, "$_ is priced behind 3000 names without a price", 30, "SELECT count(cost) FROM mana_ai.token_usage WHERE user_id = 'made-up' AND model = '$_'", 1) for qw(real a-first);
 value($node, "INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, model, service_tier, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens) SELECT 'made-up', 'm', 10, 'a-first', '', 5, 0, 5, 0");
 wait_for($node, 'and the walk begins anew', 30, "SELECT count(cost) FROM mana_ai.token_usage WHERE user_id = 'made-up' AND model = 'a-first'", 2);
+wait_for($node, 'another process goes on where this one has stopped', 30, q{SELECT count(*) FROM mana_ai.engine_state WHERE priced_model LIKE 'made-up/%' AND priced_tier = ''}, 1);
+is(value($node, <<'END'), "2 b\n1", 'a name of which more is left is come back to');
+BEGIN;
+INSERT INTO mana_ai.model_prices (model, currency, input_per_million, output_per_million) VALUES ('b-many', 'EUR', 1, 1);
+INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, model, service_tier, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens)
+SELECT 'made-up', 'm', 10, 'b-many', '', 5, 0, 5, 0 FROM generate_series(1, 3);
+SELECT priced || ' ' || last_model FROM mana_ai.price_usage_after('b', '', 10, 2);
+SELECT priced FROM mana_ai.price_usage_after('b', '', 10, 2);
+ROLLBACK;
+END
 value($node, "DELETE FROM mana_ai.token_usage WHERE user_id = 'made-up'; DELETE FROM mana_ai.model_prices WHERE model IN ('real', 'a-first')");
 
 my $priced = { prompt_tokens => 1000, completion_tokens => 50, total_tokens => 1050, prompt_tokens_details => { cached_tokens => 400 } };

@@ -400,10 +400,11 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
         free_missions_after_new_settings(now);
         record_grant_key(grant_key_.state(), grant_key_.digest(), now);
         delete_expired_rows(now);
-        price_used_tokens();
         delete_orphaned_research(now);
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());
+        // Last: it holds the engine's row, which others write late, too.
+        price_used_tokens();
     }
     Stops stops = read_stops();
     MANA_AI_FAILPOINT("house.before_commit");

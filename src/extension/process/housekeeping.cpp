@@ -233,14 +233,20 @@ SELECT count(*) FROM gone)sql");
 
 void price_used_tokens() {
     // Whoever answers may name itself anew each time, so that the names without a price are many.
-    static std::optional<std::string> model;
-    static std::optional<std::string> tier;
-    static pg::Statement price(
-        "SELECT last_model, last_tier FROM mana_ai.price_usage_after($1, $2, 1000, 2000)");
-    auto rows = price.execute({pg::text_or_null(model), pg::text_or_null(tier)}).rows;
+    // The walk goes on in whichever process keeps house next.
+    static pg::Statement price(R"sql(
+SELECT p.last_model, p.last_tier
+  FROM (SELECT) walk
+  LEFT JOIN mana_ai.engine_state e ON true
+ CROSS JOIN LATERAL mana_ai.price_usage_after(e.priced_model, e.priced_tier, 1000, 2000) p)sql");
+    auto rows = price.execute({}).rows;
     const bool is_end = rows.front().is_null(0);
-    model = is_end ? std::nullopt : std::optional(rows.front().take_text(0));
-    tier = is_end ? std::nullopt : std::optional(rows.front().take_text(1));
+    const auto model = is_end ? std::nullopt : std::optional(rows.front().take_text(0));
+    const auto tier = is_end ? std::nullopt : std::optional(rows.front().take_text(1));
+    static pg::Statement remember(R"sql(
+UPDATE mana_ai.engine_state SET priced_model = $1, priced_tier = $2
+ WHERE (priced_model, priced_tier) IS DISTINCT FROM ($1, $2))sql");
+    remember.execute({pg::text_or_null(model), pg::text_or_null(tier)});
 }
 
 std::optional<core::Instant> next_wake_at() {
