@@ -91,28 +91,43 @@ choose_postgres() {
     fi
 }
 
-# A real Prometheus scrapes our metrics, and its promtool judges them, the alerts and the dashboard. The package
-# would bring a service that runs, so the programs alone are taken out of it, into build/bin. Without them those
-# tests are skipped.
-fetch_prometheus() {
-    local bin folder
-    [ -n "$for_tests" ] || return 0
-    bin=${root:-$(cd "$(dirname "$0")/.." && pwd)}/build/bin
-    if [ -x "$bin/promtool" ] && [ -x "$bin/prometheus" ]; then return; fi
+# Real programs that tests need and whose packages would bring a service that runs: the programs alone are taken out of
+# the packages, into build/bin. Without them their tests are skipped.
+#   Prometheus scrapes our metrics; its promtool judges them, the alerts and the dashboard
+#   nginx stands before the model server, with TLS and HTTP/2
+programs=${root:-$(cd "$(dirname "$0")/.." && pwd)}/build/bin
+
+# fetch_programs PATH PACKAGE...: the programs that match usr/PATH in these packages, of which the first must exist
+fetch_programs() {
+    local path=$1 folder package program
+    shift
     folder=$(mktemp -d)
     # Downloads without a user of its own: it could not write into the folder.
-    if (cd "$folder" && apt-get -qq -o APT::Sandbox::User=root download prometheus &&
-        { apt-get -qq -o APT::Sandbox::User=root download promtool || true; } && # a package of its own from Debian 13 on
-        for package in prometheus_*.deb promtool_*.deb; do
-            [ ! -e "$package" ] || dpkg-deb --fsys-tarfile "$package" | tar -x --wildcards './usr/bin/prom*' || exit 1
-        done && [ -x usr/bin/promtool ]) >"$folder/log" 2>&1; then
-        mkdir -p "$bin"
-        cp "$folder/usr/bin/promtool" "$folder/usr/bin/prometheus" "$bin/"
-        if [ "$(id -u)" -eq 0 ]; then chown -R --reference="$bin/../.." "$bin/.."; fi
+    if (
+        cd "$folder" || exit 1
+        apt-get -qq -o APT::Sandbox::User=root download "$1" || exit 1
+        for package in "${@:2}"; do
+            apt-get -qq -o APT::Sandbox::User=root download "$package" || true # part of the first in some releases
+        done
+        for package in *.deb; do
+            dpkg-deb --fsys-tarfile "$package" | tar -x --wildcards "./usr/$path" || true
+        done
+        compgen -G "usr/$path"
+    ) >"$folder/log" 2>&1; then
+        mkdir -p "$programs"
+        for program in "$folder"/usr/$path; do cp "$program" "$programs/"; done
+        if [ "$(id -u)" -eq 0 ]; then chown -R --reference="$programs/../.." "$programs/.."; fi
     else
-        echo "bootstrap: Prometheus could not be fetched, its tests will be skipped: $(tail -n 1 "$folder/log")"
+        echo "bootstrap: $1 could not be fetched, its tests will be skipped: $(tail -n 1 "$folder/log")"
     fi
     rm -rf "$folder"
+}
+
+fetch_test_programs() {
+    [ -n "$for_tests" ] || return 0
+    # promtool is a package of its own from Debian 13 on.
+    if [ ! -x "$programs/promtool" ] || [ ! -x "$programs/prometheus" ]; then fetch_programs 'bin/prom*' prometheus promtool; fi
+    if [ ! -x "$programs/nginx" ]; then fetch_programs 'sbin/nginx' nginx; fi
 }
 
 find_missing() {
@@ -127,7 +142,7 @@ lists_are_needed=
 choose_postgres || lists_are_needed=yes
 find_missing
 if [ ${#missing[@]} -eq 0 ] && [ -z "$lists_are_needed" ]; then
-    fetch_prometheus
+    fetch_test_programs
     exit 0
 fi
 
@@ -183,4 +198,4 @@ if [[ " ${missing[*]} " =~ " postgresql-"[0-9]+" " ]]; then
 fi
 
 apt_get install --no-install-recommends -y "${missing[@]}"
-fetch_prometheus
+fetch_test_programs
