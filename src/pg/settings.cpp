@@ -51,6 +51,7 @@ bool report_failures_value = true;
 char* timezone_value = nullptr;
 int runs_retention_s = 30 * 24 * 3600;
 char* proxy_value = nullptr;
+char* ca_file_value = nullptr;
 char* api_url_value = nullptr;
 bool api_service_key_value = false;
 char* research_url_value = nullptr;
@@ -383,6 +384,11 @@ void define(bool preloading) {
     DefineCustomStringVariable("mana_ai.proxy", "HTTP proxy for all calls; empty means none.",
                                nullptr, &proxy_value, "", PGC_SUSET, 0, check_optional_url, nullptr,
                                nullptr);
+    DefineCustomStringVariable(
+        "mana_ai.ca_file",
+        "File of the certificates (PEM) that https services are verified with; empty means the "
+        "system's.",
+        nullptr, &ca_file_value, "", PGC_SUSET, GUC_SUPERUSER_ONLY, nullptr, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.api_url", "Base URL of mana-api, for web research.",
                                nullptr, &api_url_value, "http://localhost:3060", PGC_SUSET, 0,
                                check_service_url, nullptr, nullptr);
@@ -632,8 +638,9 @@ std::string timezone() {
 int64_t runs_retention_us() {
     return int64_t{runs_retention_s} * 1'000'000;
 }
-std::string proxy() {
-    return proxy_value;
+
+Transport transport() {
+    return Transport{proxy_value, ca_file_value};
 }
 
 std::string service_key(std::string& problem) {

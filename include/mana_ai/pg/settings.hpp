@@ -39,7 +39,15 @@ int max_unreviewed();                           // 0 = no limit
 bool report_failures();                         // to users, as failed iterations
 std::string timezone();                         // never empty: falls back to the server's TimeZone
 int64_t runs_retention_us();                    // 0 = for ever
-std::string proxy();                            // empty = none
+
+// How all calls of services travel.
+struct Transport {
+    std::string proxy;    // URL; empty = none
+    std::string ca_file;  // PEM; empty = the system's
+
+    bool operator==(const Transport&) const = default;
+};
+Transport transport();
 
 bool api_service_key();  // whether calls of mana-api carry the service key
 std::string api_url();   // these URLs without a trailing slash, as llm_url()

@@ -84,7 +84,9 @@ void UserTokens::check(std::string token, Done done) {
 
 void UserTokens::start_fetch() {
     net::HttpClientOptions options;
-    options.proxy = pg::settings::proxy();
+    const pg::settings::Transport transport = pg::settings::transport();
+    options.proxy = transport.proxy;
+    options.ca_file = transport.ca_file;
     client_ = std::make_unique<net::HttpClient>(loop_, std::move(options));
     tried_at_ = pg::monotonic_now();
     fetching_ = true;  // the task may end before spawn() returns

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/process/engine.hpp"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -131,19 +132,21 @@ Engine::Engine(std::string by)
     load_settings();
 }
 
-// Idle connections of another proxy must not be used again; those in use end with their runs.
+// Idle connections of another proxy, or trusted by another file, must not be used again; those in
+// use end with their runs.
 void Engine::renew_http_client() {
-    const std::string proxy = pg::settings::proxy();
-    if (is_busy() || (http_ != nullptr && proxy == proxy_))
+    pg::settings::Transport transport = pg::settings::transport();
+    if (is_busy() || (http_ != nullptr && transport == transport_))
         return;
     net::HttpClientOptions options;
     options.max_connections_total = pg::settings::kMaxConcurrency + ResearchPolls::kMaxUnderWay;
     options.max_connections_per_host = pg::settings::kMaxConcurrency;
     options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
-    options.proxy = proxy;
+    options.proxy = transport.proxy;
+    options.ca_file = transport.ca_file;
     http_ = std::make_unique<net::HttpClient>(loop_, options);
     services_.http = http_.get();
-    proxy_ = proxy;
+    transport_ = std::move(transport);
 }
 
 Engine::~Engine() {
@@ -163,6 +166,11 @@ void Engine::load_settings() {
     std::string key = pg::settings::service_key(problem);
     if (!problem.empty())
         pg::log_warning("calls go out without a service key: " + problem);
+    const std::string ca_file = pg::settings::transport().ca_file;
+    if (!ca_file.empty() && access(ca_file.c_str(), R_OK) != 0)
+        pg::log_warning(
+            "no https service can be called: could not read the file that "
+            "mana_ai.ca_file names");
     core::wipe(services_.authorization);
     core::wipe(services_.service_key);
     services_.authorization = key.empty() ? "" : "Authorization: Bearer " + key;

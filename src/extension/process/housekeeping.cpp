@@ -39,11 +39,13 @@ std::string last_written(const std::string& path) {
 // "next try … when mission, agent or settings change").
 std::string settings_fingerprint() {
     const std::string key_file = pg::settings::service_key_file();
+    const pg::settings::Transport transport = pg::settings::transport();
     std::string text;
     for (const std::string& part :
-         {pg::settings::llm_url(), pg::settings::planner_model_list(), pg::settings::proxy(),
-          pg::settings::api_url(), pg::settings::research_url(),
-          pg::settings::grant_private_key_file(), key_file, last_written(key_file)})
+         {pg::settings::llm_url(), pg::settings::planner_model_list(), transport.proxy,
+          transport.ca_file, last_written(transport.ca_file), pg::settings::api_url(),
+          pg::settings::research_url(), pg::settings::grant_private_key_file(), key_file,
+          last_written(key_file)})
         text += part + '\n';
     text += std::to_string(pg::settings::max_record_size()) + '\n';
     std::string digest = crypto::sha256_hex(text);

@@ -76,19 +76,21 @@ TraceExporter::~TraceExporter() {
     drop(queue_.size());
 }
 
-void TraceExporter::set_target(const std::string& endpoint, const std::string& proxy) {
-    if (client_ != nullptr && endpoint == endpoint_ && proxy == proxy_)
+void TraceExporter::set_target(const std::string& endpoint,
+                               const pg::settings::Transport& transport) {
+    if (client_ != nullptr && endpoint == endpoint_ && transport == transport_)
         return;
     net::HttpClientOptions options;
     options.max_connections_total = 1;
     options.max_connections_per_host = 1;
     options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
-    options.proxy = proxy;
+    options.proxy = transport.proxy;
+    options.ca_file = transport.ca_file;
     // What is under way to the old place is given up and goes to the new one.
     loop_.cancel(task_);
     client_ = std::make_unique<net::HttpClient>(loop_, options);
     endpoint_ = endpoint;
-    proxy_ = proxy;
+    transport_ = transport;
     failures_ = 0;
     timer_.disarm();
     schedule();

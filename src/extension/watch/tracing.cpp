@@ -91,7 +91,7 @@ void Tracer::load_settings() {
     }
     if (exporter_ == nullptr)
         exporter_ = std::make_unique<TraceExporter>(loop_);
-    exporter_->set_target(endpoint, pg::settings::proxy());
+    exporter_->set_target(endpoint, pg::settings::transport());
 }
 
 template <class Bytes>

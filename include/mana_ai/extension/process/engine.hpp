@@ -22,6 +22,7 @@
 #include "mana_ai/extension/watch/tracing.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
+#include "mana_ai/pg/settings.hpp"
 
 namespace mana_ai {
 
@@ -193,7 +194,7 @@ class Engine {
     uint32_t number_;
     net::EventLoop loop_;
     std::unique_ptr<net::HttpClient> http_;
-    std::string proxy_;  // of http_
+    pg::settings::Transport transport_;  // of http_
     DatabaseJobs jobs_;
     Tracer tracer_;
     core::ToolCatalog catalog_;

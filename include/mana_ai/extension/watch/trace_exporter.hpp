@@ -17,6 +17,7 @@
 #include "mana_ai/net/http_client.hpp"
 #include "mana_ai/net/task.hpp"
 #include "mana_ai/net/timer.hpp"
+#include "mana_ai/pg/settings.hpp"
 
 namespace mana_ai {
 
@@ -37,7 +38,7 @@ class TraceExporter {
 
     // Where spans go from now on, those included that are waiting. `endpoint` without a trailing
     // slash. Not from within a coroutine.
-    void set_target(const std::string& endpoint, const std::string& proxy);
+    void set_target(const std::string& endpoint, const pg::settings::Transport& transport);
 
     bool has_room() const { return queue_.size() < kMaxQueued && queued_bytes_ < kMaxQueuedBytes; }
 
@@ -68,7 +69,7 @@ class TraceExporter {
     net::EventLoop& loop_;
     std::unique_ptr<net::HttpClient> client_;  // of its own: missions never wait for a connection
     std::string endpoint_;
-    std::string proxy_;  // of client_
+    pg::settings::Transport transport_;  // of client_
     net::Timer timer_;
     net::EventLoop::TaskId task_ = 0;
 
