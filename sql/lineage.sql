@@ -19,15 +19,16 @@ CREATE TABLE mana_ai.run_reads (
 COMMENT ON TABLE mana_ai.run_reads IS
   'the records that runs have read, with the clocks that their fields had then';
 
--- agent_tokens: what the agent had used before the run, which a reminder may name.
+-- sha256, bytes: null where the body holds what was opened or fetched, since who tries all that it may be would know
+-- it by them. agent_tokens: what the agent had used before the run, which a reminder may name.
 CREATE TABLE mana_ai.run_requests (
   run_id           uuid        NOT NULL,
   ordinal          smallint    NOT NULL,
   user_id          text COLLATE "C" NOT NULL,
   purpose          text        NOT NULL CHECK (purpose IN ('plan', 'compaction')),
   round            smallint    NOT NULL,
-  sha256           bytea       NOT NULL,
-  bytes            bigint      NOT NULL,
+  sha256           bytea,
+  bytes            bigint,
   sent_at          timestamptz NOT NULL,
   model            text        NOT NULL,
   max_tokens       bigint      NOT NULL,

@@ -156,10 +156,13 @@ my $device = ManaAi::Device->new($key, 'secret', [ 'notes:s1' ], expires => 3600
 push_change($node, app => 'notes', table => 'notes', id => 's1', op => 'insert', data => { id => 's1', title => $device->seal('Geheim'), content => $device->seal('Noch geheimer') });
 planned('secret', grant => $device->grant, inputs => [ { module => 'notes', table => 'notes', id => 's1' } ]);
 is_deeply([ @{ first_of('secret') }{qw(status reason body)} ], [ 'encrypted', 'record "s1" of notes was opened under a grant', undef ], 'what was opened is not made again');
+is(value($node, q{SELECT count(*), count(q.sha256), count(q.bytes) FROM mana_ai.run_requests q JOIN mana_ai.runs r USING (run_id) WHERE r.mission_id = 'secret'}),
+    '2|0|0', 'and no digest tells it to whoever tries what it may be');
 
 $node->safe_psql('mana_sync', "CREATE FUNCTION public.weather(user_id text, ref jsonb) RETURNS jsonb LANGUAGE sql AS \$\$ SELECT '{\"title\": \"Wetter\", \"content\": \"Regen\"}'::jsonb \$\$; SELECT mana_ai.register_resolver('weather', 'public.weather(text, jsonb)')");
 planned('resolved', inputs => [ { module => 'weather', table => 'days', id => 'd1' } ]);
 is_deeply([ @{ first_of('resolved') }{qw(status reason)} ], [ 'withheld', 'what the resolver of weather has said is not kept' ], 'nor what a resolver has said');
+is(first_of('resolved')->{sha256}, undef, 'and no digest tells that');
 
 planned('shortened');
 $node->safe_psql('mana_sync', "DELETE FROM public.sync_changes WHERE record_id = 'shortened' AND op = 'insert'");

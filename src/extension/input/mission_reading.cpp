@@ -270,8 +270,18 @@ core::Json Reading::references() const {
 }
 
 void Reading::note_records() {
+    // A run keeps them until its end, and there may be thousands of runs.
+    constexpr size_t kMaxClocks = 128 * 1024;  // hexadecimal digits
+    size_t size = 0;
+    const auto keep = [&size](std::string& clocks) {
+        size += clocks.size();
+        if (size > kMaxClocks)
+            std::string().swap(clocks);
+    };
     for (Input& input : inputs_) {
         const auto& [module, table, id] = input.reference;
+        keep(input.clocks.own);
+        keep(input.clocks.linked);
         read_.records.push_back({.role = "input",
                                  .module = module,
                                  .table = table,

@@ -310,6 +310,7 @@ PGDLLEXPORT Datum mana_ai_rebuild_request(PG_FUNCTION_ARGS) {
                     CStringGetTextDatum(answer.body.c_str()),
                 };
                 bool nulls[7] = {};
+                nulls[3] = request.sha256.empty();
                 nulls[5] = answer.reason.empty();
                 nulls[6] = answer.body.empty();
                 tuplestore_putvalues(rows.store, rows.descriptor, values, nulls);

@@ -3,10 +3,16 @@
 #include <cstdio>
 
 #include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/mission_input.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
+
+extern "C" {
+#include "catalog/pg_type_d.h"
+}
 
 namespace mana_ai {
 
@@ -45,12 +51,26 @@ SELECT $1::uuid, r.ordinal, $2, r.role, nullif(r.module, ''), r.table_name, r.re
                     &modules, &tables, &ids, &clocks, &encrypted, &left_out});
 }
 
+// What was opened under a grant, and what resolvers and research have said, is kept nowhere. A
+// digest would tell it to whoever has the rest of the body and tries what it may be.
+bool holds_withheld_text(const Lineage& lineage) {
+    if (lineage.research != nullptr && lineage.research == std::string_view("used"))
+        return true;
+    for (const ReadRecord& read : lineage.reads)
+        if (read.was_encrypted || (read.role == std::string_view("input") &&
+                                   core::built_in_module(read.module) == nullptr))
+            return true;
+    return false;
+}
+
 }  // namespace
 
 void note_request(Lineage& lineage, SentRequest request, std::string_view body) {
     request.sent_at = pg::now();
-    request.sha256 = crypto::sha256_hex(body);
-    request.bytes = static_cast<int64_t>(body.size());
+    if (!holds_withheld_text(lineage)) {
+        request.sha256 = crypto::sha256_hex(body);
+        request.bytes = static_cast<int64_t>(body.size());
+    }
     lineage.requests.push_back(std::move(request));
 }
 
@@ -59,7 +79,7 @@ void write_lineage(const ClaimedMission& claimed, const Lineage& lineage) {
 INSERT INTO mana_ai.run_requests (run_id, ordinal, user_id, purpose, round, sha256, bytes, sent_at,
                                   model, max_tokens, service_tier, prompt_cache_key, agent_tokens,
                                   prompt_version, local_time, research)
-VALUES ($1::uuid, $2, $3, $4, $5, decode($6, 'hex'), $7, $8, $9, $10, $11, $12, $13, $14,
+VALUES ($1::uuid, $2, $3, $4, $5, decode(nullif($6, ''), 'hex'), $7, $8, $9, $10, $11, $12, $13, $14,
         $15::timestamp, $16))sql");
     if (lineage.requests_on_disk == 0 && !lineage.requests.empty())
         write_reads(claimed, lineage.reads);
@@ -72,7 +92,8 @@ VALUES ($1::uuid, $2, $3, $4, $5, decode($6, 'hex'), $7, $8, $9, $10, $11, $12, 
             research = lineage.research;
         insert.execute({std::string_view(claimed.run_id), static_cast<int64_t>(i + 1),
                         std::string_view(claimed.user_id), std::string_view(request.purpose),
-                        int64_t{request.round}, std::string_view(request.sha256), request.bytes,
+                        int64_t{request.round}, std::string_view(request.sha256),
+                        request.bytes ? pg::Param(*request.bytes) : pg::Param(pg::Null{INT8OID}),
                         pg::Timestamp{request.sent_at}, std::string_view(request.model),
                         request.max_tokens, pg::text_or_null(tier), request.has_cache_key,
                         request.agent_tokens, std::string_view(lineage.prompt_version),

@@ -35,8 +35,8 @@ struct SentRequest {
     bool has_cache_key = false;
     int64_t agent_tokens = 0;  // of the agent before this run, as reminders knew it
     core::Instant sent_at = 0;
-    std::string sha256;  // of the body
-    int64_t bytes = 0;
+    std::string sha256;            // of the body; empty: the body holds withheld text
+    std::optional<int64_t> bytes;  // likewise
 };
 
 struct Lineage {

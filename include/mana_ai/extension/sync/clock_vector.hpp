@@ -22,7 +22,7 @@
 namespace mana_ai {
 
 // A record with more fields, paths included, gets no vector: it would cost more than it is worth.
-inline constexpr uint32_t kMaxClockedFields = 2000;
+inline constexpr uint32_t kMaxClockedFields = 200;
 
 // Which fields count: those of the list and the paths into them.
 struct ReadFields {
