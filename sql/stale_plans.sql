@@ -15,7 +15,7 @@ AS 'MODULE_PATHNAME', 'mana_ai_input_changed_since';
 CREATE FUNCTION mana_ai.stale_reads(
   run_id uuid, OUT role text, OUT module text, OUT table_name text, OUT record_id text, OUT changed_at timestamptz)
 RETURNS SETOF record LANGUAGE sql VOLATILE STRICT SECURITY DEFINER ROWS 2
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
   SELECT r.role, r.module, r.table_name, r.record_id, nullif(c.at, 'infinity')
     FROM mana_ai.run_reads r
     LEFT JOIN mana_ai.run_reads l ON l.run_id = r.run_id AND l.ordinal = r.ordinal + 1 AND l.role = 'linked'
@@ -24,11 +24,13 @@ SET search_path = pg_catalog, pg_temp AS $$
        WHEN 'mission' THEN
          (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs'],
                                        encode(r.clocks, 'hex'))
-            FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id)
+            FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
+             AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'agent' THEN
          (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
                                        encode(r.clocks, 'hex'))
-            FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
+            FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
+             AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'input' THEN
          mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id, encode(r.clocks, 'hex'),
                                      l.record_id, encode(l.clocks, 'hex'))

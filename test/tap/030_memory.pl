@@ -143,11 +143,14 @@ push_big('just', many(24), q(jsonb_build_object('iterations', (SELECT jsonb_agg(
 push_big('inputs', many(8), q(jsonb_build_object('inputs', (SELECT jsonb_agg(jsonb_build_object('module', 'notes', 'table', 'notes', 'id', 'n' || k)) FROM generate_series(1, 20000) k))));
 push_big('texts', many(16), q(jsonb_build_object('objective', repeat('o', 900000), 'conceptMarkdown', repeat('c', 900000))));
 push_big('grant', many(8), q(jsonb_build_object('grant', jsonb_build_object('derivation', (SELECT jsonb_agg(1) FROM generate_series(1, 100000))))));
+# What an agent does not show is not read with it.
+push_big('veiled', 1, q(jsonb_build_object('memory', 'text', 'memory.a', repeat('x', 30000000))), 'agents');
+push_big('served', many(8), q(jsonb_build_object('agentId', 'veiled1')));
 cmp_ok(value($node, "SELECT min(mana_ai.raw_size(record)) FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'just%' OR mission_id LIKE 'texts%'"),
     '>', 1_500_000, 'records just below the limit');
 canary('records just below the limit');
 wait_for($node, 'all of them are planned', 180,
-    "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'big' AND outcome = 'planned'", many(24) + many(8) + many(16) + many(8));
+    "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'big' AND outcome = 'planned'", many(24) + many(8) + many(16) + many(8) + many(8));
 is(value($node, "SELECT count(*) FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'just%' AND jsonb_array_length(record -> 'iterations') = 60001"),
     many(24), 'with all iterations that they had');
 

@@ -27,14 +27,16 @@ namespace {
 
 // The candidate rows are locked first and joined then, so that the join cannot pull rows that
 // others hold. Of the records only the sizes are read, then the parts that planning needs, of those
-// that are not larger than $4. What calls of an agent have reserved is only summed up when it has a
-// cap. A function in SQL is planned anew with each call, so shared_agent() is only called where it
-// is needed.
+// that are not larger than $4; clocks that are larger, of what an agent does not show, are left
+// out. What calls of an agent have reserved is only summed up when it has a cap. A function in SQL
+// is planned anew with each call, so shared_agent() is only called where it is needed.
 constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
        CASE WHEN s.is_read THEN mana_ai.planning_record(s.record, s.clocks) END,
-       CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record, s.agent_clocks) END, s.agent_version_now,
+       CASE WHEN s.is_read THEN mana_ai.planning_agent(s.agent_record,
+         CASE WHEN mana_ai.raw_size(s.agent_record, s.agent_clocks) <= least($3, $4) THEN s.agent_clocks END) END,
+       s.agent_version_now,
        CASE WHEN s.agent_record IS NOT NULL THEN
          (SELECT count(*) FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running')
