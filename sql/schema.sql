@@ -258,7 +258,9 @@ CREATE TABLE mana_ai.engine_state (
   problem              text,
   -- Where the walk over names that have no price yet goes on; null: from the first.
   priced_model         text COLLATE "C",
-  priced_tier          text COLLATE "C"
+  priced_tier          text COLLATE "C",
+  -- The digests of erased users, and the fold, that all users were last compared with.
+  compared_digests     text
 ) WITH (fillfactor = 50);
 
 -- Snapshots and the schedule follow from the log and are made anew after a restore. What a mission has

@@ -22,15 +22,19 @@ SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
    CROSS JOIN LATERAL (
      SELECT CASE r.role
        WHEN 'mission' THEN
-         (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs'],
+         (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs', 'agentId'],
                                        encode(r.clocks, 'hex'))
             FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
              AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'agent' THEN
-         (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
-                                       encode(r.clocks, 'hex'))
-            FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
-             AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
+         -- Without clocks it is another member's.
+         CASE WHEN r.clocks IS NOT NULL AND NOT EXISTS (
+                SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
+              THEN 'infinity'
+              ELSE (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
+                                                 encode(r.clocks, 'hex'))
+                      FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
+                       AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))) END
        WHEN 'input' THEN
          mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id, encode(r.clocks, 'hex'),
                                      l.record_id, encode(l.clocks, 'hex'))

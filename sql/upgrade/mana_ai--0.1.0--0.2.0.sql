@@ -1958,6 +1958,7 @@ REVOKE ALL ON FUNCTION mana_ai.budgets_of_mission(text, text) FROM PUBLIC;
 -- ---------------------------------------------------------------- money
 ALTER TABLE mana_ai.engine_state ADD COLUMN priced_model text COLLATE "C";
 ALTER TABLE mana_ai.engine_state ADD COLUMN priced_tier text COLLATE "C";
+ALTER TABLE mana_ai.engine_state ADD COLUMN compared_digests text;
 ALTER TABLE mana_ai.runs ADD COLUMN answered_by text;
 ALTER TABLE mana_ai.runs ADD COLUMN cached_tokens bigint NOT NULL DEFAULT 0;
 ALTER TABLE mana_ai.runs ADD COLUMN reasoning_tokens bigint NOT NULL DEFAULT 0;
@@ -2541,6 +2542,11 @@ BEGIN
             WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
     -- One that fails does not keep those of others from being completed.
     BEGIN
+      -- Whose digest is gone was readmitted.
+      DELETE FROM mana_ai.erasures_under_way w
+       WHERE w.user_id = u.user_id
+         AND NOT EXISTS (SELECT FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(u.user_id));
+      CONTINUE WHEN FOUND;
       UPDATE mana_ai.erasures_under_way w
          SET engines = ARRAY(SELECT e FROM unnest(w.engines) e WHERE e::text <> ALL (gone)),
              settle_after = coalesce(w.settle_after, next_xid)
@@ -2584,29 +2590,54 @@ BEGIN
 END $$;
 
 -- Nothing else compares a digest with what is there already when it comes from elsewhere: from a publisher, or out of a
--- dump after the log was folded.
+-- dump after the log was folded. All users are compared, so only once for the same digests and the same fold.
 CREATE FUNCTION mana_ai.begin_missed_erasures()
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  state text;
+  u     record;
 BEGIN
-  IF NOT EXISTS (SELECT FROM mana_ai.erased_users) THEN
+  SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
+                (SELECT f.folded_at FROM mana_ai.folded_log f))
+    INTO state FROM mana_ai.erased_users e;
+  IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
     RETURN;
   END IF;
-  -- One look into an index for each user, however many missions they have.
-  PERFORM mana_ai.begin_erasure(h.user_id)
-     FROM (WITH RECURSIVE with_missions(user_id) AS (
-             SELECT min(m.user_id) FROM mana_ai.mission_schedule m
-              UNION ALL
-             SELECT (SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id)
-               FROM with_missions w WHERE w.user_id IS NOT NULL),
-           with_agents(user_id) AS (
-             SELECT min(a.user_id) FROM mana_ai.agent_snapshots a
-              UNION ALL
-             SELECT (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id)
-               FROM with_agents w WHERE w.user_id IS NOT NULL)
-           SELECT w.user_id FROM with_missions w UNION SELECT w.user_id FROM with_agents w) h
-    JOIN mana_ai.erased_users e ON e.user_digest = encode(sha256(convert_to(h.user_id, 'UTF8')), 'hex')
-   WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = h.user_id);
+  -- One look into an index for each user, however many rows they have. Locked, the digest stays until the erasure has
+  -- begun: a readmission waits, and then sees it.
+  FOR u IN
+    WITH RECURSIVE with_missions(user_id) AS (
+      SELECT min(m.user_id) FROM mana_ai.mission_schedule m
+       UNION ALL
+      SELECT (SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id)
+        FROM with_missions w WHERE w.user_id IS NOT NULL),
+    with_agents(user_id) AS (
+      SELECT min(a.user_id) FROM mana_ai.agent_snapshots a
+       UNION ALL
+      SELECT (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id)
+        FROM with_agents w WHERE w.user_id IS NOT NULL),
+    with_runs(user_id) AS (
+      SELECT min(r.user_id) FROM mana_ai.runs r
+       UNION ALL
+      SELECT (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id)
+        FROM with_runs w WHERE w.user_id IS NOT NULL),
+    with_costs(user_id) AS (
+      SELECT min(t.user_id) FROM mana_ai.token_usage t
+       UNION ALL
+      SELECT (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id)
+        FROM with_costs w WHERE w.user_id IS NOT NULL),
+    digests AS MATERIALIZED (
+      SELECT h.user_id, mana_ai.digest_of_user(h.user_id) AS digest
+        FROM (TABLE with_missions UNION TABLE with_agents UNION TABLE with_runs UNION TABLE with_costs) h
+       WHERE h.user_id IS NOT NULL)
+    SELECT d.user_id FROM digests d JOIN mana_ai.erased_users e ON e.user_digest = d.digest
+     WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w WHERE w.user_id = d.user_id)
+       FOR KEY SHARE OF e
+  LOOP
+    PERFORM mana_ai.begin_erasure(u.user_id);
+  END LOOP;
+  UPDATE mana_ai.engine_state s SET compared_digests = state;
 END $$;
 
 CREATE FUNCTION mana_ai.readmit_user(user_id text)
@@ -2750,15 +2781,19 @@ SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
    CROSS JOIN LATERAL (
      SELECT CASE r.role
        WHEN 'mission' THEN
-         (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs'],
+         (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs', 'agentId'],
                                        encode(r.clocks, 'hex'))
             FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
              AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'agent' THEN
-         (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
-                                       encode(r.clocks, 'hex'))
-            FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
-             AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
+         -- Without clocks it is another member's.
+         CASE WHEN r.clocks IS NOT NULL AND NOT EXISTS (
+                SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
+              THEN 'infinity'
+              ELSE (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
+                                                 encode(r.clocks, 'hex'))
+                      FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
+                       AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))) END
        WHEN 'input' THEN
          mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id, encode(r.clocks, 'hex'),
                                      l.record_id, encode(l.clocks, 'hex'))

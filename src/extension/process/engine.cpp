@@ -331,17 +331,10 @@ void Engine::keep_house(bool thorough) {
 
 // Digests that came from elsewhere, and snapshots that a fold has made before it could see them.
 void Engine::begin_missed_erasures() {
-    static pg::Statement select_state(R"sql(
-SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
-              (SELECT f.folded_at FROM mana_ai.folded_log f))
-  FROM mana_ai.erased_users e)sql");
     static pg::Statement begin("SELECT mana_ai.begin_missed_erasures()");
     pg::Transaction transaction("mana_ai: comparing users with digests");
-    std::string state = select_state.execute({}, true).rows.at(0).text(0);
-    if (state != digests_seen_)
-        begin.execute({});
+    begin.execute({});
     transaction.commit();
-    digests_seen_ = std::move(state);
 }
 
 // What this process knows of users who were erased.

@@ -207,7 +207,6 @@ class Engine {
     std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
     std::string settled_last_;                    // of them, who had their turn last
     core::Instant settled_at_ = 0;                // on the monotonic clock
-    std::string digests_seen_;  // what users who were erased were last compared with
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
     ResearchPolls polls_;
