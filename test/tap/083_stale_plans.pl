@@ -61,6 +61,7 @@ is(changed(plan_beside('m1', sub { edit('ai', 'aiMissions', 'm1', { objective =>
 is(changed(plan_beside('m1', sub { edit('ai', 'agents', 'ada', { memory => 'Etwas' }) })), 'agents:ada', 'so is the agent');
 is(changed(plan_beside('m1', sub { edit('timeblocks', 'timeBlocks', 'tb1', { startDate => '2031-01-01T09:00:00.000Z' }) })), 'events:e1', 'so is an input by the record that it is linked to');
 is(changed(plan_beside('m1', sub { push_record('notes', 'notes', 'later', { content => 'Da' }) })), 'notes:later', 'so is one that was not there');
+is(changed(plan_beside('m1', sub { push_change($node, app => 'timeblocks', table => 'timeBlocks', id => 'tb1', op => 'delete', data => { deletedAt => iso(5) }) })), 'events:e1', 'so is an input whose linked record is gone');
 $iteration = plan_beside('m1', sub { push_change($node, app => 'notes', table => 'notes', id => 'later', op => 'delete', data => { deletedAt => iso(5) }) });
 is_deeply($iteration->{changedSince}, [ { table => 'notes', id => 'later', at => undef } ], 'so is one that is gone');
 $iteration = plan_beside('m1', sub {
@@ -108,6 +109,27 @@ $node->safe_psql('mana_sync', 'GRANT USAGE ON SCHEMA mana_ai TO nobody_special; 
 fails_like($node, 'SELECT * FROM mana_ai.stale_plans', qr/permission denied for function (?:stale_reads|plan_waits)/, 'until they are granted', user => 'nobody_special');
 $node->safe_psql('mana_sync', 'GRANT EXECUTE ON FUNCTION mana_ai.stale_reads(uuid), mana_ai.plan_waits(text, text, text) TO nobody_special');
 is($node->safe_psql('mana_sync', "SELECT count(*) FROM mana_ai.stale_plans WHERE mission_id = 'm2'", extra_params => [ '-U', 'nobody_special' ]), 4, 'then they see the ids');
+
+# Another agent, and an agent that is gone.
+for my $case ([ 'moved', sub { edit('ai', 'aiMissions', 'moved', { agentId => 'ada' }, 3) }, 'aiMissions:moved' ],
+    [ 'left', sub { push_change($node, app => 'ai', table => 'agents', id => 'bob', op => 'delete', data => { deletedAt => iso(3) }) }, 'agents:bob' ])
+{
+    my ($id, $edit, $named) = @$case;
+    push_agent($node, 'bob', name => 'Bob') if $id eq 'moved';
+    push_mission($node, $id, agentId => 'bob', cadence => { kind => 'manual' });
+    is(run_mission($node, $id)->{outcome}, 'planned', "$id is planned");
+    is(stale($id), '', 'and fresh');
+    $edit->();
+    is(stale($id), $named, 'until its agent is another or gone');
+}
+
+# A record with more fields than are noted says nothing, neither at once nor later.
+push_record('notes', 'notes', 'wide', { content => 'Breit' });
+push_change($node, app => 'notes', table => 'notes', id => 'wide', data => { map { ("content.k$_" => 1) } 1 .. 300 });
+push_mission($node, 'broad', inputs => [ { module => 'notes', table => 'notes', id => 'wide' } ], cadence => { kind => 'manual' });
+is(run_mission($node, 'broad')->{outcome}, 'planned', 'it is read all the same');
+is(stale('broad'), '', 'and its plan is not called stale');
+is(value($node, "SELECT encode(clocks, 'hex') FROM mana_ai.run_reads WHERE record_id = 'wide'"), 'ff', 'since it is noted that nothing is');
 
 # A device deals with it.
 my $all = iterations_of($node, 'm2');

@@ -41,7 +41,7 @@ bool is_later(const core::FieldClock& a, const core::FieldClock& b) {
 
 // Both as hexadecimal digits; empty = no such record.
 std::optional<core::Instant> change_between(const std::string& seen, const std::string& now) {
-    if (seen == now)
+    if (seen == now || seen == kClocksNotKept)
         return std::nullopt;
     const pg::ScratchMemory scratch("mana_ai clocks");
     const ClockChange change = pg::guarded([&] {
@@ -87,8 +87,12 @@ std::optional<core::Instant> input_change(const std::string& user_id, std::strin
     if (error)
         return std::nullopt;
     auto change = change_between(seen.own, now.own);
+    // Another id is another value of the record's own field. None: the linked record has come or
+    // gone.
     if (!change && seen.linked_id == now.linked_id)
         change = change_between(seen.linked, now.linked);
+    else if (!change && (seen.linked_id.empty() || now.linked_id.empty()))
+        change = kUnknownChange;
     return change;
 }
 

@@ -11,6 +11,7 @@
 #include "mana_ai/extension/input/input_records.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/durable_step.hpp"
+#include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -276,7 +277,7 @@ void Reading::note_records() {
     const auto keep = [&size](std::string& clocks) {
         size += clocks.size();
         if (size > kMaxClocks)
-            std::string().swap(clocks);
+            std::string(kClocksNotKept).swap(clocks);
     };
     for (Input& input : inputs_) {
         const auto& [module, table, id] = input.reference;

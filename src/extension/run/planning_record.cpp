@@ -54,8 +54,8 @@ constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
 // A browser gives its own run of a mission up after this time.
 constexpr core::Instant kLongestBrowserRun = 180 * core::kMicrosPerSecond;
 // What prompts are made of.
-constexpr std::array<std::string_view, 5> kMissionFields = {"title", "objective", "conceptMarkdown",
-                                                            "inputs", "iterations"};
+constexpr std::array<std::string_view, 6> kMissionFields = {
+    "title", "objective", "conceptMarkdown", "inputs", "iterations", "agentId"};
 constexpr std::array<std::string_view, 6> kAgentFields = {"name",   "role",   "systemPrompt",
                                                           "memory", "policy", "maxTokensPerDay"};
 

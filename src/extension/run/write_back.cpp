@@ -375,16 +375,16 @@ std::optional<core::Instant> change_of_agent(const ClaimedMission& claimed) {
     if (!claimed.agent || claimed.agent_clocks.empty())
         return std::nullopt;
     static pg::Statement find(R"sql(
-SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'], $4)
+SELECT CASE WHEN a.version <> $3 AND mana_ai.raw_size(a.record, a.clocks) <= $5 THEN
+         mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'], $4) END
   FROM mana_ai.agent_snapshots a
- WHERE a.user_id = $1 AND a.agent_id = $2 AND a.version <> $3
-   AND mana_ai.raw_size(a.record, a.clocks) <= $5)sql");
+ WHERE a.user_id = $1 AND a.agent_id = $2)sql");
     const auto rows =
         find.execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id),
                       claimed.agent_version.value_or(0), std::string_view(claimed.agent_clocks),
                       pg::settings::max_record_size()})
             .rows;
-    return rows.empty() ? std::nullopt : rows.front().optional_instant(0);
+    return rows.empty() ? std::optional(kUnknownChange) : rows.front().optional_instant(0);
 }
 
 // What of the records that the plan was based on is not any more what the run has read. Those that

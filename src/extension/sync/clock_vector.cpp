@@ -86,7 +86,7 @@ const char* clock_vector_of(const RecordState& state, const ReadFields& read) {
         if (!field.present || !read.contain(field.field.name()))
             continue;
         if (++count > kMaxClockedFields)
-            return "";
+            return kClocksNotKept;
         const core::FieldClock& clock = field.clock;
         const bool is_same =
             before != nullptr && before->time == clock.time && before->row_time == clock.row_time;

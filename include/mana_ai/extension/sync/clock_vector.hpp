@@ -21,6 +21,10 @@
 
 namespace mana_ai {
 
+// Instead of a vector that is not kept. It says nothing: no record is made again with it, and none
+// is called changed because of it.
+inline constexpr const char* kClocksNotKept = "ff";
+
 // A record with more fields, paths included, gets no vector: it would cost more than it is worth.
 inline constexpr uint32_t kMaxClockedFields = 200;
 
@@ -32,7 +36,7 @@ struct ReadFields {
     bool contain(std::string_view field) const;
 };
 
-// Empty: too many fields.
+// kClocksNotKept: too many fields.
 const char* clock_vector_of(const RecordState& state, const ReadFields& read);
 
 struct ClockBound {
