@@ -260,12 +260,17 @@ my $position = log_position($node);
 $collector->control({ status => 503 });
 plan_with_worker('away', 1100);
 wait_until('it was asked', 5, sub { $collector->count >= 1 });
+my $state = q{SELECT state || ' ' || call_limit || ' ' || (failed > 0) || ' ' || (since <= now()) FROM mana_ai.services() WHERE service = 'collector'};
+wait_for($node, 'services() tells that it is away', 10, $state, 'unavailable 1 true true');
+like(value($node, 'SELECT mana_ai.metrics()'), qr/^mana_ai_service_state\{[^}]*state="unavailable"[^}]*upstream="collector"[^}]*\} 1$|^mana_ai_service_state\{[^}]*upstream="collector"[^}]*state="unavailable"[^}]*\} 1$/m, 'so does a metric');
+is(value($node, q{SELECT coalesce(worker_problem, 'none') FROM mana_ai.status()}), 'none', 'which is no problem of the worker');
 # A pause may be under way by now; an endpoint that is set anew is tried at once.
 $collector->control({});
 my $port = $collector->port;
 settings($node, 'mana_ai.otlp_endpoint' => "http://localhost:$port");
 wait_until('what was kept arrives when the collector is back', 15, sub { $collector->stats->{spans} == 4096 });
 wait_until('which is said in the log', 5, sub { log_since($node, $position) =~ /takes traces again/ });
+wait_for($node, 'and by services()', 10, q{SELECT state FROM mana_ai.services() WHERE service = 'collector'}, 'open');
 my $log = log_since($node, $position);
 is(scalar(() = $log =~ /WARNING: .*mana_ai: the collector does not take traces \(HTTP 503\)/g), 1, 'so was the outage, once');
 like($log, qr/takes traces again; 304 spans were dropped/, 'with the number of spans that were dropped');

@@ -39,7 +39,7 @@ std::vector<WorkerView> workers();  // of all databases
 
 // What the worker of a database knows of a service that it calls.
 struct ServiceView {
-    std::string service;                 // "model", "web_research", "deep_research"
+    std::string service;                 // "model", "web_research", "deep_research", "collector"
     std::string name;                    // the model; may be cut
     std::string state;                   // as core::name(GateState)
     std::optional<core::Instant> since;  // null = it is open
@@ -51,7 +51,9 @@ struct ServiceView {
     int64_t failed = 0;
     std::optional<core::Instant> next_try_at;
 };
-inline constexpr size_t kMaxServices = 6;  // per worker; more are left out
+// Per worker: eight planner models, another one that compacts, research, the collector. More are
+// left out.
+inline constexpr size_t kMaxServices = 12;
 void report_services(const std::vector<ServiceView>& services);
 std::vector<ServiceView> services_of(uint32_t database_oid);
 

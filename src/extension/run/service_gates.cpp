@@ -158,7 +158,7 @@ std::string ServiceGates::problem() {
     return "the model service limits the rate of calls";
 }
 
-void ServiceGates::report(bool shared) {
+void ServiceGates::report(bool shared, const std::optional<TraceExporter::View>& collector) {
     const core::Instant now = loop_.now_us();
     if (now - reported_at_ < kReportInterval)
         return;
@@ -208,6 +208,21 @@ void ServiceGates::report(bool shared) {
         service.failed = static_cast<int64_t>(failed);
         if (view.next_try_at)
             service.next_try_at = *view.next_try_at + to_wall;
+        views.push_back(std::move(service));
+    }
+    if (collector) {
+        pg::shared_state::ServiceView service;
+        service.service = "collector";
+        service.state = core::name(collector->state);
+        if (collector->state != core::GateState::Open)
+            service.since = collector->since + to_wall;
+        service.limit = 1;
+        service.in_flight = collector->in_flight;
+        service.waiting = collector->waiting;
+        service.refused = collector->refused;
+        service.failed = collector->failed;
+        if (collector->next_try_at)
+            service.next_try_at = *collector->next_try_at + to_wall;
         views.push_back(std::move(service));
     }
     if (shared)

@@ -17,6 +17,7 @@ namespace mana_ai {
 namespace {
 
 constexpr char kServiceName[] = "mana-ai";
+constexpr char kUpstream[] = "collector";
 constexpr core::Instant kRequestTimeout = 10 * core::kMicrosPerSecond;
 constexpr size_t kMaxAnswer = size_t{1} << 20;
 constexpr core::Instant kFirstPause = core::kMicrosPerSecond;
@@ -37,6 +38,22 @@ bool may_repeat(const net::HttpResponse& response) {
             return false;
         default:
             return true;
+    }
+}
+
+core::GateState state_after(const net::HttpResponse& response) {
+    if (is_taken(response))
+        return core::GateState::Open;
+    if (response.error != net::TransportError::None)
+        return core::GateState::Unavailable;
+    switch (response.status) {
+        case 401:
+        case 403:
+            return core::GateState::KeyRefused;
+        case 429:
+            return core::GateState::Limited;
+        default:
+            return core::GateState::Unavailable;
     }
 }
 
@@ -92,6 +109,7 @@ void TraceExporter::set_target(const std::string& endpoint,
     endpoint_ = endpoint;
     transport_ = transport;
     failures_ = 0;
+    state_ = core::GateState::Open;
     timer_.disarm();
     schedule();
 }
@@ -156,7 +174,36 @@ net::Task<void> TraceExporter::deliver([[maybe_unused]] Delivery delivery) {
     settle(response, count);
 }
 
+void TraceExporter::note_state(const net::HttpResponse& response) {
+    const core::GateState state = state_after(response);
+    if (state != state_)
+        since_ = loop_.now_us();
+    state_ = state;
+    if (state == core::GateState::Limited) {
+        refused_++;
+        pg::metrics::count(core::Metric::ServiceCallsRefused, {kUpstream});
+    } else if (state != core::GateState::Open) {
+        failed_++;
+        pg::metrics::count(core::Metric::ServiceCallsFailed, {kUpstream});
+    }
+}
+
+TraceExporter::View TraceExporter::view() const {
+    View view;
+    view.state = state_;
+    view.since = since_;
+    view.in_flight = delivering_ ? 1 : 0;
+    view.refused = refused_;
+    view.failed = failed_;
+    if (failures_ > 0 && !delivering_) {
+        view.waiting = static_cast<int>((queue_.size() + kMaxBatch - 1) / kMaxBatch);
+        view.next_try_at = next_try_at_;
+    }
+    return view;
+}
+
 void TraceExporter::settle(const net::HttpResponse& response, size_t count) {
+    note_state(response);
     if (is_taken(response)) {
         failures_ = 0;
         remove_first(count);
@@ -187,8 +234,11 @@ void TraceExporter::schedule_retry(const net::HttpResponse& response) {
         core::parse_retry_after(response.retry_after, pg::now()).value_or(0);
     const core::Instant pause = std::min(std::max(doubled, asked), kLongestPause);
     failures_++;
-    timer_.arm(pause + static_cast<core::Instant>(pg::random_fraction() * 0.2 *
-                                                  static_cast<double>(pause)));
+    const core::Instant until_then =
+        pause +
+        static_cast<core::Instant>(pg::random_fraction() * 0.2 * static_cast<double>(pause));
+    next_try_at_ = loop_.now_us() + until_then;
+    timer_.arm(until_then);
 }
 
 void TraceExporter::add_dropped(int64_t spans) {

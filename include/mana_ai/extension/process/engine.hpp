@@ -100,7 +100,7 @@ class Engine {
     }
 
     // Tells what is known of services, now and then; `shared` = to other processes too.
-    void report_services(bool shared) { gates_.report(shared); }
+    void report_services(bool shared) { gates_.report(shared, tracer_.collector()); }
 
     bool work_left() const { return work_left_; }  // due missions that found no room
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "mana_ai/extension/run/stops.hpp"
+#include "mana_ai/extension/watch/trace_exporter.hpp"
 #include "mana_ai/net/call_gate.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
@@ -54,8 +55,9 @@ class ServiceGates {
     // What keeps missions from being claimed, while is_away().
     std::string problem();
 
-    // Logs changes of state, and tells other processes with `shared`.
-    void report(bool shared);
+    // Logs changes of state, and tells other processes with `shared`; likewise of the collector,
+    // whose pauses are its exporter's own.
+    void report(bool shared, const std::optional<TraceExporter::View>& collector);
 
  private:
     struct Entry {

@@ -10,8 +10,10 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "mana_ai/core/service/service_gate.hpp"
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/net/event_loop.hpp"
 #include "mana_ai/net/http_client.hpp"
@@ -52,6 +54,18 @@ class TraceExporter {
     void begin_drain();
     bool is_idle() const { return queue_.empty() && !delivering_; }
 
+    // How the collector does; instants are on the loop's clock.
+    struct View {
+        core::GateState state = core::GateState::Open;
+        core::Instant since = 0;  // of the state
+        int in_flight = 0;
+        int waiting = 0;  // requests that wait for the end of a pause
+        int64_t refused = 0;
+        int64_t failed = 0;
+        std::optional<core::Instant> next_try_at;
+    };
+    View view() const;
+
  private:
     class Delivery;
 
@@ -61,6 +75,7 @@ class TraceExporter {
     void start();
     void schedule() noexcept;
     void schedule_retry(const net::HttpResponse& response);
+    void note_state(const net::HttpResponse& response);
     void remove_first(size_t count);
     void drop(size_t count);
     void note_trouble(const std::string& what);
@@ -77,7 +92,12 @@ class TraceExporter {
     size_t queued_bytes_ = 0;
     bool delivering_ = false;
     bool draining_ = false;
-    int failures_ = 0;         // in a row
+    int failures_ = 0;  // in a row
+    core::GateState state_ = core::GateState::Open;
+    core::Instant since_ = 0;
+    core::Instant next_try_at_ = 0;
+    int64_t refused_ = 0;  // requests
+    int64_t failed_ = 0;
     int64_t dropped_ = 0;      // spans that no collector has taken
     bool in_trouble_ = false;  // has been logged
     int64_t dropped_before_trouble_ = 0;

@@ -12,6 +12,7 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -99,6 +100,11 @@ class Tracer {
     // Lets waiting spans go at once; what the collector does not take is dropped from now on.
     void begin_drain();
     bool is_drained() const { return exporter_ == nullptr || exporter_->is_idle(); }
+
+    // How the collector does; nullopt without one.
+    std::optional<TraceExporter::View> collector() const {
+        return exporter_ == nullptr ? std::nullopt : std::optional(exporter_->view());
+    }
 
     // Ends tracing: what waits or is under way counts as dropped. A process that ends without
     // destroying its tracer calls it.
