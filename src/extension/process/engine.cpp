@@ -11,6 +11,7 @@
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
@@ -343,6 +344,7 @@ void Engine::forget_erased_users() {
     for (const std::string& user_id : stops_.erased) {
         turns_.forget(user_id);
         table_patience_.forget(user_id);
+        forget_lengths(user_id);
     }
     std::erase_if(agents_with_room_, [&](const auto& key) { return is_erased(key.first); });
     std::erase_if(started_by_agent_,

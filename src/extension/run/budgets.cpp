@@ -144,6 +144,12 @@ void forget_cut_off_reply(const ClaimedMission& claimed) {
     cut_off_replies.erase({claimed.user_id, claimed.mission_id});
 }
 
+void forget_lengths(std::string_view user_id) {
+    const auto is_theirs = [&](const auto& entry) { return entry.first.first == user_id; };
+    std::erase_if(long_prompts, is_theirs);
+    std::erase_if(cut_off_replies, is_theirs);
+}
+
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {
     // One user's long prompt is not to be expected of all others.
     last_first_call =

@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <vector>
 
@@ -68,6 +69,9 @@ core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id
                                  const std::string& mission_id);
 void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length);
 void forget_cut_off_reply(const ClaimedMission& claimed);
+
+// Lengths of prompts and replies of all missions of a user.
+void forget_lengths(std::string_view user_id);
 
 // Whether the run's budgets have room for this call, beside what others have reserved. No other
 // process reserves anything before the transaction's end.
