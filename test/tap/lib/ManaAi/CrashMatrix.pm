@@ -624,6 +624,10 @@ sub try_case
     $self->edit($case, $case->{edited});
     $lift->() unless $scenario->{in_session};
     $self->end_sessions;
+    # Who is put off while the change is on its way would write a later time than the change has.
+    $self->until('nobody is being put off', 30, sub { $self->ask(<<"END") eq 't' }) if $scenario->{iterations} && $action eq 'kill';
+SELECT bool_and(lease_owner IS NULL AND coalesce(wake_at, 'infinity') > now()) FROM mana_ai.mission_schedule WHERE user_id = '$case->{user}'
+END
     my $again = { state => 'active', lastSeen => iso(0), %{ $scenario->{cure} // {} } };
     if ($scenario->{iterations})
     {
