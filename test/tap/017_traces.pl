@@ -202,17 +202,18 @@ forget();
 
 # ---------------------------------------------------------------- a tick by hand waits for no collector
 
-for my $case ([ 'hangs', { hang => JSON::PP::true }, 2.5 ], [ 'answers 500', { status => 500 }, 1.5 ],
-    [ 'answers 503', { status => 503 }, 1.5 ], [ 'closes', { close => JSON::PP::true }, 1.5 ])
+# A request to the collector may take ten seconds.
+for my $case ([ 'hangs', { hang => JSON::PP::true } ], [ 'answers 500', { status => 500 } ], [ 'answers 503', { status => 503 } ],
+    [ 'closes', { close => JSON::PP::true } ])
 {
-    my ($what, $control, $seconds) = @$case;
+    my ($what, $control) = @$case;
     $collector->control($control);
     push_mission($node, "hand-$what");
     my $dropped = dropped();
     my $tick;
     my $took = timed(sub { $tick = run_tick($node) });
     is_deeply([ @$tick{qw(plans_written_back errors)} ], [ 1, [] ], "a collector that $what does not disturb a tick");
-    cmp_ok($took, '<', $seconds, 'and hardly delays it');
+    cmp_ok($took, '<', 8, 'nor does the tick wait for its answer');
     is(dropped() - $dropped, 4, 'its spans count as dropped');
 }
 $collector->control({ hang => JSON::PP::true });

@@ -247,9 +247,14 @@ sub ends_on_request
     return;
 }
 
+# Frozen, so that the next try does not come between.
 my ($from, $holder) = unrecorded('owed');
+my $pid = worker_pid($node);
+kill 'STOP', $pid;
 release($holder);
-ends_on_request('the ledger is free again');
+kill 'TERM', $pid;
+kill 'CONT', $pid;
+wait_until('the ledger is free again: the worker ends', SOON, sub { !kill 0, $pid });
 is(value($node, "SELECT count(*) FROM mana_ai.token_usage WHERE mission_id = 'owed' AND run_id = (SELECT run_id FROM mana_ai.runs WHERE mission_id = 'owed' AND outcome = 'canceled')"),
     1, 'what waited for its next try is on the ledger');
 unlike(log_since($node, $from), qr/paid for could not be recorded/, 'the log says nothing of it');
@@ -264,13 +269,13 @@ settle();
 
 # One that cannot be written keeps none of the others from being written.
 $model->reset;
-$model->control({ latency_ms => 3000 });
+$model->control({ latency_ms => is_sanitized() ? 20_000 : 3000 });
 push_missions($node, [ map { "beside-$_" } 1 .. 100 ], cadence => { kind => 'manual' });
 $model->wait_in_flight(100, 20);
 $from   = log_position($node);
 $holder = background($node, "BEGIN; SELECT 1 FROM mana_ai.runs WHERE mission_id = 'beside-50' FOR UPDATE; SELECT pg_sleep(600)");
 wait_for($node, 'the row of a run is locked', 10, "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND wait_event = 'PgSleep'", 1);
-my $pid = worker_pid($node);
+$pid = worker_pid($node);
 kill 'STOP', $pid;
 wait_until('all replies are on their way', 20, sub { $model->in_flight == 0 });
 kill 'TERM', $pid;
