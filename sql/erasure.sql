@@ -334,33 +334,19 @@ BEGIN
   IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
     RETURN;
   END IF;
-  -- One look into an index for each user, however many rows they have. Locked, the digest stays until the erasure has
+  -- A few looks into indexes for each user, however many rows they have. Locked, the digest stays until the erasure has
   -- begun: a readmission waits, and then sees it.
   FOR u IN
-    WITH RECURSIVE with_missions(user_id) AS (
-      SELECT min(m.user_id) FROM mana_ai.mission_schedule m
+    WITH RECURSIVE users(user_id) AS (
+      SELECT '' COLLATE "C"
        UNION ALL
-      SELECT (SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id)
-        FROM with_missions w WHERE w.user_id IS NOT NULL),
-    with_agents(user_id) AS (
-      SELECT min(a.user_id) FROM mana_ai.agent_snapshots a
-       UNION ALL
-      SELECT (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id)
-        FROM with_agents w WHERE w.user_id IS NOT NULL),
-    with_runs(user_id) AS (
-      SELECT min(r.user_id) FROM mana_ai.runs r
-       UNION ALL
-      SELECT (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id)
-        FROM with_runs w WHERE w.user_id IS NOT NULL),
-    with_costs(user_id) AS (
-      SELECT min(t.user_id) FROM mana_ai.token_usage t
-       UNION ALL
-      SELECT (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id)
-        FROM with_costs w WHERE w.user_id IS NOT NULL),
+      SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
+                   (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
+                   (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
+                   (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id))
+        FROM users w WHERE w.user_id IS NOT NULL),
     digests AS MATERIALIZED (
-      SELECT h.user_id, mana_ai.digest_of_user(h.user_id) AS digest
-        FROM (TABLE with_missions UNION TABLE with_agents UNION TABLE with_runs UNION TABLE with_costs) h
-       WHERE h.user_id IS NOT NULL)
+      SELECT w.user_id, mana_ai.digest_of_user(w.user_id) AS digest FROM users w WHERE w.user_id <> '')
     SELECT d.user_id FROM digests d JOIN mana_ai.erased_users e ON e.user_digest = d.digest
      WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w WHERE w.user_id = d.user_id)
        FOR KEY SHARE OF e
