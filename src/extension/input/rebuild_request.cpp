@@ -17,14 +17,13 @@
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/extension/sync/record_reader.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/row_set.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 
 extern "C" {
-#include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/tuplestore.h"
 #include "utils/uuid.h"
 }
 
@@ -268,32 +267,11 @@ PG_FUNCTION_INFO_V1(mana_ai_rebuild_request);
 PGDLLEXPORT Datum mana_ai_rebuild_request(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        struct Rows {
-            Tuplestorestate* store;
-            TupleDesc descriptor;
-            const char* run_id;
-        };
-        const Rows rows = pg::guarded([fcinfo] {
-            auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
-            if (result == nullptr || !IsA(result, ReturnSetInfo) ||
-                (result->allowedModes & SFRM_Materialize) == 0)
-                ereport(ERROR,
-                        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                         errmsg("set-valued function called in context that cannot accept a set")));
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            MemoryContext outer = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
-            Tuplestorestate* store = tuplestore_begin_heap(
-                (result->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
-            result->returnMode = SFRM_Materialize;
-            result->setResult = store;
-            result->setDesc = CreateTupleDescCopy(descriptor);
-            MemoryContextSwitchTo(outer);
-            return Rows{store, result->setDesc,
-                        DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)))};
+        const pg::RowSet rows = pg::guarded([fcinfo] { return pg::begin_row_set(fcinfo); });
+        const char* run_id = pg::guarded([fcinfo] {
+            return DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
         });
-        const RecordedRun run = recorded_run(rows.run_id);
+        const RecordedRun run = recorded_run(run_id);
         if (run.requests.empty())
             return Datum{0};
         const Prompt prompt = rebuild_prompt(run);
@@ -313,7 +291,7 @@ PGDLLEXPORT Datum mana_ai_rebuild_request(PG_FUNCTION_ARGS) {
                 nulls[3] = request.sha256.empty();
                 nulls[5] = answer.reason.empty();
                 nulls[6] = answer.body.empty();
-                tuplestore_putvalues(rows.store, rows.descriptor, values, nulls);
+                rows.add(values, nulls);
             });
         }
         return Datum{0};

@@ -12,16 +12,15 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/process_usage.hpp"
+#include "mana_ai/pg/row_set.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "commands/dbcommands.h"
-#include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "utils/jsonb.h"
-#include "utils/tuplestore.h"
 }
 
 namespace mana_ai {
@@ -172,29 +171,7 @@ PG_FUNCTION_INFO_V1(mana_ai_metric_samples);
 PGDLLEXPORT Datum mana_ai_metric_samples(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        struct Rows {
-            Tuplestorestate* store;
-            TupleDesc descriptor;
-        };
-        const Rows rows = pg::guarded([fcinfo] {
-            auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
-            if (result == nullptr || !IsA(result, ReturnSetInfo) ||
-                (result->allowedModes & SFRM_Materialize) == 0)
-                ereport(ERROR,
-                        (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                         errmsg("set-valued function called in context that cannot accept a set")));
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            MemoryContext outer = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
-            Tuplestorestate* store = tuplestore_begin_heap(
-                (result->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
-            result->returnMode = SFRM_Materialize;
-            result->setResult = store;
-            result->setDesc = CreateTupleDescCopy(descriptor);
-            MemoryContextSwitchTo(outer);
-            return Rows{store, result->setDesc};
-        });
+        const pg::RowSet rows = pg::guarded([fcinfo] { return pg::begin_row_set(fcinfo); });
         for (const core::MetricSample& sample : core::metric_samples(collect_metrics())) {
             const std::string labels = labels_json(sample);
             pg::guarded([&] {
@@ -204,7 +181,7 @@ PGDLLEXPORT Datum mana_ai_metric_samples(PG_FUNCTION_ARGS) {
                     Float8GetDatum(sample.value),
                 };
                 bool nulls[3] = {};
-                tuplestore_putvalues(rows.store, rows.descriptor, values, nulls);
+                rows.add(values, nulls);
             });
         }
         return Datum{0};

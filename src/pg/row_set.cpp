@@ -1,0 +1,28 @@
+#include "mana_ai/pg/row_set.hpp"
+
+extern "C" {
+#include "miscadmin.h"
+}
+
+namespace mana_ai::pg {
+
+RowSet begin_row_set(FunctionCallInfo fcinfo) {
+    auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
+    if (result == nullptr || !IsA(result, ReturnSetInfo) ||
+        (result->allowedModes & SFRM_Materialize) == 0)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("set-valued function called in context that cannot accept a set")));
+    TupleDesc descriptor = nullptr;
+    if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    MemoryContext outer = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
+    Tuplestorestate* store = tuplestore_begin_heap(
+        (result->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+    result->returnMode = SFRM_Materialize;
+    result->setResult = store;
+    result->setDesc = CreateTupleDescCopy(descriptor);
+    MemoryContextSwitchTo(outer);
+    return {store, result->setDesc};
+}
+
+}  // namespace mana_ai::pg
