@@ -11,7 +11,6 @@
 #include <cstring>
 
 #include "mana_ai/pg/compat.hpp"
-#include "mana_ai/pg/crash_erasure.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -294,6 +293,26 @@ void publish(const Crashes& crashes) noexcept {
     shared->any_safe_mode = any;
 }
 
+// What `change` makes of the crashes on record, if it says that there is something to write, goes
+// into the file and is then what all processes see. Nothing where there is no shared memory.
+template <typename Change>
+void change_crashes(Change change) {
+    if (shared == nullptr)
+        return;
+    const bool written = guarded([&change] {
+        static Crashes crashes;
+        LWLockAcquire(&shared->lock.lock, LW_EXCLUSIVE);
+        crashes = shared->crashes;
+        const bool done = !change(crashes) || write_file(crashes);
+        if (done)
+            publish(crashes);
+        LWLockRelease(&shared->lock.lock);
+        return done;
+    });
+    if (!written)
+        throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
+}
+
 std::optional<SafeMode> find_safe_mode(Oid database, Code code) {
     if (shared == nullptr || !shared->any_safe_mode || settings::crash_limit() == 0)
         return std::nullopt;
@@ -476,13 +495,8 @@ TriggerMode trigger_mode() noexcept {
 }
 
 bool resume() {
-    if (shared == nullptr)
-        return false;
     bool was_safe = false;
-    const bool written = guarded([&was_safe] {
-        static Crashes crashes;
-        LWLockAcquire(&shared->lock.lock, LW_EXCLUSIVE);
-        crashes = shared->crashes;
+    change_crashes([&was_safe](Crashes& crashes) {
         for (int i = crashes.count - 1; i >= 0; i--) {
             const Record& record = crashes.records[i];
             if (record.database != MyDatabaseId && OidIsValid(record.database))
@@ -490,26 +504,15 @@ bool resume() {
             was_safe |= record.begins_safe_mode != 0;
             remove_record(crashes, i);
         }
-        const bool done = write_file(crashes);
-        if (done)
-            publish(crashes);
-        LWLockRelease(&shared->lock.lock);
-        return done;
+        return true;
     });
-    if (!written)
-        throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
     return was_safe;
 }
 
 int erase_user(std::string_view user_id) {
-    if (shared == nullptr)
-        return 0;
     const ErasedUser user(user_id);
     int erased = 0;
-    const bool written = guarded([&erased, &user] {
-        static Crashes crashes;
-        LWLockAcquire(&shared->lock.lock, LW_EXCLUSIVE);
-        crashes = shared->crashes;
+    change_crashes([&erased, &user](Crashes& crashes) {
         for (int i = 0; i < crashes.count; i++) {
             Record& record = crashes.records[i];
             if (!user.is_in(record))
@@ -518,14 +521,8 @@ int erase_user(std::string_view user_id) {
             memset(record.mission_id, 0, sizeof(record.mission_id));
             erased++;
         }
-        const bool done = erased == 0 || write_file(crashes);
-        if (done)
-            publish(crashes);
-        LWLockRelease(&shared->lock.lock);
-        return done;
+        return erased > 0;
     });
-    if (!written)
-        throw make_error(ERRCODE_IO_ERROR, std::string("could not write file \"") + kFile + "\"");
     return erased;
 }
 

@@ -7,7 +7,6 @@
 #include <iterator>
 
 #include "mana_ai/pg/guard.hpp"
-#include "mana_ai/pg/metrics_erasure.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
 extern "C" {

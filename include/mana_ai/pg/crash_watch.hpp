@@ -90,4 +90,7 @@ bool resume();
 // Returns of how many. Throws PgError when the file cannot be written.
 int erase_user(std::string_view user_id);
 
+// In how many crashes of this process's database the user is: what erase_user() would return.
+int count_of_user(std::string_view user_id);
+
 }  // namespace mana_ai::pg::crash_watch

@@ -38,6 +38,11 @@ void observe(core::Metric metric, double value, LabelValues labels = {}) noexcep
 void set_gauge(core::Metric metric, double value) noexcept;
 void raise_gauge(core::Metric metric, double value) noexcept;
 
+// What was counted under this value of the label, a name that users make, counts under "other" from
+// now on, and the value is gone from memory (docs/erasure.md). It may come back with the next
+// count.
+void erase_label_value(std::string_view label, std::string_view value) noexcept;
+
 // A counter without labels as it is now.
 uint64_t counter(core::Metric metric) noexcept;
 

@@ -8,12 +8,11 @@
 
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/user_records.hpp"
-#include "mana_ai/pg/crash_erasure.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/keyed_table.hpp"
 #include "mana_ai/pg/log.hpp"
-#include "mana_ai/pg/metrics_erasure.hpp"
+#include "mana_ai/pg/metrics.hpp"
 
 extern "C" {
 #include "access/heapam.h"
