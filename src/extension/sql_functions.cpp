@@ -9,6 +9,7 @@
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -41,11 +42,6 @@ core::Json json_argument(FunctionCallInfo fcinfo, int n) {
     return core::parse_json({view.data, static_cast<size_t>(view.length)}).value_or(core::Json());
 }
 
-std::string text_argument(FunctionCallInfo fcinfo, int n) {
-    const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
-    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
-}
-
 }  // namespace
 
 }  // namespace mana_ai
@@ -68,7 +64,7 @@ PGDLLEXPORT Datum mana_ai_next_run(PG_FUNCTION_ARGS) {
         if (TIMESTAMP_NOT_FINITE(from))
             throw pg::make_error(ERRCODE_INVALID_PARAMETER_VALUE, "from_time must be finite");
         const core::Json cadence = json_argument(fcinfo, 0);
-        const pg::PostgresTimeZone zone(text_argument(fcinfo, 2));
+        const pg::PostgresTimeZone zone(pg::text_argument(fcinfo, 2));
         const core::NextRun next_run =
             core::next_run(cadence, pg::instant_from_timestamptz(from), zone);
         is_null = !next_run.at.has_value();

@@ -8,6 +8,7 @@
 #include "mana_ai/core/record/mission_input.hpp"
 #include "mana_ai/extension/input/changed_reads.hpp"
 #include "mana_ai/extension/input/input_records.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -23,21 +24,6 @@ extern "C" {
 namespace mana_ai {
 
 namespace {
-
-const ClockBound* find_hash(const ClockBounds& bounds, uint64_t hash) {
-    const ClockBound* begin = bounds.fields;
-    const ClockBound* end = begin + bounds.count;
-    const ClockBound* found = std::lower_bound(
-        begin, end, hash,
-        [](const ClockBound& bound, uint64_t wanted) { return bound.name_hash < wanted; });
-    return found != end && found->name_hash == hash ? found : nullptr;
-}
-
-bool is_later(const core::FieldClock& a, const core::FieldClock& b) {
-    if (a.time != b.time)
-        return a.time > b.time;
-    return a.row_time != b.row_time ? a.row_time > b.row_time : a.rank > b.rank;
-}
 
 // Both as hexadecimal digits; empty = no such record.
 std::optional<core::Instant> change_between(const std::string& seen, const std::string& now) {
@@ -60,14 +46,14 @@ ClockChange change_of_clocks(const ClockBounds& seen, const ClockBounds& now, bo
     ClockChange change;
     for (uint32_t i = 0; i < now.count; i++) {
         const ClockBound& bound = now.fields[i];
-        const ClockBound* before = find_hash(seen, bound.name_hash);
-        if (before != nullptr && !is_later(bound.clock, before->clock))
+        const ClockBound* before = find_bound(seen, bound.name_hash);
+        if (before != nullptr && !core::is_older(before->clock, bound.clock))
             continue;
         change.has_changed = true;
         change.at = std::max(change.at, bound.clock.row_time);
     }
     for (uint32_t i = 0; is_whole && !change.has_changed && i < seen.count; i++)
-        if (find_hash(now, seen.fields[i].name_hash) == nullptr)
+        if (find_bound(now, seen.fields[i].name_hash) == nullptr)
             change = {true, kUnknownChange};
     return change;
 }
@@ -151,10 +137,7 @@ PGDLLEXPORT Datum mana_ai_input_changed_since(PG_FUNCTION_ARGS) {
             PG_RETURN_NULL();
     const core::Instant at = pg::entry_point([fcinfo] {
         const auto argument = [fcinfo](int n) {
-            if (PG_ARGISNULL(n))
-                return std::string();
-            const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
-            return std::string(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+            return PG_ARGISNULL(n) ? std::string() : pg::text_argument(fcinfo, n);
         };
         RecordClocks seen;
         seen.own = argument(4);

@@ -20,6 +20,7 @@
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -224,11 +225,8 @@ PG_FUNCTION_INFO_V1(mana_ai_explain);
 PGDLLEXPORT Datum mana_ai_explain(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        const auto argument = [fcinfo](int n) {
-            const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
-            return std::string(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-        };
-        const Explanation explanation = explain(argument(0), argument(1));
+        const Explanation explanation =
+            explain(pg::text_argument(fcinfo, 0), pg::text_argument(fcinfo, 1));
         return pg::guarded([&] {
             TupleDesc descriptor = nullptr;
             if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)

@@ -13,6 +13,7 @@
 #include "mana_ai/extension/process/tick_process.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/termination.hpp"
@@ -246,11 +247,6 @@ Datum errors_array(const TickAnswer& answer) {
         construct_array(elements, answer.error_count, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-std::string text_argument(FunctionCallInfo fcinfo, int n) {
-    const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
-    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
-}
-
 }  // namespace
 
 }  // namespace mana_ai
@@ -294,8 +290,8 @@ PG_FUNCTION_INFO_V1(mana_ai_run_mission);
 PGDLLEXPORT Datum mana_ai_run_mission(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        const std::string user_id = text_argument(fcinfo, 0);
-        const std::string mission_id = text_argument(fcinfo, 1);
+        const std::string user_id = pg::text_argument(fcinfo, 0);
+        const std::string mission_id = pg::text_argument(fcinfo, 1);
         const TickAnswer* answer = call_worker("mana_ai.run_mission()", true, user_id, mission_id);
         return pg::guarded([=] {
             Datum values[6] = {

@@ -52,23 +52,16 @@ class Digits {
     bool failed_ = false;
 };
 
-bool is_earlier(const core::FieldClock& a, const core::FieldClock& b) {
-    if (a.time != b.time)
-        return a.time < b.time;
-    return a.row_time != b.row_time ? a.row_time < b.row_time : a.rank < b.rank;
-}
+}  // namespace
 
-const ClockBound* find_bound(const ClockBounds& bounds, std::string_view field) {
-    const uint64_t hash = hash_of(field);
+const ClockBound* find_bound(const ClockBounds& bounds, uint64_t name_hash) {
     const ClockBound* begin = bounds.fields;
     const ClockBound* end = begin + bounds.count;
     const ClockBound* found = std::lower_bound(
-        begin, end, hash,
+        begin, end, name_hash,
         [](const ClockBound& bound, uint64_t wanted) { return bound.name_hash < wanted; });
-    return found != end && found->name_hash == hash ? found : nullptr;
+    return found != end && found->name_hash == name_hash ? found : nullptr;
 }
-
-}  // namespace
 
 bool ReadFields::contain(std::string_view field) const {
     const std::string_view head = core::head_of(field);
@@ -128,17 +121,18 @@ bool read_clock_vector(std::string_view vector, ClockBounds& bounds) {
 }
 
 bool is_within(const ClockBounds& bounds, std::string_view field, const core::FieldClock& clock) {
-    const ClockBound* bound = find_bound(bounds, field);
-    return bound != nullptr && !is_earlier(bound->clock, clock);
+    const ClockBound* bound = find_bound(bounds, hash_of(field));
+    return bound != nullptr && !core::is_older(bound->clock, clock);
 }
 
 uint32_t count_lost(const ClockBounds& bounds, const RecordState& state) {
     uint32_t found = 0;
     for (uint32_t i = 0; i < state.count; i++) {
         const RecordField& field = state.fields[i];
-        const ClockBound* bound = field.present ? find_bound(bounds, field.field.name()) : nullptr;
-        if (bound != nullptr && !is_earlier(field.clock, bound->clock) &&
-            !is_earlier(bound->clock, field.clock))
+        const ClockBound* bound =
+            field.present ? find_bound(bounds, hash_of(field.field.name())) : nullptr;
+        if (bound != nullptr && !core::is_older(field.clock, bound->clock) &&
+            !core::is_older(bound->clock, field.clock))
             found++;
     }
     return bounds.count - std::min(found, bounds.count);

@@ -9,6 +9,7 @@
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/user_records.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/keyed_table.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -229,11 +230,6 @@ void keep_for_commit(bool is_log_line, std::string text) {
     at_commit.push_back({now, is_log_line, std::move(text)});
 }
 
-std::string text_argument(FunctionCallInfo fcinfo, int n) {
-    const text* value = pg::guarded([=] { return PG_GETARG_TEXT_PP(n); });
-    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
-}
-
 }  // namespace
 
 }  // namespace mana_ai
@@ -257,7 +253,7 @@ PG_FUNCTION_INFO_V1(mana_ai_erase_user_from_crashes);
 PGDLLEXPORT Datum mana_ai_erase_user_from_crashes(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        std::string user = text_argument(fcinfo, 0);
+        std::string user = pg::text_argument(fcinfo, 0);
         const int count = pg::crash_watch::count_of_user(user);
         if (count > 0)
             keep_for_commit(false, std::move(user));
@@ -269,7 +265,7 @@ PG_FUNCTION_INFO_V1(mana_ai_erase_agent_from_metrics);
 PGDLLEXPORT Datum mana_ai_erase_agent_from_metrics(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        pg::metrics::erase_label_value("agent_id", text_argument(fcinfo, 0));
+        pg::metrics::erase_label_value("agent_id", pg::text_argument(fcinfo, 0));
         return Datum{0};
     });
 }
@@ -278,7 +274,7 @@ PG_FUNCTION_INFO_V1(mana_ai_log_rows_of_user);
 PGDLLEXPORT Datum mana_ai_log_rows_of_user(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     const auto count =
-        pg::entry_point([fcinfo] { return count_log_rows(text_argument(fcinfo, 0)); });
+        pg::entry_point([fcinfo] { return count_log_rows(pg::text_argument(fcinfo, 0)); });
     if (!count)
         PG_RETURN_NULL();
     PG_RETURN_INT64(*count);
@@ -288,7 +284,7 @@ PG_FUNCTION_INFO_V1(mana_ai_write_to_log);
 PGDLLEXPORT Datum mana_ai_write_to_log(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        keep_for_commit(true, text_argument(fcinfo, 0));
+        keep_for_commit(true, pg::text_argument(fcinfo, 0));
         return Datum{0};
     });
 }

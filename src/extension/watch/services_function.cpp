@@ -1,7 +1,7 @@
 // mana_ai.services(): what the worker knows of the services that it calls.
 
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
-#include "mana_ai/pg/row_set.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/time.hpp"
 

@@ -104,14 +104,19 @@ constexpr std::string_view head_of(std::string_view name) noexcept {
     return name.substr(0, name.find('.'));
 }
 
+// Whether clock a is the older one wherever the rows are: a rewrite of the log changes nothing.
+constexpr bool is_older(const FieldClock& a, const FieldClock& b) noexcept {
+    if (a.time != b.time)
+        return a.time < b.time;
+    if (a.row_time != b.row_time)
+        return a.row_time < b.row_time;
+    return a.rank < b.rank;
+}
+
 // Whether a write to a part of a value is lost because of a newer write of the whole. Of equal
-// clocks the part wins, wherever the rows are: a rewrite of the log changes nothing.
+// clocks the part wins.
 constexpr bool is_overwritten(const FieldClock& part, const FieldClock& whole) noexcept {
-    if (part.time != whole.time)
-        return part.time < whole.time;
-    if (part.row_time != whole.row_time)
-        return part.row_time < whole.row_time;
-    return part.rank < whole.rank;
+    return is_older(part, whole);
 }
 
 // "id" is always the row's record_id, and names that begin with __ are the client's bookkeeping.

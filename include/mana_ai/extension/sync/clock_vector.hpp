@@ -50,6 +50,9 @@ struct ClockBounds {
 // False: it was not made by clock_vector_of().
 bool read_clock_vector(std::string_view vector, ClockBounds& bounds);
 
+// Null: there is none.
+const ClockBound* find_bound(const ClockBounds& bounds, uint64_t name_hash);
+
 // Whether the run had seen a write of this clock to this field, or could have.
 bool is_within(const ClockBounds& bounds, std::string_view field, const core::FieldClock& clock);
 

@@ -1,5 +1,7 @@
-// The rows that an SQL function returns as a set.
+// Arguments of an SQL function in C, and the rows that it returns as a set.
 #pragma once
+
+#include <string>
 
 #include "mana_ai/pg/postgres.hpp"
 
@@ -9,6 +11,9 @@ extern "C" {
 }
 
 namespace mana_ai::pg {
+
+// Argument n, from 0, a text that is not null. Throws PgError.
+std::string text_argument(FunctionCallInfo fcinfo, int n);
 
 struct RowSet {
     Tuplestorestate* store;

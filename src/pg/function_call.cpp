@@ -1,10 +1,17 @@
-#include "mana_ai/pg/row_set.hpp"
+#include "mana_ai/pg/function_call.hpp"
+
+#include "mana_ai/pg/guard.hpp"
 
 extern "C" {
 #include "miscadmin.h"
 }
 
 namespace mana_ai::pg {
+
+std::string text_argument(FunctionCallInfo fcinfo, int n) {
+    const text* value = guarded([=] { return PG_GETARG_TEXT_PP(n); });
+    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
+}
 
 RowSet begin_row_set(FunctionCallInfo fcinfo) {
     auto* result = reinterpret_cast<ReturnSetInfo*>(fcinfo->resultinfo);
