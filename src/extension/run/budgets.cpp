@@ -30,6 +30,14 @@ struct CutOff {
 // Of missions whose budget had no room for the whole reply; likewise.
 std::map<std::pair<std::string, std::string>, CutOff> cut_off_replies;
 
+void note_long_prompt(const std::pair<std::string, std::string>& mission,
+                      const core::CallNeed& need) {
+    if (long_prompts.size() >= kMaxLongPrompts)
+        long_prompts.clear();
+    // It may be shorter at the next look, so that one is made now and then.
+    long_prompts[mission] = need.prompt * 9 / 10;
+}
+
 int64_t amount(const pg::Row& row, size_t column) {
     return row.is_null(column) ? 0 : row.number(column);
 }
@@ -135,9 +143,7 @@ void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& nee
     if (cut_off_replies.size() >= kMaxLongPrompts)
         cut_off_replies.clear();
     cut_off_replies[mission] = {length, pg::monotonic_now() + kCutOffIsKnownFor};
-    if (long_prompts.size() >= kMaxLongPrompts)
-        long_prompts.clear();
-    long_prompts[mission] = need.prompt * 9 / 10;
+    note_long_prompt(mission, need);
 }
 
 void forget_cut_off_reply(const ClaimedMission& claimed) {
@@ -159,10 +165,7 @@ void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, 
         long_prompts.erase(mission);
         return;
     }
-    if (long_prompts.size() >= kMaxLongPrompts)
-        long_prompts.clear();
-    // It may be shorter at the next look, so that one is made now and then.
-    long_prompts[mission] = need.prompt * 9 / 10;
+    note_long_prompt(mission, need);
 }
 
 int64_t tokens_to_reserve(const core::CallNeed& need, const core::BudgetJudgement& judgement) {
