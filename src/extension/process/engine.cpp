@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <iterator>
 
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
@@ -44,9 +43,6 @@ constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
 // A stop ends calls within a second.
 constexpr core::Instant kStopsInterval = 3 * core::kMicrosPerSecond / 10;
 constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
-constexpr size_t kSettleBatch = 10;      // while it is settled nobody else can be erased
-constexpr core::Instant kSettlePause = core::kMicrosPerSecond / 2;
-constexpr core::Instant kSettleTime = 200'000;
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
@@ -54,10 +50,6 @@ constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
 constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
-// For what is owed: a process that is told to end has two seconds for everything, and one that goes
-// on has other runs to see to.
-constexpr std::chrono::milliseconds kEndKeepTime{500};
-constexpr std::chrono::milliseconds kStoppedKeepTime{150};
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
@@ -97,21 +89,6 @@ void log_run(const std::string& by, const ClaimedMission& claimed, const RunResu
                  std::to_string(result.rounds) + " steps=" + std::to_string(result.steps) +
                  " tokens=" + std::to_string(result.total_tokens) +
                  " ms=" + std::to_string((pg::monotonic_now() - started_at) / 1000));
-}
-
-// Null: it ended, or failed in a way that does not keep anything else from being done.
-std::exception_ptr interrupt_of(const std::function<void()>& step) {
-    try {
-        step();
-    } catch (const pg::PgError& error) {
-        if (error.is_interrupt())
-            return std::current_exception();
-        pg::log_warning("a run that was to be canceled failed (SQLSTATE " + error.sqlstate_text() +
-                        ")");
-    } catch (const std::exception&) {
-        pg::log_warning("a run that was to be canceled failed");
-    }
-    return nullptr;
 }
 
 }  // namespace
@@ -328,63 +305,6 @@ void Engine::keep_house(bool thorough) {
         begin_missed_erasures();
     if (repair_failure)
         throw *repair_failure;
-}
-
-// Digests that came from elsewhere, and snapshots that a fold has made before it could see them.
-void Engine::begin_missed_erasures() {
-    static pg::Statement begin("SELECT mana_ai.begin_missed_erasures()");
-    pg::Transaction transaction("mana_ai: comparing users with digests");
-    begin.execute({});
-    transaction.commit();
-}
-
-// What this process knows of users who were erased.
-void Engine::forget_erased_users() {
-    const auto is_erased = [this](const std::string& user) { return stops_.erased.contains(user); };
-    for (const std::string& user_id : stops_.erased) {
-        turns_.forget(user_id);
-        table_patience_.forget(user_id);
-        forget_lengths(user_id);
-    }
-    std::erase_if(agents_with_room_, [&](const auto& key) { return is_erased(key.first); });
-    std::erase_if(started_by_agent_,
-                  [&](const auto& entry) { return is_erased(entry.first.first); });
-    std::erase_if(last_skipped_, [&](const auto& skipped) { return is_erased(skipped.user_id); });
-    for (size_t i = counts_.errors.size(); i-- > 0;) {
-        if (!is_erased(counts_.error_users[i]))
-            continue;
-        counts_.errors.erase(counts_.errors.begin() + static_cast<ptrdiff_t>(i));
-        counts_.error_users.erase(counts_.error_users.begin() + static_cast<ptrdiff_t>(i));
-    }
-    // Sums of all users together have theirs in them.
-    if (!std::includes(settled_.begin(), settled_.end(), stops_.erased.begin(),
-                       stops_.erased.end()))
-        forget_sums();
-}
-
-// Nothing of users who were erased is left in this process, and then in the tables. Who waits for
-// other transactions is looked at again after a while.
-void Engine::settle_erasures() {
-    const core::Instant now = pg::monotonic_now();
-    if (stops_.erased == settled_ && now - settled_at_ < kSettlePause)
-        return;
-    forget_erased_users();
-    settled_ = stops_.erased;
-    settled_at_ = now;
-    std::vector<std::string> users(settled_.upper_bound(settled_last_), settled_.end());
-    users.insert(users.end(), settled_.begin(), settled_.upper_bound(settled_last_));
-    for (size_t i = 0; i < users.size() && pg::monotonic_now() - now <= kSettleTime;
-         i += kSettleBatch) {
-        const size_t end = std::min(i + kSettleBatch, users.size());
-        const std::vector<std::string> batch(users.begin() + static_cast<ptrdiff_t>(i),
-                                             users.begin() + static_cast<ptrdiff_t>(end));
-        settled_last_ = batch.back();
-        pg::Transaction transaction("mana_ai: settling erasures");
-        mana_ai::settle_erasures(batch, number_);
-        MANA_AI_FAILPOINT("erasure.before_commit");
-        transaction.commit();
-        MANA_AI_FAILPOINT("erasure.after_commit");
-    }
 }
 
 void Engine::prepare_tick(bool thorough, core::Instant now) {
@@ -860,154 +780,6 @@ std::optional<int64_t> Engine::timeout_us() const {
         timeout = timeout ? std::min(*timeout, left) : left;
     }
     return timeout;
-}
-
-// Takes in replies that have just arrived, so that it is known what they have cost. Requests that
-// would follow are not sent.
-std::exception_ptr Engine::take_in_replies() {
-    if (http_ != nullptr)
-        http_->hold(true);
-    return interrupt_of([this] { loop_.run_ready(); });
-}
-
-void Engine::send_again() {
-    if (http_ != nullptr)
-        http_->hold(false);
-}
-
-void Engine::look_at_stops() {
-    pg::Transaction transaction("mana_ai: looking for stops");
-    Stops stops = read_stops();
-    transaction.commit();
-    heed_stops(std::move(stops));
-}
-
-// Runs that have been stopped since the last look end now.
-void Engine::heed_stops(Stops stops) {
-    stops_seen_at_ = pg::monotonic_now();
-    std::set<std::string, std::less<>> new_tools;
-    std::set_difference(stops.tools.begin(), stops.tools.end(), stops_.tools.begin(),
-                        stops_.tools.end(), std::inserter(new_tools, new_tools.end()));
-    const std::string compactor = pg::settings::compact_model();
-    const bool stops_compaction =
-        stops.models.contains(compactor) && !stops_.models.contains(compactor);
-    tools_stale_ |= stops.tools != stops_.tools;
-    if (stops.is_total() != stops_.is_total())
-        pg::log_info(stops.is_total() ? "planning was stopped by an operator"
-                                      : "planning was resumed by an operator");
-    // resume() has done so, but a claim that had not heard of it yet may have come after that.
-    const bool is_resumed = !stops.hold_all_of(stops_);
-    std::set<std::string, std::less<>> new_models;
-    std::set_difference(stops.models.begin(), stops.models.end(), stops_.models.begin(),
-                        stops_.models.end(), std::inserter(new_models, new_models.end()));
-    stops_ = std::move(stops);
-    if (is_resumed) {
-        pg::Transaction transaction("mana_ai: resuming what was stopped");
-        free_stopped_missions();
-        transaction.commit();
-    }
-    polls_.cancel_stopped();
-    // The catalog is still the one that runs were offered.
-    const auto offers_stopped_tool = [&](const ClaimedMission& claimed) {
-        if (new_tools.empty())
-            return false;
-        const auto offered = catalog_.offer(claimed.agent ? &claimed.agent->policy : nullptr);
-        return std::any_of(new_tools.begin(), new_tools.end(),
-                           [&](const std::string& tool) { return offered.find(tool) != nullptr; });
-    };
-    cancel_runs([&](const ClaimedMission& claimed, const RunResult& result) {
-        return stops_compaction || new_models.contains(result.events.asked_model) ||
-               stops_.concern(claimed.user_id, claimed.mission.agent_id.value_or("")) ||
-               offers_stopped_tool(claimed);
-    });
-}
-
-// What their replies have cost goes to the ledger first. All others go on. At an interrupt all runs
-// end, and abandon_runs() does the rest.
-void Engine::cancel_runs(
-    const std::function<bool(const ClaimedMission&, const RunResult&)>& which) {
-    const auto is_one = [&](const auto& run) {
-        return which(run.second->claimed, run.second->result);
-    };
-    if (std::none_of(runs_.begin(), runs_.end(), is_one))
-        return;
-    std::exception_ptr interrupt = take_in_replies();
-    int canceled = 0;
-    const auto cancel = [&](bool also_in_debt) {
-        for (auto run = runs_.begin(); run != runs_.end();) {
-            ActiveRun& active = *run->second;
-            if (!is_one(*run) || (!also_in_debt && jobs_.owes(run->first))) {
-                ++run;
-                continue;
-            }
-            loop_.cancel(active.task);
-            if (!stops_.erased.contains(active.claimed.user_id))
-                note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
-                           active.claimed.user_id);
-            end_run_span(active.span, active.result);
-            gates_.arrived(run->first);
-            turns_.ended(active.claimed.user_id);
-            run = runs_.erase(run);
-            canceled++;
-        }
-    };
-    if (!interrupt) {
-        // Their calls of the model end now.
-        cancel(false);
-        interrupt = interrupt_of([&] {
-            const auto is_stopped = [&](const std::string& run_id) {
-                const auto run = runs_.find(run_id);
-                return run != runs_.end() && is_one(*run);
-            };
-            jobs_.keep(is_stopped, kStoppedKeepTime);
-        });
-    }
-    if (interrupt) {
-        send_again();
-        std::rethrow_exception(interrupt);
-    }
-    cancel(true);
-    send_again();
-    work_left_ = true;
-    pg::log_info("runs canceled because an operator has stopped them: " + std::to_string(canceled));
-    pg::Transaction transaction("mana_ai: giving leases back");
-    abandon_runs_of(number_, {"canceled", "stopped", false, std::nullopt}, pg::now(),
-                    own_run_ids());
-    MANA_AI_FAILPOINT("stop.before_commit");
-    transaction.commit();
-    MANA_AI_FAILPOINT("stop.after_commit");
-}
-
-void Engine::abandon_runs(std::optional<core::Instant> not_before) {
-    if (!runs_.empty()) {
-        // Whatever interrupts it: all that was paid for gets its try.
-        take_in_replies();
-        const auto keep = [this] {
-            return interrupt_of(
-                [this] { jobs_.keep([](const std::string&) { return true; }, kEndKeepTime); });
-        };
-        if (keep())
-            keep();
-    }
-    for (const auto& [run_id, run] : runs_)
-        loop_.cancel(run->task);
-    polls_.cancel();
-    loop_.run_ready();
-    for (const auto& [run_id, run] : runs_)
-        note_error("mission " + pg::printable(run->claimed.mission_id) + ": canceled",
-                   run->claimed.user_id);
-    for (const auto& [run_id, run] : runs_) {
-        end_run_span(run->span, run->result);
-        gates_.arrived(run_id);
-        turns_.ended(run->claimed.user_id);
-    }
-    runs_.clear();
-    send_again();
-    pg::Transaction transaction("mana_ai: giving leases back");
-    abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());
-    MANA_AI_FAILPOINT("abandon.before_commit");
-    transaction.commit();
-    MANA_AI_FAILPOINT("abandon.after_commit");
 }
 
 }  // namespace mana_ai

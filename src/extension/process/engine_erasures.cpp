@@ -1,0 +1,81 @@
+// What becomes of users who were erased (docs/erasure.md), in the process that plans.
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "mana_ai/extension/process/engine.hpp"
+#include "mana_ai/extension/run/budgets.hpp"
+#include "mana_ai/extension/run/ledger.hpp"
+#include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr size_t kSettleBatch = 10;  // while it is settled nobody else can be erased
+constexpr core::Instant kSettlePause = core::kMicrosPerSecond / 2;
+constexpr core::Instant kSettleTime = 200'000;
+
+}  // namespace
+
+// Digests that came from elsewhere, and snapshots that a fold has made before it could see them.
+void Engine::begin_missed_erasures() {
+    static pg::Statement begin("SELECT mana_ai.begin_missed_erasures()");
+    pg::Transaction transaction("mana_ai: comparing users with digests");
+    begin.execute({});
+    transaction.commit();
+}
+
+// What this process knows of users who were erased.
+void Engine::forget_erased_users() {
+    const auto is_erased = [this](const std::string& user) { return stops_.erased.contains(user); };
+    for (const std::string& user_id : stops_.erased) {
+        turns_.forget(user_id);
+        table_patience_.forget(user_id);
+        forget_lengths(user_id);
+    }
+    std::erase_if(agents_with_room_, [&](const auto& key) { return is_erased(key.first); });
+    std::erase_if(started_by_agent_,
+                  [&](const auto& entry) { return is_erased(entry.first.first); });
+    std::erase_if(last_skipped_, [&](const auto& skipped) { return is_erased(skipped.user_id); });
+    for (size_t i = counts_.errors.size(); i-- > 0;) {
+        if (!is_erased(counts_.error_users[i]))
+            continue;
+        counts_.errors.erase(counts_.errors.begin() + static_cast<ptrdiff_t>(i));
+        counts_.error_users.erase(counts_.error_users.begin() + static_cast<ptrdiff_t>(i));
+    }
+    // Sums of all users together have theirs in them.
+    if (!std::includes(settled_.begin(), settled_.end(), stops_.erased.begin(),
+                       stops_.erased.end()))
+        forget_sums();
+}
+
+// Nothing of users who were erased is left in this process, and then in the tables. Who waits for
+// other transactions is looked at again after a while.
+void Engine::settle_erasures() {
+    const core::Instant now = pg::monotonic_now();
+    if (stops_.erased == settled_ && now - settled_at_ < kSettlePause)
+        return;
+    forget_erased_users();
+    settled_ = stops_.erased;
+    settled_at_ = now;
+    std::vector<std::string> users(settled_.upper_bound(settled_last_), settled_.end());
+    users.insert(users.end(), settled_.begin(), settled_.upper_bound(settled_last_));
+    for (size_t i = 0; i < users.size() && pg::monotonic_now() - now <= kSettleTime;
+         i += kSettleBatch) {
+        const size_t end = std::min(i + kSettleBatch, users.size());
+        const std::vector<std::string> batch(users.begin() + static_cast<ptrdiff_t>(i),
+                                             users.begin() + static_cast<ptrdiff_t>(end));
+        settled_last_ = batch.back();
+        pg::Transaction transaction("mana_ai: settling erasures");
+        mana_ai::settle_erasures(batch, number_);
+        MANA_AI_FAILPOINT("erasure.before_commit");
+        transaction.commit();
+        MANA_AI_FAILPOINT("erasure.after_commit");
+    }
+}
+
+}  // namespace mana_ai
