@@ -10,7 +10,6 @@
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
-#include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_metrics.hpp"
@@ -695,6 +694,7 @@ void Engine::on_read_end(const std::string& run_id, std::exception_ptr failure) 
     }
     const std::unique_ptr<ActiveRun> run = std::move(found->second);
     runs_.erase(found);
+    stopped_ -= run->is_stopped ? 1 : 0;
     gates_.arrived(run_id);
     turns_.ended(run->claimed.user_id);
     counts_.due += run->read->due;
@@ -708,6 +708,7 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
         return;
     const std::unique_ptr<ActiveRun> run = std::move(found->second);
     runs_.erase(found);
+    stopped_ -= run->is_stopped ? 1 : 0;
     gates_.arrived(run_id);
     turns_.ended(run->claimed.user_id);
     if (failure)
@@ -749,12 +750,13 @@ void Engine::on_run_end(const std::string& run_id, std::exception_ptr failure) {
 }
 
 void Engine::run_ready() {
-    if (is_busy() && pg::monotonic_now() - stops_seen_at_ >= kStopsInterval) {
+    if (looks_for_stops() && pg::monotonic_now() - stops_seen_at_ >= kStopsInterval) {
         try {
             look_at_stops();
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
+            work_left_ = true;  // the next pass has another look
         }
     }
     loop_.run_ready();
@@ -763,7 +765,9 @@ void Engine::run_ready() {
     for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending() &&
                        std::chrono::steady_clock::now() - started < kFlushTimePerTurn;
          turn++) {
+        end_stopped_runs();
         jobs_.flush();
+        end_stopped_runs();
         loop_.run_ready();
         pg::check_for_interrupts();
     }
@@ -774,7 +778,7 @@ std::optional<int64_t> Engine::timeout_us() const {
     if (jobs_.pending())
         return 0;
     auto timeout = loop_.next_timeout_us();
-    if (is_busy()) {
+    if (looks_for_stops()) {
         const int64_t left =
             std::max<int64_t>(stops_seen_at_ + kStopsInterval - pg::monotonic_now(), 0);
         timeout = timeout ? std::min(*timeout, left) : left;

@@ -64,6 +64,13 @@ void Engine::settle_erasures() {
     settled_at_ = now;
     std::vector<std::string> users(settled_.upper_bound(settled_last_), settled_.end());
     users.insert(users.end(), settled_.begin(), settled_.upper_bound(settled_last_));
+    // What one of them has paid for is to be recorded yet.
+    if (stopped_ > 0)
+        std::erase_if(users, [this](const std::string& user) {
+            return std::any_of(runs_.begin(), runs_.end(), [&](const auto& run) {
+                return run.second->claimed.user_id == user;
+            });
+        });
     for (size_t i = 0; i < users.size() && pg::monotonic_now() - now <= kSettleTime;
          i += kSettleBatch) {
         const size_t end = std::min(i + kSettleBatch, users.size());

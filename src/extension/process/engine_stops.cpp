@@ -45,7 +45,15 @@ std::exception_ptr interrupt_of(const std::function<void()>& step) {
 std::exception_ptr Engine::take_in_replies() {
     if (http_ != nullptr)
         http_->hold(true);
-    return interrupt_of([this] { loop_.run_ready(); });
+    // A run that fails is over, and keeps no other's reply out.
+    std::exception_ptr interrupt;
+    bool all_had_their_turn = false;
+    for (int tries = in_flight() + 1; tries > 0 && !all_had_their_turn && !interrupt; tries--)
+        interrupt = interrupt_of([&] {
+            loop_.run_ready();
+            all_had_their_turn = true;
+        });
+    return interrupt;
 }
 
 void Engine::send_again() {
@@ -79,11 +87,7 @@ void Engine::heed_stops(Stops stops) {
     std::set_difference(stops.models.begin(), stops.models.end(), stops_.models.begin(),
                         stops_.models.end(), std::inserter(new_models, new_models.end()));
     stops_ = std::move(stops);
-    if (is_resumed) {
-        pg::Transaction transaction("mana_ai: resuming what was stopped");
-        free_stopped_missions();
-        transaction.commit();
-    }
+    frees_stopped_ |= is_resumed;
     polls_.cancel_stopped();
     // The catalog is still the one that runs were offered.
     const auto offers_stopped_tool = [&](const ClaimedMission& claimed) {
@@ -98,44 +102,39 @@ void Engine::heed_stops(Stops stops) {
                stops_.concern(claimed.user_id, claimed.mission.agent_id.value_or("")) ||
                offers_stopped_tool(claimed);
     });
+    if (frees_stopped_) {
+        pg::Transaction transaction("mana_ai: resuming what was stopped");
+        const bool are_free = free_stopped_missions();
+        transaction.commit();
+        frees_stopped_ = !are_free;
+    }
 }
 
-// What their replies have cost goes to the ledger first. All others go on. At an interrupt all runs
-// end, and abandon_runs() does the rest.
+// What their replies have cost goes to the ledger first; one whose reply cannot be put there yet is
+// stopped as soon as it is. All others go on. At an interrupt all runs end, and abandon_runs() does
+// the rest.
 void Engine::cancel_runs(
     const std::function<bool(const ClaimedMission&, const RunResult&)>& which) {
     const auto is_one = [&](const auto& run) {
-        return which(run.second->claimed, run.second->result);
+        return !run.second->is_stopped && which(run.second->claimed, run.second->result);
     };
     if (std::none_of(runs_.begin(), runs_.end(), is_one))
         return;
     std::exception_ptr interrupt = take_in_replies();
-    int canceled = 0;
-    const auto cancel = [&](bool also_in_debt) {
-        for (auto run = runs_.begin(); run != runs_.end();) {
-            ActiveRun& active = *run->second;
-            if (!is_one(*run) || (!also_in_debt && jobs_.owes(run->first))) {
-                ++run;
-                continue;
-            }
-            loop_.cancel(active.task);
-            if (!stops_.erased.contains(active.claimed.user_id))
-                note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
-                           active.claimed.user_id);
-            end_run_span(active.span, active.result);
-            gates_.arrived(run->first);
-            turns_.ended(active.claimed.user_id);
-            run = runs_.erase(run);
-            canceled++;
-        }
-    };
+    const int canceled_before = canceled_;
     if (!interrupt) {
+        for (const auto& run : runs_) {
+            if (!is_one(run))
+                continue;
+            run.second->is_stopped = true;
+            stopped_++;
+        }
         // Their calls of the model end now.
-        cancel(false);
+        cancel_stopped_runs();
         interrupt = interrupt_of([&] {
             const auto is_stopped = [&](const std::string& run_id) {
                 const auto run = runs_.find(run_id);
-                return run != runs_.end() && is_one(*run);
+                return run != runs_.end() && run->second->is_stopped;
             };
             jobs_.keep(is_stopped, kStoppedKeepTime);
         });
@@ -144,10 +143,38 @@ void Engine::cancel_runs(
         send_again();
         std::rethrow_exception(interrupt);
     }
-    cancel(true);
+    cancel_stopped_runs();
     send_again();
+    const int canceled = canceled_ - canceled_before;
+    pg::log_info("runs canceled because an operator has stopped them: " + std::to_string(canceled) +
+                 (stopped_ == 0 ? ""
+                                : "; those that wait to record what they have cost: " +
+                                      std::to_string(stopped_)));
+    give_stopped_leases_back();
+}
+
+void Engine::cancel_stopped_runs() {
+    for (auto run = runs_.begin(); stopped_ > 0 && run != runs_.end();) {
+        ActiveRun& active = *run->second;
+        if (!active.is_stopped || jobs_.owes(run->first)) {
+            ++run;
+            continue;
+        }
+        loop_.cancel(active.task);
+        if (!stops_.erased.contains(active.claimed.user_id))
+            note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
+                       active.claimed.user_id);
+        end_run_span(active.span, active.result);
+        gates_.arrived(run->first);
+        turns_.ended(active.claimed.user_id);
+        run = runs_.erase(run);
+        stopped_--;
+        canceled_++;
+    }
+}
+
+void Engine::give_stopped_leases_back() {
     work_left_ = true;
-    pg::log_info("runs canceled because an operator has stopped them: " + std::to_string(canceled));
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "stopped", false, std::nullopt}, pg::now(),
                     own_run_ids());
@@ -156,10 +183,28 @@ void Engine::cancel_runs(
     MANA_AI_FAILPOINT("stop.after_commit");
 }
 
+// Called before and after each database step: what follows it in their coroutines must not happen.
+void Engine::end_stopped_runs() {
+    if (stopped_ == 0)
+        return;
+    const int canceled_before = canceled_;
+    cancel_stopped_runs();
+    if (canceled_ == canceled_before)
+        return;
+    try {
+        give_stopped_leases_back();
+    } catch (const pg::PgError& error) {
+        // Housekeeping does it.
+        if (error.is_interrupt())
+            throw;
+    }
+}
+
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     if (!runs_.empty()) {
         // Whatever interrupts it: all that was paid for gets its try.
-        take_in_replies();
+        if (take_in_replies())
+            take_in_replies();
         const auto keep = [this] {
             return interrupt_of(
                 [this] { jobs_.keep([](const std::string&) { return true; }, kEndKeepTime); });
@@ -180,6 +225,7 @@ void Engine::abandon_runs(std::optional<core::Instant> not_before) {
         turns_.ended(run->claimed.user_id);
     }
     runs_.clear();
+    stopped_ = 0;
     send_again();
     pg::Transaction transaction("mana_ai: giving leases back");
     abandon_runs_of(number_, {"canceled", "canceled", false, not_before}, pg::now());

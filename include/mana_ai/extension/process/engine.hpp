@@ -152,6 +152,7 @@ class Engine {
         RunResult result;
         std::optional<ClaimResult> read;  // of a mission that was claimed unread
         bool waits_for_lock = false;      // likewise: somebody has locked it
+        bool is_stopped = false;          // ends as soon as what it owes is on record
         core::Instant started_at = 0;     // on the monotonic clock
         SpanScope span;
         net::EventLoop::TaskId task = 0;
@@ -159,12 +160,16 @@ class Engine {
 
     std::exception_ptr take_in_replies();
     void send_again();
+    bool looks_for_stops() const { return is_busy() || frees_stopped_; }
     void look_at_stops();
     void heed_stops(Stops stops);
     void settle_erasures();
     void forget_erased_users();
     void begin_missed_erasures();
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
+    void cancel_stopped_runs();
+    void give_stopped_leases_back();
+    void end_stopped_runs();
     std::vector<std::string> own_run_ids() const;
     void repair_snapshots(bool thorough);
     void repair_marked(bool thorough);
@@ -203,7 +208,10 @@ class Engine {
     TablePatience table_patience_;
     ServiceGates gates_;
     Stops stops_;
-    core::Instant stops_seen_at_ = 0;             // on the monotonic clock
+    core::Instant stops_seen_at_ = 0;  // on the monotonic clock
+    bool frees_stopped_ = false;       // missions that were resumed are locked by somebody
+    int stopped_ = 0;                  // ActiveRun::is_stopped
+    int canceled_ = 0;                 // of those, so far
     std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
     std::string settled_last_;                    // of them, who had their turn last
     core::Instant settled_at_ = 0;                // on the monotonic clock

@@ -41,7 +41,7 @@ Stops read_stops();
 void settle_erasures(const std::vector<std::string>& users, uint32_t engine);
 
 // Makes missions due again that were held back because of a stop; those that another one concerns
-// are held back anew when they are looked at.
-void free_stopped_missions();
+// are held back anew when they are looked at. False: somebody has locked some of them.
+bool free_stopped_missions();
 
 }  // namespace mana_ai
