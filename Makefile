@@ -288,7 +288,7 @@ programs demo-programs unit unit-program bench-programs fuzz:
 layering:
 	@test/layering_test
 
-FORMATTED = $(wildcard src/*/*.[ch]pp src/*/*/*.[ch]pp include/mana_ai/*/*.hpp include/mana_ai/*/*/*.hpp test/unit/*/*.[ch]pp test/servers/*.[ch]pp test/client/*.[ch]pp test/fuzz/*.[ch]pp)
+FORMATTED = $(wildcard src/*/*.[ch]pp src/*/*/*.[ch]pp include/mana_ai/*/*.hpp include/mana_ai/*/*/*.hpp test/unit/*/*.[ch]pp test/unit/*/*/*.[ch]pp test/servers/*.[ch]pp test/client/*.[ch]pp test/fuzz/*.[ch]pp)
 
 format check-format:
 	@if ! command -v clang-format >/dev/null; then echo "clang-format is not installed: skipped"; \

@@ -1,6 +1,7 @@
 // Loading of the library.
 
 #include "mana_ai/extension/process/processes.hpp"
+#include "mana_ai/net/base_url.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
@@ -44,7 +45,7 @@ void _PG_init(void) {
     pg::entry_point([] {
         const bool preloading = process_shared_preload_libraries_in_progress;
         pg::guarded([preloading] {
-            pg::settings::define(preloading);
+            pg::settings::define(preloading, net::check_base_url);
             if (!preloading)
                 return;
             pg::shared_state::install_hooks();

@@ -6,7 +6,6 @@
 #include <climits>
 #include <fstream>
 
-#include "mana_ai/net/base_url.hpp"
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -102,13 +101,15 @@ bool is_header_safe(const char* text) {
     return true;
 }
 
+UrlCheck url_check = nullptr;
+
 bool check_url(const char* value, bool may_be_empty) {
     if (*value == '\0' && may_be_empty)
         return true;
     bool valid = false;
     char problem[256] = "";
     try {
-        const auto text = net::check_base_url(value);
+        const auto text = url_check(value);
         valid = !text.has_value();
         if (text)
             strlcpy(problem, text->c_str(), sizeof(problem));
@@ -290,7 +291,9 @@ void warn_of_retired_service_key() {
                      kRetiredServiceKey)));
 }
 
-void define(bool preloading) {
+void define(bool preloading, UrlCheck check_base_url) {
+    url_check = check_base_url;
+
     // Postmaster-level variables can only be defined while the postmaster loads the library; in a
     // backend that loads it later nothing reads them, but a value in postgresql.conf must be known.
     const GucContext restart = preloading ? PGC_POSTMASTER : PGC_SIGHUP;

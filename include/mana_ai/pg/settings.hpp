@@ -7,15 +7,19 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "mana_ai/core/planner/policy.hpp"
+#include "mana_ai/core/record/policy_settings.hpp"
 
 namespace mana_ai::pg::settings {
 
+// What is wrong with a service's base URL, as a phrase for an error's detail; nullopt = nothing.
+using UrlCheck = std::optional<std::string> (*)(std::string_view url);
+
 // Defines all settings and reserves the prefix; called once by _PG_init. `preloading` says that
 // the postmaster loads the library (shared_preload_libraries).
-void define(bool preloading);
+void define(bool preloading, UrlCheck check_base_url);
 
 std::string databases();  // comma list as configured
 bool tick_enabled();

@@ -7,7 +7,8 @@
 #include <string_view>
 #include <utility>
 
-#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/prompt_limits.hpp"
+#include "mana_ai/core/record/resolved_input.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core::research {

@@ -9,11 +9,11 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
+#include "mana_ai/extension/lease/ledger.hpp"
+#include "mana_ai/extension/lease/run_metrics.hpp"
+#include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
-#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
-#include "mana_ai/extension/run/run_metrics.hpp"
-#include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
 #include "mana_ai/extension/sync/backfill.hpp"
@@ -116,7 +116,7 @@ void Engine::renew_http_client() {
     if (is_busy() || (http_ != nullptr && transport == transport_))
         return;
     net::HttpClientOptions options;
-    options.max_connections_total = pg::settings::kMaxConcurrency + ResearchPolls::kMaxUnderWay;
+    options.max_connections_total = pg::settings::kMaxConcurrency + kMaxResearchPolls;
     options.max_connections_per_host = pg::settings::kMaxConcurrency;
     options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
     options.proxy = transport.proxy;

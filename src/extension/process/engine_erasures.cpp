@@ -3,9 +3,9 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/extension/lease/ledger.hpp"
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
-#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"

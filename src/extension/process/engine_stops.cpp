@@ -4,8 +4,8 @@
 #include <chrono>
 #include <iterator>
 
+#include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/process/engine.hpp"
-#include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"

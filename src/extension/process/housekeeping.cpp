@@ -7,7 +7,7 @@
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/input/decrypt_audit.hpp"
-#include "mana_ai/extension/run/run_record.hpp"
+#include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"

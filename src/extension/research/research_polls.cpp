@@ -74,11 +74,11 @@ void ResearchPolls::expect(core::Instant now) {
 }
 
 bool ResearchPolls::has_due(core::Instant due_until) const {
-    return next_at_ && *next_at_ <= due_until && under_way() < kMaxUnderWay;
+    return next_at_ && *next_at_ <= due_until && under_way() < kMaxResearchPolls;
 }
 
 std::optional<core::Instant> ResearchPolls::next_at() const {
-    if (under_way() >= kMaxUnderWay)
+    if (under_way() >= kMaxResearchPolls)
         return std::nullopt;
     return next_at_;
 }
@@ -86,7 +86,7 @@ std::optional<core::Instant> ResearchPolls::next_at() const {
 void ResearchPolls::start_due(core::Instant due_until) {
     while (has_due(due_until)) {
         const core::Instant now = pg::now();
-        const int limit = std::min(kBatch, kMaxUnderWay - under_way());
+        const int limit = std::min(kBatch, kMaxResearchPolls - under_way());
         std::vector<DueResearch> taken;
         {
             pg::Transaction transaction("mana_ai: taking research that is to be asked for");

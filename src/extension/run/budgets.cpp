@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "mana_ai/extension/lease/ledger.hpp"
 #include "mana_ai/extension/run/cost_budgets.hpp"
-#include "mana_ai/extension/run/ledger.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"

@@ -6,7 +6,7 @@
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/text/wipe.hpp"
-#include "mana_ai/extension/run/run_metrics.hpp"
+#include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/random.hpp"

@@ -5,11 +5,11 @@
 #include <set>
 
 #include "mana_ai/core/planner/reminders.hpp"
+#include "mana_ai/extension/lease/durable_step.hpp"
+#include "mana_ai/extension/lease/run_metrics.hpp"
+#include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
-#include "mana_ai/extension/run/durable_step.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
-#include "mana_ai/extension/run/run_metrics.hpp"
-#include "mana_ai/extension/run/run_record.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/settings.hpp"

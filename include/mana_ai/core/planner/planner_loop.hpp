@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "mana_ai/core/planner/plan.hpp"
-#include "mana_ai/core/planner/policy.hpp"
 #include "mana_ai/core/planner/reminders.hpp"
 #include "mana_ai/core/planner/tool_call.hpp"
 #include "mana_ai/core/planner/tool_catalog.hpp"
 #include "mana_ai/core/planner/transcript.hpp"
+#include "mana_ai/core/record/policy.hpp"
 #include "mana_ai/core/service/model_wire.hpp"
 
 namespace mana_ai::core {

@@ -7,34 +7,12 @@
 #include <string_view>
 #include <vector>
 
+#include "mana_ai/core/record/prompt_limits.hpp"
 #include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/record/resolved_input.hpp"
 #include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::core {
-
-// What a mission reads. docs/contract/inputs.md.
-struct ResolvedInput {
-    std::string id;
-    std::string module;
-    std::string table;
-    std::string title;
-    std::string content;
-};
-
-// The most characters of each text that a prompt takes over; longer ones are cut and end in "…".
-struct PromptLimits {
-    static constexpr std::size_t title = 500;
-    static constexpr std::size_t objective = 20'000;
-    static constexpr std::size_t concept_markdown = 50'000;
-    static constexpr std::size_t persona = 20'000;
-    static constexpr std::size_t memory = 50'000;
-    static constexpr std::size_t all_inputs = 100'000;  // docs/contract/inputs.md
-    static constexpr std::size_t feedback = 2'000;
-    static constexpr std::size_t iteration_summary = 1'000;
-    static constexpr std::size_t step_summary = 200;
-    static constexpr std::size_t iterations = 3;            // the last ones
-    static constexpr std::size_t steps_per_iteration = 25;  // the first ones
-};
 
 // The job and its rules, then agent_context, agent_persona and agent_memory as far as present.
 // Null = no agent.

@@ -10,7 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "mana_ai/core/planner/policy.hpp"
+#include "mana_ai/core/record/policy.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "mana_ai/core/planner/plan.hpp"
-#include "mana_ai/core/planner/policy.hpp"
+#include "mana_ai/core/record/plan_step.hpp"
+#include "mana_ai/core/record/policy.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/instant.hpp"

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "mana_ai/core/planner/policy.hpp"
+#include "mana_ai/core/record/policy.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/instant.hpp"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-#include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/record/resolved_input.hpp"
 #include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai::core {

@@ -8,8 +8,8 @@
 #include <string_view>
 #include <vector>
 
-#include "mana_ai/core/planner/prompts.hpp"
 #include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/record/resolved_input.hpp"
 
 namespace mana_ai::core {
 

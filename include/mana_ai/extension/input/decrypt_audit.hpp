@@ -9,7 +9,7 @@
 
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/instant.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 
 namespace mana_ai {
 

@@ -14,9 +14,11 @@
 #include <vector>
 
 #include "mana_ai/core/planner/tool_catalog.hpp"
+#include "mana_ai/extension/input/grant_key.hpp"
+#include "mana_ai/extension/input/resolver_patience.hpp"
+#include "mana_ai/extension/lease/database_jobs.hpp"
 #include "mana_ai/extension/research/research_polls.hpp"
 #include "mana_ai/extension/run/claim.hpp"
-#include "mana_ai/extension/run/database_jobs.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
 #include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"

@@ -8,8 +8,8 @@
 #include "mana_ai/core/planner/prompts.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/core/service/deep_research.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
-#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
+#include "mana_ai/extension/lease/run_services.hpp"
 #include "mana_ai/net/task.hpp"
 
 namespace mana_ai {

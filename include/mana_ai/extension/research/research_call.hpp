@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/lease/run_services.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 #include "mana_ai/net/http_client.hpp"
 

@@ -8,16 +8,14 @@
 #include <utility>
 
 #include "mana_ai/core/time/instant.hpp"
-#include "mana_ai/extension/research/research_jobs.hpp"
-#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/extension/lease/research_jobs.hpp"
+#include "mana_ai/extension/lease/run_services.hpp"
 #include "mana_ai/net/event_loop.hpp"
 
 namespace mana_ai {
 
 class ResearchPolls {
  public:
-    static constexpr int kMaxUnderWay = 500;
-
     // The services outlive the polls.
     explicit ResearchPolls(RunServices& services) : services_(services) {}
 

@@ -4,8 +4,9 @@
 #include <optional>
 #include <string>
 
-#include "mana_ai/core/planner/prompts.hpp"
-#include "mana_ai/extension/run/mission_run.hpp"
+#include "mana_ai/core/record/resolved_input.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
+#include "mana_ai/extension/lease/run_services.hpp"
 #include "mana_ai/net/task.hpp"
 
 namespace mana_ai {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "mana_ai/core/planner/budget.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 
 namespace mana_ai {
 

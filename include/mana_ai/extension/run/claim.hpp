@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "mana_ai/core/planner/fair_turns.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
-#include "mana_ai/extension/run/stops.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
+#include "mana_ai/extension/lease/stops.hpp"
 
 namespace mana_ai {
 

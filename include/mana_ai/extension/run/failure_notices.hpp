@@ -7,7 +7,7 @@
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/core/record/failure_notice.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 
 namespace mana_ai {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "mana_ai/core/service/model_wire.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
 #include "mana_ai/net/task.hpp"
 

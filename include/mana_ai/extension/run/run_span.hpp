@@ -1,7 +1,7 @@
 // The span of a whole run, `tick.planMission` (docs/contract/interface.md, Traces).
 #pragma once
 
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 
 namespace mana_ai {

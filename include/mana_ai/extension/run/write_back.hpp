@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "mana_ai/core/planner/plan.hpp"
-#include "mana_ai/extension/run/claimed_mission.hpp"
+#include "mana_ai/extension/lease/claimed_mission.hpp"
 #include "mana_ai/extension/sync/table_patience.hpp"
 
 namespace mana_ai {

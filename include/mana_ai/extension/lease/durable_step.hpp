@@ -1,0 +1,32 @@
+// Database steps of a run that must not get lost.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "mana_ai/extension/lease/claimed_mission.hpp"
+#include "mana_ai/extension/lease/database_jobs.hpp"
+#include "mana_ai/extension/lease/run_services.hpp"
+#include "mana_ai/net/task.hpp"
+
+namespace mana_ai {
+
+// Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
+// and a lock or a failover does not last. A refusal is borne for a short while only; then what the
+// last try threw is thrown. With an admission it waits as long as that says. Past `until`, on the
+// monotonic clock, nothing is tried again or waited for.
+net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
+                                 DatabaseJobs::Work work,
+                                 DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared,
+                                 DatabaseJobs::Admission admission = {},
+                                 std::optional<core::Instant> until = {});
+
+// The same for what puts on record what has been paid for. It is done before the run is canceled,
+// or goes into the server's log: what was paid (ids and numbers), and by which run.
+net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
+                            DatabaseJobs::Work work, std::string what);
+
+// The admission of steps that run code of the table's owner for the mission's user.
+DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed);
+
+}  // namespace mana_ai

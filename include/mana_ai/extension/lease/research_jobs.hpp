@@ -1,0 +1,103 @@
+// The rows of mana_ai.mission_research_jobs: which tasks of mana-research belong to which missions
+// (docs/contract/inputs.md, Deep research across ticks; docs/architecture.md, "Deep research").
+//
+// Every function runs in the current transaction. Who changes both a schedule row and a job locks
+// the schedule row first.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "mana_ai/core/service/deep_research.hpp"
+#include "mana_ai/core/time/instant.hpp"
+
+namespace mana_ai {
+
+// Polls that are under way at once, in one process.
+inline constexpr int kMaxResearchPolls = 500;
+
+struct ResearchJob {
+    std::string task_id;                                             // empty = an intent
+    core::ResearchJobState state = core::ResearchJobState::Waiting;  // of a job with a task id
+    core::Instant waiting_since = 0;                                 // likewise
+    int offered = 0;  // runs that were to use the answer
+};
+
+// Whether a job has waited for longer than mana_ai.deep_research_timeout.
+bool has_waited_too_long(core::Instant waiting_since, core::Instant now);
+
+// When a job that was asked for at `now` is asked for again. A bit less than a tick's interval, so
+// that a tick that comes early does not leave it to the next one.
+core::Instant next_poll_after(core::Instant now);
+
+// ---------------------------------------------------------------- runs, which hold the lease
+
+// Records that research is about to be ordered; false = there is a job already.
+bool intend_research(const std::string& user_id, const std::string& mission_id,
+                     const std::string& run_id, core::Instant now);
+
+// Turns this run's intent into a waiting job; false = the intent is gone.
+bool store_submission(const std::string& user_id, const std::string& mission_id,
+                      const std::string& run_id, const core::ResearchTask& task, core::Instant now);
+
+// Counts the run that is about to use the answer, which makes a waiting job a ready one. False =
+// the task is not this mission's any more.
+bool offer_research(const std::string& user_id, const std::string& mission_id,
+                    const std::string& task_id, core::Instant now);
+
+// The run was to use the answer and could not plan, by no fault of the mission: it does not count.
+void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
+                              const std::string& task_id);
+
+// A ready answer that could not be fetched: the mission waits for it again, and the run does not
+// count.
+void await_research_again(const std::string& user_id, const std::string& mission_id,
+                          const std::string& task_id, core::Instant now);
+
+// The answer is part of an iteration, which is written in the same transaction: the next iteration
+// may order research again.
+void close_research(const std::string& user_id, const std::string& mission_id);
+
+// ---------------------------------------------------------------- runs and polls
+
+// Notes that mana-research was asked and the answer is not there.
+void note_poll(const std::string& user_id, const std::string& mission_id,
+               const std::string& task_id, core::Instant now);
+
+// Notes, and counts in metrics, that the answer has come for the first time; finish_research()
+// does.
+void note_completed_research(const std::string& user_id, const std::string& mission_id,
+                             core::Instant now);
+
+// Deletes the job and remembers in the schedule that no more research is to be ordered before the
+// next iteration; a mission that waits for it is due now. An intent has no task id; with a run_id
+// only that run's intent counts. False = there was no such job.
+bool give_up_research(const std::string& user_id, const std::string& mission_id,
+                      const std::string& task_id, const std::string& run_id = {});
+
+// ---------------------------------------------------------------- polls
+
+struct DueResearch {
+    std::string user_id;
+    std::string mission_id;
+    std::string task_id;
+    core::Instant waiting_since = 0;
+};
+
+// When the next waiting job is to be asked for; nullopt = none waits.
+std::optional<core::Instant> next_research_poll_at();
+
+// Takes jobs that are to be asked for by `due_until`, at most `limit`, and puts off their next
+// time. Jobs of missions that are gone, done or archived are deleted instead.
+std::vector<DueResearch> take_due_research(core::Instant due_until, int limit, core::Instant now);
+
+// The answer is there: the mission that waits for it is due now. False = the job does not wait for
+// this task any more. Throws (55P03) instead of waiting for another transaction.
+bool finish_research(const DueResearch& due);
+
+// Deletes jobs that nobody waits for and whose mission is gone, done or archived; a bounded number.
+void delete_orphaned_research(core::Instant now);
+
+}  // namespace mana_ai
