@@ -1,4 +1,4 @@
-// Folding the older part of a long conversation into a summary. docs/contract/tick.md, Compaction.
+// Replacing the older part of a long conversation by a summary. docs/contract/tick.md, Compaction.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ inline constexpr std::size_t kKeptMessages = 4;
 
 inline constexpr double kCompactionTemperature = 0.2;
 
-// Whether a run with so many tokens has reached 92 % of the maximum; 0 = never.
+// Whether the run's tokens have reached 92 % of the maximum; 0 = never.
 bool is_compaction_due(std::int64_t run_tokens, std::int64_t max_tokens) noexcept;
 
 // The messages [begin, end) of a transcript.
@@ -29,19 +29,19 @@ struct MessageRange {
     std::size_t size() const noexcept { return empty() ? 0 : end - begin; }
 };
 
-// What lies between the first user message and the last kKeptMessages messages. Where these would
-// begin with a tool message, more is kept: an assistant message and the tool messages that answer
-// it stay together, else providers refuse the history. Often empty.
+// The messages between the first user message and the last kKeptMessages messages. If these would
+// begin with a tool message, more are kept: providers refuse a history that separates an assistant
+// message from the tool messages that answer it. Often empty.
 MessageRange foldable_messages(const Transcript& transcript);
 
-// The body of the request for a summary of these messages. They are given as fenced data, each
-// cut to its share of the room.
+// The body of the request for a summary of these messages. They are included as fenced data, each
+// cut to its share of the available length.
 std::string build_compaction_request(std::string_view model, const Transcript& transcript,
                                      MessageRange messages, std::int64_t max_tokens = 0,
                                      const ServiceWishes& wishes = {});
 
-// The four sections out of a model's reply, in the page's order; those that are missing hold a
-// placeholder, each is bounded and safe between our tags. nullopt if the reply says nothing.
+// The four sections of a model's reply, in the contract's order. Missing ones have a placeholder;
+// each is limited in length and cannot break out of our tags. nullopt if the reply has no text.
 std::optional<std::string> read_summary(std::string_view reply);
 
 // The serialized assistant message <compact-summary>…</compact-summary>.

@@ -26,18 +26,18 @@ class FairTurns {
     void ended(const std::string& user_id);
     int running(const std::string& user_id) const;
 
-    // At most `limit` of the candidates, in the order in which they are to be claimed. Whoever has
-    // the fewest missions running comes first; among equals, whose last turn is the longest ago. No
-    // user gets more than `most_per_user` running (0 = no limit); `held_back` says whether that
-    // kept anybody from a turn that there was room for.
+    // At most `limit` of the candidates, in the order in which they are to be claimed. The user
+    // with the fewest running missions comes first; among equals, the one whose last turn is
+    // longest ago. No user gets more than `most_per_user` running missions (0 = no limit);
+    // `held_back` says whether this limit prevented a turn for which there was room.
     std::vector<DueMission> choose(std::vector<DueMission> candidates, std::size_t limit,
                                    int most_per_user, bool& held_back);
 
-    // Candidates of the last choice that were not chosen, to choose from in the next pass: looking
-    // at the schedule costs more than all the rest of a claim. Empty if another look is due: after
-    // a moment, or when they are too few users to tell whose turn it is.
+    // Candidates of the last choice that were not chosen, to choose from in the next pass: reading
+    // the schedule costs more than the rest of a claim. Empty if the schedule must be read again:
+    // after a moment, or if too few users are left to decide whose turn it is.
     std::vector<DueMission> take_rest(std::size_t limit, Instant now);
-    // When candidates were looked for.
+    // Candidates were read from the schedule at this time.
     void looked(Instant now) { looked_at_ = now; }
 
     // Missions that others have locked must not use up their users' turns: they are left out of the
@@ -45,13 +45,13 @@ class FairTurns {
     void avoid(const DueMission& mission, Instant now);
     void leave_out_avoided(std::vector<DueMission>& candidates, Instant now);
 
-    // Nobody is waiting: turns are counted anew.
+    // Nobody is waiting: counting of turns starts again.
     void forget_turns();
 
-    // Keeps nothing of a user who has no mission running.
+    // Forgets a user who has no running mission.
     void forget(const std::string& user_id);
 
-    // Where the walk over all users goes on; empty = at the beginning.
+    // Where the walk over all users continues; empty = at the beginning.
     std::string cursor;
 
  private:

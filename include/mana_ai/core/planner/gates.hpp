@@ -26,7 +26,7 @@ enum class GateDecision {
     SkippedMemberHold,  // another member of the mission's space has paused or deleted it
     SkippedTooLarge,    // the record of the mission or its agent
     SkippedUnreadable,  // likewise
-    SkippedClockAhead,  // what we would write could not win, or not be written at all
+    SkippedClockAhead,  // a plan could not win, or not be written at all
     SkippedStopped,     // an operator has stopped the user, the agent or everything
     SkippedUnchanged,   // decided by the run, after the gates: see plan_basis.hpp
 };
@@ -45,7 +45,7 @@ struct GateInput {
     int agent_running = 0;  // missions of this agent that the tick already started
     std::int64_t agent_tokens_24h = 0;
     std::optional<BudgetScope> closed_budget =
-        {};                          // by what is reserved, or others than the agent's
+        {};                          // by reservations, or a budget other than the agent's
     int max_unreviewed = 3;          // 0 = no limit
     bool ciphertext_opened = false;  // a grant opened every encrypted text of the mission
     bool runs_in_browser = false;
@@ -56,9 +56,8 @@ struct GateInput {
     bool stopped = false;
 };
 
-// The first gate in the spec's order that is closed. What an operator has stopped comes first of
-// all, then what is wrong with the records, then a missing agent: there is nothing to ask the other
-// gates about.
+// The first closed gate in the contract's order. An operator's stop comes before all gates, then
+// problems of the records, then a missing agent, without which the other gates cannot be checked.
 GateDecision judge_gates(const GateInput& input) noexcept;
 
 // The decision for a mission that a budget holds back.

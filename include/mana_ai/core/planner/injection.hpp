@@ -24,18 +24,18 @@ const char* describe(InjectionMarker marker) noexcept;
 // depth. The keys of objects are searched as well: those of an argument that is an object reach
 // the user's device just as its values do. Takes time linear in the size of the value.
 //
-// What the page leaves open is read so:
+// Details that the contract leaves open:
 // - Letters are folded within ASCII; white space is that of ASCII.
 // - "you are now" is followed by white space, then by at most 40 characters, then by the name.
 // - "system" is a word if no ASCII letter, digit or underscore follows.
-// - "{{" is closed by the next "}}", over lines too; between them stands at least one character.
+// - "{{" is closed by the next "}}", even on another line; between them is at least one character.
 std::optional<InjectionMarker> find_injection_marker(const Json& arguments);
 
 inline bool has_injection_marker(const Json& arguments) {
     return find_injection_marker(arguments).has_value();
 }
 
-// The same for arguments as the model wrote them. Text that is no JSON is searched as it is.
+// The same for arguments as the model wrote them. Text that is not JSON is searched as it is.
 std::optional<InjectionMarker> find_injection_marker_in_text(std::string_view arguments);
 
 }  // namespace mana_ai::core

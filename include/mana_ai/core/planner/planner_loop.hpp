@@ -19,7 +19,7 @@
 
 namespace mana_ai::core {
 
-// One judged call, for metrics and for what later rounds say about it.
+// One judged call, for metrics and later rounds.
 struct JudgedCall {
     std::string tool;     // "unknown" if it was not offered: models invent names without end
     const char* policy;   // the tool's default policy; "unknown" likewise
@@ -42,39 +42,39 @@ class PlannerLoop {
     bool finished() const noexcept { return finished_; }
 
     // The body of the next request. Only while not finished().
-    // The reminders stand at the end of its last message, and in no later request. The reply may
-    // have so many tokens; 0 = as many as the model can make.
+    // The reminders are at the end of its last message, and in no later request. max_tokens limits
+    // the reply; 0 = the model's own limit.
     std::string request_body(std::string_view model, const std::vector<Reminder>& reminders = {},
                              std::int64_t max_tokens = 0, const ServiceWishes& wishes = {}) const;
 
-    // About how long that request is, in bytes.
+    // The approximate length of that request in bytes.
     std::size_t request_size() const noexcept;
 
     // Takes the model's next reply. Ignored when finished(), except for its usage, which was paid.
     void on_reply(const ModelReply& reply, PolicyMode mode = PolicyMode::LogOnly);
 
-    // A reply that nothing can be made of: it took a round, and its usage was paid.
+    // A reply that cannot be used: it took a round, and its usage was paid for.
     void on_broken_reply(const ModelReply& reply) noexcept;
 
     // The state that reminders are made from, without what belongs to the agent.
     LoopState state() const;
 
-    // Whether the older messages should be folded into a summary before the next request: the run
-    // has used up its context, there is something to fold, and it was not tried before.
+    // Whether the older messages should be replaced by a summary before the next request: the run
+    // has used up its context, there are older messages, and it was not tried before.
     bool compaction_due(std::int64_t max_tokens) const noexcept;
 
     // The body of the request for that summary. Only while compaction_due().
     std::string compaction_request(std::string_view model, std::int64_t max_tokens = 0,
                                    const ServiceWishes& wishes = {}) const;
 
-    // Takes the summary and returns how many messages it replaced. A reply that says nothing, like
-    // a call that failed, leaves the history as it is: 0. Either ends compaction_due() for good.
-    // The reply's usage was paid and counts.
+    // Takes the summary and returns how many messages it replaced. A reply without text, or a
+    // failed call, leaves the history unchanged: 0. In both cases compaction_due() stays false.
+    // The reply's usage was paid for and counts.
     std::size_t on_compaction(const ModelReply& reply);
     void on_failed_compaction() noexcept { compaction_tried_ = true; }
 
-    // Ends with the steps it has, for instance at the agent's budget. The reason is a German
-    // sentence that opens the summary. Nothing happens when finished().
+    // Ends with the steps so far, for example at the agent's budget. The reason is a German
+    // sentence that begins the summary. No effect when finished().
     void end_early(std::string_view german_reason);
 
     int rounds() const noexcept { return rounds_; }
@@ -85,7 +85,7 @@ class PlannerLoop {
     // Of all replies together, that of a compaction included.
     const Usage& usage() const noexcept { return usage_; }
 
-    // The model's words, else a German account of the steps. Valid UTF-8 without U+0000, at most
+    // The model's summary, else a German list of the steps. Valid UTF-8 without U+0000, at most
     // kMaxSummary characters, never empty.
     std::string summary() const;
 

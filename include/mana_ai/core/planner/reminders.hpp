@@ -1,7 +1,7 @@
 // Hints at the end of a request to the model. docs/contract/tick.md, Reminders.
 //
-// They are made anew for every request and never enter the history: what they say would be wrong a
-// round later.
+// They are made for each request and never enter the history, since they would be wrong a round
+// later.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace mana_ai::core {
 // How many of the last calls a producer sees.
 inline constexpr std::size_t kReminderWindow = 5;
 
-// What the producers look at, before a model call.
+// What the producers check before a model call.
 struct LoopState {
     int round = 1;                 // number of the request that is about to be made, from 1
     int tool_calls = 0;            // so far
@@ -45,10 +45,10 @@ std::optional<Reminder> compacted_reminder(const LoopState& state);
 std::optional<Reminder> token_budget_reminder(const LoopState& state);
 std::optional<Reminder> retry_loop_reminder(const LoopState& state);
 
-// Of all producers, in the page's order.
+// Of all producers, in the contract's order.
 std::vector<Reminder> reminders(const LoopState& state);
 
-// One <reminder>…</reminder> a line; empty without reminders.
+// One <reminder>…</reminder> per line; empty without reminders.
 std::string reminders_text(const std::vector<Reminder>& reminders);
 
 }  // namespace mana_ai::core

@@ -14,7 +14,7 @@ namespace mana_ai::core {
 struct ToolVerdict {
     bool accepted = false;
     // German, for the model: what was done, or everything that is wrong, so that one more call can
-    // put it right.
+    // correct it.
     std::string message;
     // Accepted: the arguments that go into the step. Without nulls of optional parameters (models
     // write them for "not given") and without U+0000, which jsonb cannot hold.
@@ -29,9 +29,9 @@ struct ToolVerdict {
 //
 // - Blank arguments count as `{}`: several servers send an empty text for calls without arguments.
 // - Required texts must not be blank, required arrays and objects not empty.
-// - Types fit exactly: "5" is no number and "true" no boolean, and the message says so.
-// - Parameters that the tool does not have are dropped and the message names them. They are no
-//   reason to reject (the spec lists those), but only what the catalog describes may reach the
+// - Types must fit exactly: "5" is not a number and "true" not a boolean, and the message says so.
+// - Parameters that the tool does not have are dropped, and the message names them. They are not a
+//   reason to reject (the contract lists those), but only what the catalog describes may reach the
 //   user's device.
 ToolVerdict judge_tool_call(const OfferedTools& offered, const ToolCallRequest& call,
                             const std::vector<PlanStep>& plan_so_far);

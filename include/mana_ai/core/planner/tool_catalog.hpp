@@ -21,12 +21,12 @@ struct ToolParameter {
     std::string description;
     bool required = false;
     std::vector<std::string> enum_values;  // empty = any value; only with type "string"
-    std::string item_type;  // type of an array's elements; empty = not said, not checked
-    // Of an object, or of each object of an array. Models read of them, calls are not checked for
-    // them.
+    std::string item_type;  // type of an array's elements; empty = unknown, not checked
+    // Of an object, or of each object of an array. They are in the schema; calls are not checked
+    // against them.
     std::vector<ToolParameter> properties;
-    // What clients refuse, of numbers and, counted as JavaScript does, of texts. Models read of it
-    // in the description: not every provider takes these words in a schema.
+    // The clients' limits for numbers and, counted as JavaScript does, for texts. Models read them
+    // in the description, since some providers refuse these keywords in a schema.
     std::optional<double> minimum;
     std::optional<double> maximum;
     std::size_t min_length = 0;
@@ -50,9 +50,9 @@ struct Tool {
 // Whether it is an object, or an array of objects.
 bool is_of_objects(const ToolParameter& parameter) noexcept;
 
-// Gemini refuses a whole request for one function with an object of no properties, and other
-// providers one for a function without an object. So the schema of a tool without parameters has
-// this one, and so has that of an object of which the catalog does not say what it has; it is
+// Gemini refuses a whole request because of one function with an object without properties, and
+// other providers because of a function without an object. So this parameter is in the schema of a
+// tool without parameters, and of an object whose properties the catalog does not list; it is
 // dropped from calls.
 inline constexpr char kNoParameter[] = "none";
 
@@ -61,15 +61,15 @@ bool is_valid_tool_name(std::string_view name) noexcept;
 
 // Reads a row of mana_ai.tools. `parameters_json` is an array of
 // {name, type, required?, description?, enum?, items?, properties?}; `items` is the element type of
-// an array. Without it the schema says "object", since OpenAI and Gemini refuse arrays of no
-// element type. `properties` is again such an array, four levels deep at the most. nullopt: a name
-// that providers refuse, an unknown policy or type, a repeated parameter, or JSON of another shape.
+// an array. Without it the schema says "object", since OpenAI and Gemini refuse arrays without an
+// element type. `properties` is again such an array, at most four levels deep. nullopt: a name that
+// providers refuse, an unknown policy or type, a repeated parameter, or JSON of another shape.
 std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
                                std::string_view description, std::string_view default_policy,
                                std::string_view parameters_json);
 
 // The tools of one request with their serialized form. A cheap, immutable handle: copies share one
-// state, which lives as long as any of them.
+// state.
 class OfferedTools {
  public:
     OfferedTools();  // offers nothing
@@ -101,9 +101,9 @@ class ToolCatalog {
 
     const std::vector<Tool>& tools() const noexcept { return *tools_; }
 
-    // Tools whose default policy is `propose`, less those that the policy denies. Null = no agent,
-    // nothing is denied. Reading tools (default policy `auto`) are never offered, whatever the
-    // agent's policy says: the server could only invent their results.
+    // Tools whose default policy is `propose`, without those that the policy denies. Null = no
+    // agent, nothing is denied. Reading tools (default policy `auto`) are never offered, whatever
+    // the agent's policy says: the server could only invent their results.
     OfferedTools offer(const Policy* policy);
 
  private:

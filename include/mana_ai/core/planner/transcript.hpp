@@ -1,4 +1,4 @@
-// The messages of one planner run, kept serialized so that no round writes the history anew.
+// The messages of one planner run, kept serialized so that no round serializes the history again.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +12,7 @@ namespace mana_ai::core {
 
 enum class Role { System, User, Assistant, Tool };
 
-// Prompts may quote what a user encrypted, so messages are wiped when they go.
+// Prompts may quote decrypted text, so messages are wiped when they are removed.
 class Transcript {
  public:
     Transcript() = default;

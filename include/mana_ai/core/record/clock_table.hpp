@@ -1,14 +1,13 @@
 // The stored form of a record's clocks (column "clocks" of the snapshot tables).
 //
 // One clock per field of the record in the record's own order, then that of a cleared deletedAt if
-// there is one, then that of the row which decided about space_id. Most fields share the clock of
-// the row that made the record, so distinct clocks are kept once and the fields hold indexes into
-// them.
+// there is one, then that of the row which decided space_id. Most fields share the clock of the row
+// that created the record, so distinct clocks are stored once and the fields hold indexes.
 //
 //   u8 version, u8 index width (1, 2 or 4), u8 flags, u8 zero, u32 generation of the log,
 //   u32 number of indexes, u32 number of distinct clocks,
 //   the clocks: i64 time, i64 row time, u64 rank << 62 | tied << 61 | position; then the indexes;
-//   then whatever else belongs to the record's state (lww_record.cpp), up to the end.
+//   then the rest of the record's state (lww_record.cpp), up to the end.
 //
 // Flags: 1 there is a cleared deletedAt, 2 one of the clocks is tied, 4 something follows the
 // indexes.
@@ -36,7 +35,7 @@ class ClockTableReader {
     // `bytes` must outlive the reader.
     ClockTableReader(std::string_view bytes, uint32_t generation) noexcept;
 
-    bool valid() const noexcept { return valid_; }  // false: not made by us, or damaged
+    bool valid() const noexcept { return valid_; }  // false: another format, or damaged
     uint32_t size() const noexcept { return count_; }
     bool has_cleared_deletion() const noexcept { return has_cleared_deletion_; }
     FieldClock at(uint32_t i) const noexcept;  // i < size()
@@ -53,7 +52,7 @@ class ClockTableReader {
     uint32_t distinct_ = 0;
 };
 
-// Room that encode_clock_table() needs at most, beside what follows the indexes.
+// The most room that encode_clock_table() needs, without what follows the indexes.
 size_t clock_table_bound(uint32_t count) noexcept;
 
 // Writes the stored form of `count` clocks to `out`, which has room for clock_table_bound(count) +

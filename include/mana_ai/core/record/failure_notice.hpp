@@ -10,13 +10,13 @@
 
 namespace mana_ai::core {
 
-// The kind of a failure that took the server's process down.
+// The kind of a failure that crashed the process.
 inline constexpr char kCrashed[] = "crashed";
 
 enum class NoticeCause {
     Failed,      // several runs in a row
     Encrypted,   // no grant that could be used
-    Unopened,    // there is a grant, and it does not open the mission's texts
+    Unopened,    // there is a grant, but it does not open the mission's texts
     Archived,    // the agent
     Budget,      // of the agent or mission, used up for a day
     UserBudget,  // of the user or of all together, likewise
@@ -29,11 +29,11 @@ struct FailureNotice {
     std::string title;    // what the client shows first; short
     std::string summary;  // one sentence
     std::string message;  // what can be done
-    std::string phase;    // one of the client's, in which it happened; empty = none fits
+    std::string phase;    // one of the client's phases; empty = none fits
 };
 
-// German, and made of our words only: no text of the user, no name, nothing that a service has
-// said. The error kind is that of the last failed run.
+// German and fixed: no text of the user, no name, no text of a service. The error kind is that of
+// the last failed run.
 FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind);
 
 // {id, startedAt, finishedAt, plan: [], summary, overallStatus: "failed", source, errorDetails}.

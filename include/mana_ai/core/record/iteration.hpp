@@ -14,11 +14,11 @@
 
 namespace mana_ai::core {
 
-// A record that was another one when the plan was written than when it was read.
+// A record that changed between its reading and the writing of the plan.
 struct ChangedRead {
     std::string table;
     std::string id;
-    std::optional<Instant> at;  // nullopt: nobody knows
+    std::optional<Instant> at;  // nullopt: unknown
 };
 
 struct IterationInput {

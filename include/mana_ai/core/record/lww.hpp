@@ -2,7 +2,7 @@
 // (docs/contract/data.md, Field-level last-writer-wins).
 //
 // Every write of a field has a FieldClock. The clocks of a record's writes have a total order, and
-// a field holds what its greatest clock wrote: so the record does not depend on the order in which
+// a field has the value of its greatest clock, so the record does not depend on the order in which
 // its rows arrive.
 #pragma once
 
@@ -27,7 +27,7 @@ RowOp parse_row_op(std::string_view op) noexcept;
 
 // What breaks ties of equal field times within rows of equal created_at.
 enum class WriteRank : uint8_t {
-    Clearing = 0,  // an insert that does not name deletedAt takes it away from older deletes
+    Clearing = 0,  // an insert that does not name deletedAt clears that of older deletes
     Insert = 1,
     Change = 2,
 };
@@ -38,22 +38,22 @@ struct FieldClock {
     WriteRank rank = WriteRank::Clearing;
     // Physical place of the row in the log; 0 = unknown, because the log was rewritten since.
     uint64_t position = 0;
-    // Another row has the same time, row_time and rank for this field, and another value: when the
-    // log is rewritten, rows change places and the other one may be the later.
+    // Another row has the same time, row_time and rank for this field, but a different value: after
+    // a rewrite of the log the other row may be the later one.
     bool tied = false;
 
     bool operator==(const FieldClock&) const = default;
 };
 
-// The clock of the deletedAt that an insert of this record time takes away: older than every real
-// write of the same time, so that a delete at the very time of the insert stays.
+// The clock of the deletedAt that an insert of this record time clears: older than every real
+// write of the same time, so that a delete at exactly the time of the insert stays.
 constexpr FieldClock clearing_clock(Instant record_time) noexcept {
     return {record_time, kOlderThanEverything, WriteRank::Clearing, 0};
 }
 
 enum class Precedence : uint8_t {
     Older,    // the new write loses
-    Same,     // it is the very write that the field holds
+    Same,     // it is the write that the field holds
     Newer,    // it wins
     Unknown,  // physical order decides, and it is no longer known
 };
@@ -73,7 +73,7 @@ inline Precedence precedence(const FieldClock& incoming, const FieldClock& held)
     return incoming.position > held.position ? Precedence::Newer : Precedence::Older;
 }
 
-// Whether nothing but the physical order of their rows tells two writes apart.
+// Whether two writes differ only in the physical order of their rows.
 inline bool is_tie(const FieldClock& a, const FieldClock& b) noexcept {
     return a.time == b.time && a.row_time == b.row_time && a.rank == b.rank &&
            a.rank != WriteRank::Clearing;
@@ -94,7 +94,7 @@ constexpr Instant unstamped_time(const RowTimes& row) noexcept {
     return row.created_at_field.value_or(kOlderThanEverything);
 }
 
-// A name with dots is a path into the field that is called what stands before the first dot.
+// A name with dots is a path into the field whose name is the part before the first dot.
 inline constexpr std::ptrdiff_t kMaxPathParts = 32;
 
 constexpr bool is_path(std::string_view name) noexcept {
@@ -104,7 +104,7 @@ constexpr std::string_view head_of(std::string_view name) noexcept {
     return name.substr(0, name.find('.'));
 }
 
-// Whether clock a is the older one wherever the rows are: a rewrite of the log changes nothing.
+// Whether clock a is older wherever the rows are, even after a rewrite of the log.
 constexpr bool is_older(const FieldClock& a, const FieldClock& b) noexcept {
     if (a.time != b.time)
         return a.time < b.time;

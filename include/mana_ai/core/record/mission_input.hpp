@@ -37,7 +37,7 @@ struct InputReference {
 // control characters; all but the last mention of the same record; all but the last kMaxInputs.
 std::vector<InputReference> input_references(const Json& inputs);
 
-// Another record of the user's that a record names, and the fields that it has in its stead.
+// Another record of the user that a record names, and the fields that are taken from it.
 struct LinkedRecord {
     std::string_view id_field;
     std::string_view app_id;
@@ -50,7 +50,7 @@ struct InputModule {
     std::string_view name;
     std::string_view app_id;
     bool may_be_encrypted = false;  // then its encrypted records need a grant
-    // The fields of a record that rendering reads; nothing else is ever to be decrypted.
+    // The fields of a record that rendering reads; no other field may be decrypted.
     std::span<const std::string_view> fields;
     const LinkedRecord* link = nullptr;  // static
 };
@@ -59,22 +59,21 @@ struct InputModule {
 // result is static.
 const InputModule* built_in_module(std::string_view module) noexcept;
 
-// The input that a record becomes by the table of the page. The record holds plaintext in place
-// of ciphertext: what a JSON string stood for, or the JSON text of any other kind of value.
-// Ciphertext that is still there is left out as if it were absent, since no model may see it.
-// Values may be of any type: numbers and truth values become text, lists and objects are joined on
-// one line. `module` is one of built_in_module(). The content is valid UTF-8 without U+0000; it is
-// empty if the record has nothing to say. The caller wipes title and content if they are secret;
-// no copy of them stays behind.
+// The input that a record becomes by the contract's table. The record has plaintext instead of
+// ciphertext: the content of a JSON string, or the JSON text of any other value. Remaining
+// ciphertext is left out as if it were absent, since no model may see it. Values may be of any
+// type: numbers and booleans become text, lists and objects are joined on one line. `module` is one
+// of built_in_module(). The content is valid UTF-8 without U+0000; it is empty if the record has no
+// content. The caller wipes title and content if they are secret; no other copy of them remains.
 ResolvedInput render_input(const InputReference& reference, const InputModule& module,
                            const Json& record);
 
 // What an SQL resolver returned, {title?, content}, cut at PromptLimits::title and
-// kMaxResolverContent. nullopt: no object, or no content that is a string in plaintext.
+// kMaxResolverContent. nullopt: not an object, or without a plaintext string `content`.
 std::optional<ResolvedInput> input_from_resolver(const InputReference& reference,
                                                  const Json& output);
 
-// Whether the value is ciphertext or has some inside.
+// Whether the value is or contains ciphertext.
 bool holds_ciphertext(const Json& value);
 
 // Whether a field that rendering reads holds ciphertext, also inside lists and objects.

@@ -13,14 +13,14 @@
 
 namespace mana_ai::core {
 
-// A field of a record, as far as the rules look at it. The text belongs to the record.
+// A field of a record, as far as the rules check it. The text belongs to the record.
 struct FieldValue {
     enum class Type : std::uint8_t { Missing, Null, String, Array, Other } type = Type::Missing;
     std::string_view text;  // of a string
 };
 
-// A record that says neither what it is nor what it is for is no mission: another member's edit of
-// a shared mission makes such a record under their id.
+// A record with neither title nor objective is not a mission: another member's edit of a shared
+// mission creates such a record under their id.
 bool is_fragment(const FieldValue& title, const FieldValue& objective) noexcept;
 
 struct MissionFields {
@@ -28,7 +28,7 @@ struct MissionFields {
     Cadence cadence;
 };
 
-// Texts in place, so that it can be used where nothing may own memory. English, quoting nothing of
+// Texts in place, so that it can be used where nothing may own memory. English, without quotes of
 // the record.
 class MissionProblems {
  public:
@@ -49,7 +49,7 @@ class MissionProblems {
     std::size_t count_ = 0;
 };
 
-// The only place that says what a mission's record must be like.
+// The only place that defines what a valid mission record is.
 void find_mission_problems(const MissionFields& fields, Instant now,
                            MissionProblems& problems) noexcept;
 

@@ -1,5 +1,5 @@
-// What a plan is based on: if none of it has changed, the next plan would say the same, and
-// mana_ai.skip_unchanged saves the model call. docs/contract/interface.md, Settings.
+// What a plan is based on: if none of it has changed, the next plan would be the same, and
+// mana_ai.skip_unchanged saves the model call. docs/contract/tick.md, Gates.
 #pragma once
 
 #include <string>
@@ -18,16 +18,16 @@ struct InputVersion {
 };
 
 // A canonical text of title, objective, concept, cadence, inputs with their versions, agent, model
-// and what the user has made of earlier iterations. Equal for two runs if and only if all of that
-// is. It holds private data: store no more of it than a cryptographic hash. Null agent: none.
+// and the user's response to earlier iterations. Equal for two runs if and only if all of that is.
+// It contains private data: store only a cryptographic hash of it. Null agent: none.
 //
-// An iteration counts with its status, feedback and the status of its steps, unless it is just as
-// the server writes it: so the basis is the same before and after a write-back. Texts are taken as
+// An iteration counts with its status, feedback and the status of its steps, unless it is still as
+// the server wrote it: so the basis is the same before and after a write-back. Texts are used as
 // they are stored; ciphertext stays ciphertext.
 std::string plan_basis(const Mission& mission, const Agent* agent,
                        const std::vector<InputVersion>& inputs, std::string_view model);
 
-// The part of it that iterations make, as a text.
+// The iterations' part of it, as a text.
 std::string verdicts(const Json& iterations);
 
 // Whether the cadence is to repeat the mission: interval, daily, weekly or cron, well-formed or

@@ -32,8 +32,8 @@ struct Policy {
     Decision default_for_ai = Decision::Propose;
 };
 
-// Reads an agent's `policy`. Whatever is missing, of a wrong type or no known decision is left
-// out, so that the next level decides; without any level that is `propose`, as for clients.
+// Reads an agent's `policy`. Entries that are missing, of a wrong type or not a known decision are
+// left out, so that the next level decides; without any level that is `propose`, as in clients.
 Policy parse_policy(const Json& policy);
 
 // The tool's own entry, else its module's, else the default.

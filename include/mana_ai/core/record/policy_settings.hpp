@@ -1,14 +1,14 @@
-// The settings that say what becomes of tool calls and steps, whoever the agent is.
+// The settings for tool calls and steps that apply to all agents.
 #pragma once
 
 namespace mana_ai::core {
 
-// What happens to tool calls that carry an injection marker: the setting mana_ai.policy_mode.
+// What happens to tool calls with an injection marker: the setting mana_ai.policy_mode.
 // docs/contract/tick.md, Injection markers.
 enum class PolicyMode {
-    Off,      // they are not looked for
+    Off,      // no check
     LogOnly,  // counted and logged
-    Enforce,  // besides, the call is refused
+    Enforce,  // in addition, the call is refused
 };
 
 // The words of the setting: "off", "log-only", "enforce".

@@ -5,7 +5,7 @@
 
 namespace mana_ai::core {
 
-// The most characters of each text that a prompt takes over; longer ones are cut and end in "…".
+// The maximum characters of each text in a prompt; longer ones are cut and end in "…".
 struct PromptLimits {
     static constexpr std::size_t title = 500;
     static constexpr std::size_t objective = 20'000;

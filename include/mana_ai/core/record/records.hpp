@@ -13,7 +13,7 @@
 
 namespace mana_ai::core {
 
-// The principal of plans without an agent; as an agentId without such an agent it means "none".
+// The principal of plans without an agent. As an agentId it means "none" if there is no such agent.
 inline constexpr std::string_view kLegacyAgentId = "legacy:ai-default";
 
 // Whether a value is encrypted on the user's device (`enc:1:…`). docs/contract/inputs.md.
@@ -46,8 +46,8 @@ struct Mission {
     Json cadence;                     // as the client wrote it
     Json iterations = Json::array();  // always an array; its elements may be anything
     int unreviewed = 0;               // of all of them; parse_mission() leaves it at 0
-    // Of what users said of all plans, where it is known from a longer list than `iterations`;
-    // empty = plan_basis() looks at `iterations` itself.
+    // A digest of the user's response to all plans, if it was made from a longer list than
+    // `iterations`; empty = plan_basis() reads `iterations` itself.
     std::string verdicts_digest;
     std::optional<std::string> agent_id;
     std::optional<std::int64_t> max_tokens_per_day;  // as of an agent
@@ -62,9 +62,9 @@ struct Mission {
 // mission does not run, instead of running without policy and budget.
 Mission parse_mission(Json record);
 
-// Whether the mission names an agent that it cannot do without. `agent` is what was found for its
-// agentId, null = nothing. It runs without one that was deleted, and does not run where several
-// could be meant. docs/contract/tick.md, Gates.
+// Whether the mission must wait because of its agent. `agent` is the record of its agentId, null =
+// none. A mission runs without an agent that was deleted, and waits if several agents could be
+// meant. docs/contract/tick.md, Gates.
 bool is_agent_missing(const Mission& mission, const Agent* agent, bool was_deleted = false,
                       bool is_ambiguous = false) noexcept;
 
