@@ -23,24 +23,24 @@ inline constexpr int kMaxRetriesWithinRun = 2;
 Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double random01,
                               std::optional<Instant> retry_after_delay);
 
-// What a failed call says of the service, when `by_status` is what its HTTP status alone says: a
-// gateway that names what is wrong with a request has done its work, whatever status it chose.
+// What a failed call says about the service, if `by_status` is what its HTTP status alone says: a
+// gateway that names the problem of a request has answered, whatever status it chose.
 CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept;
 
-// A call that is not tried again, and what else is known then.
+// A call that is not tried again, and its circumstances.
 struct FailedCall {
     CallEnd end = CallEnd::Down;
     bool is_closed = false;         // the gate of the service
     bool others_failed = false;     // the service has failed calls of other missions too
     bool others_answered = false;   // since the first try
-    bool is_refused_often = false;  // at each of many tries
+    bool is_refused_often = false;  // at each of many attempts
     bool has_paid = false;          // replies that come before it are lost
-    bool was_of_service = false;    // as the mission's last run has ended
+    bool was_of_service = false;    // the mission's last run ended in this way
 };
 
-// Whether the service is to blame, so that the mission is called again soon and nothing counts
-// against it. With nobody else's failure for a witness, that lasts only as long as it costs
-// nothing, and for what may be the request's only once.
+// Whether the failure is the service's, so that the mission is tried again soon and nothing counts
+// against it. If no other mission's call has failed, only while that costs nothing, and for a
+// failure that may be the request's only once.
 bool is_of_service(const FailedCall& call) noexcept;
 
 struct RetryDecision {
@@ -48,8 +48,8 @@ struct RetryDecision {
     Instant delay = 0;  // microseconds; 0 if not to be retried
 };
 
-// Whether the same call is worth another try within the run. attempts_so_far counts the calls made,
-// the failed one included, so it is 1 after the first. At most kMaxRetriesWithinRun retries:
+// Whether the same call is worth another attempt within the run. attempts_so_far includes the
+// failed call, so it is 1 after the first. At most kMaxRetriesWithinRun retries:
 // - timeout, unreachable, malformed, and the statuses 502, 503, 504 without a kind: after about
 //   0.5 s, then 2 s (±20 %), or after Retry-After if that is longer, unless it is longer than 30 s;
 // - rate_limit: after Retry-After exactly, if there is one of at most 30 s;

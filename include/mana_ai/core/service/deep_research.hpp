@@ -19,8 +19,8 @@ inline constexpr std::size_t kMaxTaskId = 200;             // in bytes
 inline constexpr std::size_t kMaxResearchAnswer = 60'000;  // in characters
 inline constexpr std::size_t kMaxCitations = 50;
 
-// How many runs may plan with the same answer before it is given up: as long as planning fails,
-// the paid answer is kept for the next run.
+// How many runs may plan with the same answer before it is given up: if planning fails, the paid
+// answer is kept for the next run.
 inline constexpr int kMaxOffersOfAnAnswer = 3;
 
 // The body of a submission. `query` is one of research_query().
@@ -35,15 +35,15 @@ struct ResearchTask {
     std::optional<double> cost_credits;  // finite, at least 0
 };
 
-// nullopt: not accepted, or no task id that could be asked for again (1 to kMaxTaskId printable
-// ASCII characters without spaces, no "." or "..").
+// nullopt: not accepted, or without a task id that can be polled (1 to kMaxTaskId printable ASCII
+// characters without spaces, not "." or "..").
 std::optional<ResearchTask> parse_submission(int http_status, std::string_view body);
 
 enum class ResearchStatus {
     Pending,      // queued or running
     Completed,    // with an answer
     Failed,       // failed, cancelled, unknown to the service, or completed without an answer
-    Unreachable,  // said nothing that can be understood; it may be better next time
+    Unreachable,  // no usable response; may change at the next poll
 };
 
 struct ResearchPoll {
@@ -57,7 +57,7 @@ ResearchPoll parse_poll(int http_status, std::string_view body);
 // What is stored of a job that has a task id.
 enum class ResearchJobState {
     Waiting,  // the last poll did not bring an answer: polled when due
-    Ready,    // there was an answer, but no iteration has been written with it yet
+    Ready,    // there is an answer, but no iteration has been written with it yet
 };
 
 // "waiting", "ready"; a static string.
@@ -70,7 +70,7 @@ enum class ResearchStep {
     Submit,       // record the intent, then submit; if that is refused: PlanShallow
     Poll,         // ask the service, then decide again with its reply
     Wait,         // keep the job, plan nothing in this run
-    UseAnswer,    // plan with the answer; the job goes with the write-back
+    UseAnswer,    // plan with the answer; the write-back deletes the job
     PlanShallow,  // delete the job if there is one; plan now, with shallow research if wanted
 };
 
@@ -78,14 +78,13 @@ struct ResearchSituation {
     bool gates_open = false;   // the setting is on and wants_deep_research()
     bool has_job = false;      // a row in mana_ai.mission_research_jobs
     bool has_task_id = false;  // false: a crash came between intent and the service's reply
-    std::optional<ResearchStatus> poll = std::nullopt;  // this run's; nullopt = not asked yet
+    std::optional<ResearchStatus> poll = std::nullopt;  // this run's; nullopt = not polled yet
     Instant age = 0;                                    // microseconds since the submission
     Instant timeout = 0;    // microseconds, mana_ai.deep_research_timeout
     int times_offered = 0;  // runs that began to plan with the answer so far
 };
 
-// The table of the page. A job that was paid for is followed to its end even when the gates have
-// been closed meanwhile.
+// The contract's table. A paid job is followed to its end even if the gates have closed since.
 ResearchStep next_research_step(const ResearchSituation& situation) noexcept;
 
 }  // namespace mana_ai::core

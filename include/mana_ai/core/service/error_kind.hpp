@@ -8,15 +8,15 @@ namespace mana_ai::core {
 
 enum class ErrorKind {
     Blocked,      // the provider refuses the content
-    Capability,   // the model cannot do what was asked
-    Auth,         // our credentials are refused
+    Capability,   // the model cannot handle the request
+    Auth,         // the credentials are refused
     RateLimit,    // too many requests
-    Truncated,    // the provider broke its answer off
-    NoProvider,   // the gateway has nobody who could answer: its failure, not the request's
+    Truncated,    // the provider cut off its answer
+    NoProvider,   // the gateway has no provider to answer: its failure, not the request's
     Unknown,      // every other status
     Timeout,      // no answer in time
     Unreachable,  // no connection
-    Malformed,    // an answer that is no chat completion, or larger than allowed
+    Malformed,    // an answer that is not a chat completion, or larger than allowed
 };
 
 // "blocked", "capability", "auth", "rate_limit", "truncated", "no_healthy_provider", "unknown",

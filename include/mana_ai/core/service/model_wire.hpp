@@ -15,7 +15,7 @@
 
 namespace mana_ai::core {
 
-// No call of a model uses more tokens than this.
+// No model call uses more tokens than this.
 inline constexpr std::int64_t kMaxTokenCount = 20'000'000;
 
 // In characters; a longer name of a model that has answered is cut.
@@ -24,10 +24,10 @@ inline constexpr std::size_t kMaxModelName = 200;
 // Tokens. Each number is at least 0 and small enough that thousands of them can be added.
 struct Usage {
     std::int64_t prompt = 0;
-    std::int64_t completion = 0;  // all that the model wrote, thoughts included
+    std::int64_t completion = 0;  // all that the model wrote, including reasoning
     std::int64_t total = 0;
     std::int64_t cached = 0;     // of the prompt, read from the provider's cache
-    std::int64_t reasoning = 0;  // of the completion, thoughts
+    std::int64_t reasoning = 0;  // of the completion
 
     Usage& operator+=(const Usage& other) noexcept;
 };
@@ -35,14 +35,14 @@ struct Usage {
 struct ToolCallRequest {
     std::string id;         // never empty, unique within its reply
     std::string name;       // empty if the model gave none
-    std::string arguments;  // JSON text as the model gave it; may be no JSON at all
+    std::string arguments;  // as the model gave it; may not be JSON
 };
 
 struct ModelReply {
     std::string content;  // empty if the model gave none
     std::vector<ToolCallRequest> tool_calls;
     std::string finish_reason;
-    std::string model = {};         // that answered, by its own account; empty if it does not say
+    std::string model = {};         // that answered, as the reply says; empty if it does not
     std::string service_tier = {};  // likewise
     Usage usage;
     // The reply names more tokens than any model can have used; `usage` is then 0.
@@ -52,12 +52,14 @@ struct ModelReply {
 struct ProviderError {
     ErrorKind kind = ErrorKind::Unknown;
     int http_status = 0;  // 0 = no response
-    // The provider's words. May hold the user's text: never log it.
+    // The provider's text. May contain the user's text: never log it.
     std::string message;
     std::optional<Instant> retry_after;  // delay in microseconds
-    // The reply has the form of a gateway's errors, and so was not made by a proxy in front of it.
+    // The reply has the form of a gateway's errors, so it does not come from a proxy in front of
+    // it.
     bool is_of_gateway = false;
-    // The service's failure and not the request's. Set by who knows how its other calls went.
+    // The service's failure and not the request's. Set by code that knows the results of its other
+    // calls.
     bool of_service = false;
 };
 
@@ -73,12 +75,11 @@ inline constexpr std::size_t kMaxToolCallsPerReply = 128;
 ModelResult parse_model_response(int http_status, std::string_view body,
                                  std::string_view retry_after_header, Instant now);
 
-// Why a reply is none that a plan may be made of, though it came with a success and was paid for:
-// its finish_reason says that a filter has emptied it, or that it was cut off.
+// Why a successful reply, which was paid for, must not be used for a plan: its finish_reason says
+// that a filter has emptied it, or that it was cut off.
 std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept;
 
-// What a request may ask of a service besides a reply. Empty: not sent, as not every service takes
-// it.
+// Optional parameters of a request. Empty: not sent, since some services refuse them.
 struct ServiceWishes {
     std::string service_tier;
     std::string prompt_cache_key;
@@ -89,16 +90,16 @@ struct ChatRequest {
     const std::vector<std::string>& messages;  // each a serialized JSON object
     std::string_view tools_json;               // serialized array; empty or "[]" = none
     double temperature = 0.3;
-    std::int64_t max_tokens = 0;  // of the reply; 0 = as many as the model can
-    // Of this request only, at the end of the last message: below a user's text, and in a member
-    // "reminder" of a tool's answer. A message of its own, of whatever role, is refused or misread
-    // by some provider: docs/architecture.md, Decided otherwise.
+    std::int64_t max_tokens = 0;  // of the reply; 0 = the model's own limit
+    // Of this request only, at the end of the last message: below a user's text, or in a member
+    // "reminder" of a tool's answer. Some provider refuses or misreads a separate message of any
+    // role: docs/architecture.md, Decided otherwise.
     std::string closing_text = {};
     ServiceWishes wishes = {};
 };
 
-// Whether the service has no room at the tier that was asked for, or no such tier: then the
-// standard one is worth a try. Only for requests that ask for one.
+// Whether the service has no capacity at the requested tier, or no such tier: then the standard one
+// is worth an attempt. Only for requests with a tier.
 bool is_refusal_of_tier(const ProviderError& error) noexcept;
 
 // The request body. Messages and tools are copied as they are, so that no round serializes the
@@ -108,13 +109,14 @@ std::string build_chat_request(const ChatRequest& request);
 // One message each, serialized.
 std::string system_message(std::string_view text);
 std::string user_message(std::string_view text);
-// Arguments that are no JSON object are replaced by `{}`: several servers parse the history and
-// would refuse the whole request. The tool message that follows says what was wrong. Beside calls,
-// no text is null and not "": Gemini and Claude refuse an empty text, and mana-llm makes one of "".
+// Arguments that are not a JSON object are replaced by `{}`: several servers parse the history and
+// would refuse the whole request. The tool message that follows says what was wrong. In a message
+// with calls, a missing text is null and not "": Gemini and Claude refuse an empty text, and
+// mana-llm makes one of "".
 std::string assistant_message(const ModelReply& reply);
 std::string tool_message(std::string_view tool_call_id, std::string_view content_json);
 
-// What stands before '/' in a model's name, else "unknown".
+// The part of a model's name before '/', else "unknown".
 std::string provider_of(std::string_view model);
 
 }  // namespace mana_ai::core

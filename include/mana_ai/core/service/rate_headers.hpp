@@ -1,4 +1,4 @@
-// What a service says of its rate limits in the headers of a reply. docs/operations.md, "When the
+// A service's rate limits, as the headers of a reply state them. docs/operations.md, "When the
 // provider says no"; samples of each spelling are in test/data/rate_headers.jsonl.
 #pragma once
 
@@ -14,9 +14,9 @@ namespace mana_ai::core {
 struct RateAllowance {
     double limit = 0;      // at least 1
     double remaining = 0;  // 0 to limit
-    // Until everything is back. nullopt: not said, the limit is one per minute.
+    // Until the whole allowance is back. nullopt: not said; the limit is per minute.
     std::optional<Instant> reset_after;
-    // Everything comes back at once then; otherwise a bit at a time until then.
+    // The whole allowance comes back at once then; otherwise gradually until then.
     bool is_window = false;
 
     bool operator==(const RateAllowance&) const = default;
@@ -29,9 +29,9 @@ struct RateHeaders {
     bool operator==(const RateHeaders&) const = default;
 };
 
-// Reads "name: value" lines, in any order and case; other headers among them are ignored. Of
-// several limits of one kind the one that is the nearest to its end counts. What makes no sense
-// (no limit, limits of -1, dates that are none) is left out.
+// Reads "name: value" lines, in any order and case; other headers are ignored. Of several limits of
+// one kind the one that is closest to exhaustion counts. Invalid ones (no limit, limits of -1,
+// malformed dates) are left out.
 RateHeaders parse_rate_headers(std::string_view lines, Instant now);
 
 // The lines that OpenRouter writes into the body of a refusal instead of into its headers

@@ -1,8 +1,7 @@
-// Whether another call may go out to a service now: how many at once, how many in a time, and
-// whether it is there at all. Learned from how calls end (docs/operations.md, "When the provider
-// says no").
+// Whether another call may be sent to a service now: concurrency, rate, and availability. Learned
+// from the results of calls (docs/operations.md, "When the provider says no").
 //
-// Pure: knows neither clock nor network. All instants are on one clock that never goes back.
+// Pure: uses neither clock nor network. All instants are on one monotonic clock.
 #pragma once
 
 #include <array>
@@ -15,15 +14,15 @@
 
 namespace mana_ai::core {
 
-// How a call ended, as far as it says something about the service.
+// How a call ended, as far as it is relevant for the service.
 enum class CallEnd {
-    Answered,    // it did its work, whatever it thought of the request
+    Answered,    // it answered, even if it rejected the request
     Refused,     // too many requests
-    Down,        // surely the service's failure: no connection, 503, no provider
-    Suspect,     // its failure or that of this one request: a timeout, a lost connection, 500
-    KeyRefused,  // our key is not accepted
-    Forbidden,   // our key may not do this, or this one request: 403
-    Dropped,     // given up by us; says nothing
+    Down,        // certainly the service's failure: no connection, 503, no provider
+    Suspect,     // the service's or this request's failure: a timeout, a lost connection, 500
+    KeyRefused,  // the key is not accepted
+    Forbidden,   // the key may not do this, or not this request: 403
+    Dropped,     // given up by the caller; no information
 };
 
 struct GateLimits {
@@ -36,17 +35,17 @@ struct GateLimits {
 
 struct CallReport {
     CallEnd end = CallEnd::Answered;
-    std::uint64_t caller = 0;            // who it was for: the same mission, the same number
+    std::uint64_t caller = 0;            // the same number for the same mission
     std::optional<Instant> retry_after;  // a delay
     RateHeaders rates;
-    double tokens = 0;  // used; 0 = not known
+    double tokens = 0;  // used; 0 = unknown
 };
 
 enum class GateState {
-    Open,         // nothing stands in the way
-    Limited,      // the service has refused calls for their number a moment ago, or asked to wait
-    Unavailable,  // it has failed again and again; a probe now and then
-    KeyRefused,   // likewise, since it does not accept our key
+    Open,         // no restriction
+    Limited,      // the service has recently refused calls because of their rate, or asked to wait
+    Unavailable,  // it has failed repeatedly; only probes are sent
+    KeyRefused,   // likewise, since it does not accept the key
 };
 
 const char* name(GateState state) noexcept;  // "open", "limited", "unavailable", "key_refused"
@@ -56,8 +55,8 @@ struct GateView {
     Instant since = 0;  // of the state
     int limit = 0;      // calls at once
     int in_flight = 0;
-    double per_minute = 0;  // calls that the narrowest of the known rates allows; 0 = none is known
-    std::optional<Instant> next_try_at;  // of a probe, or the end of the time that it asked for
+    double per_minute = 0;  // calls that the lowest known rate allows; 0 = none is known
+    std::optional<Instant> next_try_at;  // of a probe, or the end of the requested wait
 };
 
 class ServiceGate {
@@ -68,16 +67,16 @@ class ServiceGate {
     static constexpr int kRefusedKeysToClose = 3;
     static constexpr Instant kFirstProbePause = kMicrosPerSecond;
     static constexpr Instant kLongestProbePause = 30 * kMicrosPerSecond;
-    // Another probe goes out beside one that has taken so long.
+    // After this time another probe is sent while the first one continues.
     static constexpr Instant kSlowProbe = 10 * kMicrosPerSecond;
-    // Claims look so far ahead, so that there need not be one for each call of a paced service.
+    // How far claims look ahead, so that a paced service does not need a claim for each call.
     static constexpr Instant kClaimLead = kMicrosPerSecond / 4;
 
-    // One call under way. Ends with end(), exactly once.
+    // One call in flight. Ends with end(), exactly once.
     struct Call {
         Instant started_at = 0;
         std::uint64_t number = 0;
-        double tokens = 0;  // taken for it in advance
+        double tokens = 0;  // reserved for it
         bool is_probe = false;
     };
 
@@ -91,18 +90,18 @@ class ServiceGate {
     // When may_start() turns true if no call ends before; nullopt = only the end of one helps.
     std::optional<Instant> next_permit_at(Instant now);
 
-    // How many missions may be claimed whose first call would go out at once, or nearly so.
-    // `pending` calls are on their way already or wait.
+    // How many missions may be claimed whose first call could be sent at once, or almost.
+    // `pending` calls are about to be made or wait already.
     int claimable(Instant now, int pending);
-    // When claimable() is next worth asking; nullopt as for next_permit_at().
+    // When claimable() may next be larger; nullopt as for next_permit_at().
     std::optional<Instant> next_claim_at(Instant now, int pending);
 
-    // Everything that was learned belongs to another service or another key.
+    // Forgets everything: it was learned with another service or another key.
     void forget();
 
     // Whether the service has answered any call since.
     bool has_answered_since(Instant instant) const { return answered_ && answered_at_ >= instant; }
-    // Whether it has failed or refused somebody else's calls too: in this outage, or lately.
+    // Whether it has also failed or refused other callers' calls: in this outage, or recently.
     bool has_failed_others(std::uint64_t caller, Instant now) const;
     bool is_closed() const { return closed_; }
     bool is_probing() const { return closed_ && probes_ > 0; }
@@ -119,10 +118,10 @@ class ServiceGate {
 
         double level_at(Instant now) const;
         void settle(Instant now);
-        // When the level is there; never in the past. nullopt = not by waiting.
+        // When the level is reached; never in the past. nullopt = not by waiting.
         std::optional<Instant> reaches(double wanted, Instant now) const;
     };
-    // What headers say; forgotten some time after the last of them.
+    // What headers say; forgotten some time after the last one.
     struct Told {
         Bucket bucket;
         std::uint64_t by = 0;              // number of the call
@@ -162,7 +161,7 @@ class ServiceGate {
     double limit_ = kFirstLimit;
     double threshold_ = 1e9;  // below it the limit grows fast
     double limit_before_ = kFirstLimit;
-    std::uint64_t shrunk_by_ = 0;  // calls up to this number say nothing new
+    std::uint64_t shrunk_by_ = 0;  // calls up to this number give no new information
     Instant full_since_ = 0;
     bool answered_ = false;  // since the last outage
     Instant answered_at_ = 0;
@@ -179,8 +178,8 @@ class ServiceGate {
     bool refused_ = false;
     Instant refused_since_ = 0;       // of the last series of refusals: its begin,
     Instant refused_at_ = 0;          // and its newest
-    std::uint64_t refused_from_ = 0;  // the first call that could tell of another one
-    Instant idle_ = 0;                // since then: time in which calls could have gone out
+    std::uint64_t refused_from_ = 0;  // the first call that could belong to another series
+    Instant idle_ = 0;                // since then: time in which calls could have been sent
     int accepted_ = 0;                // since then
     bool sample_is_first_ = true;
     double sample_accepted_ = 0;  // before it
@@ -193,7 +192,7 @@ class ServiceGate {
     std::array<int, kSlots> starts_{};  // accepted, as far as is known
     Instant newest_slot_ = 0;
 
-    // Whether the service is there.
+    // Availability.
     bool closed_ = false;
     GateState why_closed_ = GateState::Unavailable;
     Instant since_ = 0;
@@ -202,20 +201,20 @@ class ServiceGate {
     Instant probe_at_ = 0;
     int probes_ = 0;  // under way
     int failures_ = 0;
-    std::uint64_t old_until_ = 0;  // calls up to this number say nothing of it as it is now
+    std::uint64_t old_until_ = 0;  // calls up to this number say nothing about its present state
     int refused_keys_ = 0;
     int forbidden_ = 0;
     bool sure_ = false;
     bool several_callers_ = false;
     std::uint64_t failed_caller_ = 0;
 
-    // Whose calls have failed or were refused last.
+    // The caller whose calls have last failed or been refused.
     struct Victim {
         std::uint64_t caller = 0;
         Instant at = 0;  // 0 = there is none
     };
     Victim last_victim_;
-    Victim other_victim_;  // the last one that is another caller
+    Victim other_victim_;  // the last one with a different caller
 };
 
 }  // namespace mana_ai::core

@@ -1,5 +1,5 @@
-// Research that is done at once, before planning. docs/contract/inputs.md, Web research before
-// planning. All bodies come from a service and may be any bytes.
+// Quick research before planning. docs/contract/inputs.md, Web research before planning. All bodies
+// come from a service and may be any bytes.
 #pragma once
 
 #include <cstddef>
@@ -27,10 +27,10 @@ inline constexpr std::size_t kMaxResearchQuery = 4'000;
 inline constexpr std::size_t kMaxFeeds = 5;
 inline constexpr std::size_t kMaxArticles = 8;
 
-// Whether objective or concept ask for research in the words of the page. Ciphertext asks nothing.
+// Whether objective or concept ask for research with the contract's words. Ciphertext never does.
 bool wants_web_research(const Mission& mission) noexcept;
 
-// Whether they ask for deep research. Does not look at mana_ai.deep_research_enabled.
+// Whether they ask for deep research. Does not check mana_ai.deep_research_enabled.
 bool wants_deep_research(const Mission& mission) noexcept;
 
 // What is searched for: the objective; if that is blank the concept, then the title. Trimmed, cut

@@ -1,4 +1,4 @@
-// JSON as it arrives from clients and services: read without exceptions, written without surprises.
+// JSON from clients and services: parsed without exceptions, and always written as valid UTF-8.
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,8 @@ std::optional<Json> parse_json(std::string_view text) noexcept;
 // Compact JSON text. Invalid UTF-8 inside strings becomes U+FFFD instead of an exception.
 std::string dump_json(const Json& value);
 
-// The text as a JSON string, quotes included. An invalid byte becomes U+FFFD. Made in one buffer of
-// the right size: nothing of a secret text stays behind elsewhere.
+// The text as a JSON string, with quotes. An invalid byte becomes U+FFFD. Made in one buffer of the
+// right size, so that no copy of a secret text remains elsewhere.
 std::string json_string(std::string_view text);
 
 // Removes U+0000 from all strings and object keys, since neither text nor jsonb can hold it.
@@ -35,16 +35,16 @@ std::string repair_utf8(std::string_view text);
 // there is none.
 std::size_t utf8_sequence_length(std::string_view text) noexcept;
 
-// At most max_chars code points of the text; what was cut is shown by a closing "…", which counts
-// as one of them. The result is always valid UTF-8.
+// At most max_chars code points of the text; a cut text ends in "…", which counts as one of them.
+// The result is always valid UTF-8.
 std::string cut_utf8(std::string_view text, std::size_t max_chars);
 
 // The same for valid UTF-8, counted in UTF-16 units, as JavaScript counts the length of a string:
 // a character beyond U+FFFF is two.
 std::string cut_utf16(std::string_view text, std::size_t max_units);
 
-// The string member `key` of an object; the fallback if the value is no object, has no such member
-// or one of another type. The view lives as long as `object` (or the fallback).
+// The string member `key` of an object; the fallback if the value is not an object, has no such
+// member or one of another type. The view lives as long as `object` (or the fallback).
 std::string_view string_or(const Json& object, const char* key, std::string_view fallback);
 
 }  // namespace mana_ai::core

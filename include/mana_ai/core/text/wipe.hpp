@@ -1,4 +1,4 @@
-// Secrets are overwritten before their memory is given back.
+// Secrets are overwritten before their memory is freed.
 #pragma once
 
 #include <string>
@@ -13,7 +13,7 @@ void wipe(std::string& text) noexcept;
 // Wipes every string in the value, however deep, and leaves null. Keys are not overwritten.
 void wipe(Json& value) noexcept;
 
-// Wipes a string when the scope ends, however it does.
+// Wipes a string at the end of the scope, also after an exception.
 class WipeAtEnd {
  public:
     explicit WipeAtEnd(std::string& text) noexcept : text_(text) {}

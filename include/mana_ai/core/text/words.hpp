@@ -1,4 +1,4 @@
-// Text as a reader sees it: words and lines.
+// Words and lines of a text.
 #pragma once
 
 #include <span>

@@ -12,7 +12,7 @@
 
 namespace mana_ai::core {
 
-// A cadence as far as its rules look at it. Texts belong to what it was read from.
+// A cadence as far as its rules check it. Texts belong to what it was read from.
 struct Cadence {
     enum class Value { Missing, Object, Other } value = Value::Missing;  // Missing: also null
     std::string_view kind;
@@ -21,11 +21,11 @@ struct Cadence {
     std::optional<std::string_view> expression;  // nullopt: not a string
 };
 
-// What is wrong with the cadence, in English, quoting nothing of it; nullopt = it can be followed.
-// It names all that is wrong at every time and in every zone.
+// What is wrong with the cadence, in English, without quoting it; nullopt = it is valid. It names
+// all that is wrong at every time and in every zone.
 std::optional<std::string> cadence_problem(const Cadence& cadence, Instant now);
 
-// The number that a JSON text stands for, if it is a whole one.
+// The number that a JSON text represents, if it is a whole one.
 std::optional<std::int64_t> whole_number(std::string_view json_number) noexcept;
 
 struct NextRun {
@@ -36,9 +36,8 @@ struct NextRun {
 };
 
 // The next run strictly after `after`, by the wall clock of `zone`. Manual has neither instant nor
-// problem; a cadence that cannot be followed has a problem instead of an instant. Numbers may be
-// written as integral floats (60.0). How clock changes are treated: see cron.hpp. Throws only what
-// `zone` throws.
+// problem; an invalid cadence has a problem instead of an instant. Numbers may be written as
+// integral floats (60.0). For clock changes see cron.hpp. Throws only what `zone` throws.
 NextRun next_run(const Json& cadence, Instant after, const TimeZone& zone);
 
 }  // namespace mana_ai::core

@@ -36,13 +36,13 @@ struct CronProblem {
 // may be named by three letters in any case; 7 is Sunday too, also as a range's end (`FRI-SUN`).
 std::variant<CronSchedule, CronProblem> parse_cron(std::string_view expression);
 
-// The first match after `after`; nullopt if there is none, ever (30 February) or before the year
-// 10000. `after` must be at least kFirstIsoInstant and less than kEndOfIsoInstants.
+// The first match after `after`; nullopt if there is none at all (30 February) or none before the
+// year 10000. `after` must be at least kFirstIsoInstant and less than kEndOfIsoInstants.
 //
-// When clocks change: a schedule for every hour follows the real clock, so it makes up for nothing
-// in a skipped hour and goes through a repeated hour twice. Any other schedule matches each of its
-// local times exactly once: a skipped one at the shifted time (02:30 at 03:30), a repeated one at
-// its first occurrence.
+// At clock changes a schedule for every hour follows the real clock: it does not make up for a
+// skipped hour and runs through a repeated hour twice. Any other schedule matches each of its local
+// times exactly once: a skipped one at the shifted time (02:30 at 03:30), a repeated one at its
+// first occurrence.
 std::optional<Instant> next_match(const CronSchedule& schedule, Instant after,
                                   const TimeZone& zone);
 

@@ -16,8 +16,8 @@ inline constexpr Instant kMicrosPerMinute = 60 * kMicrosPerSecond;
 inline constexpr Instant kMicrosPerHour = 60 * kMicrosPerMinute;
 inline constexpr Instant kMicrosPerDay = 24 * kMicrosPerHour;
 
-// The instants that the ISO form with a four-digit year can name, less year 0, which PostgreSQL
-// does not know: from 0001-01-01T00:00:00Z inclusive to 10000-01-01T00:00:00Z exclusive.
+// The instants that the ISO form with a four-digit year can express, without year 0, which
+// PostgreSQL does not have: from 0001-01-01T00:00:00Z inclusive to 10000-01-01T00:00:00Z exclusive.
 inline constexpr Instant kFirstIsoInstant = -719'162 * kMicrosPerDay;
 inline constexpr Instant kEndOfIsoInstants = 2'932'897 * kMicrosPerDay;
 

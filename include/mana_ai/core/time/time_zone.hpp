@@ -1,5 +1,5 @@
-// What the cadence rules need to know about a time zone. The zone data itself comes from
-// PostgreSQL; core only sees this interface.
+// What the cadence rules need to know about a time zone. The zone data comes from PostgreSQL; core
+// uses only this interface.
 #pragma once
 
 #include "mana_ai/core/time/instant.hpp"
@@ -11,9 +11,9 @@ struct TimeZone {
 
     virtual CivilTime to_local(Instant instant) const = 0;
 
-    // A local time that does not exist, because the clock was put forward over it, is read with the
-    // offset in force before the change, as PostgreSQL does (02:30 becomes 03:30). A local time
-    // that occurs twice means its first occurrence.
+    // A local time that a clock change skips is interpreted with the offset before the change, as
+    // PostgreSQL does (02:30 becomes 03:30). A local time that occurs twice means its first
+    // occurrence.
     virtual Instant from_local(const CivilTime& local) const = 0;
 };
 

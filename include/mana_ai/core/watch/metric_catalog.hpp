@@ -1,5 +1,5 @@
-// Every metric there is: what it is called, what it means, how it is labelled.
-// docs/contract/interface.md, Metrics; what to do when one moves is in docs/observability.md.
+// All metrics: their names, help texts and labels. docs/contract/interface.md, Metrics; what to do
+// when one moves is in docs/observability.md.
 #pragma once
 
 #include <array>
@@ -73,14 +73,14 @@ inline constexpr std::size_t kMetricCount = static_cast<std::size_t>(Metric::Web
 inline constexpr std::size_t kMaxLabels = 3;
 inline constexpr std::size_t kMaxBuckets = 13;
 
-// What stands for the values of open labels once a metric has kMaxOpenSeries series.
+// Replaces the values of open labels once a metric has kMaxOpenSeries series.
 inline constexpr std::string_view kOtherLabelValue = "other";
 inline constexpr std::size_t kMaxOpenSeries = 1000;  // per metric
 
 enum class MetricType : std::uint8_t { Counter, Gauge, Histogram };
 
-// Values of an open label are made by users, models or operators, so there is no end of them; those
-// of a fixed one are words of ours.
+// Values of an open label come from users, models or operators, so their number is unlimited; those
+// of a fixed label are defined in the code.
 enum class LabelKind : std::uint8_t { Fixed, Open };
 
 struct Label {
@@ -97,7 +97,7 @@ struct MetricInfo {
     std::array<Label, kMaxLabels> labels{};
     std::size_t bucket_count = 0;
     std::array<double, kMaxBuckets> buckets{};  // upper bounds, rising; +Inf is not among them
-    bool in_millionths = false;                 // is counted so, and shown as the whole
+    bool in_millionths = false;                 // counted in millionths, shown in units
 
     constexpr std::span<const Label> label_names() const { return {labels.data(), label_count}; }
     constexpr std::span<const double> bounds() const { return {buckets.data(), bucket_count}; }

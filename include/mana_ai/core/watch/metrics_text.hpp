@@ -23,7 +23,7 @@ struct MetricSeries {
 struct MetricHistogram {
     Metric metric{};
     std::vector<std::string> label_values;  // as many as the metric has labels
-    std::vector<std::uint64_t> counts;  // of each bucket alone; the last one is beyond all bounds
+    std::vector<std::uint64_t> counts;      // of each bucket alone; the last is above all bounds
     double sum = 0;
 };
 
@@ -42,14 +42,14 @@ struct MetricSample {
 // All samples, sorted by metric and label values. The views live as long as the program.
 std::vector<MetricSample> metric_samples(const MetricsState& state);
 
-// The exposition. Every metric of the catalog has its HELP and TYPE, also one without a series.
+// The exposition. Every metric of the catalog has its HELP and TYPE, even without a series.
 std::string metrics_text(const MetricsState& state);
 
 // The shortest text that reads back as the same number; "+Inf", "-Inf", "NaN".
 std::string metric_number(double value);
 
-// Writes a label's value as valid UTF-8: what is not, and U+0000, becomes U+FFFD; what does not fit
-// is cut between characters. Returns the bytes written. Allocates nothing.
+// Writes a label's value as valid UTF-8: invalid bytes and U+0000 become U+FFFD; a value that does
+// not fit is cut between characters. Returns the bytes written. Allocates nothing.
 std::size_t write_label_value(std::string_view value, char* out, std::size_t capacity) noexcept;
 
 }  // namespace mana_ai::core

@@ -1,7 +1,7 @@
 // Spans as an ExportTraceServiceRequest in the JSON form of OTLP/HTTP: the JSON mapping of protobuf
 // with ids in hex and enums as numbers (docs/contract/interface.md, Traces).
 //
-// Any bytes may be in a span's texts: what comes out is valid JSON in valid UTF-8 without U+0000.
+// A span's texts may be any bytes: the result is valid JSON in valid UTF-8 without U+0000.
 #pragma once
 
 #include <cstddef>
@@ -28,8 +28,8 @@ struct TraceSource {
 // The request's body; each element of `spans` is a result of otlp_span().
 std::string otlp_trace_request(const TraceSource& source, std::span<const std::string_view> spans);
 
-// How many spans the collector says, in the body of a success, that it has refused. Any bytes may
-// be given; 0 if it says nothing that can be understood.
+// How many spans the collector has refused, as the body of a successful response says. Any bytes
+// may be given; 0 if they cannot be parsed.
 std::int64_t otlp_rejected_spans(std::string_view response_body);
 
 }  // namespace mana_ai::core

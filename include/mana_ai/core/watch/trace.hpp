@@ -42,7 +42,7 @@ enum class SpanStatus { Unset = 0, Ok = 1, Error = 2 };
 using AttributeValue = std::variant<std::string, std::int64_t, double, bool>;
 
 struct SpanAttribute {
-    std::string_view key;  // of static storage, as all names of ours are
+    std::string_view key;  // of static storage
     AttributeValue value;
 };
 
@@ -61,7 +61,7 @@ struct Span {
     SpanStatus status = SpanStatus::Unset;
     std::string status_message;
 
-    // Replaces the value if the key is there already; past kMaxAttributes it is only counted.
+    // Replaces the value if the key exists already; above kMaxAttributes it is only counted.
     void set(std::string_view key, AttributeValue value);
 };
 
