@@ -6,8 +6,8 @@
 
 namespace mana_ai::crypto {
 
-// Whether a key that was offered is the right one, in a time that tells nothing about where they
-// differ. An empty right key fits nothing. CryptoUnavailable.
+// Whether the offered key is the right one, in a time that does not depend on where they differ. An
+// empty right key matches nothing. CryptoUnavailable.
 bool is_access_key(std::string_view offered, std::string_view key);
 
 // The SHA-256 of a text in padded base64, as a Content-Security-Policy names it.

@@ -1,4 +1,4 @@
-// Base64 as RFC 4648, section 4 has it, read strictly. docs/contract/inputs.md, Mission key grant.
+// Base64 of RFC 4648, section 4, read strictly. docs/contract/inputs.md, Mission key grant.
 #pragma once
 
 #include <cstddef>
@@ -11,17 +11,17 @@
 
 namespace mana_ai::crypto {
 
-// The number of bytes that the text stands for if it is base64 at all; nullopt when its length, no
-// multiple of four, rules that out.
+// The number of bytes that the text encodes if it is base64; nullopt if its length is not a
+// multiple of four.
 std::optional<std::size_t> base64_decoded_size(std::string_view text) noexcept;
 
 // Decodes into `out`, which must have exactly base64_decoded_size(text) bytes. Standard alphabet,
-// padding required, unused bits zero, nothing else in between: each byte string has one encoding.
-// False for everything else; `out` may then hold a part. The empty text stands for no bytes.
+// padding required, unused bits zero, no other characters: each byte string has one encoding.
+// False for everything else; `out` may then hold a part. The empty text encodes no bytes.
 bool decode_base64(std::string_view text, std::span<std::uint8_t> out) noexcept;
 
-// Base64url (RFC 4648, section 5) as JSON Web Signatures have it: without padding, unused bits
-// zero, nothing in between. nullopt for everything else. std::bad_alloc.
+// Base64url (RFC 4648, section 5) as in JSON Web Signatures: without padding, unused bits zero, no
+// other characters. nullopt for everything else. std::bad_alloc.
 std::optional<std::vector<std::uint8_t>> decode_base64url(std::string_view text);
 std::string encode_base64url(std::span<const std::uint8_t> bytes);
 

@@ -10,7 +10,7 @@
 
 namespace mana_ai::crypto {
 
-// Longer values count as malformed, in bytes of their text. Far beyond what any input may show.
+// Longer values count as malformed, in bytes of their text. Far longer than any input may show.
 inline constexpr std::size_t kMaxEncryptedValue = 16 * 1024 * 1024;
 
 enum class ValueFailure {

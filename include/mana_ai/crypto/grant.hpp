@@ -17,10 +17,10 @@
 
 namespace mana_ai::crypto {
 
-// AES-256 key of all that a grant opens.
+// The AES-256 key of everything that a grant opens.
 using MissionDataKey = SecretArray<32>;
 
-// Why a grant gives no key. A grant that has several faults fails for the first of them.
+// Why a grant gives no key. The first fault of several counts.
 enum class GrantFailure {
     kNotConfigured,  // this server has no private key
     kExpired,        // expiresAt has come, or cannot be read
@@ -69,7 +69,7 @@ struct OpenedGrant {
 };
 
 // Parses and unwraps. `private_key` may be null: not configured. Costs about a millisecond of CPU
-// once the grant is well-formed. The outcome is all that anybody may learn: no logs, no details.
+// once the grant is well-formed. Only the result may be disclosed: no logs, no details.
 // std::bad_alloc and CryptoUnavailable, neither because of the grant.
 std::variant<OpenedGrant, GrantFailure> open_grant(const core::Json& grant,
                                                    const PrivateKey* private_key,

@@ -1,4 +1,4 @@
-// JSON looked at in place. A parser would copy an opened value into buffers that nobody wipes.
+// JSON read in place. A parser would copy an opened value into buffers that nobody wipes.
 // docs/contract/inputs.md, Mission key grant.
 #pragma once
 
@@ -10,11 +10,11 @@
 namespace mana_ai::crypto {
 
 // Whether the text is one JSON value (RFC 8259) in valid UTF-8, nested at most
-// core::kMaxJsonDepth deep, without half a surrogate pair and without numbers that no double can
-// hold. core::parse_json accepts all that passes. Neither copies nor allocates.
+// core::kMaxJsonDepth deep, without unpaired surrogates and without numbers that no double can
+// hold. core::parse_json accepts everything that passes. Neither copies nor allocates.
 bool is_json(std::string_view text) noexcept;
 
-// What a JSON string stands for, as UTF-8 without U+0000, which PostgreSQL's text cannot hold.
+// The content of a JSON string, as UTF-8 without U+0000, which PostgreSQL's text cannot hold.
 // nullopt if the text is not JSON or is another kind of value. std::bad_alloc.
 std::optional<SecretBytes> decode_json_string(std::string_view json);
 

@@ -1,4 +1,4 @@
-// Public keys of whoever signs users' tokens, as a JSON Web Key Set (RFC 7517).
+// Public keys of the issuers of users' tokens, as a JSON Web Key Set (RFC 7517).
 // docs/contract/interface.md, HTTP endpoints.
 #pragma once
 
@@ -14,14 +14,14 @@ struct evp_pkey_st;
 
 namespace mana_ai::crypto {
 
-// What a token's signature can be made with; each belongs to one type of key.
+// Algorithms of a token's signature; each belongs to one type of key.
 enum class JwtAlgorithm {
     kEdDsa,  // Ed25519
     kRs256,
     kEs256,
 };
 
-// nullopt for every other name: "none" and the symmetric ones are not known here at all.
+// nullopt for every other name: "none" and the symmetric ones are not supported at all.
 std::optional<JwtAlgorithm> jwt_algorithm(std::string_view name) noexcept;
 
 struct JwtKey {
@@ -38,7 +38,7 @@ class Jwks {
     // No keys: no token is accepted.
     Jwks() = default;
 
-    // nullopt if the text is no key set. Keys that we cannot use are left out: of other types, for
+    // nullopt if the text is not a key set. Unusable keys are left out: of other types, for
     // encryption, RSA below 2048 bits, symmetric ones. Any text may be given. std::bad_alloc and
     // CryptoUnavailable, neither because of the text.
     static std::optional<Jwks> parse(std::string_view document);

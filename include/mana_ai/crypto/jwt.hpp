@@ -14,9 +14,9 @@
 namespace mana_ai::crypto {
 
 inline constexpr std::size_t kMaxJwt = 16 * 1024;
-// How far the issuer's clock may be off ours.
+// How far the issuer's clock may differ from ours.
 inline constexpr core::Instant kJwtClockSkew = 60 * core::kMicrosPerSecond;
-// In bytes; as long as a user id can be in a key of ours.
+// In bytes; the longest user id that fits into our index keys.
 inline constexpr std::size_t kMaxJwtSubject = 1000;
 
 enum class JwtRefusal {
@@ -50,9 +50,9 @@ struct JwtClaims {
     core::Instant expires_at = 0;
 };
 
-// Nothing that the token says is believed before its signature has been checked, except which key
-// and algorithm to check it with. Any text may be given. std::bad_alloc and CryptoUnavailable,
-// neither because of the token.
+// Before the signature is verified, nothing of the token is trusted except which key and algorithm
+// to verify it with. Any text may be given. std::bad_alloc and CryptoUnavailable, neither because
+// of the token.
 std::variant<JwtClaims, JwtRefusal> verify_jwt(std::string_view token, const Jwks& keys,
                                                const JwtRules& rules);
 

@@ -1,4 +1,4 @@
-// The tickets of the page: each stands for the service key in one browser's cookie.
+// The tickets of the page: each represents the service key in one browser's cookie.
 // docs/contract/interface.md, HTTP endpoints.
 #pragma once
 
@@ -11,15 +11,15 @@
 
 namespace mana_ai::crypto {
 
-// Those that are good, in this process's memory. A ticket is random and says nothing about the key;
-// a new key makes it void. What is kept does not open the page either: it is an HMAC of the ticket
-// under the key.
+// The valid tickets, in this process's memory. A ticket is random and independent of the key; a new
+// key invalidates it. Only an HMAC of the ticket under the key is stored, which does not open the
+// page.
 class PageTickets {
  public:
-    // Beyond this many the one that ends first is void.
+    // Above this number the one that expires first becomes invalid.
     static constexpr std::size_t kMost = 100;
 
-    // For whoever has shown the key. Digits of base64url. CryptoUnavailable.
+    // For a client that has shown the key. Digits of base64url. CryptoUnavailable.
     std::string issue(std::string_view key, core::Instant now, core::Instant good_until);
     bool is_good(std::string_view ticket, std::string_view key, core::Instant now) const;
     void revoke(std::string_view ticket, std::string_view key);

@@ -40,7 +40,7 @@ class PrivateKey {
     static std::variant<PrivateKey, PrivateKeyError> from_pem(std::string_view pem);
 
     // RSA-OAEP with SHA-256, also in MGF1. nullopt if `wrapped` was not made for this key, without
-    // a way to learn more. Takes about a millisecond of CPU.
+    // further details. Takes about a millisecond of CPU.
     std::optional<SecretBytes> unwrap(std::span<const std::uint8_t> wrapped) const;
 
     // Whether both are the same key, by their public halves.
@@ -49,7 +49,7 @@ class PrivateKey {
     // half. 64 hexadecimal characters.
     std::string public_digest() const;
     // Whether `public_pem` (SubjectPublicKeyInfo) is this key's public half; false for any text
-    // that is no public key.
+    // that is not a public key.
     bool has_public_key(std::string_view public_pem) const;
 
  private:
@@ -61,7 +61,7 @@ class PrivateKey {
     };
 
     PrivateKey() = default;
-    // The key in PKCS#8 DER, of which it becomes the owner.
+    // From a key in PKCS#8 DER; takes ownership.
     static std::variant<PrivateKey, PrivateKeyError> from_der(SecretBytes der);
     bool unwraps_what_is_wrapped() const;
     std::span<const std::uint8_t> number(Number which) const noexcept {

@@ -10,15 +10,15 @@
 
 namespace mana_ai::crypto {
 
-// A buffer of any size on pages of its own, which core files leave out (MADV_DONTDUMP) and which
-// are not swapped as far as the limit on locked memory goes. Wiped on destruction, assignment and
-// clear(). Move-only, has no stream operator. Allocation fails with std::bad_alloc.
+// A buffer of any size in separate pages, which core files omit (MADV_DONTDUMP) and which are not
+// swapped, up to the limit on locked memory. Wiped on destruction, assignment and clear().
+// Move-only, has no stream operator. Allocation fails with std::bad_alloc.
 class SecretBytes {
  public:
     SecretBytes() noexcept = default;
     // `size` zero bytes.
     explicit SecretBytes(std::size_t size);
-    // Copies; wiping the original stays with the caller.
+    // Copies; the caller wipes the original.
     static SecretBytes copy_of(std::span<const std::uint8_t> bytes);
     static SecretBytes copy_of(std::string_view text);
 

@@ -1,6 +1,6 @@
-// The one door that all calls to a service go through: coroutines wait here for their turn.
+// All calls to a service go through its CallGate, where coroutines wait for their turn.
 //
-// core::ServiceGate knows when a call may go out; this keeps those who want to call in order.
+// core::ServiceGate decides when a call may be sent; this class queues the callers.
 #pragma once
 
 #include <array>
@@ -18,20 +18,20 @@ namespace mana_ai::net {
 
 class CallGate {
  public:
-    // Who has begun goes before who has not; within each, first come, first served.
+    // Runs that have begun go before new ones; within each group, first come, first served.
     enum class Order { Begun, New };
 
-    // How long it is worth waiting. What is known in advance to take longer is not waited for.
+    // How long a caller waits. A wait that is known in advance to take longer is not begun.
     struct Patience {
         int64_t us = 0;
         int64_t outage_us = 0;  // while the service is unavailable
     };
 
-    // One call: from the wishing to call to its end.
+    // One call, from the wait for its turn to its end.
     //     CallGate::Turn turn(gate, caller, order, patience);
     //     if (co_await turn) { … send …; turn.end(report); }
-    // Destroying it takes it out of the queue, or tells the gate that nobody knows how the call
-    // ended. The gate outlives it.
+    // Destroying it removes it from the queue, or tells the gate that the call's result is unknown.
+    // The gate outlives it.
     class [[nodiscard]] Turn {
      public:
         Turn(CallGate& gate, uint64_t caller, Order order, Patience patience)
@@ -44,7 +44,7 @@ class CallGate {
 
         bool await_ready();
         void await_suspend(std::coroutine_handle<> handle);
-        // Whether the call may go out, and counts as under way; false = the patience was not
+        // Whether the call may be sent, and counts as in flight; false = the patience was not
         // enough.
         bool await_resume() const noexcept { return call_.has_value(); }
 
@@ -74,11 +74,11 @@ class CallGate {
     CallGate& operator=(const CallGate&) = delete;
 
     void set_limits(const core::GateLimits& limits);
-    // Another key: what was learned with the old one does not count.
+    // For another key: forgets what was learned with the old one.
     void forget();
 
     size_t waiting() const noexcept { return waiting_[0].size() + waiting_[1].size(); }
-    // Nobody uses it: there is no Turn, also none that has left the queue and not heard of it yet.
+    // Unused: there is no Turn, not even one that has left the queue and not resumed yet.
     bool is_idle() const noexcept { return turns_ == 0; }
 
     // As in ServiceGate; `coming` calls are on their way to the queue.

@@ -1,8 +1,8 @@
-// A single-threaded event loop for coroutines that its owner drives: it never blocks on its own.
+// A single-threaded event loop for coroutines, driven by its owner: it never blocks by itself.
 //
-// The owner waits until fd() is readable or next_timeout_us() has passed, whichever is first, in
-// the same wait as for everything else it cares about (a PostgreSQL latch, postmaster death), and
-// then calls run_ready(). Nothing here starts a thread or touches signals.
+// The owner waits until fd() is readable or next_timeout_us() has passed, whichever is first,
+// together with its other events (a PostgreSQL latch, postmaster death), and then calls
+// run_ready(). The loop starts no threads and does not touch signals.
 //
 // Units: all times are microseconds of the loop's clock (steady by default).
 // Lifetime: objects that use the loop (timers, HttpClient) are destroyed before it; tasks that
@@ -52,7 +52,7 @@ class EventLoop {
     using OnDone = std::function<void(std::exception_ptr)>;
     using OnFd = std::function<void(uint32_t epoll_events)>;
 
-    // Throws std::system_error when no epoll descriptor can be had.
+    // Throws std::system_error if no epoll descriptor can be created.
     EventLoop();
     explicit EventLoop(Clock clock);
     ~EventLoop();
@@ -115,7 +115,7 @@ class EventLoop {
     void unpost(std::coroutine_handle<> handle) noexcept;
 
     // Watches a descriptor for EPOLLIN, EPOLLOUT (level-triggered; EPOLLERR and EPOLLHUP always).
-    // A descriptor that was closed without remove_fd and whose number came back is handled: adding
+    // A descriptor that was closed without remove_fd and whose number is reused is handled: adding
     // replaces the old registration, and no event of the old one reaches the new callback.
     // Throw std::system_error when the kernel refuses.
     void add_fd(int fd, uint32_t epoll_events, OnFd callback);
@@ -123,7 +123,7 @@ class EventLoop {
     void remove_fd(int fd) noexcept;
     bool watches_fd(int fd) const noexcept;
 
-    // For tests and programs of their own: runs, blocking in epoll_wait, until active() is 0.
+    // For tests and separate programs: runs, blocking in epoll_wait, until active() is 0.
     // Throws std::runtime_error when that takes longer than `limit_us` of real time.
     void run_until_idle(int64_t limit_us = 60'000'000);
 

@@ -1,4 +1,4 @@
-// Slows down clients that guess.
+// Slows down clients that guess keys.
 #pragma once
 
 #include <cstddef>
@@ -9,15 +9,15 @@
 namespace mana_ai::net {
 
 // A client may fail kBurst times, and once more for each kPause that has passed since. Clients do
-// not use up each other's tries.
+// not use up each other's attempts.
 class FailureLimit {
  public:
     static constexpr int64_t kBurst = 20;
     static constexpr int64_t kPauseUs = 1'000'000;
-    // Beyond this many clients, the one that has failed least lately is forgotten.
+    // Above this number of clients, the one whose last failure is oldest is forgotten.
     static constexpr std::size_t kMostClients = 1000;
 
-    // `client`: what tells clients apart. Times are those of a clock that does not jump.
+    // `client` identifies the client. Times are those of a monotonic clock.
     bool may_try(const std::string& client, int64_t now_us) const;
     void failed(const std::string& client, int64_t now_us);
 

@@ -3,9 +3,9 @@
 // docs/contract/tick.md, Transport: http and https only, certificates verified, no redirects, no
 // proxy unless set, answers capped in size. HTTP/1.1 keep-alive, HTTP/2 over TLS.
 //
-// A request other than GET, HEAD or OPTIONS is sent at most once: when a kept connection dies after
+// A request other than GET, HEAD or OPTIONS is sent at most once: if a kept connection dies after
 // the first byte was written and before the answer, the request fails as Unreachable and the caller
-// decides. A connection found dead before anything was written is replaced silently.
+// decides. A connection that is dead before anything was written is replaced silently.
 //
 // With libcurl older than 7.87 the process must ignore SIGPIPE (PostgreSQL's processes do).
 #pragma once
@@ -53,7 +53,7 @@ const char* to_string(TransportError error) noexcept;
 struct HttpResponse {
     TransportError error = TransportError::None;
     std::string error_detail;  // printable, at most 256 bytes, without URL credentials or headers
-    bool may_have_arrived = false;  // the request, at whomever it was for
+    bool may_have_arrived = false;  // the request, at the service
     int status = 0;                 // 0 when no status line arrived
     std::string body;               // empty when error is not None
     std::string retry_after;        // header values as sent, empty when absent

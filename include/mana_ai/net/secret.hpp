@@ -30,11 +30,11 @@ class Secret {
     // Compares in a time that depends on the lengths only.
     bool equals(std::string_view other) const noexcept;
 
-    // "Authorization: Bearer " + secret, and the like. Whoever takes it wipes it; HttpClient does.
+    // "Authorization: Bearer " + secret, and the like. The receiver wipes it; HttpClient does.
     std::string prefixed(std::string_view prefix) const;
 
  private:
-    std::unique_ptr<char[]> data_;  // a buffer of its own: no copy stays behind in a moved string
+    std::unique_ptr<char[]> data_;  // not a std::string, which could leave a copy when moved
     size_t size_ = 0;
 };
 

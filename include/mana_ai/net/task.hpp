@@ -1,8 +1,8 @@
 // Task<T>: a lazy coroutine with one awaiter.
 //
 // Ownership: a Task owns its coroutine frame. The frame holds everything that the coroutine awaits,
-// so destroying an unfinished Task destroys the whole chain of frames below it. That is how a run
-// is cancelled; every awaitable therefore takes itself off the loop in its destructor.
+// so destroying an unfinished Task destroys the whole chain of frames below it. This cancels a run;
+// every awaitable therefore removes itself from the loop in its destructor.
 //
 // Errors: an exception that leaves the coroutine is thrown again in the awaiter.
 //
@@ -14,7 +14,7 @@
 //        HttpResponse response = co_await client.send(std::move(request));
 //    and never `co_await client.send({.url = ...})`.
 //  - A coroutine's parameters are taken by value, or by a reference to something that outlives it.
-//  - A lambda that is a coroutine has no captures: its closure may be gone before it resumes.
+//  - A lambda that is a coroutine has no captures: its closure may be destroyed before it resumes.
 //  - A catch block cannot co_await; remember the error and await after the block.
 //  - Only the loop resumes coroutines; other code posts to it.
 #pragma once
@@ -33,7 +33,7 @@ class Task;
 
 namespace detail {
 
-// Told when a coroutine that nobody awaits has come to its end (see EventLoop::spawn).
+// Notified when a coroutine that nobody awaits has ended (see EventLoop::spawn).
 class TaskEnd {
  public:
     virtual void on_task_end() noexcept = 0;

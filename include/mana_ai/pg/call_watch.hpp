@@ -1,6 +1,5 @@
-// A limit for the time of foreign code: resolvers, and what the owner of mana-sync's table has put
-// on it (triggers, policies, defaults). It runs on the event loop, so while it does nothing else
-// gets on.
+// A time limit for foreign code: resolvers, and code that the owner of mana-sync's table has added
+// to it (triggers, policies, defaults). This code runs on the event loop and blocks it.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +12,8 @@
 
 namespace mana_ai::pg {
 
-// Ends what runs in its scope, as a cancel does, when its time is up, and notes what came in
-// meanwhile. The SQLSTATE of an error would not tell: foreign code can raise any.
+// Ends the code in its scope like a cancel when its time is up, and records what happened during
+// it. The SQLSTATE of an error does not show that: foreign code can raise any.
 class CallWatch {
  public:
     explicit CallWatch(int64_t limit_us);
@@ -33,15 +32,15 @@ struct WatchedCall {
     int64_t took_us = 0;
 };
 
-// Runs f under a watch. Throws PgError only when the whole process was told to stop what it does;
-// an error of f that merely looks like that is in the result.
+// Runs f under a watch. Throws PgError only if the whole process was interrupted; an error of f
+// that merely looks like an interrupt is in the result.
 template <class F>
 WatchedCall watch_call(int64_t limit_us, F&& f);
 
-// An error that stands for a call that was not finished in time. Not an interrupt.
+// The error of a call that was not finished in time. Not an interrupt.
 PgError make_timeout_error();
 
-// The same error with an SQLSTATE that nobody takes for an interrupt.
+// The same error with an SQLSTATE that does not count as an interrupt.
 PgError as_ordinary_error(PgError error);
 
 template <class F>

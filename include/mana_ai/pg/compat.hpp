@@ -1,5 +1,5 @@
-// What differs between PostgreSQL 14 and 18: the only place that asks for PG_VERSION_NUM.
-// Everything here is as PostgreSQL's own functions are: no destructors, and it may raise errors.
+// Differences between PostgreSQL 14 and 18: the only place that checks PG_VERSION_NUM. Everything
+// here is like PostgreSQL's own functions: without destructors, and it may raise errors.
 #pragma once
 
 #include <cstring>
@@ -39,7 +39,7 @@ namespace mana_ai::pg::compat {
 
 // ---------------------------------------------------------------- start of the server
 
-// `request` asks for shared memory and locks. To be called while the library is preloaded.
+// `request` requests shared memory and locks. To be called while the library is preloaded.
 inline void at_shmem_request(void (*request)()) {
 #if PG_VERSION_NUM >= 150000
     static shmem_request_hook_type previous = nullptr;
@@ -56,7 +56,7 @@ inline void at_shmem_request(void (*request)()) {
 #endif
 }
 
-// The number of processes that can be in our code.
+// The maximum number of processes in the extension's code.
 inline int max_processes() {
 #if PG_VERSION_NUM >= 150000
     return MaxBackends;
@@ -88,7 +88,7 @@ inline const config_generic* find_setting(const char* name) {
 
 // ---------------------------------------------------------------- this process
 
-// Its place among the server's processes; negative before it has one.
+// Its number among the server's processes; negative before it has one.
 inline int own_proc_number() {
 #if PG_VERSION_NUM >= 170000
     return MyProcNumber;
@@ -105,10 +105,10 @@ inline LocalTransactionId current_local_transaction() {
 #endif
 }
 
-// Whether the server knows transaction_timeout.
+// Whether the server has transaction_timeout.
 constexpr bool kHasTransactionTimeout = PG_VERSION_NUM >= 170000;
 
-// From now on after `limit_us`, and where it can be then every `repeat_ms`.
+// Once after `limit_us`, and then, if supported, every `repeat_ms`.
 inline void enable_repeated_timeout(TimeoutId id, int64 limit_us, int repeat_ms) {
 #if PG_VERSION_NUM >= 150000
     enable_timeout_every(id, GetCurrentTimestamp() + limit_us, repeat_ms);

@@ -1,10 +1,11 @@
-// Crashes of our own code, and the safe mode that ends a loop of them (docs/operations.md, "Safe
-// mode").
+// Crashes in the extension's code, and the safe mode that ends a series of them
+// (docs/operations.md, "Safe mode").
 //
-// Shared memory has a slot for every process of the server. One that is in our code says so there.
-// When a process has died by a signal, the postmaster makes shared memory anew; before, it looks
-// which slots are still taken and writes those crashes to a file in the data directory. A process
-// that the postmaster tells to leave because another one has crashed gives its slot back first.
+// Shared memory has a slot for every process of the server, which it holds while it is in the
+// extension's code. When a process has died by a signal, the postmaster reinitializes shared
+// memory; before that, it writes the crashes of the slots that are still taken to a file in the
+// data directory. A process that the postmaster ends because of another crash releases its slot
+// first.
 //
 // Without preload there is no shared memory, no record and no safe mode.
 #pragma once
@@ -19,7 +20,7 @@
 
 namespace mana_ai::pg::crash_watch {
 
-// Who was at work. The numbers stand in a file.
+// The code that was running. The numbers are stored in a file.
 enum class Code : int32_t {
     None = 0,
     Launcher = 1,
@@ -31,20 +32,20 @@ enum class Code : int32_t {
     Mark = 7,  // the trigger, when it only marks the record
 };
 
-// For shared_state, which asks for the memory and has the lock.
+// For shared_state, which requests the memory and has the lock.
 size_t shared_memory_size();
 void use_shared_memory(void* memory, bool is_new);
 
-// A background process is in our code as long as it lives. It is connected to that database, or to
-// none (0).
+// A background process is in the extension's code as long as it lives. It is connected to that
+// database, or to none (0).
 void begin_process(Code code, uint32_t database);
 
-// What it is doing: a literal. Forgets the mission.
+// The current activity: a literal. Clears the mission.
 void note_activity(const char* what) noexcept;
-// Which mission it has in hand.
+// The mission that it is processing.
 void note_mission(std::string_view user_id, std::string_view mission_id) noexcept;
 
-// The trigger is at work in whatever process, until the end of the scope.
+// The trigger is running in this process, until the end of the scope.
 class Scope {
  public:
     explicit Scope(Code code);
@@ -75,7 +76,7 @@ std::optional<SafeMode> safe_mode(uint32_t database);
 // Of a process that belongs to no database, the launcher or the HTTP endpoint.
 std::optional<SafeMode> safe_mode_of(Code code);
 int databases_in_safe_mode();
-// In words, for the log.
+// A description for the log.
 std::string describe(const SafeMode& mode);
 
 // What the trigger may do in this process's database.
@@ -86,11 +87,11 @@ TriggerMode trigger_mode() noexcept;
 // there was no safe mode. Throws PgError when the file cannot be written.
 bool resume();
 
-// Takes the user out of the crashes of this process's database: that they happened stays on record.
-// Returns of how many. Throws PgError when the file cannot be written.
+// Removes the user from the crashes of this process's database; the crashes stay on record. Returns
+// how many were changed. Throws PgError if the file cannot be written.
 int erase_user(std::string_view user_id);
 
-// In how many crashes of this process's database the user is: what erase_user() would return.
+// How many crashes of this process's database name the user: what erase_user() would return.
 int count_of_user(std::string_view user_id);
 
 }  // namespace mana_ai::pg::crash_watch

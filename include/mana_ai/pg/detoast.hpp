@@ -1,4 +1,4 @@
-// Long values as they are stored: compressed, or in a table of their own.
+// Stored forms of long values: compressed, or in a TOAST table.
 //
 // The functions may ereport(ERROR): call them inside guarded().
 #pragma once
@@ -7,7 +7,7 @@
 
 namespace mana_ai::pg {
 
-// As PG_DETOAST_DATUM() and PG_DETOAST_DATUM_COPY(), and faster for what pglz has compressed.
+// As PG_DETOAST_DATUM() and PG_DETOAST_DATUM_COPY(), but faster for pglz.
 varlena* detoast(Datum value);
 varlena* detoast_copy(Datum value);
 

@@ -1,5 +1,5 @@
-// A PostgreSQL error as a C++ exception. Free of PostgreSQL's headers, so that any file may catch
-// it.
+// A PostgreSQL error as a C++ exception. Does not include PostgreSQL's headers, so that any file
+// may catch it.
 #pragma once
 
 #include <exception>
@@ -7,14 +7,14 @@
 
 namespace mana_ai::pg {
 
-// Carries what ereport(ERROR) said, by value: nothing in here points into a memory context.
+// The fields of an ereport(ERROR), by value: nothing in here points into a memory context.
 class PgError : public std::exception {
  public:
     int sqlstate = 0;  // packed as by MAKE_SQLSTATE
     std::string message;
     std::string detail;
     std::string hint;
-    // Of an error that PostgreSQL raised: where it did so, with all that calls it.
+    // Of an error that PostgreSQL raised: its context lines.
     std::string context;
     std::string schema_name;
     std::string table_name;
@@ -28,13 +28,13 @@ class PgError : public std::exception {
     const char* what() const noexcept override { return message.c_str(); }
 
     // True for a cancel request, a statement timeout or an administrator's command: such an error
-    // is meant for the whole backend and is never swallowed.
+    // is meant for the whole backend and must be rethrown.
     bool is_interrupt() const noexcept;
 
     std::string sqlstate_text() const;  // five characters
 };
 
-// An error of ours that is to reach the SQL caller with its own SQLSTATE, DETAIL and HINT.
+// An error that reaches the SQL caller with this SQLSTATE, DETAIL and HINT.
 PgError make_error(int sqlstate, std::string message, std::string detail = {},
                    std::string hint = {});
 

@@ -1,5 +1,5 @@
-// Named places at which a test makes this process die, fail or wait. Compiled in only with
-// MANA_AI_FAILPOINTS (make FAILPOINTS=1); otherwise nothing is left of them.
+// Named places at which a test makes this process crash, fail or wait. Compiled only with
+// MANA_AI_FAILPOINTS (make FAILPOINTS=1).
 //
 // The setting mana_ai.failpoints says what happens where: "NAME=ACTION[@N|@once], ..."
 //
@@ -7,10 +7,10 @@
 //   segv        a segmentation fault
 //   error[:XX]  an ERROR with this SQLSTATE (default XX000)
 //   throw       a C++ exception
-//   sleep:MS    a pause, during which nothing is noticed
+//   sleep:MS    a pause that nothing interrupts
 //
-// @N acts only the Nth time that this process comes by; @once only once in the life of the cluster,
-// until the test removes DATA_DIRECTORY/mana_ai_failpoint.NAME. Each action is logged.
+// @N acts only the Nth time that this process reaches it; @once only once in the life of the
+// cluster, until the test removes DATA_DIRECTORY/mana_ai_failpoint.NAME. Each action is logged.
 #pragma once
 
 #ifdef MANA_AI_FAILPOINTS

@@ -1,6 +1,6 @@
-// The failpoints that there are, in the order of a mission's life. This list is the coverage of the
-// crash matrix (test/tap/037_crash_matrix.pl): every name stands at one place of the source at
-// least (test/packaging_test), and every one is reached, killed at, failed at and delayed at.
+// All failpoints, in the order of a mission's life. This list is the coverage of the crash matrix
+// (test/tap/037_crash_matrix.pl): every name is used in the source (test/packaging_test), and every
+// one is reached, killed at, failed at and delayed at.
 #pragma once
 
 #include <string_view>
@@ -11,16 +11,16 @@ inline constexpr std::string_view kFailpointNames[] = {
     // A client's insert, in its own session.
     "trigger.row",     // before the row is folded
     "trigger.folded",  // the snapshot is written, the subtransaction is open
-    "trigger.mark",    // before a record is marked as dirty
+    "trigger.mark",    // before a record is marked
     "trigger.marked",  // after
 
     // attach() and refresh_snapshots().
     "fold.begin",     // nothing is folded yet
     "fold.folded",    // the history is folded
-    "fold.repaired",  // and what was marked is repaired; the fold is not remembered yet
+    "fold.repaired",  // and marked records are repaired; the fold is not recorded yet
     "attach.trigger_created",
 
-    // A pass of the worker or of a tick by hand.
+    // A pass of the worker or of a manual tick.
     "worker.started",
     "repair.record",  // a marked record is replayed, in its subtransaction
     "repair.before_commit",
@@ -31,7 +31,7 @@ inline constexpr std::string_view kFailpointNames[] = {
     "erasure.after_commit",
     "claim.before_commit",
     "claim.after_commit",
-    "claim.announced",          // a mission with large records is leased, and nothing of it is read
+    "claim.announced",          // a mission with large records is leased, and not read yet
     "claim.read",               // its records are read, not judged
     "claim_one.before_commit",  // run_mission()
     "claim_one.after_commit",
@@ -39,18 +39,18 @@ inline constexpr std::string_view kFailpointNames[] = {
     "tools.after_commit",
     "tick.before_commit",  // the record of a tick's end
     "tick.after_commit",
-    "hand.started",  // a tick by hand, before it does anything
+    "hand.started",  // a manual tick, before it does anything
     "hand.before_answer",
     "hand.after_answer",
 
-    // A run's steps in the database: one transaction for many, and alone.
+    // A run's database steps: in a shared transaction, and alone.
     "jobs.step_done",  // a step has been carried out, its transaction is open
     "jobs.before_commit",
     "jobs.after_commit",
     "jobs.alone_before_commit",
     "jobs.alone_after_commit",
-    "jobs.resumed",  // a run goes on after its step
-    "jobs.retry",    // a step has failed and is tried again
+    "jobs.resumed",  // a run continues after its step
+    "jobs.retry",    // a step has failed and is retried
 
     // A run.
     "run.begin",
@@ -65,10 +65,10 @@ inline constexpr std::string_view kFailpointNames[] = {
     "run.before_put_off",  // nothing has changed since the last plan
     "run.after_put_off",
     "run.reserved",     // what its first call may cost
-    "run.turn",         // its turn at the gate of the model service has come, or will not
+    "run.turn",         // its turn at the gate of the model service has come, or will not come
     "run.before_call",  // of the model
     "run.after_call",
-    "run.retry_call",  // after the pause before another try
+    "run.retry_call",  // after the pause before a retry
     "run.after_compaction",
     "usage.recorded",  // what a reply cost is inserted, not committed
     "usage.committed",
@@ -88,13 +88,13 @@ inline constexpr std::string_view kFailpointNames[] = {
     "write_back.finished",  // run and lease are written, nothing is committed
     "run.ended",
 
-    // A plan that a device has taken away is put back.
+    // A plan that a device has removed is put back.
     "restore.inserted",  // the change is in the log
     "restore.committed",
 
     // Research.
-    "research.intended",  // committed; the order has not gone out
-    "research.answered",  // the service has taken the order, its id is not stored
+    "research.intended",  // committed; the order is not sent yet
+    "research.answered",  // the service has accepted the order, its id is not stored
     "research.stored",    // the id is committed
     "research.before_wait",
     "research.after_wait",
@@ -102,12 +102,12 @@ inline constexpr std::string_view kFailpointNames[] = {
     "research.fetched",  // by the run
     "research.given_up",
     "research.web",        // research on the web has been answered
-    "poll.before_commit",  // of taking jobs to ask for
+    "poll.before_commit",  // of taking jobs to poll
     "poll.after_commit",
     "poll.answered",
     "poll.recorded",
 
-    // Runs that are cut off give their leases back.
+    // Runs that are ended early release their leases.
     "abandon.before_commit",
     "abandon.after_commit",
     "stop.before_commit",

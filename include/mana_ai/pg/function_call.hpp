@@ -25,8 +25,8 @@ struct RowSet {
     }
 };
 
-// Makes the function's result a set of rows, still without any. ereports, also where the caller
-// cannot take a set: call it inside guarded(). PostgreSQL owns the rows.
+// Makes the function's result a set of rows, empty at first. ereports, also if the caller cannot
+// accept a set: call it inside guarded(). PostgreSQL owns the rows.
 RowSet begin_row_set(FunctionCallInfo fcinfo);
 
 }  // namespace mana_ai::pg

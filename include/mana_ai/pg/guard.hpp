@@ -2,10 +2,10 @@
 //
 // guarded(f)      calls PostgreSQL from C++: an ereport(ERROR) inside f becomes a PgError.
 // entry_point(f)  calls C++ from PostgreSQL: every exception inside f becomes an ereport(ERROR),
-//                 after all objects of f are gone.
+//                 after all objects of f have been destroyed.
 //
 // f of guarded() must own nothing with a destructor while it calls PostgreSQL: the longjmp lands
-// inside guarded() and skips the frames above it. PG_TRY stands in no other file.
+// inside guarded() and skips the frames above it. No other file uses PG_TRY.
 #pragma once
 
 #include <csetjmp>
@@ -24,7 +24,7 @@ namespace detail {
 // Takes the pending error out of PostgreSQL's error stack; the caller is back in `context`.
 [[noreturn]] void throw_pending_error(MemoryContext context);
 
-// What is left of an exception once every C++ object of the entry point is gone.
+// The report of an exception after every C++ object of the entry point has been destroyed.
 struct PendingReport {
     bool failed = false;
     int sqlstate = 0;
@@ -47,7 +47,7 @@ void capture(const char* what, PendingReport& report) noexcept;
 void capture_out_of_memory(PendingReport& report) noexcept;
 [[noreturn]] void raise(const PendingReport& report);
 
-// Restores PostgreSQL's handler stack however the scope is left by C++ means.
+// Restores PostgreSQL's handler stack whichever way C++ leaves the scope.
 class HandlerScope {
  public:
     explicit HandlerScope(sigjmp_buf* handler)

@@ -18,7 +18,7 @@ extern "C" {
 
 namespace mana_ai::pg {
 
-// A value inside somebody else's jsonb. Valid as long as that is.
+// A value inside another jsonb. Valid as long as that is.
 struct JsonbValueRef {
     uint32_t type = JENTRY_ISNULL;  // JENTRY_IS… bits without length
     uint32_t size = 0;              // of bytes, without alignment padding
@@ -59,7 +59,7 @@ const JsonbValueRef* find_field(const JsonbFields& object, std::string_view name
 std::optional<std::string_view> string_of(const JsonbValueRef& value);  // nullopt: not a string
 JsonbValueRef string_value(std::string_view text);                      // borrows the text
 
-// Whether JavaScript's `if (value)` would go in: not null, false, 0 or "".
+// Whether JavaScript treats it as true: not null, false, 0 or "".
 bool is_truthy(const JsonbValueRef& value);
 
 // A new object of fields that are in jsonb's order and distinct.

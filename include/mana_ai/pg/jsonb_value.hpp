@@ -1,5 +1,5 @@
-// A jsonb value as core::Json, without the detour over its text: for an encrypted record of 20
-// fields, printing and parsing it took longer than finding and opening it.
+// A jsonb value as core::Json, converted without its text form: for an encrypted record of 20
+// fields, printing and parsing took longer than finding and opening it.
 #pragma once
 
 #include <optional>
@@ -9,9 +9,9 @@
 
 namespace mana_ai::pg {
 
-// nullopt: nested deeper than core::kMaxJsonDepth. A number beyond what core::Json can hold becomes
-// null. Strings are taken as they are. Throws PgError when memory runs out; not to be called inside
-// guarded(). What it needs meanwhile comes from the current memory context and stays there.
+// nullopt: nested deeper than core::kMaxJsonDepth. A number that core::Json cannot hold becomes
+// null. Strings are copied unchanged. Throws PgError when memory runs out; not to be called inside
+// guarded(). Temporary memory comes from the current memory context and stays there.
 std::optional<core::Json> to_json(const JsonbValueRef& value);
 
 }  // namespace mana_ai::pg

@@ -5,13 +5,13 @@
 // whoever inserted into the log. Expressions that an administrator has added are evaluated as the
 // table's owner, as maintenance commands do.
 //
-// The trigger works this way because it then depends on nothing of the inserting session: neither
-// on its rights, row-level security, isolation level and search_path, nor on a planner.
+// In this way the trigger does not depend on the inserting session: neither on its privileges,
+// row-level security, isolation level and search_path, nor on a planner.
 //
-// What keeps a row from being written raises: a constraint, a unique index in which another
-// transaction has the value (nobody waits for it), an exclusion constraint, which cannot be checked
-// without waiting. A table that is not a plain heap, or lacks the key index, raises when it is
-// opened.
+// A row that cannot be written raises an error: because of a constraint, of a unique index in which
+// another transaction has the value (nobody waits for it), or of an exclusion constraint, which
+// cannot be checked without waiting. A table that is not a plain heap, or lacks the key index,
+// raises when it is opened.
 //
 // The functions may ereport(ERROR): call them inside guarded().
 #pragma once
@@ -47,22 +47,22 @@ struct KeyedTable {
 enum class Lookup : uint8_t {
     Missing,
     Found,
-    Busy,  // an open transaction is writing the row or, for who locks it, holds it
+    Busy,  // an open transaction is writing the row or, if it is to be locked, holds it
 };
 
-// Which table, and the text columns that its rows are looked up by: an index must begin with them.
+// A table, and the text columns of its key: an index must begin with them.
 struct TableKey {
     Oid table = InvalidOid;
     AttrNumber columns[kMaxKeyColumns] = {};
     int count = 0;
     uint64_t never_null = 0;  // bit n: column n + 1 has a value in every row that we insert
-    AttrNumber short_text = InvalidAttrNumber;  // besides the key: its values fit into an index
+    AttrNumber short_text = InvalidAttrNumber;  // outside the key: its values fit into an index
 };
 
 // Locks the table for writing rows, until the transaction ends; false when it would have to wait.
 bool try_lock_table(Oid table);
 
-// Opens the table, which the caller has locked; false when it is gone.
+// Opens the table, which the caller has locked; false if it no longer exists.
 bool open_keyed_table(KeyedTable& keyed, const TableKey& key);
 void close_keyed_table(KeyedTable& keyed);
 
@@ -70,30 +70,30 @@ void close_keyed_table(KeyedTable& keyed);
 // values, one for each column of the key index. Leaves no trace for SERIALIZABLE transactions to
 // fail on.
 //
-// peek_row() locks nothing: the row may change as soon as it returns, so whoever writes the row
-// uses try_update_row(), and who acts on it in another way lock_seen_row(). Missing may be wrong
-// when the row is being moved to another index entry by an update that commits at this very moment.
+// peek_row() locks nothing: the row may change as soon as it returns. To write the row use
+// try_update_row(), to act on it in another way lock_seen_row(). Missing may be wrong if an update
+// that commits at this moment moves the row to another index entry.
 //
-// lock_row_for_sure() locks the row until the end of the (sub)transaction, and its Missing is true.
-// It costs more the more dead versions of the row there are.
+// lock_row_for_sure() locks the row until the end of the (sub)transaction, and its Missing is
+// reliable. Its cost grows with the number of dead versions of the row.
 Lookup peek_row(KeyedTable& keyed, const Datum* key);
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key);
 
 // Locks the row that the last lookup found; false when somebody has changed or locked it since.
 bool lock_seen_row(KeyedTable& keyed);
 
-// Whether anybody, ourselves included, may have locked the row that the last lookup found. False
-// says nothing of what happens next.
+// Whether any transaction, including this one, may have locked the row that the last lookup found.
+// False is no guarantee for the next moment.
 bool may_be_locked(const KeyedTable& keyed);
 
 // For tables that may have several rows of one key, which are never updated. Whether there is a row
-// that is committed or our own, and stays there until our transaction ends: it is share-locked.
+// that is committed or our own, and that stays until our transaction ends: it is share-locked.
 bool hold_any_row(KeyedTable& keyed, const Datum* key);
 
 // How many rows there are, also of open transactions, with these first columns of the key.
 int count_rows(KeyedTable& keyed, const Datum* key, int columns, int limit);
 
-// A row of values to write. What is not `given` keeps its value, or takes the column's default.
+// A row of values to write. A column that is not `given` keeps its value, or gets its default.
 struct RowValues {
     Datum* values;
     bool* nulls;
@@ -104,8 +104,8 @@ void give(RowValues& row, AttrNumber column, Datum value, bool present = true);
 
 void insert_row(KeyedTable& keyed, const RowValues& row);
 
-// Changes the row in the slot, which peek_row() has found; false, with nothing done, when somebody
-// has changed or locked it since. Without a lock before, which would be a WAL record of its own.
+// Changes the row in the slot, which peek_row() has found; false, with nothing done, if somebody
+// has changed or locked it since. Takes no lock first, which would be an additional WAL record.
 bool try_update_row(KeyedTable& keyed, const RowValues& row);
 
 // Changes or deletes the row in the slot, which is locked.

@@ -1,12 +1,12 @@
-// Counting, from every process of ours (docs/contract/interface.md, Metrics).
+// Counting, from every process of the extension (docs/contract/interface.md, Metrics).
 //
-// When the library is preloaded the numbers are in shared memory: exact under concurrent writers,
-// kept until the server restarts. Else each process counts for itself, and shared() says so.
+// With preloading the numbers are in shared memory: exact under concurrent writers, kept until the
+// server restarts. Otherwise each process has its own, and shared() says so.
 //
-// Nothing here raises, allocates, or waits for more than a few instructions of another process;
-// all of it may be called in transaction callbacks. Label values are any bytes: they are repaired
-// and cut. A metric whose labels users make has at most core::kMaxOpenSeries series; what comes
-// later counts under "other".
+// These functions do not raise, allocate, or wait for more than a few instructions of another
+// process; they may be called in transaction callbacks. Label values may be any bytes: they are
+// repaired and cut. A metric whose label values come from users has at most core::kMaxOpenSeries
+// series; further values count under "other".
 #pragma once
 
 #include <cstdint>
@@ -33,14 +33,13 @@ void count_at_commit(core::Metric metric, LabelValues labels = {}, uint64_t by =
 // Of a histogram. Negative values count as 0.
 void observe(core::Metric metric, double value, LabelValues labels = {}) noexcept;
 
-// Of a gauge without labels. raise_gauge() only if the value is larger than what is there; not for
-// negative values.
+// Of a gauge without labels. raise_gauge() only if the value is larger than the present one; not
+// for negative values.
 void set_gauge(core::Metric metric, double value) noexcept;
 void raise_gauge(core::Metric metric, double value) noexcept;
 
-// What was counted under this value of the label, a name that users make, counts under "other" from
-// now on, and the value is gone from memory (docs/erasure.md). It may come back with the next
-// count.
+// Counts of this value of the label, a name that users choose, are moved to "other", and the value
+// is removed from memory (docs/erasure.md). The next count may add it again.
 void erase_label_value(std::string_view label, std::string_view value) noexcept;
 
 // A counter without labels as it is now.
@@ -52,8 +51,8 @@ core::MetricsState read();
 // Whether the numbers are those of all processes.
 bool shared() noexcept;
 
-// For shared_state: the size of what it is to ask for, and where it got it. `is_new`: nobody has
-// made it before.
+// For shared_state: the size of the memory to request, and its address. `is_new`: it is not
+// initialized yet.
 size_t shared_memory_size() noexcept;
 void use_shared_memory(void* memory, bool is_new) noexcept;
 

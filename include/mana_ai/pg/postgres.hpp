@@ -1,7 +1,7 @@
-// The one way by which this project includes PostgreSQL's headers.
+// The only way in which this project includes PostgreSQL's headers.
 //
-// Include it after every C++ header: PostgreSQL defines macros (Min, Max, _, StrNCpy, printf and
-// friends) that the standard library and nlohmann_json do not survive.
+// Include it after every C++ header: PostgreSQL defines macros (Min, Max, _, StrNCpy, printf, …)
+// that break the standard library and nlohmann_json.
 #pragma once
 
 extern "C" {

@@ -1,5 +1,5 @@
-// What a process of ours takes from the machine, as the operating system tells
-// (docs/contract/interface.md, Metrics, process_*).
+// A process's resource usage, as the operating system reports it (docs/contract/interface.md,
+// Metrics, process_*).
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,8 @@ struct ProcessUsage {
     int64_t max_fds = 0;  // the soft limit; 0 = none or unknown
 };
 
-// Of a process of the same operating system user. nullopt when it is gone, or when the system has
-// no /proc as Linux has.
+// Of a process of the same operating system user. nullopt if it no longer exists, or if the system
+// has no /proc like Linux.
 std::optional<ProcessUsage> process_usage(int pid);
 
 }  // namespace mana_ai::pg

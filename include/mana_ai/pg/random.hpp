@@ -1,4 +1,4 @@
-// Random numbers from the operating system, as PostgreSQL draws them.
+// Random numbers from the operating system, through PostgreSQL.
 #pragma once
 
 #include <cstddef>

@@ -1,12 +1,12 @@
-// A memory context for as long as an object lives.
+// A memory context for the lifetime of an object.
 #pragma once
 
 #include "mana_ai/pg/guard.hpp"
 
 namespace mana_ai::pg {
 
-// Makes a context of its own the current one and, at the end of the scope, frees all that was
-// allocated in it.
+// Creates a context, makes it the current one and, at the end of the scope, frees everything that
+// was allocated in it.
 class ScratchMemory {
  public:
     explicit ScratchMemory(const char* name)

@@ -1,5 +1,5 @@
-// Advisory locks of our own class, held by the process and not by a transaction: they show in
-// pg_locks as advisory locks with objsubid 28001 and never collide with pg_advisory_lock().
+// Advisory locks of a private class, held by the process and not by a transaction: pg_locks shows
+// them as advisory locks with objsubid 28001, and they never collide with pg_advisory_lock().
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,12 @@ void release_session_lock(LockKey key, uint32_t number = 0);
 // Whether any process holds the lock at the moment. Needs a transaction.
 bool is_session_lock_held(LockKey key, uint32_t number);
 
-// Releases what pg_advisory_lock() took in this process; locks of our own class stay. Call it
-// outside of transactions: it does not tell their locks from the session's.
+// Releases what pg_advisory_lock() took in this process; locks of the private class stay. Call it
+// outside of transactions: it does not distinguish their locks from the session's.
 void release_foreign_session_locks();
 
-// In somebody's session: what a stranger's function takes by pg_advisory_lock() is released at the
-// end of the scope, inside the transaction or not. What the session held before stays.
+// In a client's session: locks that a foreign function takes by pg_advisory_lock() are released at
+// the end of the scope, inside the transaction or not. Locks that the session held before stay.
 class AdvisoryLockScope {
  public:
     AdvisoryLockScope();

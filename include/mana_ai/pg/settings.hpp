@@ -1,7 +1,7 @@
 // The settings mana_ai.* (docs/configuration.md; docs/contract/interface.md, Settings).
 //
-// The variables belong to PostgreSQL's GUC machinery: they change at a reload, so long-lived code
-// reads them where it needs them and keeps no pointer into a string.
+// The variables belong to PostgreSQL's GUC mechanism: they change at a reload, so long-lived code
+// reads them when it needs them and keeps no pointer into a string.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +44,7 @@ bool report_failures();                         // to users, as failed iteration
 std::string timezone();                         // never empty: falls back to the server's TimeZone
 int64_t runs_retention_us();                    // 0 = for ever
 
-// How all calls of services travel.
+// The transport of all calls to services.
 struct Transport {
     std::string proxy;    // URL; empty = none
     std::string ca_file;  // PEM; empty = the system's
@@ -76,12 +76,12 @@ std::string http_listen();        // "address:port"; empty = no endpoint
 std::string http_cors_origins();  // comma list as configured
 std::string otlp_endpoint();      // without a trailing slash; empty = no traces
 
-// The service key: the first line of the file that mana_ai.service_key_file names. Empty when none
-// is named or the file cannot be read; `problem` then says why. Never log the result.
+// The service key: the first line of the file that mana_ai.service_key_file names. Empty if none is
+// named or the file cannot be read; `problem` then says why. Never log the result.
 std::string service_key(std::string& problem);
 
-// What held the key itself until 0.1.0. Raises a warning that says so: where a value of it has been
-// found in the configuration.
+// The setting that held the key itself in 0.1.0, and the warning about a value of it in the
+// configuration.
 inline constexpr char kRetiredServiceKey[] = "mana_ai.service_key";
 void warn_of_retired_service_key();
 

@@ -13,7 +13,7 @@
 
 namespace mana_ai::pg {
 
-// A parameter. Text serves every type that SQL can cast from text ($1::jsonb, $1::uuid).
+// A parameter. Text is used for every type that SQL can cast from text ($1::jsonb, $1::uuid).
 struct Timestamp {
     core::Instant instant;
 };
@@ -52,9 +52,9 @@ struct StatementResult {
     std::vector<Row> rows;
 };
 
-// One SQL text and its plan, which is made by the first call and kept as long as the object. So
-// what is executed often is a function-local static or a member of a long-lived object. The number
-// of parameters and their types follow from the first call.
+// One SQL text and its plan, which the first call creates and which lives as long as the object. So
+// a frequent statement is a function-local static or a member of a long-lived object. The first
+// call determines the number of parameters and their types.
 class Statement {
  public:
     explicit Statement(std::string sql) : sql_(std::move(sql)) {}
@@ -62,8 +62,8 @@ class Statement {
     Statement(const Statement&) = delete;
     Statement& operator=(const Statement&) = delete;
 
-    // Runs inside the current transaction. Throws PgError; the transaction is then to be rolled
-    // back by the caller.
+    // Runs inside the current transaction. Throws PgError; the caller must then roll back the
+    // transaction.
     StatementResult execute(std::initializer_list<Param> params = {}, bool read_only = false);
 
  private:

@@ -1,4 +1,4 @@
-// An internal subtransaction: what fails inside is undone, and the transaction goes on.
+// An internal subtransaction: after an error inside, it is undone and the transaction continues.
 #pragma once
 
 #include <optional>
@@ -13,15 +13,15 @@ extern "C" {
 
 namespace mana_ai::pg {
 
-// Runs f (under the rules of guarded()) inside a subtransaction of its own, which is kept when f
-// returns true and rolled back when it returns false or raises. Returns the error, unless that is
-// an interrupt, which is thrown on after the rollback.
+// Runs f (under the rules of guarded()) inside a subtransaction, which is committed if f returns
+// true and rolled back if it returns false or raises. Returns the error, unless it is an interrupt,
+// which is rethrown after the rollback.
 template <class F>
 std::optional<PgError> in_subtransaction(F&& f) {
     const MemoryContext context = CurrentMemoryContext;
     const ResourceOwner owner = CurrentResourceOwner;
     const int level = GetCurrentTransactionNestLevel();
-    // With those that f has failed in and left open.
+    // Including nested ones that f has left open by failing.
     auto roll_back = [level] {
         guarded([level] {
             while (GetCurrentTransactionNestLevel() > level)

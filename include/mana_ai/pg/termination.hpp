@@ -1,22 +1,21 @@
-// SIGTERM in a background process of ours.
+// SIGTERM in a background process of the extension.
 //
-// PostgreSQL's own handler would end the process inside whatever statement runs, with the leases
-// still held. Ours ends the statement as a cancel does, which the guard can catch, so that the
-// process can put its things in order first. It has about two seconds: whoever waits for the
-// server's end waits for us.
+// PostgreSQL's own handler would end the process inside a running statement, with the leases still
+// held. This one ends the statement like a cancel, which the guard can catch, so that the process
+// can clean up first. It has about two seconds, since the server's shutdown waits for it.
 #pragma once
 
 namespace mana_ai::pg {
 
 void install_termination_handler();
 
-// From the signal on until take_termination(). Meanwhile no transaction begins (Transaction throws
-// ERRCODE_ADMIN_SHUTDOWN), and one that is open commits without waiting for a standby.
+// True from the signal until take_termination(). In this time no transaction begins (Transaction
+// throws ERRCODE_ADMIN_SHUTDOWN), and an open one commits without waiting for a standby.
 bool termination_requested();
 
-// Takes note of it: the last transactions can run, and further signals do not cancel them (the
-// postmaster sends each twice). They do not wait for a standby either: it may be away for longer
-// than anybody waits for a shutdown.
+// Acknowledges it: the last transactions can run, and further signals do not cancel them (the
+// postmaster sends each twice). They do not wait for a standby either: it may be unavailable for
+// longer than a shutdown may take.
 void take_termination();
 
 // For Transaction: before it commits.

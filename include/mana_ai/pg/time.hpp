@@ -26,8 +26,8 @@ inline core::Instant now() {
     return instant_from_timestamptz(GetCurrentTimestamp());
 }
 
-// A clock that nobody sets, for pauses and time limits; its zero is arbitrary. Only what a record
-// or a table calls due is compared with now().
+// A monotonic clock for pauses and time limits; its zero is arbitrary. Only due times of records
+// and tables are compared with now().
 core::Instant monotonic_now();
 
 // A named zone of PostgreSQL's own database. Throws PgError (22023) for an unknown name.

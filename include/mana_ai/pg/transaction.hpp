@@ -1,4 +1,4 @@
-// A top-level transaction of a background worker, and what outlives it.
+// A top-level transaction of a background worker, and the settings that must survive it.
 #pragma once
 
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace mana_ai::pg {
 
-// Begins a transaction with an active snapshot; rolls back unless commit() was called. Not for use
-// inside an SQL function, which has its caller's transaction.
+// Begins a transaction with an active MVCC snapshot; rolls back unless commit() was called. Not for
+// use inside an SQL function, which has its caller's transaction.
 //
 // In a process that called require_settings() it begins with the settings of that moment or not at
 // all, and at its end releases the session advisory locks that foreign code has taken.
@@ -23,7 +23,7 @@ class Transaction {
 
     void commit();
 
-    // Gives the transaction the snapshot of now, to see what others committed since its start.
+    // Takes a new MVCC snapshot, to see what others committed since the transaction's start.
     void refresh_snapshot();
 
  private:
@@ -32,14 +32,14 @@ class Transaction {
     bool open_ = true;
 };
 
-// The role and the settings that decide whose code our statements run, and whether they can write,
-// as they are now. From here on each Transaction of this process begins with a look at them. If one
-// has changed, the process ends: whatever could change it could run anything with our rights.
+// Records the role and the settings that decide whose code our statements run, and whether they can
+// write. From now on each Transaction of this process begins with a check of them. If one has
+// changed, the process ends: code that could change it could run anything with our privileges.
 void require_settings();
 
-// Runs code of another role (a bare role id) until the object goes out of scope. All that runs with
-// somebody else's rights runs in here: with the restrictions of a maintenance operation, with a
-// safe search_path, and with a level of settings of its own, so that whatever that code sets, for
+// Runs code of another role (a bare role id) until the object goes out of scope. All code with
+// another role's privileges runs in here: with the restrictions of a maintenance operation, with a
+// safe search_path, and with a nested level of settings, so that everything that the code sets, for
 // the transaction or for the session, ends with the scope.
 class RoleScope {
  public:
@@ -59,7 +59,7 @@ class RoleScope {
 // guarded().
 void set_for_scope(const char* name, const char* value);
 
-// Planner settings of ours suit our own lookups by key and not a stranger's queries: the innermost
+// The session's planner settings suit lookups by key and not foreign queries: the innermost
 // RoleScope gets PostgreSQL's. May ereport(ERROR).
 void plan_as_usual_in_scope();
 

@@ -6,8 +6,8 @@
 namespace mana_ai::pg {
 
 // Waits until the process's latch is set, `fd` (an epoll descriptor) is readable, or the time is
-// over; leaves the process when the postmaster died. Resets the latch. Holding a transaction while
-// calling this is a bug (asserted).
+// over; exits the process if the postmaster died. Resets the latch. Calling it with an open
+// transaction is a bug (asserted).
 class WaitSet {
  public:
     explicit WaitSet(int fd);
@@ -15,7 +15,7 @@ class WaitSet {
     WaitSet(const WaitSet&) = delete;
     WaitSet& operator=(const WaitSet&) = delete;
 
-    // True when the latch was set: somebody wants something.
+    // True if the latch was set.
     bool wait(int64_t timeout_us);
 
  private:
