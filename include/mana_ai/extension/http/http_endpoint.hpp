@@ -23,11 +23,11 @@ class HttpEndpoint {
     HttpEndpoint(const HttpEndpoint&) = delete;
     HttpEndpoint& operator=(const HttpEndpoint&) = delete;
 
-    // Throws std::system_error when the address of mana_ai.http_listen cannot be had.
+    // Throws std::system_error if the address of mana_ai.http_listen is not available.
     void listen();
     bool listens() const { return server_ != nullptr; }
 
-    // Goes on with queries and ticks; called when the latch was set or next_at() has come.
+    // Continues with queries and ticks; called when the latch was set or next_at() has come.
     void poll();
     std::optional<core::Instant> next_at() const;
 
@@ -52,14 +52,14 @@ class HttpEndpoint {
     void login(const net::HttpServerRequest& request, net::HttpReply reply);
     void logout(const net::HttpServerRequest& request, net::HttpReply reply);
     void finish_tick();
-    // Anybody may ask, as often as they like: whoever asks while a query runs gets its answer.
+    // Any number of clients may ask: those that ask while a query runs share its answer.
     void ask_once(QueryProcess& queries, const char* question, std::vector<net::HttpReply>& wanted,
                   net::HttpReply reply, const char* content_type, const char* problem);
 
     net::EventLoop& loop_;
     QueryProcess queries_;  // metrics and audits
     QueryProcess
-        status_queries_;  // the status and missions read more; the others do not wait for it
+        status_queries_;  // the status and missions read more; the others do not wait for them
     UserTokens tokens_;
     crypto::PageTickets tickets_;
     net::FailureLimit wrong_keys_;
@@ -68,7 +68,7 @@ class HttpEndpoint {
     std::map<std::string, size_t> audits_waiting_;  // of each user
     std::unique_ptr<TickProcess> tick_;
     std::optional<net::HttpReply> tick_reply_;
-    std::unique_ptr<net::HttpServer> server_;  // first to go: replies end with it
+    std::unique_ptr<net::HttpServer> server_;  // destroyed first: replies end with it
 };
 
 }  // namespace mana_ai

@@ -1,6 +1,6 @@
-// Answers from the database for a process that is connected to none (the HTTP endpoint): a helper
-// process is connected as long as there is something to ask and a moment longer. So no DROP
-// DATABASE is blocked, and a slow query holds up no client that asks for something else.
+// Answers from the database for a process that is not connected to one (the HTTP endpoint): a
+// helper process is connected while there are questions and a moment longer. So no DROP DATABASE is
+// blocked, and a slow query does not delay clients that ask for something else.
 #pragma once
 
 #include <cstdint>
@@ -33,10 +33,10 @@ class QueryProcess {
     // answered one after the other; `done` is called from poll(), or at once when too many wait.
     void ask(core::Json question, Done done);
 
-    // Goes on with what there is to do; called when the latch was set or next_at() has come.
+    // Continues with the questions; called when the latch was set or next_at() has come.
     void poll();
 
-    // When poll() has something to do that the latch does not tell.
+    // When poll() has something to do without the latch being set.
     std::optional<core::Instant> next_at() const;
 
  private:

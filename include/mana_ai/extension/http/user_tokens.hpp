@@ -1,6 +1,6 @@
-// Who a user's token says that they are (docs/contract/interface.md, HTTP endpoints): keys from
-// mana_ai.auth_url, kept, and fetched anew for a key id that is not known and, while nobody waits,
-// every hour. Keys that could not be confirmed for a day are dropped.
+// Authentication of users by their tokens (docs/contract/interface.md, HTTP endpoints). The keys
+// are fetched from mana_ai.auth_url, cached, and fetched again for an unknown key id and, without
+// delaying anybody, every hour. Keys that could not be confirmed for a day are dropped.
 #pragma once
 
 #include <functional>
@@ -19,7 +19,7 @@ namespace mana_ai {
 
 class UserTokens {
  public:
-    // The user's id; nullopt = refused, or nobody can tell because the keys cannot be had.
+    // The user's id; nullopt = refused, or the keys are unavailable.
     using Done = std::function<void(std::optional<std::string> user_id)>;
 
     explicit UserTokens(net::EventLoop& loop) : loop_(loop) {}

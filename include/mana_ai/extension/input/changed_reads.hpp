@@ -1,4 +1,4 @@
-// Whether what a run has read is still what there is.
+// Whether the records that a run has read have changed since.
 #pragma once
 
 #include <optional>
@@ -16,13 +16,13 @@ struct ClockChange {
     bool has_changed = false;
     core::Instant at = core::kOlderThanEverything;  // of the newest such row; or kUnknownChange
 };
-// What has been written since the clocks were seen. `is_whole`: both are of the same fields, so
-// that one which is missing now is gone.
+// What has been written since the clocks were seen. `is_whole`: both are of the same fields, so a
+// field that is missing now was removed.
 ClockChange change_of_clocks(const ClockBounds& seen, const ClockBounds& now, bool is_whole);
 
-// When a record that a mission refers to was last written, if it is another one than the run has
-// seen; kUnknownChange: it is gone. nullopt: it is the same, or nobody can tell. In the current
-// transaction, as read_input_record().
+// When a record that a mission refers to was last written, if it has changed since the run;
+// kUnknownChange: it no longer exists. nullopt: it is unchanged, or that cannot be determined. In
+// the current transaction, as read_input_record().
 std::optional<core::Instant> input_change(const std::string& user_id, std::string_view module,
                                           std::string_view table, std::string_view id,
                                           const RecordClocks& seen);

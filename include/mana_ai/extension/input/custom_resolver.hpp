@@ -13,14 +13,14 @@
 namespace mana_ai {
 
 // Why a call gave no input: "timeout", "invalid output", "output too large", "function is gone", or
-// five characters of SQLSTATE. Never what the function said: that may quote a user.
+// five characters of SQLSTATE. Never the function's message, which may quote a user.
 struct ResolverFailure {
     std::string reason;
 };
 
 inline constexpr char kResolverTimeout[] = "timeout";
 
-// Whether the module is one that mana_ai resolves itself, or fills itself.
+// Whether mana_ai resolves the module itself, or fills it itself.
 bool is_built_in_module(std::string_view module) noexcept;
 
 // The signature under which the module's resolver is registered; nullopt: there is none. Throws
@@ -28,10 +28,10 @@ bool is_built_in_module(std::string_view module) noexcept;
 std::optional<std::string> find_resolver(std::string_view module);
 
 // Calls it with (user_id, {"module", "table", "id"}) as its owner, read-only, under the user's
-// policies, for at most mana_ai.resolver_timeout, and undoes whatever it changed in the session.
-// Blocks the process that long, with the transaction open. The result is an object with a string
-// "content" and, if any, a string "title"; or JSON null when the function says that there is no
-// such record (SQL or JSON null).
+// policies, for at most mana_ai.resolver_timeout, and undoes its changes of the session. Blocks the
+// process during that time, with the transaction open. The result is an object with a string
+// "content" and optionally a string "title"; or JSON null if the function finds no such record (SQL
+// or JSON null).
 //
 // Throws PgError only for interrupts (an operator's cancel, a shutdown).
 std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signature,
@@ -40,8 +40,8 @@ std::variant<core::Json, ResolverFailure> call_resolver(std::string_view signatu
                                                         std::string_view table_name,
                                                         std::string_view record_id);
 
-// Counts it in mana_ai.resolvers, unless somebody else is just writing that row: nothing waits for
-// a statistic. Throws PgError.
+// Counts it in mana_ai.resolvers, unless somebody else is writing that row: nothing waits for a
+// statistic. Throws PgError.
 void count_resolver_failure(std::string_view module, std::string_view reason);
 
 }  // namespace mana_ai

@@ -1,5 +1,5 @@
-// What a run leaves behind about the records that it read: the audit of decryptions and the list of
-// inputs (docs/contract/inputs.md, Mission key grant). Ids and reasons of ours, never any content.
+// What a run records about the records that it read: the audit of decryptions and the list of
+// inputs (docs/contract/inputs.md, Mission key grant). Ids and fixed reasons, never any content.
 // Everything runs in the current transaction and throws PgError.
 #pragma once
 
@@ -29,9 +29,9 @@ struct DecryptRecord {
 // not be used.
 void record_decrypts(const ClaimedMission& claimed, const std::vector<DecryptRecord>& records);
 
-// Says in the running run's row what it is based on: an array of
-// {module, table, id, clock, used, reason}, where clock is the ISO instant of the newest field or
-// null, and reason a text only where `used` is false.
+// Records in the run's row what it is based on: an array of {module, table, id, clock, used,
+// reason}, where clock is the ISO instant of the newest field or null, and reason a text only if
+// `used` is false.
 void record_inputs(const ClaimedMission& claimed, const core::Json& inputs);
 
 // Adds one more to that list.

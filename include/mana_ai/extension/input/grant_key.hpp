@@ -1,4 +1,4 @@
-// The private key of this server that users wrap mission keys for
+// The private key of this server that mission keys are wrapped for
 // (docs/contract/inputs.md, Mission key grant; docs/security.md).
 #pragma once
 
@@ -12,9 +12,9 @@ namespace mana_ai {
 // Read once per process and again at every reload.
 class GrantKey {
  public:
-    // Reads the file that mana_ai.grant_private_key_file names. A file that cannot be used disables
-    // grants and is logged once, until something about it changes. From the first key on, the
-    // process leaves no core file and nobody may attach to it.
+    // Reads the file that mana_ai.grant_private_key_file names. An unusable file disables grants
+    // and is logged once, until the problem changes. From the first key on, the process leaves no
+    // core file and nobody may attach to it.
     void load();
 
     // Null: no file is configured, or it cannot be used. Shared, since a reload may replace the key
@@ -24,7 +24,7 @@ class GrantKey {
     // "not configured", "loaded", or why the file cannot be used; for status().
     const std::string& state() const noexcept { return state_; }
 
-    // Tells one key from another, and from none (empty). Nothing secret.
+    // Identifies the key; empty = none. Not secret.
     std::string digest() const { return key_ ? key_->public_digest() : std::string(); }
 
  private:

@@ -1,5 +1,5 @@
-// How long registered resolvers may hold up everything else. They run on the event loop: while one
-// does, no other mission gets its answers (docs/operations.md, "Resolvers of your own").
+// Time limits of registered resolvers. They run on the event loop and block all other missions in
+// the meantime (docs/operations.md, "Resolvers of your own").
 #pragma once
 
 #include <map>
@@ -10,8 +10,8 @@
 
 namespace mana_ai {
 
-// What a process knows of its resolvers. A module that times out again and again is left alone for
-// a while, so that one slow function does not slow down all missions for ever.
+// A process's experience with its resolvers. A module that times out repeatedly is paused, so that
+// one slow function does not slow down all missions.
 class ResolverPatience {
  public:
     bool is_paused(const std::string& module, core::Instant now) const;
@@ -28,12 +28,12 @@ class ResolverPatience {
 // The same for one run.
 class ResolverBudget {
  public:
-    // Longest time that the resolvers of one run may take together, less the last call.
+    // The time that the resolvers of one run may take together, without the last call.
     static constexpr core::Instant kLimit = 2 * core::kMicrosPerSecond;
 
     explicit ResolverBudget(ResolverPatience& patience) : patience_(patience) {}
 
-    // Why the module is not to be asked now; null: it may be.
+    // Why the module must not be called now; null: it may be.
     const char* refusal(const std::string& module, core::Instant now) const;
     void spend(const std::string& module, core::Instant took, bool timed_out, core::Instant now);
 

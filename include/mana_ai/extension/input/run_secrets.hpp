@@ -12,8 +12,8 @@
 
 namespace mana_ai {
 
-// Whether the mission's grant is worth a try: a key file is configured, and the grant is
-// well-formed, for this mission and not expired. Only unwrapping tells whether it opens anything.
+// Whether the mission's grant is worth an attempt: a key file is configured, and the grant is
+// well-formed, for this mission and not expired. Only unwrapping shows whether it opens anything.
 bool grant_may_open(const core::Mission& mission, std::string_view mission_id, core::Instant now);
 
 // The grant of one mission and, from the first value that is opened on, its key, which is wiped
@@ -31,9 +31,10 @@ class RunSecrets {
     // known against it. Turns up at the latest with the first value that is opened.
     std::string_view failure() const noexcept { return failure_; }
 
-    // Replaces an encrypted value by its plaintext: the string that it stands for, or the JSON text
-    // of another kind of value. Empty result: done; wiping the text is then the caller's. Else the
-    // text is as it was and the result says why: failure() of the grant, or a reason of the audit.
+    // Replaces an encrypted value by its plaintext: the content of a JSON string, or the JSON text
+    // of another kind of value. Empty result: done; the caller must then wipe the text. Otherwise
+    // the text is unchanged and the result says why: failure() of the grant, or a reason of the
+    // audit.
     std::string_view open(std::string& text);
 
     // Whether any value was opened.

@@ -1,5 +1,5 @@
-// A mission that this process holds the lease of, with everything that its run needs from the
-// database: no transaction stays open while the run waits for a model.
+// A mission whose lease this process holds, with everything that its run needs from the database:
+// no transaction stays open while the run waits for a model.
 #pragma once
 
 #include <cstdint>
@@ -25,26 +25,25 @@ struct ClaimedMission {
     std::string iteration_id;  // uuid of the iteration, should one be written
     core::Mission mission;
     std::optional<core::Agent> agent;
-    std::optional<std::string> service_tier;  // of the agent's calls; nullopt = as is set for all
+    std::optional<std::string> service_tier;  // of the agent's calls; nullopt = as for all agents
     int64_t agent_tokens_24h = 0;
     int64_t reserved = 0;         // tokens, for the first call
-    bool reserved_alone = false;  // no other process looked at budgets meanwhile
+    bool reserved_alone = false;  // no other process used the budgets at the same time
     int64_t mission_version = 0;  // of the records that the run reads
     std::optional<int64_t> agent_version;
-    std::string mission_clocks;  // of what prompts are made of; empty = not known
+    std::string mission_clocks;  // of what prompts are made of; empty = unknown
     std::string agent_clocks;
     int attempts = 0;               // failures in a row before this run
-    std::string previous_decision;  // of the gates, at the last look; empty = none yet
-    std::string plan_basis_digest;  // of the last plan; empty = not known
-    bool by_hand = false;           // asked for by name, so it runs whether anything changed or not
-    bool is_unread = false;   // its records are large: read_announced() reads them, and judges then
-    bool is_suspect = false;  // likewise, and its last run took the process down
-    bool is_large = false;    // its records were large, and are read: its write-back takes long
-    // What the user is to be told of the gate that has been shut since the last look; the run does
-    // nothing else.
+    std::string previous_decision;  // of the gates, at the last check; empty = none yet
+    std::string plan_basis_digest;  // of the last plan; empty = unknown
+    bool by_hand = false;           // by run_mission(), so it runs even if nothing has changed
+    bool is_unread = false;         // its records are large: read_announced() reads and judges them
+    bool is_suspect = false;        // likewise, and its last run crashed the process
+    bool is_large = false;          // its records are large, and read: its write-back takes long
+    // What the user is to be told about the closed gate; the run does nothing else.
     std::optional<core::NoticeCause> notice;
     std::optional<core::Instant> due_at;
-    std::optional<core::Instant> runnable_since;  // when it is due: since when nothing held it back
+    std::optional<core::Instant> runnable_since;  // if due: since when nothing held it back
     core::Instant started_at = 0;
     core::Instant lease_expires_at = 0;
     uint32_t engine = 0;  // number of the engine that holds the lease
@@ -53,13 +52,12 @@ struct ClaimedMission {
     TraceContext trace;           // of the run's span; set when the run starts
 };
 
-// How a run ended; the words of mana_ai.runs.outcome.
+// How a run ended; the values of mana_ai.runs.outcome.
 enum class RunOutcome { Planned, Discarded, Failed, Skipped, Canceled };
 
 const char* name(RunOutcome outcome) noexcept;
 
-// What happened between the run and the model, for metrics; complete up to the last step even if
-// the run failed or was canceled.
+// Events of a run for metrics; complete up to the last one even if the run failed or was canceled.
 struct RunEvents {
     struct SentReminder {
         const char* producer;
@@ -73,9 +71,9 @@ struct RunEvents {
     Lineage lineage;
 };
 
-// The decision of a run that the model service had no time for.
+// The decision of a run that the model service could not serve.
 inline constexpr char kSkippedService[] = "skipped-service";
-// That of a run which only tells the user that the mission's runs take the process down.
+// The decision of a run that only tells the user that the mission's runs crash the process.
 inline constexpr char kSkippedCrashing[] = "skipped-crashing";
 
 struct RunResult {

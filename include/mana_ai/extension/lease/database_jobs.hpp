@@ -2,9 +2,9 @@
 // commit").
 //
 // Steps that are ready at the same moment share one short transaction, and so one flush of the
-// write-ahead log. When it fails, each step runs again in a transaction of its own, so that one
-// bad mission never takes the others' work with it. Steps that run foreign code share none with
-// the others: the locks of those are not held for as long as that takes.
+// write-ahead log. If it fails, each step runs again in a separate transaction, so that one bad
+// mission does not affect the others' work. Steps that run foreign code share no transaction with
+// others, so that the others' locks are not held during that code.
 #pragma once
 
 #include <chrono>
@@ -28,16 +28,16 @@ class DatabaseJobs {
     using Work = std::function<void()>;
 
     // Alone: a step that takes long. Its transaction does not keep the locks of others' steps, and
-    // it waits until no other step is ready, or has waited for several batches of them.
+    // it waits until no other step is ready, or several batches of them have run.
     enum class Sharing { Shared, Alone };
 
-    // Of steps that run foreign code. Asked when the step's turn has come: microseconds that it has
-    // to wait first, 0 = none. It is then not run, and whoever awaits it queues it again later.
+    // For steps that run foreign code. Called when the step's turn has come; returns the
+    // microseconds that it has to wait first, 0 = none. If it must wait, it is not run, and its
+    // awaiter queues it again later.
     using Admission = std::function<int64_t()>;
 
-    // A step that puts on record what has been paid for, from before its first try until it has
-    // been done: keep() does it also while its run waits to try it again. If it never is, the
-    // server's log gets what there was to record.
+    // A durable step, from before its first attempt until it is done: keep() also does it while its
+    // run waits for a retry. If it is never done, its data go to the server's log.
     class [[nodiscard]] Owed {
      public:
         Owed(DatabaseJobs& jobs, std::string run_id, Work work, std::string what);
@@ -73,7 +73,7 @@ class DatabaseJobs {
 
         bool await_ready() const noexcept { return false; }
         void await_suspend(std::coroutine_handle<> handle);
-        void await_resume();  // throws what the work threw, after its rollback
+        void await_resume();  // rethrows the work's exception, after its rollback
 
         // After the await: how long to wait before it is queued again; 0 = it has run.
         int64_t wait_us() const noexcept { return wait_us_; }
@@ -103,12 +103,11 @@ class DatabaseJobs {
     // interrupt leaves the jobs queued and is thrown to the caller.
     void flush();
 
-    // Whether anything of the run's is Owed and not done.
+    // Whether anything of the run is Owed and not done.
     bool owes(const std::string& run_id) const;
 
-    // Before runs are canceled: does what is Owed by these, without going on with the coroutines.
-    // What cannot be done in that time is left out. Throws only for an interrupt; what was done
-    // until then is not done again.
+    // Before runs are canceled: does what is Owed by them, without resuming the coroutines. Stops
+    // when the time is over. Throws only for an interrupt; steps done before are not repeated.
     void keep(const std::function<bool(const std::string& run_id)>& which,
               std::chrono::milliseconds longest);
 

@@ -12,17 +12,17 @@
 namespace mana_ai {
 
 // Runs a database step until it succeeds or the lease is about to end: what it writes was paid for,
-// and a lock or a failover does not last. A refusal is borne for a short while only; then what the
-// last try threw is thrown. With an admission it waits as long as that says. Past `until`, on the
-// monotonic clock, nothing is tried again or waited for.
+// and a lock or a failover is temporary. A refusal is retried for a short time only; then the last
+// error is thrown. With an admission it waits as long as that says. After `until`, on the monotonic
+// clock, it neither retries nor waits.
 net::Task<void> write_until_done(RunServices& services, const ClaimedMission& claimed,
                                  DatabaseJobs::Work work,
                                  DatabaseJobs::Sharing sharing = DatabaseJobs::Sharing::Shared,
                                  DatabaseJobs::Admission admission = {},
                                  std::optional<core::Instant> until = {});
 
-// The same for what puts on record what has been paid for. It is done before the run is canceled,
-// or goes into the server's log: what was paid (ids and numbers), and by which run.
+// The same for records of what was paid for. The step is done before the run is canceled, or the
+// server's log gets its data: what was paid (ids and numbers), and by which run.
 net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
                             DatabaseJobs::Work work, std::string what);
 

@@ -1,9 +1,9 @@
-// What was used in the last day, by the ledger mana_ai.token_usage, without adding up all of it
-// each time.
+// The tokens used in the last day, by the ledger mana_ai.token_usage, without computing the whole
+// sum each time.
 //
-// Sums that were read are kept in this process, and the next look reads only what is new since.
-// That needs an order: whoever writes to the ledger holds the lock of budgets until its transaction
-// ends, so whoever has it sees all rows with an older time stamp.
+// Sums are kept in this process, and the next call reads only newer rows. That needs an order:
+// writers to the ledger hold the lock of budgets until their transaction ends, so the holder of the
+// lock sees all rows with an older time stamp.
 #pragma once
 
 #include <cstdint>
@@ -14,17 +14,17 @@
 namespace mana_ai {
 
 // Held until the end of the transaction. One lock for all budgets: each process reserves for many
-// users in one transaction, and must wait in no circle.
+// users in one transaction, and with several locks there could be deadlocks.
 void lock_budgets();
 bool try_lock_budgets();
 
-// Whose tokens: of a user, or what an agent's or a mission's of that user are; the ids that are not
-// meant are empty. Users may have an empty id.
+// Whose tokens: those of a user, or of an agent or a mission of that user; unused ids are empty.
+// Users may have an empty id.
 struct Account {
     std::string user_id;
     std::string agent_id;
     std::string mission_id;
-    bool is_everybodys = false;  // then there are no ids
+    bool is_everybodys = false;  // of all users; without ids
 };
 Account everybody();
 
@@ -35,17 +35,17 @@ struct KnownSum {
     core::Instant counted_anew_at = 0;
 };
 
-// What this process knows of the account. All is counted anew once a minute: what expires meanwhile
-// errs on the safe side, and so does what an operator deletes. What an operator adds with an older
-// time stamp counts after a minute at the latest.
+// This process's sum of the account. It is computed again once a minute: until then, expired rows
+// and rows that an operator deletes still count, which errs on the safe side. Rows that an operator
+// adds with an older time stamp count after a minute at the latest.
 KnownSum known_sum(const Account& account);
 
 // The caller holds the lock, and has found that `settled` tokens were used between `known.until`
-// and the begin of its transaction.
+// and the start of its transaction.
 void keep_sum(const Account& account, KnownSum known, int64_t settled,
               core::Instant transaction_begun);
 
-// The clock was set back: new rows may have older time stamps than those that were added up.
+// The clock was set back: new rows may have older time stamps than those in the sums.
 void forget_sums();
 
 // The tokens that the account has used in the last day. `is_alone`: the caller holds the lock.

@@ -1,4 +1,4 @@
-// What a run's requests were made of, so that they can be made again from the log: ids, clocks and
+// What a run's requests were made of, so that they can be rebuilt from the log: ids, clocks and
 // digests, never a text (docs/lineage.md).
 #pragma once
 
@@ -20,9 +20,9 @@ struct ReadRecord {
     std::string module;  // of an input
     std::string table;
     std::string id;
-    std::string clocks;  // clock_vector_of(); empty = the log does not tell
+    std::string clocks;  // clock_vector_of(); empty = unknown
     bool was_encrypted = false;
-    std::string left_out;  // why it is not in the prompt; empty = it is
+    std::string left_out;  // why it is not in the prompt; empty = it is in it
 };
 
 // A request to the model; a row of mana_ai.run_requests.
@@ -33,9 +33,9 @@ struct SentRequest {
     std::string service_tier;
     int64_t max_tokens = 0;
     bool has_cache_key = false;
-    int64_t agent_tokens = 0;  // of the agent before this run, as reminders knew it
+    int64_t agent_tokens = 0;  // of the agent before this run, as in reminders
     core::Instant sent_at = 0;
-    std::string sha256;            // of the body; empty: the body holds withheld text
+    std::string sha256;            // of the body; empty: the body contains withheld text
     std::optional<int64_t> bytes;  // likewise
 };
 
@@ -43,7 +43,7 @@ struct Lineage {
     std::vector<ReadRecord> reads;
     std::vector<SentRequest> requests;
     size_t requests_on_disk = 0;
-    core::CivilTime local_time;      // that the prompt names
+    core::CivilTime local_time;      // in the prompt
     const char* research = nullptr;  // "used" or "failed"
     std::string prompt_version;
 };
@@ -52,15 +52,15 @@ struct Lineage {
 void note_request(Lineage& lineage, SentRequest request, std::string_view body);
 
 // Writes what is not on disk yet, in the current transaction. It may be called again after a
-// rollback: only the caller knows of the commit and says so in requests_on_disk. The records come
-// with the first request: a run that has sent none has nothing to be made again.
+// rollback: the caller records the commit in requests_on_disk. The records are written with the
+// first request, since a run without requests has nothing to rebuild.
 void write_lineage(const ClaimedMission& claimed, const Lineage& lineage);
 
-// The same for all runs of an agent of a user, and for those of the user's missions without one; it
-// tells nobody who that is.
+// The same for all runs of one agent of a user, and for all runs of the user without an agent; it
+// does not reveal them.
 std::string prompt_cache_key_of(const std::string& user_id, const std::string& agent_id);
 
-// Of what is ours in a request: the prompts' own text and the offered tools.
+// Of the fixed part of a request: the prompts' own text and the offered tools.
 std::string prompt_version_of(std::string_view tools_json);
 
 }  // namespace mana_ai

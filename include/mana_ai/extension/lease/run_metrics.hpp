@@ -1,5 +1,5 @@
-// What mission runs count (docs/contract/interface.md, Metrics). Functions that say "at commit" are
-// called inside the transaction that records the same in our tables, so that both always agree.
+// The metrics of mission runs (docs/contract/interface.md, Metrics). Functions that say "at commit"
+// are called inside the transaction that records the same in a table, so that both always agree.
 #pragma once
 
 #include <chrono>
@@ -21,11 +21,11 @@ void count_model_request(std::string_view model, std::chrono::steady_clock::time
 // Calls that were judged since the first `counted` ones. Returns how many there are now.
 size_t count_tool_calls(const core::PlannerLoop& planner, size_t counted);
 
-// Reminders that go into one request; messages that a compaction has folded.
+// Reminders in one request; messages that a compaction has replaced.
 void count_reminders(const std::vector<core::Reminder>& reminders);
 void count_compaction(size_t folded);
 
-// Called when the first request of a run goes out.
+// Called when the first request of a run is sent.
 void observe_due_lag(const ClaimedMission& claimed);
 
 // Called when a budget holds a mission back or ends its plan early.
@@ -42,8 +42,8 @@ void count_outcome(const RunResult& result);
 void count_decision(const ClaimedMission& claimed, const RunResult& result);
 void count_outcomes(std::string_view outcome, int64_t runs);
 
-// At commit of a new plan: what devices have made of the steps of the plan before it. So each plan
-// counts once, when the next one is written.
+// At commit of a new plan: the results of the previous plan's steps. So each plan counts once, when
+// the next one is written.
 void count_last_plan(const ClaimedMission& claimed, const core::ToolCatalog& catalog);
 
 }  // namespace mana_ai

@@ -1,5 +1,5 @@
-// The lasting traces of a run: what it cost, how it ended, and the lease it gives back.
-// Every function runs in the current transaction (docs/contract/data.md, Write-back).
+// What a run writes to the tables: its cost, its result, and the release of its lease. Every
+// function runs in the current transaction (docs/contract/data.md, Write-back).
 #pragma once
 
 #include <string>
@@ -10,11 +10,11 @@
 
 namespace mana_ai {
 
-// What mission_schedule.problem of a row "s" becomes with a decision, as an SQL expression;
-// `decision` likewise. The only list of the decisions that somebody has to look at.
+// The new value of mission_schedule.problem of a row "s" for a decision, as an SQL expression;
+// `decision` is one too. The only list of the decisions that need somebody's attention.
 std::string problem_of(const std::string& decision);
 
-// A reply, as far as it has to be paid for.
+// A reply and its cost.
 struct PaidReply {
     core::Usage usage;
     std::string asked_model;
@@ -23,14 +23,14 @@ struct PaidReply {
     bool is_of_planner = true;
 };
 
-// Records what one model reply cost: in token_usage, by the price that is known; and in the run's
-// row, with what its next call reserves in place of what this one had reserved.
+// Records what one model reply cost: in token_usage, by the known price; and in the run's row,
+// where the reservation of the next call replaces that of this one.
 void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply);
 void add_to_run(const ClaimedMission& claimed, const PaidReply& reply, int rounds,
                 int64_t reserved);
 
-// Whether the mission is another one than the run has read. Locks the snapshot, so that a change
-// that is not yet committed is waited for; call before hold_lease(), as all lock in this order.
+// Whether the mission has changed since the run read it. Locks the snapshot, so that it waits for
+// uncommitted changes; call it before hold_lease(), since all lock in this order.
 bool mission_has_changed(const ClaimedMission& claimed);
 
 // Whether the lease is still ours, checked under the row's lock. Throws (55P03) instead of waiting
@@ -40,35 +40,34 @@ bool hold_lease(const ClaimedMission& claimed);
 // Ends the run's row. Call after hold_lease().
 void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now);
 
-// Gives the lease back after a success or a discard: failures are forgotten, the mission is looked
-// at when it is next due.
+// Releases the lease after a success or a discard: failures are forgotten, and the mission's next
+// check is when it is due.
 void release_lease(const ClaimedMission& claimed);
 
-// Gives the lease back after a failure: the mission waits until `not_before`.
+// Releases the lease after a failure: the mission waits until `not_before`.
 void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
                                  core::Instant not_before, core::Instant now);
 
 // Ends a run because a gate closed after the claim: result.decision says which, result.error_kind
-// why, if that is known. Gives the lease back; the mission is looked at again at `not_before`. Like
-// every skip it stays in the history only when the decision is a new one, or the run has spent
-// something. Call after hold_lease().
+// why, if that is known. Releases the lease; the mission is checked again at `not_before`. Like
+// every skip it stays in the history only if the decision is new, or the run has spent something.
+// Call after hold_lease().
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now);
 
-// Gives the lease back while the mission waits for research: neither a success nor a failure. It is
-// looked at again when a poll has the answer, at the latest `longest_wait` microseconds after it
+// Releases the lease while the mission waits for research: neither a success nor a failure. It is
+// checked again when a poll has the answer, at the latest `longest_wait` microseconds after it
 // began to wait. Call after hold_lease().
 void release_lease_for_research(const ClaimedMission& claimed, const std::string& decision,
                                 core::Instant longest_wait, core::Instant now);
 
-// Ends everything that an engine still runs: at shutdown, at a cancel, and for an engine that is
-// gone. Missions become due again at `not_before`, or at once when it is null. Returns how many.
-// Those that a user's transaction holds are left, to the recovery of dead engines or to the lease's
-// end.
+// Ends all runs of an engine: at shutdown, at a cancel, and for a dead engine. Missions become due
+// again at `not_before`, or at once if it is null. Returns how many. Those that a user's
+// transaction has locked are left to the recovery of dead engines or to the lease's end.
 struct AbandonedRuns {
     const char* outcome;     // "canceled" or "crashed"
     const char* error_kind;  // why, for the run's row
-    bool counts_as_failure;  // a mission that takes its engine down with it must back off
+    bool counts_as_failure;  // a mission that crashes its engine must back off
     std::optional<core::Instant> not_before;
 };
 int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,

@@ -30,7 +30,7 @@ struct RunServices {
     ServiceGates& gates;
     const Stops& stops;         // as of the last look
     std::string authorization;  // complete header line with the service key, or empty; a secret
-    std::string service_key;    // likewise, as the research services want it
+    std::string service_key;    // likewise, in the form for the research services
 };
 
 }  // namespace mana_ai

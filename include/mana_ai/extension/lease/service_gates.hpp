@@ -1,4 +1,4 @@
-// The gates of one process: one per service that it calls, and per model where services have limits
+// The gates of one process: one per service that it calls, and per model if the service has limits
 // per model (docs/operations.md, "When the provider says no").
 #pragma once
 
@@ -31,32 +31,32 @@ class ServiceGates {
     // Limits may have changed; `new_key` makes the gates forget what they learned with another one.
     void load_settings(bool new_key);
 
-    // As configured now; stays where it is as long as it is configured, or there is a Turn of it.
+    // As configured now; the address is stable while it is configured or has a Turn.
     net::CallGate& of_model(const std::string& model);
     net::CallGate& of_research(Kind kind);
 
-    // A run has been started whose first call is still to come; it counts with those that wait.
-    // `arrived` once it calls, or ends without a call.
+    // A run has been started whose first call is still to come; it counts as waiting. `arrived`
+    // once it calls, or ends without a call.
     void expect(const std::string& run_id) { coming_.insert(run_id); }
     void arrived(const std::string& run_id) { coming_.erase(run_id); }
 
-    // The first of the planner's models that is not away, else the first.
+    // The first of the planner's models that is available, else the first.
     net::CallGate& of_planner();
 
-    // How long it makes no sense to claim a mission whose call has just been turned away.
+    // How long a mission whose call has just been refused should not be claimed again.
     int64_t pause_of_planner();
 
-    // For the claim: how many missions could call now, and when it is next worth asking (on the
+    // For the claim: how many missions could make a call now, and when that may next change (on the
     // loop's clock).
     int claimable();
     std::optional<int64_t> next_claim_at();
-    // Whether waiting for it is worth nobody's time who stands by.
+    // Whether the service is unavailable, so that a manual tick should not wait for it.
     bool is_away();
     // What keeps missions from being claimed, while is_away().
     std::string problem();
 
-    // Logs changes of state, and tells other processes with `shared`; likewise of the collector,
-    // whose pauses are its exporter's own.
+    // Logs changes of state, and publishes them for other processes with `shared`; also those of
+    // the collector, whose pauses its exporter manages itself.
     void report(bool shared, const std::optional<TraceExporter::View>& collector);
 
  private:
@@ -78,10 +78,10 @@ class ServiceGates {
     std::map<std::string, std::unique_ptr<Entry>> entries_;  // by kind, URL and model
     std::unordered_set<std::string> coming_;
     int64_t reported_at_ = 0;
-    bool may_have_old_ = false;  // gates of services that are not configured any more
+    bool may_have_old_ = false;  // gates of services that are no longer configured
 };
 
-// What a reply says to the gate of the service that it came from.
+// What a reply reports to the gate of its service.
 core::CallReport report_of(const net::HttpResponse& response);
 
 }  // namespace mana_ai

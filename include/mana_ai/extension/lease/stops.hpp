@@ -14,12 +14,12 @@ struct Stops {
     std::set<std::string, std::less<>> agents;
     std::set<std::string, std::less<>> models;
     std::set<std::string, std::less<>> tools;
-    // Users who are being erased. No stop, but whatever is under way for them ends as well.
+    // Users who are being erased. Not a stop, but their runs end as well.
     std::set<std::string, std::less<>> erased;
 
     bool operator==(const Stops&) const = default;
 
-    // Whether nothing that `others` stops is missing in here.
+    // Whether this includes everything that `others` stops.
     bool hold_all_of(const Stops& others) const;
     // No mission can be planned at all.
     bool is_total() const;
@@ -36,12 +36,12 @@ struct Stops {
 // What is in force, in the current transaction.
 Stops read_stops();
 
-// Ends what can be ended of the erasures of these users, for whom the engine has nothing under way
-// any more. In the current transaction, which has written nothing yet.
+// Completes what it can of the erasures of these users, for whom the engine has no runs any more.
+// In the current transaction, which has written nothing yet.
 void settle_erasures(const std::vector<std::string>& users, uint32_t engine);
 
-// Makes missions due again that were held back because of a stop; those that another one concerns
-// are held back anew when they are looked at. False: somebody has locked some of them.
+// Makes missions due again that were held back because of a stop; those that another stop concerns
+// are held back again at their next check. False: somebody has locked some of them.
 bool free_stopped_missions();
 
 }  // namespace mana_ai
