@@ -20,7 +20,7 @@ class ResolverPatience;  // likewise
 // Outlives the runs.
 struct RunServices {
     net::EventLoop& loop;
-    net::HttpClient* http;  // stays the same while a run is under way
+    net::HttpClient* http;  // does not change during a run
     DatabaseJobs& jobs;
     core::ToolCatalog& catalog;
     const GrantKey& grant_key;
@@ -28,7 +28,7 @@ struct RunServices {
     ResolverPatience& resolver_patience;
     TablePatience& table_patience;
     ServiceGates& gates;
-    const Stops& stops;         // as of the last look
+    const Stops& stops;         // as of the last check
     std::string authorization;  // complete header line with the service key, or empty; a secret
     std::string service_key;    // likewise, in the form for the research services
 };

@@ -13,8 +13,8 @@ std::vector<std::string> split_list(std::string list);
 // As configured, in their order. Throws PgError.
 std::vector<std::string> configured_databases();
 
-// Its oid; 0 when there is none that can be connected to. Begins a transaction of its own. Waits
-// for no lock: while pg_database is locked the answer is what it was before.
+// Its oid; 0 if there is none that accepts connections. Begins its own transaction. Waits for no
+// lock: while pg_database is locked, it returns the previous answer.
 uint32_t find_database(const std::string& name);
 
 }  // namespace mana_ai

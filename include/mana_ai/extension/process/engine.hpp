@@ -1,7 +1,7 @@
 // The run engine of one process: takes due missions, runs all of them at once on one event loop,
 // and never holds a transaction while it waits (docs/architecture.md, "The engine").
 //
-// The worker and a tick by hand drive the same engine; they differ in when they stop.
+// The worker and a manual tick drive the same engine; they differ in when they stop.
 #pragma once
 
 #include <exception>
@@ -51,96 +51,98 @@ class Engine {
     // Reads what it needs from settings; called at the start and after a reload.
     void load_settings();
 
-    // A tick is exclusive in its database; false = another one is under way. A tick that had
-    // nothing to do leaves no trace in the database, unless it was a thorough one.
+    // A tick is exclusive in its database; false = another one is running. A tick that had nothing
+    // to do leaves no trace in the database, unless it began with a full pass.
     bool begin_tick();
     void end_tick();
 
-    // Records what the tick has done so far and goes on with it: a busy worker's tick has no end.
+    // Records what the tick has done so far and continues it, since a busy worker's tick has no
+    // end.
     void roll_tick();
 
     // Drops what the last passes left to do, for a driver that must not start runs now.
     void forget_due_missions();
     bool in_tick() const { return in_tick_; }
 
-    // Work around planning, in transactions of its own. `thorough` adds what need not be done at
-    // every wake-up: dead engines, retention, new settings, dirty records.
+    // Work around planning, in separate transactions. `thorough` is for a full pass, which adds
+    // what is not needed after every wake-up: dead engines, retention, new settings, all marks.
     void keep_house(bool thorough);
 
-    // Claims missions due by `due_until` as far as there is room and starts their runs, and polls
-    // of research likewise.
+    // Claims missions due by `due_until` while there is room and starts their runs; also starts
+    // polls of research.
     void start_due_missions(core::Instant due_until);
 
-    // Starts further polls of research that was to be asked for by `due_until`, in a tick; cheap
-    // when there are none.
+    // Starts further polls of research that are due by `due_until`, in a tick; cheap if there are
+    // none.
     void start_due_polls(core::Instant due_until);
 
     // Claims and starts one mission whether due or not. Throws as claim_mission() does.
     void start_mission(const std::string& user_id, const std::string& mission_id);
 
-    // Lets the network, timers, coroutines and database steps go on; never blocks for long.
+    // Lets the network, timers, coroutines and database steps progress; never blocks for long.
     void run_ready();
 
-    // Ends all runs and polls and gives leases back; missions are due again at `not_before` or at
-    // once. Spans go on to the collector.
+    // Ends all runs and polls and releases the leases; missions are due again at `not_before` or at
+    // once. Spans are still sent to the collector.
     void abandon_runs(std::optional<core::Instant> not_before);
 
-    // The wall clock was set, by so much. Takes care of what was noted by the old one.
+    // The wall clock was set by this much. Adjusts times that were taken from the old clock.
     void on_clock_jump(core::Instant jump);
 
     int in_flight() const { return static_cast<int>(runs_.size()); }
 
-    // Whether runs or polls of research are under way: a tick does not end before.
+    // Whether runs or polls of research are in progress: a tick does not end before.
     bool is_busy() const { return !runs_.empty() || polls_.under_way() > 0; }
     bool has_room();
     // When has_room() may turn true by itself, on the monotonic clock; nullopt = when a run ends.
     std::optional<core::Instant> room_at();
-    // Whether due missions wait for a service that is away, or asks to wait for long.
+    // Whether due missions wait for a service that is unavailable, or that asks to wait for long.
     bool service_is_away() { return stops_.is_total() || gates_.is_away(); }
     std::string service_problem() {
         return stops_.is_total() ? "planning was stopped by an operator" : gates_.problem();
     }
 
-    // Tells what is known of services, now and then; `shared` = to other processes too.
+    // Logs and publishes the state of services from time to time; `shared` = for other processes
+    // too.
     void report_services(bool shared) { gates_.report(shared, tracer_.collector()); }
 
-    bool work_left() const { return work_left_; }  // due missions that found no room
+    bool work_left() const { return work_left_; }  // due missions for which there was no room
 
-    // Whether the next pass has something to do that the schedule does not tell.
+    // Whether the next pass has work that is not in the schedule.
     bool wants_pass() { return !agents_with_room_.empty() || (work_left_ && has_room()); }
     int poll_fd() const { return loop_.fd(); }
 
-    // Spans go to the collector beside everything else; a driver that is about to end lets those
-    // that wait go at once, and drives the engine a little longer.
+    // Spans are sent in the background; a driver that is about to end sends the queued ones at
+    // once, and drives the engine a little longer.
     void begin_trace_drain() { tracer_.begin_drain(); }
     bool traces_drained() const { return tracer_.is_drained(); }
 
-    // Counts the spans that no collector has taken, those of open runs included. The last call
-    // before a process ends that does not destroy its engine; a destroyed engine does the same.
+    // Counts the spans that no collector has accepted, including those of open runs. The last call
+    // before a process exits without destroying its engine; the destructor does the same.
     void drop_traces();
 
     // Whether a database step has failed since the last call.
     bool take_database_trouble() { return jobs_.take_trouble(); }
 
-    // Microseconds until run_ready() has something to do; nullopt = only the network will tell.
+    // Microseconds until run_ready() has something to do; nullopt = only network events.
     std::optional<int64_t> timeout_us() const;
 
-    // When the schedule next asks for attention, by the wall clock; as of the last pass.
+    // The next time in the schedule, by the wall clock; as of the last pass.
     std::optional<core::Instant> next_wake_at() const { return next_wake_at_; }
 
-    // Due rows that open transactions hold are not looked at before, on the monotonic clock.
+    // Due rows that open transactions have locked are not tried before, on the monotonic clock.
     core::Instant locked_until() const { return locked_until_; }
 
-    // When research is next to be asked for, by the wall clock.
+    // When research is next to be polled, by the wall clock.
     std::optional<core::Instant> next_poll_at() const { return polls_.next_at(); }
 
     // When keep_house() has snapshots to repair, on the monotonic clock; nullopt = none are marked.
     std::optional<core::Instant> next_repair_at() const { return next_repair_at_; }
 
-    // When a mission is to be looked at that may have lost a plan, by the wall clock.
+    // When a mission that may have lost a plan is to be checked, by the wall clock.
     std::optional<core::Instant> next_check_at() const { return next_check_at_; }
 
-    // For the tick's errors. Of a mission: whose it is.
+    // For the tick's errors. For a mission: its user.
     void note_error(const std::string& text, const std::string& user_id = {});
 
     TickCounts& counts() { return counts_; }
@@ -154,7 +156,7 @@ class Engine {
         RunResult result;
         std::optional<ClaimResult> read;  // of a mission that was claimed unread
         bool waits_for_lock = false;      // likewise: somebody has locked it
-        bool is_stopped = false;          // ends as soon as what it owes is on record
+        bool is_stopped = false;          // ends as soon as its durable steps are done
         core::Instant started_at = 0;     // on the monotonic clock
         SpanScope span;
         net::EventLoop::TaskId task = 0;
@@ -196,7 +198,7 @@ class Engine {
     void on_run_end(const std::string& run_id, std::exception_ptr failure);
 
     std::string by_;
-    std::string table_problem_;  // why nothing was claimed at the last look; empty = nothing
+    std::string table_problem_;  // why nothing was claimed at the last check; empty = none
     bool table_is_locked_ = false;
     uint32_t number_;
     net::EventLoop loop_;
@@ -215,7 +217,7 @@ class Engine {
     int stopped_ = 0;                  // ActiveRun::is_stopped
     int canceled_ = 0;                 // of those, so far
     std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
-    std::string settled_last_;                    // of them, who had their turn last
+    std::string settled_last_;                    // of them, the one whose turn was last
     core::Instant settled_at_ = 0;                // on the monotonic clock
     std::vector<core::Tool> loaded_tools_;
     RunServices services_;
@@ -224,11 +226,11 @@ class Engine {
     std::unordered_map<std::string, std::unique_ptr<ActiveRun>> runs_;  // by run_id
     std::map<AgentKey, int> started_by_agent_;
     core::FairTurns turns_;
-    bool more_than_room_ = true;  // are due, as far as is known; then users take turns
+    bool more_than_room_ = true;  // are due, as far as known; then users take turns
     core::Instant last_walk_ = 0;
     std::vector<AgentKey> agents_with_room_;  // a mission of theirs has ended
     bool counts_started_ = false;
-    std::string authorization_digest_;  // of the key that the gates have learned with
+    std::string authorization_digest_;  // of the key with which the gates have learned
     core::Instant locked_pause_;
     core::Instant locked_until_ = 0;
     core::Instant tick_started_at_ = 0;  // on the monotonic clock

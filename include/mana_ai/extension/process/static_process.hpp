@@ -1,5 +1,5 @@
-// A process that the postmaster keeps running from the server's start on, connected to no database:
-// it so blocks no DROP DATABASE.
+// A process that the postmaster keeps running from the server's start, connected to no database, so
+// that it does not block DROP DATABASE.
 #pragma once
 
 #include "mana_ai/pg/crash_watch.hpp"

@@ -1,6 +1,6 @@
-// A tick in a background process of its own, for a caller that is not the worker: run_tick(),
-// run_mission() and POST /internal/tick (docs/contract/tick.md, "Three ways to run it"). Caller and
-// process talk through a segment of shared memory that lives as long as the call.
+// A manual tick in a separate background process: for run_tick(), run_mission() and POST
+// /internal/tick (docs/contract/tick.md, "Three ways to run it"). Caller and process communicate
+// through a shared memory segment that lives as long as the call.
 #pragma once
 
 #include <cstddef>
@@ -46,20 +46,20 @@ class TickProcess {
     explicit TickProcess(uint32_t database);
     // One mission.
     TickProcess(uint32_t database, const std::string& user_id, const std::string& mission_id);
-    // A process that has not ended is told to.
+    // Tells a process that has not ended to exit.
     ~TickProcess();
     TickProcess(const TickProcess&) = delete;
     TickProcess& operator=(const TickProcess&) = delete;
 
-    // Waits for the end; a cancel request is thrown as PgError. If this process is ended meanwhile,
-    // the tick is too.
+    // Waits for the end; a cancel request is thrown as PgError. If this process is terminated, the
+    // tick is too.
     void wait();
 
     // Whether it has ended; our latch is set when it does.
     bool ended();
 
     // After the end, valid as long as this object. `function` names the caller in an error. Throws
-    // PgError when the tick failed.
+    // PgError if the tick failed.
     const TickAnswer& answer(const char* function) const;
 
  private:

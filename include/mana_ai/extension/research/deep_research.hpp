@@ -16,22 +16,22 @@ namespace mana_ai {
 
 struct ResearchOutcome {
     bool wait = false;         // end the run with end_run_waiting()
-    bool web_instead = false;  // wanted and not to be had: web research takes its place
+    bool web_instead = false;  // wanted but unavailable: web research takes its place
     std::optional<core::ResolvedInput> answer;
 };
 
-// Orders research, asks for its answer, or gives it up, as the mission's job and the settings
-// demand. `mission` is the mission as the model will read it. Called once, before planning; at most
-// 45 seconds. Throws what the database threw when it would not take a step for a long time.
+// Orders research, polls for its answer, or gives it up, depending on the mission's job and the
+// settings. `mission` is the mission as the model will read it. Called once, before planning; at
+// most 45 seconds. Throws the database's error after the retries of a durable step.
 net::Task<ResearchOutcome> deep_research(RunServices& services, const ClaimedMission& claimed,
                                          const core::Mission& mission);
 
-// Ends a run that waits for research: no failure, no plan, decision skipped-research.
+// Ends a run that waits for research, without failure and plan, with decision skipped-research.
 net::Task<void> end_run_waiting(RunServices& services, const ClaimedMission& claimed,
                                 RunResult& result);
 
-// Asks mana-research once how a task stands; at most 15 seconds, never throws for a fault of the
-// network. The ids outlive the task; the span is that of the call.
+// Polls a task at mana-research once; at most 15 seconds, never throws for a network fault. The ids
+// outlive the coroutine; the span is that of the call.
 net::Task<core::ResearchPoll> ask_for_research(RunServices& services, const std::string& user_id,
                                                const std::string& task_id, SpanScope span);
 

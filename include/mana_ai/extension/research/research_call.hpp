@@ -1,4 +1,4 @@
-// Calls of mana-api and mana-research in a user's name (docs/contract/inputs.md, "Client").
+// Calls of mana-api and mana-research on behalf of a user (docs/contract/inputs.md, "Client").
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace mana_ai {
 
-// What differs from call to call; an empty body makes a GET.
+// The variable parts of a call; an empty body means GET.
 struct ResearchCall {
     std::string url;
     std::string body;
@@ -19,17 +19,17 @@ struct ResearchCall {
     bool with_service_key = true;
 };
 
-// The request with the headers that these services want. Nullopt when the user's id cannot stand in
-// a header as it is: written in another way it might name somebody else, who would then pay.
+// The request with the headers that these services require. Nullopt if the user's id cannot be sent
+// in a header unchanged: in another spelling it might name another user, who would then pay.
 std::optional<net::HttpRequest> research_request(const RunServices& services,
                                                  const std::string& user_id, ResearchCall call);
 
-// Sends it at its turn. When the service is away, or lets it wait for long, the answer is that it
-// is unreachable, and nothing was sent.
+// Sends it at its turn. If the service is unavailable, or the wait would be long, the response is
+// Unreachable, and nothing was sent.
 net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::Kind kind,
                                            const std::string& user_id, net::HttpRequest request);
 
-// Ends the span of such a call with what came of it.
+// Ends the span of such a call with its result.
 void end_research_span(SpanScope& span, const net::HttpResponse& response);
 
 }  // namespace mana_ai

@@ -1,5 +1,5 @@
-// Asks mana-research for the answers that missions wait for, beside the runs and without a lease:
-// a mission that waits costs a tick nothing (docs/architecture.md, "Deep research").
+// Polls mana-research for the answers that missions wait for, outside of runs and without a lease:
+// a waiting mission costs a tick nothing (docs/architecture.md, "Deep research").
 #pragma once
 
 #include <map>
@@ -28,20 +28,20 @@ class ResearchPolls {
     // Whether start_due() has something to do.
     bool has_due(core::Instant due_until) const;
 
-    // Takes jobs that are due by `due_until`, in transactions of its own, and starts their polls.
-    // The HTTP client must be there.
+    // Takes jobs that are due by `due_until`, in separate transactions, and starts their polls.
+    // Needs the HTTP client.
     void start_due(core::Instant due_until);
 
     int under_way() const { return static_cast<int>(under_way_.size()); }
 
-    // When start_due() is next to be called; nullopt = nothing waits, or as much as may is under
-    // way.
+    // When start_due() is next to be called; nullopt = nothing waits, or the maximum is in
+    // progress.
     std::optional<core::Instant> next_at() const;
 
     // Whether a poll has made a mission due since the last call.
     bool take_freed() { return std::exchange(freed_, false); }
 
-    // Ends the polls that are under way; their jobs are asked for again at their next time.
+    // Ends the polls in progress; their jobs are polled again at their next time.
     void cancel();
     // Only those of users whom an operator has stopped.
     void cancel_stopped();

@@ -13,14 +13,14 @@ namespace mana_ai {
 
 struct WebResearch {
     std::optional<core::ResolvedInput> found;
-    // Why not, as runs.inputs says it: "nothing-found", "http-<status>", "user-id" or a word of
+    // The reason in runs.inputs: "nothing-found", "http-<status>", "user-id" or a name of
     // net::to_string().
     std::string reason;
 };
 
-// Looks for articles on the query with mana-api and makes an input of them. When there are none or
-// anything fails, the mission is planned without. At most 45 seconds. Refusals are logged, once
-// until an answer comes. `claimed` outlives the task.
+// Searches articles for the query with mana-api and makes an input of them. If there are none or
+// anything fails, the mission is planned without them. At most 45 seconds. Refusals are logged,
+// once until an answer comes. `claimed` outlives the task.
 net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission& claimed,
                                     std::string query);
 

@@ -1,8 +1,8 @@
-// Budgets as they stand in the database: what a mission's claim looks at, and what each call of the
-// model reserves before it goes out (docs/contract/tick.md, Budgets).
+// Budgets in the database: what a mission's claim checks, and what each model call reserves before
+// it is sent (docs/contract/tick.md, Budgets).
 //
-// A reservation is a number in the run's row: it holds for every process, and is nothing any more
-// when the run has ended, however that was.
+// A reservation is a number in the run's row: every process sees it, and it ends with the run, also
+// after a crash.
 #pragma once
 
 #include <map>
@@ -23,19 +23,19 @@ class ClaimBudgets {
     // Reads them, in the current transaction.
     explicit ClaimBudgets(std::vector<std::string> users);
 
-    // Adds the limits that hold for a call of the user's missions; of a user that was read.
+    // Adds the limits for a call of the user's missions; the user was named to the constructor.
     void add_limits(const std::string& user_id, const core::CallNeed& wanted,
                     std::vector<core::BudgetLimit>& limits) const;
 
-    // The tokens of the last day of an agent or a mission of the user's; the other id is empty.
+    // The tokens of the last day of an agent or a mission of the user; the other id is empty.
     int64_t used_by(const std::string& user_id, const std::string& agent_id,
                     const std::string& mission_id);
 
-    // A mission of the user's is claimed.
+    // A mission of the user is claimed.
     void reserve(const std::string& user_id, int64_t tokens);
 
-    // Whether no other process reserves anything before the transaction's end. If one does, a
-    // claim does not wait for it, and the runs look again.
+    // Whether no other process reserves anything before the transaction's end. If one does, the
+    // claim does not wait for it, and the runs check again.
     bool is_alone() const { return is_alone_; }
 
  private:
@@ -50,21 +50,21 @@ class ClaimBudgets {
     Standing total_;
 };
 
-// A run's budgets at its newest look at them.
+// A run's budgets at its last check.
 struct RunBudget {
     core::BudgetJudgement judgement;
     int64_t agent_used = 0;  // tokens of the day
 };
 
-// What a run's first call is held to use before its prompt is there: what the last one in this
-// process did, and some more. Of a mission whose prompt was too long for a budget at its last look,
-// that is known.
+// The estimate for a run's first call before its prompt is known: the use of the last one in this
+// process, and some more. For a mission whose prompt was too long for a budget at its last check,
+// that length.
 core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id);
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long);
 
-// A reply that was cut off because a budget had no room for more is paid for and is no plan. Until
-// a run of the mission in this process ends whole, at most for a day, its calls only go out where
-// there is room for a reply of twice that length, or for the longest there may be.
+// A reply that was cut off because of a budget was paid for and gives no plan. Until a run of the
+// mission in this process ends without a cut, at most for a day, its calls are only sent if there
+// is room for a reply of twice that length, or for the longest allowed one.
 core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
                                  const std::string& mission_id);
 void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length);
@@ -73,18 +73,18 @@ void forget_cut_off_reply(const ClaimedMission& claimed);
 // Lengths of prompts and replies of all missions of a user.
 void forget_lengths(std::string_view user_id);
 
-// Whether the run's budgets have room for this call, beside what others have reserved. No other
+// Whether the run's budgets have room for this call in addition to others' reservations. No other
 // process reserves anything before the transaction's end.
 RunBudget look_at_budgets(const ClaimedMission& claimed, const core::CallNeed& need);
 
-// The same, and reserves it in place of what the run had reserved; nothing if there is no room.
+// The same, and replaces the run's reservation by it; by nothing if there is no room.
 RunBudget reserve_tokens(const ClaimedMission& claimed, const core::CallNeed& need);
 
-// What a call that fits reserves: its prompt and the longest reply that it gets.
+// What a call that fits reserves: its prompt and its longest reply.
 int64_t tokens_to_reserve(const core::CallNeed& need, const core::BudgetJudgement& judgement);
 
-// When a mission is looked at again that a budget holds back: soon if it only waits for calls that
-// are under way.
+// When a mission that a budget holds back is checked again: soon if it only waits for calls in
+// flight.
 core::Instant look_at_budget_again(const core::BudgetJudgement& judgement, core::Instant now,
                                    core::Instant otherwise);
 

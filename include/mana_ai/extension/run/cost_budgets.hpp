@@ -1,5 +1,5 @@
-// Budgets in money (docs/contract/tick.md, Budgets), as limits of tokens: so many as there is money
-// for at the dearer price of the next call.
+// Budgets in money (docs/contract/tick.md, Budgets), converted into limits of tokens at the highest
+// possible price of the next call.
 #pragma once
 
 #include <map>
@@ -11,7 +11,7 @@
 
 namespace mana_ai {
 
-// The limits that hold for a call of the run, in the current transaction.
+// The limits for a call of the run, in the current transaction.
 void add_cost_limits(const std::string& user_id, const std::string& agent_id,
                      const std::string& mission_id, const std::string& run_id,
                      const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits);

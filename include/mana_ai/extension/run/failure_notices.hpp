@@ -11,22 +11,21 @@
 
 namespace mana_ai {
 
-// Failed runs in a row, of which the last one is told of.
+// Failed runs in a row after which the user is told.
 inline constexpr int kFailuresBeforeNotice = 3;
 
-// What there is to tell of a shut gate; nullopt: nothing, as it opens by itself, or the user has
-// shut it a moment ago and sees that.
+// The notice for a closed gate; nullopt: none, since it opens by itself, or the user has closed it
+// and sees that.
 std::optional<core::NoticeCause> notice_cause(core::GateDecision decision);
 
-// Whether the user is to be told now: they were not, and what the gates hold back, and have held
-// back for the same reason at their last look, has been held back long enough. A failed run is told
-// of at once.
+// Whether the user is to be told now: they were not told yet, and the gates have held the mission
+// back long enough for the same reason. A failed run is reported at once.
 bool is_notice_due(const std::string& user_id, const std::string& mission_id,
                    core::NoticeCause cause, core::Instant now);
 
 void remember_told(const ClaimedMission& claimed, core::NoticeCause cause);
 
-// Whether the last iteration of ours in the mission's record tells the same.
+// Whether the server's last iteration in the mission's record says the same.
 bool says_already(const ClaimedMission& claimed, const core::FailureNotice& notice);
 
 }  // namespace mana_ai

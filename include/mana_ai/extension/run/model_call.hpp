@@ -1,4 +1,4 @@
-// One call of a model, at its turn and with the retries that belong to it; and which model that is.
+// One model call, at its turn and with its retries; and the choice of the model.
 #pragma once
 
 #include <cstddef>
@@ -15,12 +15,12 @@
 
 namespace mana_ai {
 
-// How long a run that has paid for replies waits for a service that refuses it or is away; each of
-// its calls anew.
+// How long a run that has paid for replies waits for a service that refuses it or is unavailable,
+// for each of its calls.
 inline constexpr core::Instant kPatienceOfPaid = 2 * core::kMicrosPerMinute;
 
-// The tier that a run's calls are to be served at; empty = the standard one. When it is refused, or
-// a call at it takes too long, the run goes on at the standard tier.
+// The tier of a run's calls; empty = the standard one. If it is refused, or a call takes too long,
+// the run continues at the standard tier.
 struct ServiceTier {
     std::string name;
 };
@@ -32,15 +32,15 @@ struct CallWish {
     const std::string& model;
     ServiceTier& tier;
     bool has_paid = false;         // the run has replies that would be lost
-    bool has_alternative = false;  // another model can be asked, so an outage is not waited for
+    bool has_alternative = false;  // another model can be asked instead of waiting for an outage
 };
 
 // All references outlive the task.
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, const BodyOf& body_of);
 
-// The models that may plan, the best one first, and the one that the run is at. What has failed it
-// is not asked again by the same run.
+// The models that may plan, the preferred one first, and the run's present one. A run does not ask
+// a model that has failed it again.
 struct PlannerModels {
     std::vector<std::string> names;
     size_t current = 0;
@@ -51,8 +51,8 @@ struct PlannerModels {
 // As configured.
 PlannerModels planner_models();
 
-// A call of the run's model; or of the next one, if the gate of this one is closed or it cannot do
-// what it is asked. `models` says who was asked last.
+// A call of the run's model; or of the next one, if this one's gate is closed or it cannot handle
+// the request. `models` says which was asked last.
 net::Task<core::ModelResult> call_planner(RunServices& services, const ClaimedMission& claimed,
                                           PlannerModels& models, ServiceTier& tier, bool has_paid,
                                           const BodyOf& body_of);

@@ -1,4 +1,4 @@
-// The paid part of a run: the conversation with the model until a plan stands
+// The paid part of a run: the conversation with the model until there is a plan
 // (docs/contract/tick.md, Planner loop).
 #pragma once
 
@@ -13,8 +13,8 @@
 namespace mana_ai {
 
 // Compaction, reminders, model call, usage, verdicts, until the planner has finished. Returns the
-// provider's error that ended it, if one did; throws what the database did not let it record.
-// `events` grows as things happen. All references outlive the task.
+// provider's error that ended it, if any; throws the database's error if it could not record
+// something. Fills `events` as it goes. All references outlive the task.
 net::Task<std::optional<core::ProviderError>> plan_mission(RunServices& services,
                                                            const ClaimedMission& claimed,
                                                            core::PlannerLoop& planner,

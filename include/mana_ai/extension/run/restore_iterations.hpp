@@ -1,4 +1,4 @@
-// Plans that a device has taken away without having seen them are put back
+// Puts back plans that a device has removed without having seen them
 // (docs/contract/data.md, Lost plans).
 #pragma once
 
@@ -16,22 +16,21 @@ struct SuspectMission {
     std::string mission_id;
 };
 
-// Missions that may have lost an iteration and are to be looked at by now, at most `limit`. Those
+// Missions that may have lost an iteration and are to be checked by now, at most `limit`. Those
 // that somebody has locked are left out.
 std::vector<SuspectMission> missions_to_check(core::Instant now, int limit);
 
-// When the next of them is to be looked at.
+// When the next of them is to be checked.
 std::optional<core::Instant> next_check_at();
 
-// Looks at one of them, in the current transaction, and puts back what it lacks. Throws PgError;
-// nothing of it may then be committed.
+// Checks one of them, in the current transaction, and puts back what it lacks. Throws PgError; the
+// transaction must then not be committed.
 void restore_iterations(const SuspectMission& mission, core::Instant now, TablePatience& patience);
 
-// Has it looked at again later; nullopt: not before the next loss.
+// Schedules another check; nullopt: not before the next loss.
 void check_later(const SuspectMission& mission, std::optional<core::Instant> at);
 
-// Counts a failure to do so, and says when it is to be tried again; nullopt: it has failed too
-// often.
+// Counts a failed attempt, and returns when to try again; nullopt: it has failed too often.
 std::optional<core::Instant> note_failed_check(const SuspectMission& mission, core::Instant now);
 
 }  // namespace mana_ai

@@ -6,7 +6,7 @@
 
 namespace mana_ai {
 
-// Call it with the mission as its record has it: a title that was decrypted must not get here.
+// Call it with the mission as stored in its record: it must not get a decrypted title.
 SpanScope start_run_span(Tracer& tracer, const ClaimedMission& claimed, core::Instant started_at);
 
 void end_run_span(SpanScope& span, const RunResult& result);

@@ -1,4 +1,4 @@
-// The tool catalog as it stands in mana_ai.tools (docs/contract/tick.md, Tools offered).
+// The tool catalog in mana_ai.tools (docs/contract/tick.md, Tools offered).
 #pragma once
 
 #include <string>

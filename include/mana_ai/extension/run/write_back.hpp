@@ -15,10 +15,10 @@ struct FinishedPlan {
     const std::vector<core::PlanStep>& steps;
     std::string summary;
     bool objective_was_decrypted = false;  // then nothing written may quote it
-    std::string basis_digest;              // of core::plan_basis(); empty = not known
+    std::string basis_digest;              // of core::plan_basis(); empty = unknown
 };
 
-// A change of a mission as we write it to mana-sync's table.
+// A change of a mission for mana-sync's table.
 struct MissionChange {
     const std::string& user_id;
     const std::string& mission_id;
@@ -31,21 +31,21 @@ struct MissionChange {
 // Inserts the change in the current transaction. `what` names it for the log. Throws PgError.
 void insert_change(const MissionChange& change, const std::string& what, TablePatience& patience);
 
-// The wall clock, but later than any clock that it must win against: of equal times the later row
-// wins, and that need not be ours.
+// The wall clock, but later than any clock that it must win against: at equal times the later row
+// wins, which may not be this one.
 core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock);
 
-// Appends the iteration to the newest record, ends the run's row and gives the lease back, all in
-// the current transaction. Sets result.outcome to Planned, or to Discarded when the mission is no
-// longer ours to write: it was deleted, is not active any more, or the lease was taken over.
-// Throws PgError; nothing of it may then be committed.
+// Appends the iteration to the newest record, ends the run's row and releases the lease, all in the
+// current transaction. Sets result.outcome to Planned, or to Discarded if the mission was deleted,
+// is no longer active, or its lease was taken over. Throws PgError; the transaction must then not
+// be committed.
 void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result,
                 TablePatience& patience);
 
-// Appends a failed iteration that tells the user of the cause, and remembers that they were told.
-// The mission stays due, and the run goes on to its end. The error kind is what failure_notice()
-// takes. Returns its id; empty, and nothing done, when they were told before, or the record is not
-// ours to write now. Call when the lease is held. Throws PgError as write_back().
+// Appends a failed iteration that tells the user the cause, and records that they were told. The
+// mission stays due, and the run continues to its end. The error kind is for failure_notice().
+// Returns the iteration's id; empty, and nothing done, if they were told before, or the record must
+// not be written now. Call with the lease held. Throws PgError as write_back().
 std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCause cause,
                                  const std::string& error_kind, core::Instant now,
                                  TablePatience& patience);

@@ -1,10 +1,10 @@
-// The clocks of those fields of a record that a run has read, in a form to store. With it the
-// record can be made again from the log as the run saw it, whatever was written since: of each
-// field exactly the writes that are not newer count (docs/lineage.md).
+// The stored form of the clocks of the fields that a run has read of a record. With it the record
+// can be rebuilt from the log as the run saw it, whatever was written since: of each field exactly
+// the writes that are not newer count (docs/lineage.md).
 //
 // A field is a hash of its name and its clock, so the form holds no text, neither names nor values.
 // As hexadecimal digits: for each field in jsonb's order
-//   u8   rank of the write, plus 16 when its times are those of the field before
+//   u8   rank of the write, plus 16 if its times are those of the previous field
 //   i64  time, i64 row time: only without the 16
 //   u64  FNV-1a of the name
 // Numbers in network byte order, so that a dump can be restored anywhere.
@@ -21,11 +21,11 @@
 
 namespace mana_ai {
 
-// Instead of a vector that is not kept. It says nothing: no record is made again with it, and none
-// is called changed because of it.
+// Replaces a vector that is not stored. It has no information: no record can be rebuilt with it,
+// and none counts as changed because of it.
 inline constexpr const char* kClocksNotKept = "ff";
 
-// A record with more fields, paths included, gets no vector: it would cost more than it is worth.
+// A record with more fields, including paths, gets no vector, which would be too large.
 inline constexpr uint32_t kMaxClockedFields = 200;
 
 // Which fields count: those of the list and the paths into them.
@@ -56,8 +56,8 @@ const ClockBound* find_bound(const ClockBounds& bounds, uint64_t name_hash);
 // Whether the run had seen a write of this clock to this field, or could have.
 bool is_within(const ClockBounds& bounds, std::string_view field, const core::FieldClock& clock);
 
-// How many fields the state does not have with the very clock that the run saw: their rows are not
-// in the log any more, or were not let through.
+// How many fields the state does not have with exactly the clock that the run saw: their rows are
+// no longer in the log, or the policies hide them.
 uint32_t count_lost(const ClockBounds& bounds, const RecordState& state);
 
 }  // namespace mana_ai

@@ -1,4 +1,4 @@
-// Users who were erased (docs/erasure.md): of them nothing is kept, whatever the log says.
+// Users who were erased (docs/erasure.md): nothing of them is stored, whatever the log says.
 //
 // May ereport(ERROR): call it inside pg::guarded().
 #pragma once
@@ -11,12 +11,12 @@ namespace mana_ai {
 
 enum class Erasure : uint8_t {
     None,
-    Erased,  // until our transaction ends: nobody readmits the user meanwhile
-    Busy,    // nobody can tell at the moment: try again, or mark the record
+    Erased,  // until our transaction ends, which blocks readmitting the user
+    Busy,    // unknown at the moment: try again, or mark the record
 };
 
-// Costs next to nothing while nobody has been erased. None may be wrong for a user whose erasure
-// commits before our transaction ends: whatever we have written by then is removed once it is over
+// Costs almost nothing while nobody has been erased. None may be wrong for a user whose erasure
+// commits before our transaction ends: what we write is then removed after its end
 // (erasures_under_way). Never waits.
 Erasure erasure_of(Datum user_id);
 

@@ -1,8 +1,8 @@
-// The schedule row of a mission: when it is to be looked at (docs/contract/data.md, Mission
+// The schedule row of a mission: the time of its next check (docs/contract/data.md, Mission
 // record).
 //
-// Two steps, so that nothing was written yet when the row turns out to be held by somebody else.
-// The functions may ereport(ERROR): call them inside pg::guarded().
+// Two steps, so that nothing is written yet if the row turns out to be locked by somebody else. The
+// functions may ereport(ERROR): call them inside pg::guarded().
 #pragma once
 
 #include "mana_ai/extension/sync/lww_record.hpp"
@@ -16,13 +16,13 @@ struct ScheduleChange {
     TimestampTz due_at = 0;
     bool has_agent = false;
     std::string_view agent_id;
-    bool iterations_lost = false;   // set by the caller: a plan may have been taken away
-    bool check_iterations = false;  // it is to be noted
-    bool reset_wait = false;        // nobody holds a lease: not_before goes, wake_at follows due_at
+    bool iterations_lost = false;   // set by the caller: a plan may have been removed
+    bool check_iterations = false;  // schedule a check for that
+    bool reset_wait = false;        // no lease: not_before is cleared, wake_at becomes due_at
 };
 
-// Finds out what the record's state asks for, and locks the row if it is to change. False: the row
-// is held by somebody else. `state` is nullptr for a mission that is deleted or gone.
+// Determines the row for the record's state, and locks the present row if it is to change. False:
+// somebody else has locked it. `state` is nullptr for a mission that is deleted or does not exist.
 bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
                       const RecordState* state, bool mission_changed, ScheduleChange& change);
 

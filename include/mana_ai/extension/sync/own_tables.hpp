@@ -1,5 +1,5 @@
-// Where our own tables are, for code that works below SQL. Cached until one of them changes. A
-// table or column that is not there, or has another type, raises.
+// The oids and columns of the extension's tables, for code below SQL. Cached until one of them
+// changes. A missing table or column, or one of another type, raises.
 //
 // May ereport(ERROR): call it inside pg::guarded().
 #pragma once
@@ -11,7 +11,7 @@ namespace mana_ai {
 struct SnapshotTable {
     pg::TableKey key;
     AttrNumber user_id, record_id, space_id, record, clocks, version, last_applied_at, updated_at;
-    AttrNumber problems;  // 0: not kept of this kind of record
+    AttrNumber problems;  // 0: not stored for this kind of record
 };
 
 struct TombstoneTable {
@@ -41,13 +41,14 @@ struct OwnTables {
 
 const OwnTables& own_tables();
 
-// Whether a write to one of them may fail for what an administrator has added
-// (KeyedTable::has_additions). known_additions() looks at nothing and says false when it does not
-// know; find_additions() locks the tables, says true for one that cannot be had, and remembers.
+// Whether a write to one of them may fail because of an administrator's additions
+// (KeyedTable::has_additions). known_additions() reads only the cache and returns false if that is
+// empty; find_additions() locks the tables, counts one that is locked as true, and caches the
+// result.
 bool known_additions(bool& has_additions);
 bool find_additions();
 
-// Apart from the others: a record must be markable while one of them is not as it should be.
+// Separate from the others: marking must work while one of them is invalid.
 const DirtyTable& dirty_table();
 
 }  // namespace mana_ai

@@ -1,4 +1,4 @@
-// What is wrong with a mission's record, kept beside its snapshot (mana_ai.mission_problems).
+// What is wrong with a mission's record, stored with its snapshot (mana_ai.mission_problems).
 //
 // The functions may ereport(ERROR): call them inside pg::guarded().
 #pragma once

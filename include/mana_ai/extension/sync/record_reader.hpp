@@ -1,6 +1,6 @@
-// Reading one record of any app through SQL, and so with the current role's rights and under its
-// policies, unlike the trigger's own replay. What mana_ai.replay() and the inputs of missions have
-// in common.
+// Reading one record of any app through SQL, and so with the current role's privileges and under
+// its policies, unlike the trigger's own replay. Shared by mana_ai.replay() and the inputs of
+// missions.
 #pragma once
 
 #include <string>
@@ -15,7 +15,7 @@ extern "C" {
 
 namespace mana_ai {
 
-// The query for a shape of the table, planned at its first use and kept as long as the process.
+// The query for a shape of the table, planned at its first use and kept for the process's lifetime.
 struct RecordQuery {
     std::string sql;
     void* plan = nullptr;  // SPIPlanPtr
@@ -31,21 +31,21 @@ struct RecordAddress {
 };
 
 struct ReplayedRecord {
-    Jsonb* record = nullptr;  // in the current memory context; nullptr: there is none, or deleted
+    Jsonb* record = nullptr;  // in the current memory context; nullptr: missing or deleted
     bool too_large = false;   // given up
     core::Instant newest_clock = core::kOlderThanEverything;  // of all its fields
-    const char* clocks = nullptr;  // of the fields that were asked for; in the current context
-    uint32_t lost = 0;             // fields whose writes are not there; only with bounds
+    const char* clocks = nullptr;  // of the requested fields; in the current context
+    uint32_t lost = 0;             // fields whose writes are missing; only with bounds
 };
 
 struct ReplayWish {
     int64_t max_size = 0;                 // bytes of a row or a record; 0: no limit
-    const ReadFields* clocked = nullptr;  // whose clocks are wanted
-    const ClockBounds* bounds = nullptr;  // the record as it was then; nullptr: as it is
+    const ReadFields* clocked = nullptr;  // the fields whose clocks are wanted
+    const ClockBounds* bounds = nullptr;  // the record as it was then; nullptr: as it is now
 };
 
-// Folds the record's rows that the active snapshot and the policies let through, as they come, and
-// gives up at what is larger than wished. May ereport(ERROR): call it inside pg::guarded().
+// Folds the record's rows that the active MVCC snapshot and the policies allow, as they arrive, and
+// gives up at rows above the limit. May ereport(ERROR): call it inside pg::guarded().
 ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
                                const ReplayWish& wish = {});
 

@@ -15,26 +15,26 @@ extern "C" {
 
 namespace mana_ai {
 
-// Accumulates the rows of one record, in bounded memory: from time to time the state is written out
-// and the rows behind it are forgotten. A state that is put in before the first row is what the
-// rows are added to.
+// Accumulates the rows of one record, in bounded memory: from time to time the state is serialized
+// and the rows behind it are released. A state that is set before the first row is what the rows
+// are merged into.
 struct Fold {
     MemoryContext memory;  // holds the state and the rows that it borrows from
     RecordState state;
     int64_t rows;
-    const ChangeRow* known;  // a row of the log that somebody has read already, or nullptr
+    const ChangeRow* known;  // a row of the log that was read already, or nullptr
     PlaceLost rule;
-    bool is_spoilt;                // under PlaceLost::AskLog: the log is to be asked
-    size_t settled_size;           // of `memory` when the state was last written out
+    bool is_spoilt;                // under PlaceLost::AskLog: the log must be replayed
+    size_t settled_size;           // of `memory` when the state was last serialized
     size_t left_to_read;           // of replay_record()
     uint32_t others_to_pass_over;  // under ScanLimit::OnlyOwn
     const ClockBounds* bounds;     // nullptr: all writes count
 };
 
-// In a process that works for all users (a worker, a tick by hand) a value of more than 16 MB is
-// not read, since it would take many times as much memory and keep everybody waiting: raises 54000
-// before it is. So does fold_row() for a row of the log, and for a state that grows to four times
-// that. Everywhere it does so for a state that has outgrown jsonb.
+// A process that works for all users (a worker, a manual tick) does not read a value of more than
+// 16 MB, which would take many times as much memory and delay everybody: this raises 54000. So does
+// fold_row() for a row of the log, and for a state that grows to four times that size. In every
+// process it does so for a state that is too large for jsonb.
 void check_background_size(TupleTableSlot* slot, AttrNumber column);
 
 void begin_fold(Fold& fold);  // in a child of the current context
@@ -51,17 +51,17 @@ struct RecordKey {
 };
 
 enum class ScanLimit : uint8_t {
-    FewRows,      // give up where the search would take long or there is much to read: a session
+    FewRows,      // give up if the search would take long or there is much to read: a session
                   // must not pay for a long history with each of its inserts
-    FewOfOthers,  // the same, but rows of our own transaction count for nothing
-    OnlyOwn,      // no others: so many of them are passed over
+    FewOfOthers,  // the same, but rows of our own transaction do not count
+    OnlyOwn,      // no others; up to others_to_pass_over of them are skipped
     None,
 };
 
 enum class Replayed : uint8_t { Done, NoIndex, TooLong };
 
-// Folds the rows that the snapshot sees, past row-level security. What was folded when it gives up
-// are some of the rows.
+// Folds the rows that the MVCC snapshot sees, bypassing row-level security. If it gives up, only
+// some of the rows have been folded.
 Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
                        Snapshot snapshot, ScanLimit limit, Fold& fold);
 

@@ -1,9 +1,9 @@
 // The rows of all missions and agents in the log, sorted by record, for folds of the whole history.
 //
-// The table belongs to somebody else, so it is scanned and sorted below SQL: planning a query would
-// evaluate expressions of its indexes, which are its owner's code, with our rights. Values that are
-// stored out of line are sorted as they stand, as references: whoever reads them needs the snapshot
-// of the scan.
+// The table belongs to another role, so it is scanned and sorted below SQL: planning a query would
+// evaluate expressions of its indexes, which are its owner's code, with our privileges. Values
+// stored out of line are sorted as references: to read them, the MVCC snapshot of the scan is
+// needed.
 //
 // The functions may ereport(ERROR): call them inside pg::guarded().
 #pragma once
@@ -29,7 +29,7 @@ class SortedLog {
  public:
     void begin();
     void add_rows(Relation log, Snapshot snapshot);
-    // Names of records that are to come up whether they have rows or not: those that we hold.
+    // Adds the names of all stored records, so that they appear even without rows.
     void add_held_records(Snapshot snapshot);
     void sort();
     bool next(SortedRow& row);

@@ -1,7 +1,6 @@
-// The table that mana-sync writes to: which one it is, what its columns are, how a record's rows
-// are found in it. It differs between versions of mana-sync, and columns may be renamed while we
-// are installed, so everything is found out from the relation (docs/contract/data.md,
-// sync_changes).
+// The table that mana-sync writes to: its oid, its columns, and how to find a record's rows in it.
+// It differs between versions of mana-sync, and columns may be renamed while the extension is
+// installed, so everything is read from the relation (docs/contract/data.md, sync_changes).
 #pragma once
 
 #include <cstdint>
@@ -20,8 +19,8 @@ extern "C" {
 
 namespace mana_ai {
 
-// What a writer of rows needs to know. Throws pg::PgError when no table is attached (55000) or it
-// is not one that check_log() lets through.
+// What a writer of rows needs to know. Throws pg::PgError if no table is attached (55000) or
+// check_log() rejects it.
 struct SyncTable {
     Oid oid;
     Oid owner;
@@ -48,7 +47,7 @@ struct LogIndexKey {
 constexpr int kMaxLogIndexKeys = 4;
 
 struct SyncShape {
-    // Null when the columns are as they must be; else the name of the first that is not.
+    // Null if the columns are as required; else the name of the first that is not.
     const char* missing_column;
     bool wrong_type;  // the column is there, but its type is not `expected_type`
     const char* expected_type;
@@ -57,7 +56,7 @@ struct SyncShape {
     AttrNumber space_id, schema_version, actor, origin;  // 0: this version of mana-sync has none
     bool has_field_meta;
 
-    // The index that narrows a search for one record most; InvalidOid: there is none worth using.
+    // The most selective index for one record; InvalidOid: there is none worth using.
     Oid index;
     int index_keys;
     LogIndexKey index_key[kMaxLogIndexKeys];
@@ -69,30 +68,30 @@ const SyncShape& shape_of(Relation relation);
 // The same if it is cached, else null. Raises nothing.
 const SyncShape* known_shape(Relation relation);
 
-// What keeps the relation from being the log, as a phrase for marks and messages; nullptr: nothing.
-// Only an ordinary table that is a heap has rows in a physical order, and only one with the columns
-// of sync_changes may be read by their numbers. A partition shows a part of the log only.
+// Why the relation cannot be the log, as a phrase for marks and messages; nullptr: it can. Only an
+// ordinary heap table has rows in a physical order, and only one with the columns of sync_changes
+// may be read by their numbers. A partition has only a part of the log.
 const char* log_problem(Relation relation);
 
 // Raises what log_problem() finds, as 42809 or 42P17 with DETAIL and HINT.
 void check_log(Relation relation);
 
-// Opens the log for reading below SQL, with AccessShareLock, and checks it. Nothing else may bring
-// a table of somebody else to functions of table and index access methods.
+// Opens the log for reading below SQL, with AccessShareLock, and checks it. Only this function may
+// pass another role's table to functions of table and index access methods.
 Relation open_log(Oid log);
 
-// What keeps plans from being made for the attached table and written to it, as a sentence in the
-// current memory context; nullptr: nothing. Cheap.
+// Why plans cannot be made for the attached table and written to it, as a sentence in the current
+// memory context; nullptr: they can. Cheap.
 const char* attached_problem();
 
-// Names the incarnation of the table's file: positions of different ones do not compare.
+// Identifies the incarnation of the table's file: positions of different ones are not comparable.
 uint32_t log_generation(Relation relation);
 
 // -infinity and infinity, and what is near them, as the first and the last instant.
 core::Instant saturating_instant(TimestampTz time);
 
-// Whether a text column of the row has this value. May ereport(ERROR). Inline: the trigger asks it
-// of every row of every app.
+// Whether a text column of the row has this value. May ereport(ERROR). Inline, since the trigger
+// calls it for every row of every app.
 inline bool is_column_text(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
     bool is_null = false;
     const Datum value = slot_getattr(slot, column, &is_null);
@@ -105,8 +104,8 @@ inline bool is_column_text(TupleTableSlot* slot, AttrNumber column, std::string_
 // Where a row is, as a number that grows with physical order.
 uint64_t position_of(const ItemPointerData* tid);
 
-// A row in the slot as ChangeRow. With `copy` all of it is copied into the current context, else it
-// may borrow from the slot.
+// The row in the slot as ChangeRow. With `copy` it is copied into the current context, else it may
+// borrow from the slot.
 ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy);
 
 // The same in two steps, or from values that a query returned.

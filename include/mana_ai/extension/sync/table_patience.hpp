@@ -1,5 +1,5 @@
-// How long code of the table's owner may hold up everything else. Triggers, policies and defaults
-// of mana-sync's table run on the event loop, and what a user has written can make them slow.
+// Time limits for code of the table's owner. Triggers, policies and defaults of mana-sync's table
+// run on the event loop, and a user's rows can make them slow.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 
 namespace mana_ai {
 
-// What a process knows of its users: each may use one second of such code at once and a twentieth
-// of the time after that. So a user whose rows are slow waits, and not everybody else behind them.
-// Times are microseconds of a clock that only goes forward.
+// A process's record of its users: each may use one second of such code at once and a twentieth of
+// the time after that. So a user with slow rows waits, not everybody else. Times are microseconds
+// of a monotonic clock.
 class TablePatience {
  public:
     static constexpr int64_t kAllowance = 1'000'000;
@@ -25,7 +25,7 @@ class TablePatience {
 
  private:
     struct Use {
-        int64_t used = 0;  // as of `at`; what time passes takes off
+        int64_t used = 0;  // as of `at`; decreases with time
         int64_t at = 0;
         int64_t left(int64_t now) const;
     };

@@ -1,5 +1,5 @@
-// All metrics as they are now: what was counted, and what is looked up when somebody asks
-// (docs/contract/interface.md, Metrics).
+// The present values of all metrics: counted ones, and those that are looked up when metrics are
+// read (docs/contract/interface.md, Metrics).
 #pragma once
 
 #include <string>
@@ -8,10 +8,10 @@
 
 namespace mana_ai {
 
-// Runs inside a transaction; reads our tables of the current database. Throws PgError.
+// Runs inside a transaction; reads the extension's tables of the current database. Throws PgError.
 core::MetricsState collect_metrics();
 
-// The exposition, in the database's encoding. Without preload it begins with a comment that says
+// The exposition, in the database's encoding. Without preloading it begins with a comment that says
 // whose counters these are.
 std::string metrics_exposition();
 

@@ -1,9 +1,9 @@
-// Delivers finished spans to a collector, in batches and beside everything else: who makes a span
-// never waits (docs/contract/interface.md, Traces; docs/operations.md, Traces).
+// Delivers finished spans to a collector, in batches and in the background: nobody waits for it
+// (docs/contract/interface.md, Traces; docs/operations.md, Traces).
 //
 // OTLP/HTTP: a request that fails with 429, 502, 503, 504 or without an answer is repeated with
-// growing pauses, any other refusal drops its spans. Meanwhile spans are kept up to a bound; the
-// newest beyond it are dropped.
+// growing pauses; after any other refusal its spans are dropped. Up to kMaxQueued spans are kept;
+// further ones are dropped.
 #pragma once
 
 #include <cstddef>
@@ -33,13 +33,13 @@ class TraceExporter {
 
     // The loop outlives the exporter. Throws std::runtime_error when libcurl cannot start.
     explicit TraceExporter(net::EventLoop& loop);
-    // Spans that wait or are under way count as dropped.
+    // Spans that are queued or being sent count as dropped.
     ~TraceExporter();
     TraceExporter(const TraceExporter&) = delete;
     TraceExporter& operator=(const TraceExporter&) = delete;
 
-    // Where spans go from now on, those included that are waiting. `endpoint` without a trailing
-    // slash. Not from within a coroutine.
+    // Where spans are sent from now on, including queued ones. `endpoint` without a trailing slash.
+    // Not from within a coroutine.
     void set_target(const std::string& endpoint, const pg::settings::Transport& transport);
 
     bool has_room() const { return queue_.size() < kMaxQueued && queued_bytes_ < kMaxQueuedBytes; }
@@ -47,14 +47,14 @@ class TraceExporter {
     // Takes a result of core::otlp_span(); without room it is dropped.
     void add(std::string span);
 
-    // Counts a span that was not even written out.
+    // Counts spans that were not even serialized.
     void add_dropped(int64_t spans = 1);
 
-    // From now on spans go at once, and a failure drops them.
+    // From now on spans are sent at once, and a failure drops them.
     void begin_drain();
     bool is_idle() const { return queue_.empty() && !delivering_; }
 
-    // How the collector does; instants are on the loop's clock.
+    // The state of the collector; instants are on the loop's clock.
     struct View {
         core::GateState state = core::GateState::Open;
         core::Instant since = 0;  // of the state
@@ -82,13 +82,13 @@ class TraceExporter {
     void note_recovery();
 
     net::EventLoop& loop_;
-    std::unique_ptr<net::HttpClient> client_;  // of its own: missions never wait for a connection
+    std::unique_ptr<net::HttpClient> client_;  // separate: missions never wait for a connection
     std::string endpoint_;
     pg::settings::Transport transport_;  // of client_
     net::Timer timer_;
     net::EventLoop::TaskId task_ = 0;
 
-    std::deque<std::string> queue_;  // the first ones may be under way
+    std::deque<std::string> queue_;  // the first ones may be being sent
     size_t queued_bytes_ = 0;
     bool delivering_ = false;
     bool draining_ = false;
@@ -98,7 +98,7 @@ class TraceExporter {
     core::Instant next_try_at_ = 0;
     int64_t refused_ = 0;  // requests
     int64_t failed_ = 0;
-    int64_t dropped_ = 0;      // spans that no collector has taken
+    int64_t dropped_ = 0;      // spans that no collector has accepted
     bool in_trouble_ = false;  // has been logged
     int64_t dropped_before_trouble_ = 0;
 };

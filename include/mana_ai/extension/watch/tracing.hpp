@@ -1,12 +1,12 @@
-// Spans around what a run does (docs/contract/interface.md, Traces).
+// Spans of a run (docs/contract/interface.md, Traces).
 //
-// Where mana_ai.otlp_endpoint is empty, nothing is allocated and every call here is one branch.
+// If mana_ai.otlp_endpoint is empty, nothing is allocated and every call here is one branch.
 //
 //     SpanScope span(claimed.trace, "research.discover", core::SpanKind::Client);
 //     span.add_header(request.headers);
 //
-// What goes into a span leaves the server: ids, counts and words of ours, and of a user's texts
-// only what stands in clear in the record. Never what was decrypted, never a service's own words.
+// A span leaves the server. It contains ids, counts and fixed texts, and of a user's texts only
+// what is unencrypted in the record. Never decrypted text, never a service's text.
 #pragma once
 
 #include <concepts>
@@ -26,9 +26,9 @@ namespace mana_ai {
 
 class Tracer;
 
-// The place in a trace under which new spans hang. Without a tracer there are none.
+// The parent of new spans. Without a tracer there are none.
 struct TraceContext {
-    Tracer* tracer = nullptr;  // outlives all that the context is given to
+    Tracer* tracer = nullptr;  // outlives all users of the context
     core::TraceId trace_id;
     core::SpanId span_id;
 };
@@ -60,7 +60,7 @@ class SpanScope {
             active_->span.set(key, static_cast<int64_t>(value));
     }
 
-    // Makes the span an error. `kind` is a word of ours, as in mana_ai.runs.error_kind.
+    // Makes the span an error. `kind` is a fixed name, as in mana_ai.runs.error_kind.
     void fail(std::string_view kind);
 
     // For calls that belong to the span.
@@ -80,15 +80,15 @@ class SpanScope {
     std::unique_ptr<Active> active_;
 };
 
-// The traces of one process. Its address stays, whatever the settings become.
+// The traces of one process. Its address does not change with the settings.
 class Tracer {
  public:
     explicit Tracer(net::EventLoop& loop) : loop_(loop) {}
     Tracer(const Tracer&) = delete;
     Tracer& operator=(const Tracer&) = delete;
 
-    // Reads mana_ai.otlp_endpoint and mana_ai.proxy. Spans that are open stay so. Without an
-    // endpoint those that wait are dropped. Not from within a coroutine.
+    // Reads mana_ai.otlp_endpoint and mana_ai.proxy. Open spans stay open. Without an endpoint
+    // queued ones are dropped. Not from within a coroutine.
     void load_settings();
 
     bool is_on() const { return exporter_ != nullptr; }
@@ -97,17 +97,17 @@ class Tracer {
     SpanScope start_trace(std::string_view name, core::Instant start,
                           core::SpanKind kind = core::SpanKind::Internal);
 
-    // Lets waiting spans go at once; what the collector does not take is dropped from now on.
+    // Sends queued spans at once; spans that the collector does not accept are dropped from now on.
     void begin_drain();
     bool is_drained() const { return exporter_ == nullptr || exporter_->is_idle(); }
 
-    // How the collector does; nullopt without one.
+    // The state of the collector; nullopt without one.
     std::optional<TraceExporter::View> collector() const {
         return exporter_ == nullptr ? std::nullopt : std::optional(exporter_->view());
     }
 
-    // Ends tracing: what waits or is under way counts as dropped. A process that ends without
-    // destroying its tracer calls it.
+    // Ends tracing: spans that are queued or being sent count as dropped. A process that exits
+    // without destroying its tracer calls it.
     void drop_rest() { exporter_.reset(); }
 
  private:
@@ -118,7 +118,7 @@ class Tracer {
 
     net::EventLoop& loop_;
     std::unique_ptr<TraceExporter> exporter_;
-    // Drawn many at a time: an id would else be a system call.
+    // Drawn many at a time, so that not every id costs a system call.
     std::vector<uint8_t> random_;
 };
 
