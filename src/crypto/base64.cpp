@@ -6,7 +6,7 @@ namespace mana_ai::crypto {
 
 namespace {
 
-// No digit's value has these bits, so one test after OR-ing four values finds a stranger.
+// No digit's value has these bits, so one test after OR-ing four values finds an invalid character.
 constexpr std::uint8_t kNoDigit = 0xC0;
 
 constexpr std::array<std::uint8_t, 256> kValues = [] {

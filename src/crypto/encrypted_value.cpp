@@ -17,7 +17,7 @@ constexpr std::string_view kPrefix = "enc:1:";
 constexpr std::size_t kIvSize = 12;
 constexpr std::size_t kTagSize = 16;
 
-// Looking an algorithm up costs more than opening a short value with it.
+// Fetching the algorithm costs more than opening a short value with it.
 const EVP_CIPHER* aes_256_gcm() {
     static const CipherPtr cipher(EVP_CIPHER_fetch(nullptr, "AES-256-GCM", nullptr));
     if (cipher == nullptr) {
@@ -27,7 +27,7 @@ const EVP_CIPHER* aes_256_gcm() {
 }
 
 // Decrypts `sealed`, ciphertext and tag, in place, so that no second buffer has to be wiped. False
-// if the tag is not right; `sealed` then holds what nobody may use.
+// if the tag is wrong; `sealed` must then not be used.
 bool open_in_place(SecretBytes& sealed, std::span<const std::uint8_t> iv,
                    const MissionDataKey& key) {
     const ErrorQueueScope errors;

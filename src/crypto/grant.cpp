@@ -9,7 +9,7 @@ namespace mana_ai::crypto {
 
 namespace {
 
-// The strings of an array in member `key`; nullopt if it is none or holds anything else.
+// The strings of an array in member `key`; nullopt if it is not an array of strings.
 std::optional<std::vector<std::string>> strings_of(const core::Json& object, const char* key) {
     const auto member = object.find(key);
     if (member == object.end() || !member->is_array()) {

@@ -16,7 +16,7 @@ constexpr bool is_digit(char c) noexcept {
 }
 
 // Reads a text from front to back. Each function moves past what it names and returns true, or
-// returns false, after which the position means nothing.
+// returns false, after which the position is undefined.
 class Scanner {
  public:
     explicit Scanner(std::string_view text) noexcept : rest_(text) {}
@@ -67,7 +67,7 @@ class Scanner {
         return std::from_chars(start.data(), end, value).ec == std::errc();
     }
 
-    // A string with its quotes; the code points that it stands for go to `sink`.
+    // A string with its quotes; passes its code points to `sink`.
     template <typename Sink>
     bool string(Sink&& sink) noexcept {
         if (!take('"')) {
@@ -98,7 +98,7 @@ class Scanner {
         return true;
     }
 
-    // One well-formed UTF-8 sequence that is no control character (Unicode 15, table 3-7).
+    // One well-formed UTF-8 sequence except control characters (Unicode 15, table 3-7).
     bool utf8(char32_t& code_point) noexcept {
         const auto byte = [&](std::size_t i) -> char32_t {
             return static_cast<unsigned char>(rest_[i]);
@@ -259,7 +259,7 @@ bool is_json(std::string_view text) noexcept {
         } else if (!scalar(scanner)) {
             return false;
         }
-        // Here a value has ended, and with it maybe some of those around it.
+        // Here a value has ended, and possibly some of the values that contain it.
         for (scanner.skip_space(); depth > 0; scanner.skip_space()) {
             if (scanner.take(',')) {
                 break;
@@ -281,7 +281,7 @@ bool is_json(std::string_view text) noexcept {
 std::optional<SecretBytes> decode_json_string(std::string_view json) {
     Scanner scanner(json);
     scanner.skip_space();
-    // No escape is shorter than what it stands for.
+    // No escape is shorter than its character.
     SecretBytes decoded(json.size());
     std::uint8_t* end = decoded.data();
     const bool complete = scanner.string([&](char32_t code_point) {

@@ -28,7 +28,7 @@ using Number = std::unique_ptr<BIGNUM, FreeWith<BN_free>>;
 constexpr std::size_t kEd25519Size = 32;
 constexpr std::size_t kP256Size = 32;
 constexpr int kMinRsaBits = 2048;
-// Checking a signature costs time with the square of this.
+// The cost of verifying a signature grows with the square of this.
 constexpr int kMaxRsaBits = 8192;
 
 struct KeyType {
@@ -124,7 +124,7 @@ PkeyPtr p256_key(const core::Json& key) {
     return pkey_from("EC", builder.get());
 }
 
-// Whether the key is for checking signatures, as far as it says what it is for.
+// Whether the key may verify signatures, as far as it states its use.
 bool is_for_signatures(const core::Json& key) {
     if (key.contains("use") && core::string_or(key, "use", {}) != "sig") {
         return false;

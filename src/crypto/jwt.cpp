@@ -27,7 +27,7 @@ using DigestContext = std::unique_ptr<EVP_MD_CTX, FreeWith<EVP_MD_CTX_free>>;
 using Signature = std::unique_ptr<ECDSA_SIG, FreeWith<ECDSA_SIG_free>>;
 
 constexpr int kP256Size = 32;
-// The last second of the year 9999; later instants are for ever.
+// The last second of the year 9999; later instants count as infinite.
 constexpr double kLastSecond = 253402300799.0;
 
 std::optional<core::Json> json_part(std::string_view text) {
@@ -42,7 +42,7 @@ std::optional<core::Json> json_part(std::string_view text) {
     return json;
 }
 
-// A JWS has both numbers of an ECDSA signature side by side, OpenSSL wants them as DER.
+// A JWS concatenates the two numbers of an ECDSA signature, OpenSSL expects DER.
 std::optional<Bytes> ecdsa_der(std::span<const std::uint8_t> raw) {
     if (raw.size() != 2 * kP256Size) {
         return std::nullopt;
@@ -120,7 +120,7 @@ std::variant<const JwtKey*, JwtRefusal> choose_key(const core::Json& header, con
     return other_type ? JwtRefusal::kAlgorithmMismatch : JwtRefusal::kUnknownKey;
 }
 
-// Seconds since the epoch, perhaps with a fraction. nullopt: there but no such number.
+// Seconds since the epoch, possibly with a fraction. nullopt: present but not such a number.
 std::optional<core::Instant> instant_member(const core::Json& value) {
     if (!value.is_number()) {
         return std::nullopt;
@@ -236,7 +236,7 @@ std::variant<JwtClaims, JwtRefusal> verify_jwt(std::string_view token, const Jwk
         return JwtRefusal::kMalformed;
     }
     const auto header = json_part(token.substr(0, first));
-    // A fourth part has a dot, which is no digit of base64url.
+    // A fourth part would contain a dot, which is not a digit of base64url.
     const auto signature = decode_base64url(token.substr(second + 1));
     if (!header || !signature) {
         return JwtRefusal::kMalformed;

@@ -1,4 +1,4 @@
-// What every call into OpenSSL needs around it.
+// Scopes for calls into OpenSSL.
 #pragma once
 
 #include <openssl/err.h>
@@ -12,9 +12,8 @@
 
 namespace mana_ai::crypto {
 
-// Leaves OpenSSL's error queue as it was found: the same process may speak TLS, and that code takes
-// any entry for its own. It also keeps the causes of failures from everybody
-// (docs/contract/inputs.md knows only wrap-rejected).
+// Restores OpenSSL's error queue: the same process may use TLS, and that code treats any entry as
+// its own. It also hides the causes of failures (docs/contract/inputs.md has only wrap-rejected).
 class ErrorQueueScope {
  public:
     ErrorQueueScope() noexcept { ERR_set_mark(); }

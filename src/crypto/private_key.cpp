@@ -75,7 +75,7 @@ bool is_zero(std::optional<std::span<const std::uint8_t>> integer) noexcept {
     return integer && integer->size() == 1 && integer->front() == 0;
 }
 
-// The key handed over is wiped by OpenSSL when it is freed.
+// OpenSSL wipes its copy of the key when it is freed.
 PkeyPtr pkey_from(OSSL_PARAM* params, int selection) {
     const PkeyContextPtr context(EVP_PKEY_CTX_new_from_name(nullptr, "RSA", nullptr));
     EVP_PKEY* pkey = nullptr;
@@ -96,7 +96,7 @@ bool set_oaep(EVP_PKEY_CTX* context) noexcept {
 
 }  // namespace
 
-// Hands a key's numbers to OpenSSL.
+// Passes a key's numbers to OpenSSL.
 class KeyMaterial {
  public:
     // nullptr if OpenSSL refuses the numbers.
@@ -129,7 +129,7 @@ std::variant<PrivateKey, PrivateKeyError> PrivateKey::from_pem(std::string_view 
     }
     pem.remove_prefix(begin + kBegin.size());
     const std::size_t end = pem.find(kEnd);
-    // With a second block it would be anybody's guess which one counts.
+    // With a second block it would be ambiguous which one counts.
     if (end == std::string_view::npos || pem.find("-----BEGIN") != std::string_view::npos) {
         return kNotPkcs8;
     }
@@ -156,7 +156,7 @@ std::variant<PrivateKey, PrivateKeyError> PrivateKey::from_der(SecretBytes der) 
     if (!info || !file.at_end()) {
         return kNotPkcs8;
     }
-    // PrivateKeyInfo: version, algorithm, key; attributes may follow and do not matter.
+    // PrivateKeyInfo: version, algorithm, key; attributes may follow and are ignored.
     DerWalker fields(*info);
     const auto version = fields.take(V_ASN1_INTEGER);
     const auto algorithm = fields.take(V_ASN1_SEQUENCE);
@@ -246,9 +246,9 @@ std::optional<SecretBytes> PrivateKey::unwrap(std::span<const std::uint8_t> wrap
         !set_oaep(context.get())) {
         throw CryptoUnavailable("RSA-OAEP with SHA-256 is not available");
     }
-    // OpenSSL checks the padding in constant time and blinds the exponentiation. Whoever can tell
-    // one kind of refusal from another can open wraps (Manger's attack), so there is one kind.
-    // One thing is out of reach: OpenSSL 3.0 frees its padded copy of the result without wiping it.
+    // OpenSSL checks the padding in constant time and blinds the exponentiation. An attacker who
+    // can distinguish kinds of refusals can open wraps (Manger's attack), so there is one kind.
+    // OpenSSL 3.0 frees its padded copy of the result without wiping it, which we cannot prevent.
     SecretBytes unwrapped(kWrappedSize);
     std::size_t size = unwrapped.size();
     if (EVP_PKEY_decrypt(context.get(), unwrapped.data(), &size, wrapped.data(), wrapped.size()) !=

@@ -1,4 +1,4 @@
-// Only a file that nobody else could have read or written is taken for a private key.
+// Only a file that nobody else could have read or written is accepted as a private key.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -51,12 +51,12 @@ std::variant<PrivateKey, PrivateKeyError> PrivateKey::load(const std::string& pa
     if (path.find('\0') != std::string::npos) {
         return could_not_open(ENOENT);
     }
-    // Not to wait for a FIFO's writer; without meaning for regular files.
+    // O_NONBLOCK: not to wait for a FIFO's writer; without effect for regular files.
     const FileDescriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (file.get() < 0) {
         return could_not_open(errno);
     }
-    // What is examined is what was opened: the name may mean another file by now.
+    // Checks the opened file: the name may mean another file by now.
     struct stat status {};
     if (::fstat(file.get(), &status) != 0) {
         return PrivateKeyError{"could not be examined"};

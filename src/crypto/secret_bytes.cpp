@@ -27,7 +27,7 @@ namespace mana_ai::crypto {
 
 namespace {
 
-// The sanitizer knows nothing of memory from mmap; with these it sees reads beyond a buffer's end.
+// The sanitizer does not track memory from mmap; with these it detects reads past a buffer's end.
 void forbid([[maybe_unused]] const void* from, [[maybe_unused]] std::size_t size) noexcept {
 #ifdef MANA_AI_ADDRESS_SANITIZER
     __asan_poison_memory_region(from, size);
@@ -50,7 +50,8 @@ std::uint8_t* map_pages(std::size_t size) {
     if (pages == MAP_FAILED) {
         throw std::bad_alloc();
     }
-    // Both are best effort: a container may allow no locked memory, and the buffer serves anyway.
+    // Both are best effort: a container may allow no locked memory, and the buffer works without
+    // it.
 #ifdef MADV_DONTDUMP
     (void)::madvise(pages, size, MADV_DONTDUMP);
 #endif
@@ -58,8 +59,8 @@ std::uint8_t* map_pages(std::size_t size) {
     return static_cast<std::uint8_t*>(pages);
 }
 
-// Single pages, wiped, for the next small secret: a record has many small fields, and three system
-// calls for each of them would cost more than opening it does.
+// Single wiped pages for the next small secret: a record has many small fields, and three system
+// calls for each of them would cost more than opening it.
 class SparePages {
  public:
     std::uint8_t* take() noexcept {
@@ -83,7 +84,7 @@ class SparePages {
     std::size_t count_ = 0;
 };
 
-// Never destroyed, so a secret with static storage can still give its page back.
+// Never destroyed, so a secret with static storage can still release its page.
 constinit SparePages spare_pages;
 
 }  // namespace

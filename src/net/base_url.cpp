@@ -43,7 +43,7 @@ bool starts_with_ignoring_case(std::string_view text, std::string_view lower_pre
 }  // namespace
 
 std::optional<std::string> check_base_url(std::string_view url) {
-    // libcurl forgives a good deal (one slash, blanks, a missing scheme); a setting should not.
+    // libcurl is lenient (one slash, blanks, a missing scheme); a setting should not be.
     size_t authority = 0;
     if (starts_with_ignoring_case(url, "http://")) {
         authority = 7;

@@ -91,7 +91,7 @@ bool CallGate::is_in_vain(const Turn& turn, std::optional<int64_t> permit_at) co
     if (gate_.is_closed() && loop_.now_us() >= until) {
         return true;
     }
-    // A probe that is under way may end sooner than the next one goes out.
+    // A probe in flight may end before the next one is sent.
     return permit_at && *permit_at > until && !gate_.is_probing();
 }
 
@@ -99,7 +99,7 @@ void CallGate::begin(Turn& turn, int64_t now) {
     turn.call_ = gate_.start(now);
 }
 
-// Lets go those whose turn it is, and those who would wait in vain.
+// Resumes the callers whose turn it is, and those that would wait in vain.
 void CallGate::serve() {
     timer_.disarm();
     if (waiting() == 0) {
@@ -118,8 +118,8 @@ void CallGate::serve() {
         return;
     }
     const auto permit_at = gate_.next_permit_at(now);
-    // There may be thousands, and this is asked with each call that ends. Whose patience is over in
-    // a moment finds out by itself.
+    // There may be thousands, and this runs after each call. Callers whose patience ends in a
+    // moment time out by themselves.
     if (gate_.is_closed() || (permit_at && *permit_at - now > kShortestPatience)) {
         for (auto& queue : waiting_) {
             for (auto next = queue.begin(); next != queue.end();) {

@@ -1,4 +1,4 @@
-// Owners of libcurl's handles, and what this process needs to do once for libcurl.
+// Owners of libcurl's handles, and its initialization.
 #pragma once
 
 #include <curl/curl.h>
@@ -30,8 +30,8 @@ using CurlShare = std::unique_ptr<CURLSH, CurlShareDeleter>;
 void start_curl_once();
 
 // Blocks all asynchronous signals of this thread for its lifetime, so that a resolver thread that
-// libcurl starts meanwhile inherits a full mask: the process's handlers must run in the main
-// thread. Signals that a fault raises stay open. Two system calls.
+// libcurl starts in this time inherits a full mask: the process's handlers must run in the main
+// thread. Signals of faults are not blocked. Two system calls.
 class SignalsBlocked {
  public:
     SignalsBlocked() noexcept;

@@ -15,8 +15,8 @@ namespace mana_ai::net {
 
 namespace {
 
-// Passes of one run_ready: enough for a coroutine to start a request and for the request to be
-// written, few enough for the owner to look after its latch.
+// Iterations of one run_ready: enough for a coroutine to start a request and for the request to be
+// written, few enough for the owner to check its latch.
 constexpr int kMaxPasses = 8;
 constexpr size_t kMaxEvents = 512;
 
@@ -177,7 +177,7 @@ size_t EventLoop::fire_due_timers() {
     if (timers_.empty()) {
         return 0;
     }
-    // Timers armed by a callback wait for the next pass, even when they are due at once.
+    // Timers armed by a callback wait for the next iteration, even if they are due at once.
     const uint64_t first_new = timer_sequence_;
     const int64_t now = clock_();
     size_t done = 0;
@@ -199,9 +199,9 @@ size_t EventLoop::resume_ready() {
     if (first_ready() == nullptr) {
         return 0;
     }
-    // What becomes ready from here on queues behind the marker, for the next pass. It is not a
-    // local variable: GCC 14 warns that its address outlives it, although the destructor takes it
-    // out of the queue.
+    // Coroutines that become ready from here on queue behind the marker, for the next iteration. It
+    // is not a local variable: GCC 14 warns that its address outlives it, although the destructor
+    // removes it from the queue.
     const auto marker = std::make_unique<Waiter>();
     post(*marker);
     size_t done = 0;
@@ -286,7 +286,7 @@ void EventLoop::report_ended() {
         std::unique_ptr<Spawned> entry = std::move(node.mapped());
         const std::exception_ptr exception = entry->task.handle().promise().exception();
         const OnDone on_done = std::move(entry->on_done);
-        entry.reset();  // the frame is gone before anybody hears of the end
+        entry.reset();  // destroys the frame before the end is reported
         if (on_done) {
             on_done(exception);
         }
@@ -343,7 +343,7 @@ void EventLoop::add_fd(int fd, uint32_t epoll_events, OnFd callback) {
     epoll_event event{};
     event.events = epoll_events;
     event.data.ptr = watch.get();
-    // The kernel forgets a closed descriptor by itself, or still knows it when it was not closed.
+    // The kernel drops a closed descriptor by itself, or still has it if it was not closed.
     if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0 &&
         (errno != EEXIST || ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd, &event) != 0)) {
         throw std::system_error(errno, std::generic_category(), "could not watch descriptor");
@@ -377,7 +377,7 @@ void EventLoop::remove_fd(int fd) noexcept {
         return;
     }
     epoll_event event{};
-    ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, &event);  // fails when it was closed: just as well
+    ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, &event);  // fails if it was closed, which is fine
     std::unique_ptr<Watch>& watch = watches_[static_cast<size_t>(fd)];
     watch->retired = true;
     watch->next_retired = std::move(retired_);

@@ -45,8 +45,8 @@ HttpDispatcher::HttpDispatcher(EventLoop& loop, HttpClientOptions options)
     set(CURLMOPT_TIMERFUNCTION, &HttpDispatcher::on_timer_change);
     set(CURLMOPT_TIMERDATA, this);
     set(CURLMOPT_MAXCONNECTS, static_cast<long>(options_.max_connections_total));
-    // No more than that run at once anyway; this makes libcurl close an idle connection to one host
-    // before it opens one to another.
+    // No more than this run at once anyway; the option makes libcurl close an idle connection to
+    // one host before it opens one to another.
     set(CURLMOPT_MAX_TOTAL_CONNECTIONS, static_cast<long>(options_.max_connections_total));
     set(CURLMOPT_MAX_HOST_CONNECTIONS, static_cast<long>(options_.max_connections_per_host));
     if (!ok) {
@@ -56,7 +56,7 @@ HttpDispatcher::HttpDispatcher(EventLoop& loop, HttpClientOptions options)
 }
 
 HttpDispatcher::~HttpDispatcher() {
-    starting_ = true;  // nothing is started any more
+    starting_ = true;  // so that nothing is started any more
     while (!fresh_.empty()) {
         fresh_.front().orphan();
         fresh_.front().unlink();
@@ -137,7 +137,7 @@ void HttpDispatcher::queue_host(Host& host) noexcept {
 
 void HttpDispatcher::start_waiting() noexcept {
     if (starting_ || held_) {
-        return;  // a request that fails at once comes back here; the loop below goes on
+        return;  // a request that fails at once calls this again; the loop below continues
     }
     starting_ = true;
     while (!startable_.empty() &&
@@ -269,13 +269,13 @@ int HttpDispatcher::on_socket_change(CURL* easy, curl_socket_t fd, int what, voi
             });
         }
     } catch (...) {
-        // Returning -1 would spoil the multi handle for good; only this request has to fail.
+        // Returning -1 would break the multi handle permanently; only this request has to fail.
         char* transfer = nullptr;
         curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer);
         if (transfer != nullptr) {
             reinterpret_cast<HttpTransfer*>(transfer)->poll_failed = true;
             dispatcher.some_poll_failed_ = true;
-            dispatcher.timer_.arm(0);  // so that somebody looks
+            dispatcher.timer_.arm(0);  // so that it is handled
         }
     }
     return 0;
@@ -297,8 +297,8 @@ curl_socket_t HttpDispatcher::on_open_socket(void* /*self*/, curlsocktype /*purp
     return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
-// The only place that always hears of a closing socket: libcurl may close one without taking it out
-// of the poll set, and a socket opened later gets the same number.
+// The only reliable notification of a closing socket: libcurl may close one without removing it
+// from the poll set, and a socket opened later gets the same number.
 int HttpDispatcher::on_close_socket(void* self, curl_socket_t fd) noexcept {
     static_cast<HttpDispatcher*>(self)->loop_.remove_fd(fd);
     return ::close(fd);

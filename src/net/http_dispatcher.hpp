@@ -1,4 +1,4 @@
-// Joins libcurl's multi handle to the event loop and decides which request goes next.
+// Connects libcurl's multi handle to the event loop and decides which request is sent next.
 //
 // Requests queue here and not in libcurl: libcurl 7.88 does not watch the timeout of a request that
 // waits for a connection, and counts the wait as time spent connecting.
@@ -40,12 +40,12 @@ class HttpDispatcher {
     size_t in_flight() const noexcept { return in_flight_; }
     size_t waiting() const noexcept { return waiting_; }
 
-    // Remembers a request that is not awaited yet, so as to tell it when the dispatcher goes.
+    // Registers a request that is not awaited yet, to notify it when the dispatcher is destroyed.
     void adopt(HttpTransfer& transfer) noexcept { fresh_.push_back(transfer); }
     // Starts the request or queues it.
     void submit(HttpTransfer& transfer);
-    // Takes a request out of the queue or out of libcurl, and lets the next one start. The request
-    // keeps whatever it has; its easy handle goes back to the pool.
+    // Removes a request from the queue or from libcurl, and lets the next one start. The request
+    // keeps its data; its easy handle returns to the pool.
     void withdraw(HttpTransfer& transfer) noexcept;
     // Ends a request with an error of ours.
     void fail(HttpTransfer& transfer, TransportError error, std::string_view detail) noexcept;
@@ -83,7 +83,7 @@ class HttpDispatcher {
 
     CurlShare share_;  // TLS sessions, for resumption; destroyed last
     CurlMulti multi_;
-    std::vector<CurlEasy> idle_;  // room for all, so that giving back cannot fail
+    std::vector<CurlEasy> idle_;  // room for all, so that returning one cannot fail
 };
 
 }  // namespace mana_ai::net::detail

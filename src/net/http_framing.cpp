@@ -30,7 +30,7 @@ HeadWalk::HeadWalk(const char* method, const char* uri, std::size_t uri_size, co
       next_(version + std::strlen(version) + kLineEnd),
       plain_(method + std::strlen(method) + 1 == uri && uri + uri_size + 1 == version) {}
 
-// The empty value of "Name:" stands right behind the name, as any other.
+// The empty value of "Name:" is directly behind the name, like any other.
 void HeadWalk::header(std::string_view name, std::string_view value) {
     plain_ = plain_ && name.data() == next_ && value.data() > name.data() + name.size();
     if (!plain_) {

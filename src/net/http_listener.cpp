@@ -140,7 +140,7 @@ struct HttpListener::Callbacks {
         }
     }
 
-    // libmicrohttpd calls this when its own state is broken, and would abort: that would take the
+    // libmicrohttpd calls this when its own state is broken, and would abort, which would crash the
     // whole database server down with this process.
     static void on_panic(void*, const char*, unsigned, const char*) { std::exit(1); }
 
@@ -246,7 +246,7 @@ HttpListener::Routes::const_iterator HttpListener::find_route(const std::string&
         found != parameters_.end() && segment < path.size()) {
         return routes_.find(found->second);
     }
-    // A parameter's name is no path.
+    // A parameter's name is not a path.
     return path.find("/:") == std::string::npos ? routes_.find(path) : routes_.end();
 }
 
@@ -265,7 +265,7 @@ void HttpListener::plan_next_run() {
     }
 }
 
-// Ends connections whose request or whose reading of an answer takes too long, byte by byte.
+// Ends connections that take too long to send a request or to read an answer, byte by byte.
 void HttpListener::sweep() {
     const int64_t latest = loop_.now_us() - options_.request_timeout_us;
     for (const HttpPeer& peer : peers_) {
@@ -278,8 +278,8 @@ void HttpListener::sweep() {
     }
 }
 
-// Whoever holds the most connections gives up the one that has waited longest. So one client that
-// opens many displaces itself and not the others.
+// Closes the longest-waiting connection of the client with the most connections. So a client that
+// opens many displaces its own and not those of others.
 void HttpListener::make_room() {
     std::map<std::string_view, size_t> held;
     size_t open = 0;
@@ -292,8 +292,8 @@ void HttpListener::make_room() {
     if (open <= options_.scarce_connections) {
         return;
     }
-    // The newest has done nothing yet: where others hold more, all of them waiting for answers,
-    // nobody goes.
+    // The newest connection is not closed while another client holds more, even if all of that
+    // client's connections wait for answers: then none is closed.
     const HttpPeer& newest = peers_.back();
     const bool others_hold_more =
         std::ranges::any_of(held, [&](const auto& of) { return of.second > held[newest.address]; });
@@ -346,8 +346,8 @@ MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, cons
     return exchange.answer ? queue(exchange) : MHD_YES;
 }
 
-// Where a proxy in front of us could see the request end elsewhere than we do, what follows on the
-// connection belongs to nobody.
+// If a proxy in front of us could see the request end at another place, the following bytes on the
+// connection cannot be attributed.
 bool HttpListener::is_ambiguous(HttpExchange& exchange) const {
     const HttpServerRequest& request = exchange.request;
     if (exchange.ambiguous || (request.headers.contains("transfer-encoding") &&
@@ -419,7 +419,7 @@ void HttpListener::dispatch(HttpExchange& exchange) {
     } catch (const std::exception&) {
         exchange.send(error_answer(500, "internal error"));
     }
-    // Asked only now, so that what is answered at once always is.
+    // Checked only now, so that a request with an immediate answer always gets it.
     if (!exchange.answer && !may_wait(*exchange.peer)) {
         exchange.answer = error_answer(503, "too many requests wait");
     }

@@ -1,4 +1,4 @@
-// The inside of HttpServer: libmicrohttpd's callbacks and the books about connections.
+// The implementation of HttpServer: libmicrohttpd's callbacks and the list of connections.
 #pragma once
 
 #include <microhttpd.h>
@@ -28,7 +28,7 @@ struct HttpPeer {
     bool shut_down = false;
 };
 
-// One request and its answer. Owned by libmicrohttpd's connection and by whoever is to answer.
+// One request and its answer. Owned by libmicrohttpd's connection and by its HttpReply.
 struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
     HttpListener* listener = nullptr;      // null once the request has ended
     MHD_Connection* connection = nullptr;  // same
@@ -39,7 +39,7 @@ struct HttpExchange : std::enable_shared_from_this<HttpExchange> {
     std::string method;
     std::string path_label = "other";
     bool head_seen = false;
-    bool ambiguous = false;        // two readers could see different requests in it
+    bool ambiguous = false;        // two parsers could read different requests from it
     std::optional<HeadWalk> walk;  // while the head is read
     std::optional<HttpAnswer> answer;
     int sent_status = 0;

@@ -86,7 +86,7 @@ HttpTransfer::~HttpTransfer() {
     for (std::string& line : request_.headers) {
         core::wipe(line);
     }
-    core::wipe(request_.body);  // prompts may hold what a user encrypted
+    core::wipe(request_.body);  // prompts may contain decrypted text
 }
 
 void HttpTransfer::await(std::coroutine_handle<> handle) {
@@ -151,8 +151,8 @@ void HttpTransfer::build_header_list() {
         has_content_type = has_content_type || starts_with_ignoring_case(line, "content-type:");
         header_nodes_.push_back(list_node(line.c_str()));
     }
-    // A name without a value takes libcurl's own header away: no wait for "100 Continue", and no
-    // form type for bodies that do not say what they are.
+    // A name without a value removes libcurl's own header: no wait for "100 Continue", and no form
+    // type for bodies without a Content-Type.
     header_nodes_.push_back(list_node("Expect:"));
     if (!has_content_type) {
         header_nodes_.push_back(list_node("Content-Type:"));
@@ -192,7 +192,7 @@ bool HttpTransfer::set_common_options(CURL* easy, const HttpClientOptions& optio
     set(CURLOPT_MAXAGE_CONN,
         static_cast<long>(std::clamp<int64_t>(options.max_idle_us / 1'000'000, 1, 86400)));
     set(CURLOPT_NOSIGNAL, 1L);
-    // Giving up on a request must not wait for a resolver thread that hangs; it frees its own data.
+    // Giving up a request must not wait for a hanging resolver thread, which frees its own data.
     set(CURLOPT_QUICK_EXIT, 1L);
     // The cap counts the bytes that arrive; nothing is unpacked.
     set(CURLOPT_HTTP_CONTENT_DECODING, 0L);
@@ -229,7 +229,7 @@ CURLcode HttpTransfer::attach(CURL* easy) {
     }
     set(CURLOPT_HTTPHEADER, header_nodes_.data());
     set(CURLOPT_CONNECTTIMEOUT_MS, milliseconds(request_.connect_timeout_us));
-    // An honest Content-Length ends the request at once; on_body counts what really comes.
+    // A large Content-Length ends the request at once; on_body counts the actual bytes.
     set(CURLOPT_MAXFILESIZE_LARGE, method == "HEAD"
                                        ? curl_off_t{0}
                                        : static_cast<curl_off_t>(std::min<size_t>(
@@ -318,8 +318,8 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
 }
 
 // Called each time before libcurl writes the request. libcurl writes it again, whatever the method,
-// when a kept connection dies before the first byte of an answer. The server may have seen the
-// first copy by then, so only requests that may be repeated are.
+// if a kept connection dies before the first byte of an answer. The server may have received the
+// first copy by then, so only idempotent requests are repeated.
 int HttpTransfer::on_before_request(void* self, char*, char*, int, int) noexcept {
     auto& transfer = *static_cast<HttpTransfer*>(self);
     if (++transfer.attempts_ > 1 && !transfer.repeatable_) {
@@ -373,7 +373,7 @@ void HttpTransfer::finish(CURLcode code) noexcept {
     } else if (code != CURLE_OK) {
         fail(classify(code), error_text_[0] != '\0' ? error_text_ : curl_easy_strerror(code));
     } else if (!header_complete_ || status < 200) {
-        // libcurl is content with a header that breaks off.
+        // libcurl accepts an incomplete header.
         fail(TransportError::Unreachable, "connection was closed within the header of the answer");
     } else {
         end();
@@ -405,9 +405,9 @@ void HttpTransfer::end() noexcept {
     loop_.post(waiter_);
 }
 
-// A kept connection that is lost before anything is written on it counts as well.
-// Asked of our own callback: libcurl 8.23 gives CURLINFO_PRETRANSFER_TIME_T for a refused
-// connection, too.
+// A kept connection that is lost before anything is written on it counts as well. Known from our
+// own callback, since libcurl 8.23 returns CURLINFO_PRETRANSFER_TIME_T for a refused connection,
+// too.
 bool HttpTransfer::has_connected() const noexcept {
     return attempts_ > 0 || repeat_refused_ || header_bytes_ > 0;
 }

@@ -1,5 +1,5 @@
-// One request of an HttpClient, from co_await to its answer. Knows the request, its easy handle
-// while it has one, and what libcurl reports about it; connections and order are HttpDispatcher's.
+// One request of an HttpClient, from co_await to its answer: the request, its easy handle while it
+// has one, and libcurl's reports about it. HttpDispatcher manages connections and order.
 #pragma once
 
 #include <coroutine>
@@ -29,7 +29,7 @@ class HttpTransfer : public ListLink<TransferTag> {
     enum class State {
         Fresh,     // not awaited yet
         Waiting,   // in its host's queue
-        InFlight,  // in libcurl's hands
+        InFlight,  // handed to libcurl
         Done,      // has its response; the coroutine is posted or has been resumed
     };
 
@@ -42,7 +42,7 @@ class HttpTransfer : public ListLink<TransferTag> {
     State state() const noexcept { return state_; }
     void set_state(State state) noexcept { state_ = state; }
     const HttpRequest& request() const noexcept { return request_; }
-    // Scheme and authority of the URL in lower case, which is what connections are counted by.
+    // Scheme and authority of the URL in lower case, by which connections are counted.
     std::string host_key() const;
 
     // Options that hold for every request, set once per easy handle; false when out of memory.
@@ -50,8 +50,8 @@ class HttpTransfer : public ListLink<TransferTag> {
     // Lends the request to an easy handle, without copying body and headers.
     CURLcode attach(CURL* easy);
     CURL* easy() const noexcept { return easy_; }
-    // Takes every pointer into this request back out of its handle, which must be out of libcurl's
-    // multi handle by then.
+    // Removes every pointer into this request from its handle, which must already be removed from
+    // libcurl's multi handle.
     CURL* detach() noexcept;
 
     // Ends the request with what libcurl says (the easy handle still attached), or with an error of
@@ -59,7 +59,7 @@ class HttpTransfer : public ListLink<TransferTag> {
     void finish(CURLcode code) noexcept;
     void fail(TransportError error, std::string_view detail) noexcept;
 
-    // The dispatcher is gone; nothing may be asked of it any more.
+    // The dispatcher is destroyed and must not be used any more.
     void orphan() noexcept { dispatcher_ = nullptr; }
 
     Host* host = nullptr;      // set while waiting or in flight

@@ -6,7 +6,7 @@
 
 namespace mana_ai::net::detail {
 
-// `Tag` tells several lists apart that one object can be in at the same time.
+// `Tag` distinguishes the lists that one object can be in at the same time.
 template <class Tag>
 class ListLink {
  public:

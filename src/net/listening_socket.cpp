@@ -75,7 +75,7 @@ ListeningSocket::~ListeningSocket() {
     }
 }
 
-// A restarted server must have its port back although connections of the former one linger.
+// A restarted server must get its port again although connections of the previous one linger.
 void ListeningSocket::listen(const std::string& text) {
     const Address address = parse_address(text);
     const auto* const name = reinterpret_cast<const sockaddr*>(&address.storage);

@@ -9,8 +9,8 @@ namespace mana_ai::net::detail {
 // Closed at the end unless it was released.
 class ListeningSocket {
  public:
-    // "127.0.0.1:3067" or "[::1]:3067"; port 0 = any. Throws std::system_error when the address
-    // cannot be had and std::invalid_argument when it is none.
+    // "127.0.0.1:3067" or "[::1]:3067"; port 0 = any. Throws std::system_error if the address is
+    // not available and std::invalid_argument if it is malformed.
     explicit ListeningSocket(const std::string& address);
     ~ListeningSocket();
     ListeningSocket(const ListeningSocket&) = delete;

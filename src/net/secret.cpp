@@ -59,7 +59,7 @@ bool Secret::equals(std::string_view other) const noexcept {
 
 std::string Secret::prefixed(std::string_view prefix) const {
     std::string line;
-    line.reserve(prefix.size() + size_);  // one buffer: growing would leave copies behind
+    line.reserve(prefix.size() + size_);  // one buffer: growing would leave copies in memory
     line.append(prefix);
     line.append(view());
     return line;

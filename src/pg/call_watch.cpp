@@ -15,18 +15,18 @@ namespace {
 constexpr int kRepeatMs = 100;
 constexpr int kLastRepeat = 50;
 
-// What has come in since the present call began.
+// Events since the present call began.
 volatile sig_atomic_t times_up = 0;   // how often the timer has gone off
-volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered, and to no effect
+volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered without effect
 volatile sig_atomic_t cancels = 0;    // of operators
 
 TimeoutId timer = USER_TIMEOUT;
 
 extern "C" {
-// Ends the function as a cancel does. A function that catches every cancel takes the process with
-// it: better than one that neither works nor shuts down.
+// Ends the function like a cancel. If a function catches every cancel, the process ends, which is
+// better than a process that neither works nor shuts down.
 static void on_timeout(void) {
-    // A cancel that still waits was not swallowed: the function is in code that cannot be ended.
+    // A pending cancel was not swallowed: the function is in code that cannot be interrupted.
     if (times_up > 0 && !QueryCancelPending)
         swallowed = swallowed + 1;
     times_up = times_up + 1;
@@ -38,7 +38,7 @@ static void on_timeout(void) {
 }
 
 static void on_sigint(SIGNAL_ARGS) {
-    // PostgreSQL's lock timeout comes as this signal, too; it is the function's own affair.
+    // PostgreSQL's lock timeout uses this signal, too; the function may handle it.
     if (!get_timeout_indicator(LOCK_TIMEOUT, false))
         cancels = cancels + 1;
     StatementCancelHandler(postgres_signal_arg);
@@ -55,14 +55,14 @@ CallWatch::CallWatch(int64_t limit_us) {
         static const TimeoutId id = RegisterTimeout(USER_TIMEOUT, on_timeout);
         timer = id;
         pqsignal(SIGINT, on_sigint);
-        // Again and again: a function may catch a cancel and go on.
+        // Repeatedly: a function may catch a cancel and continue.
         compat::enable_repeated_timeout(id, limit_us, kRepeatMs);
     });
 }
 
 CallWatch::~CallWatch() {
     disable_timeout(timer, false);
-    // Whoever looks at the counts serves what the function has not.
+    // The caller reads the counts and handles the events that the function has not.
     if ((times_up > 0 || cancels > 0) && !termination_requested())
         QueryCancelPending = false;
     pqsignal(SIGINT, StatementCancelHandler);

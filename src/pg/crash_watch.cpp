@@ -28,16 +28,17 @@ namespace mana_ai::pg::crash_watch {
 
 namespace {
 
-constexpr char kFile[] = "mana_ai.crashes";  // in the data directory, where every process stands
+constexpr char kFile[] =
+    "mana_ai.crashes";  // in the data directory, the working directory of every process
 constexpr char kNewFile[] = "mana_ai.crashes.new";
 constexpr int64_t kWindowUs = int64_t{10} * 60 * 1'000'000;
 constexpr int kMaxRecords = 32;
 constexpr uint32_t kMagic = 0x6d610201;
 
-// Written by its process, read by the postmaster once all others are gone: a crash may have left
-// anything in it.
+// Written by its process, read by the postmaster after all others have ended: after a crash it may
+// contain anything.
 struct Slot {
-    volatile int32_t pid;  // 0 = not in our code
+    volatile int32_t pid;  // 0 = not in the extension's code
     volatile Code code;
     Oid database;
     char activity[56];
@@ -85,7 +86,7 @@ void copy(char (&to)[kSize], std::string_view from) noexcept {
     to[length] = '\0';
 }
 
-// Of memory that a crash may have spoilt.
+// Reads memory that a crash may have corrupted.
 template <size_t kSize>
 void copy_printable(char (&to)[kSize], const char (&from)[kSize]) noexcept {
     size_t i = 0;
@@ -102,13 +103,13 @@ bool is_of_this_version(const Record& record) noexcept {
     return strncmp(record.version, MANA_AI_VERSION, sizeof(record.version)) == 0;
 }
 
-// Crashes count together by database; processes without one each for themselves.
+// Crashes are counted by database; those of a process without one by its kind.
 bool belong_together(const Record& record, Oid database, Code code) noexcept {
     return record.database == database && (OidIsValid(database) || record.code == code);
 }
 
 // ---------------------------------------------------------------- the file
-// Plain system calls: the postmaster does this between two lives of its shared memory.
+// Plain system calls: the postmaster does this while it reinitializes its shared memory.
 
 void read_file(Crashes& crashes) noexcept {
     memset(&crashes, 0, sizeof(crashes));
@@ -193,7 +194,7 @@ bool record_slots(Crashes& crashes) noexcept {
             const Record& record = crashes.records[k];
             if (!belong_together(record, slot.database, code))
                 continue;
-            // Who died together died once.
+            // Processes that died together count as one crash.
             is_counted |= record.at == now;
             in_safe_mode |= record.begins_safe_mode != 0;
             recent += record.at - now <= kWindowUs && now - record.at <= kWindowUs ? 1 : 0;
@@ -217,8 +218,8 @@ bool record_slots(Crashes& crashes) noexcept {
 
 extern "C" {
 
-// Called by the postmaster's shmem_exit(): with 0 at an orderly end, with 1 after a crash, whether
-// it goes on afterwards or not (restart_after_crash).
+// Called by the postmaster's shmem_exit(): with 0 at a normal end, with 1 after a crash, whether or
+// not it continues afterwards (restart_after_crash).
 static void on_postmaster_shmem_exit(int code, Datum) {
     if (code == 0 || IsUnderPostmaster || !IsPostmasterEnvironment || shared == nullptr)
         return;
@@ -228,8 +229,8 @@ static void on_postmaster_shmem_exit(int code, Datum) {
         ereport(LOG, (errmsg("mana_ai: could not write file \"%s\": %m", kFile)));
 }
 
-// The postmaster tells us to leave at once: another process has crashed, or the server is to stop
-// immediately. That is no crash of ours.
+// The postmaster ends this process at once: another process has crashed, or the server stops in
+// immediate mode. That is not a crash of this process.
 static void on_sigquit(int signal, siginfo_t* info, void* context) {
     Slot* slot = own;
     if (slot != nullptr)
@@ -251,7 +252,7 @@ static void on_process_exit(int, Datum) {
 
 }  // extern "C"
 
-// Once per process. False when it cannot have a slot.
+// Once per process. False if there is no slot for it.
 bool have_slot() {
     if (own != nullptr)
         return true;
@@ -272,7 +273,7 @@ bool have_slot() {
     return true;
 }
 
-// As a record writes the id.
+// The id in the form of a record.
 struct ErasedUser {
     explicit ErasedUser(std::string_view user_id) {
         char cut[sizeof(id)];
@@ -293,8 +294,8 @@ void publish(const Crashes& crashes) noexcept {
     shared->any_safe_mode = any;
 }
 
-// What `change` makes of the crashes on record, if it says that there is something to write, goes
-// into the file and is then what all processes see. Nothing where there is no shared memory.
+// Applies `change` to the recorded crashes. If it returns true, the result is written to the file
+// and published to all processes. Does nothing without shared memory.
 template <typename Change>
 void change_crashes(Change change) {
     if (shared == nullptr)
@@ -412,7 +413,7 @@ Scope::~Scope() {
     slot->pid = previous_pid_;
     if (previous_pid_ != 0)
         return;
-    // A session that does nothing of ours names nobody.
+    // A session outside the extension's code names no user.
     memset(slot->user_id, 0, sizeof(slot->user_id));
     memset(slot->mission_id, 0, sizeof(slot->mission_id));
 }

@@ -47,7 +47,7 @@ bool is_number(const std::string& text) {
            std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// Nullopt when the entry makes no sense.
+// Nullopt if the entry is invalid.
 std::optional<Failpoint> parse(std::string_view entry) {
     const size_t equals = entry.find('=');
     if (equals == std::string_view::npos)
@@ -75,7 +75,7 @@ std::optional<Failpoint> parse(std::string_view entry) {
     return known && is_failpoint(point.name) ? std::optional(point) : std::nullopt;
 }
 
-// Calls f with each entry; false when f is to see no more or an entry makes no sense.
+// Calls f with each entry; false if f returns false or an entry is invalid.
 template <class F>
 bool for_each(std::string_view list, F&& f) {
     while (!list.empty()) {
@@ -101,7 +101,7 @@ static bool check_failpoints(char** value, void**, GucSource) {
 }
 }
 
-// True for the first process that asks. The working directory is the data directory.
+// True for the first process that calls it. The working directory is the data directory.
 bool take_once(const std::string& name) {
     const int file = open(("mana_ai_failpoint." + name).c_str(), O_CREAT | O_EXCL | O_WRONLY, 0600);
     if (file < 0)
@@ -126,7 +126,7 @@ void act(const Failpoint& point) {
     if (point.action == "throw")
         throw std::runtime_error("failpoint");
     if (point.action == "sleep") {
-        // In small pieces: signals would cut a long one short.
+        // In small pieces, since signals would end a long one early.
         for (long left = atol(point.argument.c_str()); left > 0; left--)
             usleep(1000);
         return;

@@ -32,8 +32,8 @@ std::string text_of(const char* text) {
     return text != nullptr ? text : "";
 }
 
-// Null when there is no memory for the copy: its error must not jump past the frames of C++ that
-// wait for the first one. Ends the error state.
+// Null if there is no memory for the copy: its error must not jump past the C++ frames that handle
+// the first one. Ends the error state.
 ErrorData* take_error_data() {
     ErrorData* volatile copy = nullptr;
     sigjmp_buf handler;
@@ -130,8 +130,8 @@ int name_field(int field, const char* name) {
 void raise(const PendingReport& report) {
     if (report.sqlstate == ERRCODE_OUT_OF_MEMORY && report.message == nullptr)
         ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
-    // Our callers have added to the context when the error was raised first. Whoever catches it
-    // restores the stack.
+    // Our callers have added to the context when the error was first raised. The handler that
+    // catches it restores the stack.
     if (report.context != nullptr)
         error_context_stack = nullptr;
     ereport(ERROR,

@@ -56,7 +56,7 @@ TM_Result lock_version(KeyedTable& keyed, uint8 flags, LockTupleMode mode = Lock
                             mode, LockWaitSkip, flags, &failure);
 }
 
-// Whether a version that cannot be locked because it is invisible is nobody's: a transaction that
+// Whether a version that cannot be locked because it is invisible is dead: a transaction that
 // rolled back has made it, or our own has replaced or deleted it.
 bool is_void(TupleTableSlot* slot) {
     HeapTupleHeader row = reinterpret_cast<HeapTupleTableSlot*>(slot)->tuple->t_data;
@@ -69,7 +69,7 @@ bool is_void(TupleTableSlot* slot) {
            TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(row));
 }
 
-// Say so without evaluating anything, as RelationGetIndexExpressions() would.
+// Determined without evaluating anything, unlike RelationGetIndexExpressions().
 bool has_predicate(Relation index) {
     return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
 }
@@ -77,8 +77,8 @@ bool has_expressions(Relation index) {
     return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, nullptr);
 }
 
-// A predicate of the form "column IS [NOT] NULL", as our own partial indexes have it, is answered
-// without an executor. Remembered until an index changes.
+// A predicate of the form "column IS [NOT] NULL", as in our own partial indexes, is evaluated
+// without an executor. Cached until an index changes.
 struct NullTestIndex {
     Oid index = InvalidOid;
     AttrNumber column = InvalidAttrNumber;  // none: it is another predicate
@@ -118,7 +118,7 @@ NullTestIndex null_test_of(Relation index) {
     return found;
 }
 
-// Whether code that an administrator has chosen decides what goes into the index.
+// Whether an administrator's code decides what goes into the index.
 bool needs_evaluation(Relation index) {
     return has_expressions(index) ||
            (has_predicate(index) && null_test_of(index).column == InvalidAttrNumber);
@@ -137,7 +137,7 @@ bool serves_key(Relation index, const TableKey& key) {
     return true;
 }
 
-// What we know of a table until it changes.
+// Facts about a table, cached until it changes.
 struct TableFacts {
     Oid table = InvalidOid;
     Oid key_index = InvalidOid;
@@ -165,8 +165,8 @@ bool may_be_null(const FormData_pg_attribute* column, uint64_t never_null) {
     return place >= 64 || (never_null >> place & 1) == 0;
 }
 
-// Whether updates of the table may fail because it is published: without a usable replica identity,
-// or with a row filter or column list that names other columns.
+// Whether updates of the table may fail because of a publication: without a usable replica
+// identity, or with a row filter or column list that names other columns.
 bool may_fail_as_published(Relation table) {
     return table->rd_rel->relreplident != REPLICA_IDENTITY_DEFAULT ||
            !OidIsValid(RelationGetReplicaIndex(table)) ||
@@ -197,7 +197,7 @@ TableFacts read_facts(Relation table, const TableKey& key) {
         may_fail_as_published(table);
     for (int i = 0; i < RelationGetNumberOfAttributes(table); i++) {
         const FormData_pg_attribute* column = TupleDescAttr(RelationGetDescr(table), i);
-        // A default is evaluated for a column that we do not give.
+        // A default is evaluated for a column without a given value.
         if (!column->attisdropped && may_be_null(column, key.never_null) &&
             (column->attnotnull || column->atthasdef || column->attidentity != '\0'))
             facts.has_additions = true;
@@ -236,9 +236,9 @@ const TableFacts& facts_of(Relation table, const TableKey& key) {
     place = unstable;
     return place;
 }
-// Runs f, which evaluates expressions of the table, with its owner's rights and nothing of the
-// session's search_path. Whoever catches an error of f rolls back a subtransaction at least, and
-// that puts role and settings back as well.
+// Runs f, which evaluates expressions of the table, with its owner's privileges and without the
+// session's search_path. An error of f rolls back at least a subtransaction, which also restores
+// role and settings.
 template <class F>
 void as_owner(Relation table, F&& f) {
     Oid role = InvalidOid;
@@ -287,7 +287,7 @@ bool has_missing_value(Relation table, const bool* nulls) {
 }
 
 // The executor's own checks of the row in the slot, which they may change (generated columns). They
-// want a range table to look the table up in.
+// need a range table with the table.
 void check_with_executor(KeyedTable& keyed) {
     EState* estate = CreateExecutorState();
     RangeTblEntry* entry = makeNode(RangeTblEntry);
@@ -339,8 +339,8 @@ void insert_index_entry(KeyedTable& keyed, Relation index, EState* estate, const
     Datum values[INDEX_MAX_KEYS];
     bool nulls[INDEX_MAX_KEYS];
     FormIndexDatum(info, keyed.slot, estate, values, nulls);
-    // UNIQUE_CHECK_PARTIAL does not wait for a transaction that may or may not leave the same value
-    // there. Of two that insert the same at a time, the later one sees the other's.
+    // UNIQUE_CHECK_PARTIAL does not wait for a transaction that may commit the same value. Of two
+    // concurrent inserts of one value, the later one sees the other's.
     const bool unique = index->rd_index->indisunique;
     const bool inserted = index_insert(index, values, nulls, &keyed.slot->tts_tid, keyed.table,
                                        unique ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO,
@@ -359,7 +359,7 @@ bool is_wanted_by(Relation index, TupleTableSlot* slot) {
     return slot_attisnull(slot, test.column) == test.wants_null;
 }
 
-// Also for indexes that an administrator has added.
+// Includes indexes that an administrator has added.
 void insert_index_entries(KeyedTable& keyed, const bool* given, bool only_summarizing) {
     ListCell* cell;
     List* indexes = RelationGetIndexList(keyed.table);
@@ -384,7 +384,7 @@ void insert_index_entries(KeyedTable& keyed, const bool* given, bool only_summar
 }
 
 // Writes a new version of the row in the slot. A row that we have locked counts as being modified,
-// unless the update may wait, which it then never has to.
+// unless the update may wait, which it never has to in this case.
 TM_Result replace_row(KeyedTable& keyed, const RowValues& row, bool is_locked) {
     CheckCmdReplicaIdentity(keyed.table, CMD_UPDATE);
     ItemPointerData tid = keyed.slot->tts_tid;
@@ -431,7 +431,7 @@ bool open_keyed_table(KeyedTable& keyed, const TableKey& key) {
                                RelationGetRelationName(keyed.table))));
     keyed.key_columns = key.count;
     keyed.has_additions = facts.has_additions;
-    // Whoever would lock the index against us locks the table first.
+    // A conflicting lock on the index would require one on the table first.
     keyed.key_index = index_open(facts.key_index, RowExclusiveLock);
     keyed.slot = table_slot_create(keyed.table, nullptr);
     return true;
@@ -461,8 +461,8 @@ Lookup peek_row(KeyedTable& keyed, const Datum* key) {
     return result;
 }
 
-// A scan under SnapshotDirty reads the index first and the rows then, so it misses a row that moves
-// in between. Here no version is passed over: each is followed to where it went.
+// A scan under SnapshotDirty reads the index first and then the rows, so it misses a row that moves
+// in between. Here no version is skipped: each is followed to its successor.
 Lookup lock_row_for_sure(KeyedTable& keyed, const Datum* key) {
     ScanKeyData scan_keys[kMaxKeyColumns];
     IndexScanDesc scan = begin_key_scan(keyed, SnapshotAny, key, keyed.key_columns, scan_keys);

@@ -9,8 +9,7 @@ namespace {
 constexpr size_t kMaxIdLength = 64;
 
 void write(int level, const std::string& message) {
-    // Without the statement and the line of a COPY that we were called from: they hold a user's
-    // row.
+    // Without the calling statement and the line of a COPY, which contain a user's row.
     guarded([level, &message] {
         ereport(level, (errmsg_internal("mana_ai: %s", message.c_str()), errhidestmt(true),
                         errhidecontext(true)));
@@ -37,7 +36,7 @@ std::string printable(const std::string& id) {
             break;
         }
         const auto byte = static_cast<unsigned char>(c);
-        // A space would let an id pass for another field of the line.
+        // A space could make an id look like another field of the line.
         text += byte > 0x20 && byte < 0x7f ? c : '?';
     }
     return text;

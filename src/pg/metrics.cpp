@@ -24,15 +24,15 @@ using core::Metric;
 using core::MetricInfo;
 
 constexpr size_t kKeyBytes = 2 * kMaxLabelBytes;
-// A power of two, and so many more than kMaxSeries that searches end soon.
+// A power of two, and enough more than kMaxSeries that searches are short.
 constexpr size_t kSlots = 8192;
-// Beyond this many series of open labels altogether, new ones count under "other" at once; the
+// Above this number of series of open labels in total, new ones count under "other" at once; the
 // rest is for fixed labels and for "other".
 constexpr size_t kMaxOpenSeriesOfAll = 5000;
 constexpr size_t kMaxSeries = 6000;
 constexpr double kMicros = 1e6;
 
-// What names a series: the metric and its label values, one after the other.
+// The key of a series: the metric and its label values, one after the other.
 struct Key {
     Metric metric;
     uint8_t lengths[core::kMaxLabels];
@@ -40,9 +40,8 @@ struct Key {
 };
 static_assert(kMaxLabelBytes <= UINT8_MAX);
 
-// Once it is ready, only the value of a series changes; it is never removed. A label value that was
-// erased is zeros, which no search finds. What a search looks at is in one cache line, unless
-// labels are long.
+// Once it is ready, only the value of a series changes; it is never removed. An erased label value
+// is zeros, which no search finds. A search reads one cache line, unless labels are long.
 struct alignas(64) Series {
     pg_atomic_uint32 ready;
     uint32_t hash;
@@ -50,7 +49,7 @@ struct alignas(64) Series {
     Key key;
 };
 
-// The sum is in millionths: adding integers gives the same whatever the order.
+// The sum is in millionths: sums of integers do not depend on the order.
 struct Histogram {
     pg_atomic_uint64 counts[core::kMaxBuckets + 1];
     pg_atomic_uint64 sum_micros;
@@ -63,11 +62,11 @@ struct LabelledHistogram {
     Histogram histogram;
 };
 constexpr size_t kMaxLabelledHistograms = 256;
-// Beyond this many, label values of an open label count under "other".
+// Above this number, label values of an open label count under "other".
 constexpr size_t kMaxOwnHistograms = 200;
 
 struct Registry {
-    slock_t mutex;  // protects the making of series and the counts of them
+    slock_t mutex;  // protects the creation of series and their counts
     uint32_t series_of[core::kMetricCount];
     uint32_t all_series;
     uint32_t all_open_series;
@@ -75,7 +74,7 @@ struct Registry {
     pg_atomic_uint64 plain[core::kMetricCount];  // without labels; of gauges a double's bits
     Histogram histograms[core::kMetricCount];
     LabelledHistogram labelled_histograms[kMaxLabelledHistograms];
-    pg_atomic_uint64 lost;  // where counts go for which there is no room at all
+    pg_atomic_uint64 lost;  // counts for which there is no room at all
     Series series[kSlots];
 };
 
@@ -99,8 +98,8 @@ void initialize(Registry& fresh) {
     }
 }
 
-// A slot's atomics are made with its series: so private memory that is not needed stays untouched.
-// All-zero memory reads as "not ready".
+// A slot's atomics are initialized with its series, so that unused private memory stays untouched.
+// All-zero memory means "not ready".
 Registry& current() {
     if (registry == nullptr) {
         initialize(private_registry);
@@ -117,7 +116,7 @@ size_t index_of(Metric metric) {
 
 enum class OpenValues { AsGiven, Other };
 
-// The label values of a key, or those that a caller gave.
+// The label values of a key, or those of a caller.
 struct Values {
     Metric metric;
     std::string_view labels[core::kMaxLabels];
@@ -200,7 +199,7 @@ bool is_key_of(const Key& key, const Values& values) {
     return true;
 }
 
-// The series of these values, or the free slot where it belongs. There always is one: kMaxSeries.
+// The series of these values, or the free slot for it, which always exists because of kMaxSeries.
 Series* find(Registry& all, const Values& values, uint32_t hash) {
     for (size_t i = hash % kSlots;; i = (i + 1) % kSlots) {
         Series& slot = all.series[i];
@@ -221,7 +220,7 @@ bool was_erased(const Values& values) {
                        [](std::string_view label) { return label.starts_with('\0'); });
 }
 
-// Makes the series of this key in its slot; null when the metric, or the table, has no room for
+// Creates the series of this key in its slot; null if the metric, or the table, has no room for
 // another one. The caller holds the mutex.
 Series* make_series(Registry& all, Series* slot, const MetricInfo& info, const Key& key,
                     uint32_t hash, bool counts_as_open) {
@@ -244,8 +243,8 @@ Series* make_series(Registry& all, Series* slot, const MetricInfo& info, const K
     return slot;
 }
 
-// Searches without the mutex, which is a spinlock. A slot only ever becomes ready: if the first
-// free one still is free under the mutex, nobody has made this series since.
+// Searches without the mutex, which is a spinlock. A slot never becomes unready: if the first free
+// one is still free under the mutex, nobody has created this series since.
 Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint32_t hash,
                      bool has_own_values) {
     const bool counts_as_open = has_own_values && info.has_open_label();
@@ -281,7 +280,7 @@ pg_atomic_uint64* cell_of(Metric metric, LabelValues labels) {
     const MetricInfo& info = core::describe(metric);
     if (info.label_count == 0)
         return &all.plain[index_of(metric)];
-    // Values that are those of a series need neither repair nor cut, so there is nothing to copy.
+    // Values that equal those of a series need neither repair nor cut, so nothing is copied.
     const Values given = given_values(info, labels);
     Series* series = find(all, given, hash_of(given));
     if (!is_ready(series))
@@ -347,7 +346,7 @@ struct Pending {
     uint64_t amount;
 };
 
-// As many different counters as one transaction of ours moves; what is beyond is counted at once.
+// The different counters of one transaction; further ones are counted at once.
 constexpr size_t kMaxPending = 256;
 Pending pending[kMaxPending];
 size_t pending_count = 0;
@@ -370,7 +369,7 @@ static void on_transaction_end(XactEvent event, void*) {
     switch (event) {
         case XACT_EVENT_COMMIT:
         case XACT_EVENT_PARALLEL_COMMIT:
-        case XACT_EVENT_PREPARE:  // nobody of ours hears of its end; most are committed
+        case XACT_EVENT_PREPARE:  // its end is not reported to us; most are committed
             for (size_t i = 0; i < pending_count; i++)
                 pg_atomic_fetch_add_u64(pending[i].cell, static_cast<int64>(pending[i].amount));
             pending_count = 0;
@@ -384,7 +383,7 @@ static void on_transaction_end(XactEvent event, void*) {
     }
 }
 
-// Entries of deeper levels stand behind those of outer ones.
+// Entries of deeper levels come after those of outer ones.
 static void on_subtransaction_end(SubXactEvent event, SubTransactionId, SubTransactionId, void*) {
     if (pending_count == 0 ||
         (event != SUBXACT_EVENT_COMMIT_SUB && event != SUBXACT_EVENT_ABORT_SUB))
@@ -412,7 +411,7 @@ bool register_callbacks() noexcept {
         });
         registered = true;
     } catch (const std::exception&) {
-        // No memory for it: what would have been counted at the commit is counted now.
+        // Without memory for it, count now instead of at the commit.
     }
     return registered;
 }

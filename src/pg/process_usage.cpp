@@ -15,7 +15,7 @@ std::string folder_of(int pid) {
     return "/proc/" + std::to_string(pid);
 }
 
-// utime and stime are the fields 14 and 15. The name, field 2, may hold spaces and parentheses.
+// utime and stime are the fields 14 and 15. The name, field 2, may contain spaces and parentheses.
 std::optional<double> cpu_seconds(const std::string& folder) {
     std::ifstream file(folder + "/stat");
     std::string line;

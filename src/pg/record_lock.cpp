@@ -59,7 +59,7 @@ void sleep_and_check_interrupts(int milliseconds) {
         INSTR_TIME_SUBTRACT(passed, start);
         left = milliseconds - static_cast<int>(INSTR_TIME_GET_MILLISEC(passed));
     }
-    // Whoever set it meant somebody who waits for it outside of here.
+    // It was set for code outside of this function.
     if (latch_was_set)
         SetLatch(MyLatch);
 }

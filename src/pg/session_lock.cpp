@@ -51,8 +51,7 @@ HeldLock as_foreign(const PROCLOCK* held, const std::set<HeldLock>& except) {
     return {tag, NoLock};
 }
 
-// One of this process's advisory locks of SQL's classes, if it holds any in the partition but
-// those.
+// One of this process's advisory locks of SQL's classes in the partition, except those.
 HeldLock find_foreign_lock(int partition, const std::set<HeldLock>& except) {
     HeldLock found{};
     compat::each_held_lock(partition, [&](const PROCLOCK* held) {
@@ -67,7 +66,7 @@ void release_foreign_locks(const std::set<HeldLock>& except) {
         for (int partition = 0; partition < NUM_LOCK_PARTITIONS; partition++)
             for (HeldLock held = find_foreign_lock(partition, except); held.mode != NoLock;
                  held = find_foreign_lock(partition, except))
-                // A lock that was taken twice is found, and released, twice.
+                // A lock that was taken twice is found and released twice.
                 if (!LockRelease(&held.tag, held.mode, true))
                     break;
     });

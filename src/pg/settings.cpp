@@ -142,7 +142,7 @@ static bool check_issuers(char** value, void**, GucSource) {
     return true;
 }
 
-// As browsers send them: scheme, host and port, in lower case. There is no way to say "all".
+// As browsers send them: scheme, host and port, in lower case. There is no wildcard.
 bool is_origin(const char* text) {
     if (!check_url(text, false) || strchr(text, '*') != nullptr)
         return false;
@@ -213,7 +213,7 @@ static bool check_model(char** value, void**, GucSource) {
     return false;
 }
 
-// Names have no commas, so there is no need for quotes.
+// Names have no commas, so quotes are not supported.
 static bool check_models(char** value, void**, GucSource) {
     int names = 0;
     bool is_name = false;  // the last character was part of one
@@ -294,8 +294,8 @@ void warn_of_retired_service_key() {
 void define(bool preloading, UrlCheck check_base_url) {
     url_check = check_base_url;
 
-    // Postmaster-level variables can only be defined while the postmaster loads the library; in a
-    // backend that loads it later nothing reads them, but a value in postgresql.conf must be known.
+    // Postmaster-level variables can only be defined while the postmaster loads the library. In a
+    // backend that loads it later nothing reads them, but they must be defined for postgresql.conf.
     const GucContext restart = preloading ? PGC_POSTMASTER : PGC_SIGHUP;
 
     DefineCustomStringVariable(
@@ -486,8 +486,8 @@ void define(bool preloading, UrlCheck check_base_url) {
 #ifdef MANA_AI_FAILPOINTS
     define_failpoint_setting();
 #endif
-    // PostgreSQL says of names under our prefix that it does not know them. Of this one there is
-    // more to say; without its value, which was a secret.
+    // PostgreSQL reports unknown names under our prefix. This one gets a more specific warning,
+    // without its value, which was a secret.
     if (GetConfigOption(kRetiredServiceKey, true, false) != nullptr)
         warn_of_retired_service_key();
     compat::reserve_setting_prefix("mana_ai");

@@ -52,7 +52,7 @@ struct Slot {
 struct Unmarked {
     Oid database;  // InvalidOid = free
     uint64 seen;
-    uint64 folded;  // of these, before a fold of the log that has made good for them
+    uint64 folded;  // of these, those before a fold of the log
     bool begun;
 };
 
@@ -111,8 +111,8 @@ static void on_launcher_exit(int, Datum) {
 
 }  // extern "C"
 
-// A process that has just ended may leave its number to another one; a latch set too often is
-// harmless, so no lock is held against that.
+// The number of a process that has just ended may be reused; an unnecessarily set latch is
+// harmless, so no lock is held.
 void set_latch_of(int proc_number) {
     SetLatch(&ProcGlobal->allProcs[proc_number].procLatch);
 }
@@ -270,7 +270,8 @@ void wake_worker(uint32_t database_oid) {
     for (const Slot& slot : state->slots)
         if (slot.database == database_oid)
             target = slot.proc_number;
-    // A database that is not to have a worker calls with every commit: once until it is heard.
+    // A database without a configured worker wakes the launcher at every commit: once until it
+    // reacts.
     if (target < 0 && state->launcher_pid != 0 &&
         pg_atomic_exchange_u32(&state->launcher_called, 1) == 0)
         target = state->launcher_proc_number;
@@ -309,10 +310,10 @@ int launcher_pid() {
 
 namespace {
 
-// With the lock held. Null: more databases than there are workers for, whose logs are not folded
-// again by anybody.
+// With the lock held. Null: more databases than the maximum of workers; their logs are not folded
+// again.
 Unmarked* unmarked_entry(Oid database) {
-    // Entries are never given back, so the first free one comes after all others.
+    // Entries are never released, so the first free one comes after all others.
     for (Unmarked& entry : state->unmarked) {
         if (entry.database != database && entry.database != InvalidOid)
             continue;

@@ -20,7 +20,7 @@ namespace {
 
 constexpr size_t kMaxParams = 32;
 
-// After an error the rollback disconnects: what the failed statement has open still lives in SPI's
+// After an error the rollback disconnects, since the failed statement's objects are still in SPI's
 // memory.
 class SpiConnection {
  public:
@@ -81,7 +81,7 @@ void bind_one(BoundParams& bound, const Param& param) {
     }
 }
 
-// Called inside guarded(). The cell is owned outside, so a longjmp leaks nothing.
+// Called inside guarded(). The caller owns the cell, so a longjmp leaks nothing.
 void read_cell(Cell& cell, HeapTuple tuple, TupleDesc descriptor, int column) {
     bool is_null = false;
     const Datum value = SPI_getbinval(tuple, descriptor, column, &is_null);
@@ -147,7 +147,7 @@ std::optional<core::Instant> Row::optional_instant(size_t column) const {
     return number(column);
 }
 
-// Statics go when the process ends, and what a plan stands in is taken apart then.
+// Statics are destroyed at the process's end, when plans are no longer usable.
 Statement::~Statement() {
     if (plan_ == nullptr || proc_exit_inprogress)
         return;

@@ -47,7 +47,7 @@ void take_termination() {
     QueryCancelPending = false;
 }
 
-// The signal cancels a wait for a standby that has begun, but only that one.
+// The signal cancels only a wait for a standby that has already begun.
 void commit_without_standby_if_terminating() {
     if (!terminating && !termination_pending)
         return;

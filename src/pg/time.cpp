@@ -65,8 +65,8 @@ core::Instant PostgresTimeZone::from_local(const core::CivilTime& local) const {
     const int west_of_utc = guarded([&] { return DetermineTimeZoneOffset(&broken, zone_); });
     const core::Instant as_if_utc = core::instant_from_civil_utc(local);
     const core::Instant instant = as_if_utc + int64_t{west_of_utc} * core::kMicrosPerSecond;
-    // Of two instants with this wall clock PostgreSQL takes the later one, we take the first: a
-    // daily run does not slip by an hour because the night has one more.
+    // Of two instants with this wall clock time PostgreSQL takes the later one, we take the first,
+    // so that a daily run does not move by an hour in the night of the clock change.
     const core::Instant day_before = instant - core::kMicrosPerDay;
     const core::Instant offset_before =
         core::instant_from_civil_utc(to_local(day_before)) - day_before;

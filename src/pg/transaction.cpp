@@ -29,7 +29,7 @@ namespace {
 
 constexpr char kSafeSearchPath[] = "pg_catalog, pg_temp";
 
-// Nothing but variables of PostgreSQL's: looking at them costs nothing.
+// Only variables of PostgreSQL, which are cheap to read.
 struct Settings {
     std::string search_path;
     Oid role = InvalidOid;
@@ -98,20 +98,19 @@ void check_settings() {
     });
 }
 
-// What a transaction holds is gone with it; what is left was taken for the session.
+// A transaction's locks end with it; the remaining ones were taken for the session.
 void release_foreign_locks() {
     if (required)
         release_foreign_session_locks();
 }
 
-// Out of subtransactions too: foreign code may have left one open when it failed, and
+// Including subtransactions: foreign code may have left one open when it failed, and
 // AbortCurrentTransaction() would end only that.
 void roll_back() {
     try {
         guarded([] { AbortOutOfAnyTransaction(); });
     } catch (...) {
-        // A process that cannot even roll back has no business going on; the postmaster starts it
-        // anew.
+        // A process that cannot roll back must not continue; the postmaster starts a new one.
         proc_exit(1);
     }
 }
@@ -157,7 +156,7 @@ Transaction::~Transaction() {
 void Transaction::commit() {
     commit_without_standby_if_terminating();
     guarded([] {
-        // It would commit nothing and look as if it had.
+        // It would seem to commit without committing anything.
         if (IsSubTransaction())
             ereport(ERROR, (errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
                             errmsg("mana_ai: a subtransaction was left open")));
@@ -190,8 +189,8 @@ RoleScope::RoleScope(Oid role)
 }
 
 RoleScope::~RoleScope() {
-    // Foreign code may have failed inside a subtransaction of its own, whose rollback is still to
-    // come and undoes the inner levels; ours goes with the one around it.
+    // Foreign code may have failed inside its own subtransaction, whose later rollback undoes the
+    // inner levels; ours is undone with the outer one.
     if (GetCurrentTransactionNestLevel() == transaction_level_)
         AtEOXact_GUC(false, settings_);
     SetUserIdAndSecContext(previous_role_, previous_context_);

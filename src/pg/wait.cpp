@@ -29,7 +29,7 @@ WaitSet::~WaitSet() {
 
 bool WaitSet::wait(int64_t timeout_us) {
     Assert(!IsTransactionOrTransactionBlock());
-    // Rounded up: waking a millisecond early would spin until the time has come.
+    // Rounded up: waking up a millisecond early would spin until the time has come.
     const int64_t timeout_ms =
         std::clamp<int64_t>((timeout_us + 999) / 1000, 0, int64_t{3600} * 1000);
     crash_watch::note_activity("mana_ai: waiting");

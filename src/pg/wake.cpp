@@ -22,7 +22,7 @@ static void on_transaction_end(XactEvent event, void*) {
             wake_pending = false;
             break;
         case XACT_EVENT_ABORT:
-        case XACT_EVENT_PREPARE:  // visible only at COMMIT PREPARED, which the slow poll notices
+        case XACT_EVENT_PREPARE:  // visible only at COMMIT PREPARED, which the next full pass sees
             wake_pending = false;
             break;
         default:

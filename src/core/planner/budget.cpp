@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max();
 
-// Tokens of English and of JSON have about four bytes, of German three, of other scripts fewer.
+// A token of English or JSON has about four bytes, of German three, of other scripts fewer.
 constexpr std::size_t kBytesOfToken = 3;
 
 std::int64_t sum(std::int64_t a, std::int64_t b) noexcept {
@@ -33,7 +33,7 @@ std::int64_t left_of(const BudgetLimit& limit) noexcept {
     return limit.cap - std::min(used, std::max<std::int64_t>(limit.cap, 0));
 }
 
-// The part of the longest reply that what is left has room for beside the prompt.
+// The share of the longest reply for which the rest has room in addition to the prompt.
 double share_of(const BudgetLimit& limit) noexcept {
     const std::int64_t left =
         left_of(limit) - std::clamp<std::int64_t>(limit.wanted.prompt, 0, left_of(limit));
@@ -109,7 +109,7 @@ std::int64_t max_tokens_of(const CallNeed& need, double reply_share,
     if (max_tokens <= 0 || reply_share >= 1) {
         return max_tokens;
     }
-    // A share of whole tokens is meant.
+    // The share is meant to give whole tokens.
     constexpr double kRounding = 1e-6;
     const auto tokens = static_cast<std::int64_t>(
         std::clamp(static_cast<double>(need.reply) * reply_share + kRounding, 0.0, 1e15));

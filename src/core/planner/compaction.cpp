@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kHeadings = {"Goal", "Decisions", "Tools Called",
                                                        "Current Progress"};
-constexpr std::size_t kProgress = 3;  // where words without a heading belong
+constexpr std::size_t kProgress = 3;  // for text without a heading
 constexpr std::string_view kPlaceholder = "(keine Angabe)";
 
 // Characters.
@@ -89,7 +89,7 @@ std::string without_decoration(std::string_view line) {
     return words;
 }
 
-// Which heading the line is, if it is one; models vary in case, level, colons and asterisks.
+// The heading that the line is, if any; models vary in case, level, colons and asterisks.
 std::optional<std::size_t> heading_of(std::string_view line) {
     line = trimmed(line);
     constexpr std::size_t kLongest = 64;

@@ -113,7 +113,7 @@ std::vector<DueMission> FairTurns::choose(std::vector<DueMission> candidates, st
     while (chosen.size() < limit && !next.empty()) {
         const Next turn = next.top();
         next.pop();
-        // The queue is in the order of running missions, so nobody after this one may either.
+        // The queue is ordered by running missions, so later users have reached the limit too.
         if (most_per_user > 0 && turn.running >= most_per_user) {
             held_back = true;
             break;

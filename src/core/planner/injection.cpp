@@ -58,8 +58,8 @@ void skip_spaces(std::string_view& rest) noexcept {
     }
 }
 
-// Whether `begin` occurs anywhere with a rest behind it that `fits`. Linear as long as `fits` looks
-// at a bounded part of the rest, or at nothing that the next occurrence's rest holds too.
+// Whether `begin` occurs anywhere with a rest after it that `fits`. Linear as long as `fits` reads
+// a bounded part of the rest, or nothing that is also in the next occurrence's rest.
 template <typename Fits>
 bool occurs(std::string_view text, std::string_view begin, Fits fits) {
     for (std::size_t at = text.find(begin); at != std::string_view::npos;
@@ -87,7 +87,7 @@ bool gives_a_role(std::string_view rest) noexcept {
     }
     rest.remove_prefix(1);
     for (int gap = 0; gap <= kMaxRoleGap && !rest.empty(); ++gap) {
-        // The names' first letters: other characters are passed over cheaply.
+        // The names' first letters: other characters are skipped cheaply.
         if (const char c = rest.front(); c == 'a' || c == 'g' || c == 'c') {
             for (const std::string_view name : kNames) {
                 if (rest.starts_with(name)) {
@@ -198,7 +198,7 @@ std::optional<InjectionMarker> find_injection_marker_in_text(std::string_view ar
     if (!parsed) {
         return marker_in(arguments);
     }
-    // As the plan step would: a marker must not hide behind what is removed later.
+    // As in the plan step: a marker must not hide behind characters that are removed later.
     remove_nul(*parsed);
     return find_injection_marker(*parsed);
 }

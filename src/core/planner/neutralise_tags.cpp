@@ -38,8 +38,8 @@ std::pair<char32_t, std::size_t> code_point(std::string_view text, std::size_t a
             4};
 }
 
-// Characters without meaning for a reader: control characters and the tag block, in which whole
-// instructions can be written invisibly.
+// Invisible characters: control characters and the tag block, in which whole instructions can be
+// hidden.
 bool is_dropped(char32_t c) noexcept {
     return (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7F && c < 0xA0) ||
            (c >= 0xE0000 && c <= 0xE007F);
@@ -93,7 +93,7 @@ std::string neutralise_tags(std::string_view text) {
     safe.reserve(valid.size());
     std::size_t copied = 0;  // everything before it is in `safe`, or dropped
     for (std::size_t at = 0; at < valid.size();) {
-        // Nearly all of nearly every text.
+        // The common case.
         if (valid[at] >= 0x20 && valid[at] < 0x7F && valid[at] != '<') {
             ++at;
             continue;

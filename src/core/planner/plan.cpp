@@ -9,12 +9,12 @@ namespace mana_ai::core {
 
 namespace {
 
-// Ids name a record but tell a reader nothing: "taskId", "discovered_event_id", "id".
+// Ids are not useful for a reader: "taskId", "discovered_event_id", "id".
 bool names_an_id(std::string_view parameter) noexcept {
     return parameter == "id" || parameter.ends_with("Id") || parameter.ends_with("_id");
 }
 
-// How well a parameter tells one call of a tool from another; lower is better.
+// How well a parameter distinguishes calls of a tool; lower is better.
 int rank(const ToolParameter& parameter) noexcept {
     if (names_an_id(parameter.name)) {
         return 4;
@@ -32,7 +32,7 @@ constexpr int kWorstShownRank = 4;  // objects, arrays and booleans are not show
 
 std::string shown(const Json& value) {
     if (value.is_string()) {
-        // Cut first: a page of HTML need not be walked for the sake of one line.
+        // Cut first: a page of HTML need not be processed for one line.
         return one_line(cut_utf8(value.get_ref<const std::string&>(), 2 * kMaxStepSummary));
     }
     return value.is_number() ? dump_json(value) : std::string();

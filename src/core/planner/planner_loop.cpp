@@ -37,8 +37,8 @@ std::string presentable_name(std::string_view name) {
     return presentable.empty() ? kUnknown : presentable;
 }
 
-// The assistant turn for the history. Providers refuse a request whose history holds a function
-// name that could not be declared, and one such name must not end the run.
+// The assistant turn for the history. Providers refuse a request whose history contains an invalid
+// function name, and one such name must not end the run.
 std::string history_message(const ModelReply& reply) {
     const bool all_valid =
         std::all_of(reply.tool_calls.begin(), reply.tool_calls.end(),

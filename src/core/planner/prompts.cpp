@@ -14,7 +14,7 @@ namespace mana_ai::core {
 namespace {
 
 constexpr std::string_view kEncrypted = "[verschlüsselt]";
-// Nothing in it is called an input: the model has none of that kind.
+// It does not mention inputs, since the model has none of this kind.
 constexpr std::string_view kResearchFailed =
     "# Recherche fehlgeschlagen\n"
     "Die Mission bittet um eine Recherche im Netz. Sie ist fehlgeschlagen oder hat nichts "
@@ -224,7 +224,7 @@ std::string system_prompt(const Agent* agent) {
         context += "\nRolle: " + line_for_model(agent->role, PromptLimits::title);
     }
     append_tagged(prompt, "agent_context", context);
-    // Ciphertext is no persona at all: a placeholder would only puzzle the model.
+    // Ciphertext is left out: a placeholder would only confuse the model.
     if (agent->system_prompt && !is_ciphertext(*agent->system_prompt)) {
         append_tagged(prompt, "agent_persona",
                       text_for_model(*agent->system_prompt, PromptLimits::persona));

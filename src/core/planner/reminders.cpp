@@ -20,7 +20,7 @@ std::string presented_agent(const std::string& name) {
     return line.empty() ? "Der Agent" : "Der Agent „" + line + "“";
 }
 
-// Of numbers that are not negative; stops at the largest number.
+// Of non-negative numbers; saturates.
 std::int64_t sum(std::int64_t a, std::int64_t b) noexcept {
     a = std::max<std::int64_t>(a, 0);
     b = std::max<std::int64_t>(b, 0);
@@ -28,7 +28,7 @@ std::int64_t sum(std::int64_t a, std::int64_t b) noexcept {
     return a > kLargest - b ? kLargest : a + b;
 }
 
-// Rounded down, so that 100 is never said too early.
+// Rounded down, so that 100 is not shown too early.
 std::int64_t percent(std::int64_t part, std::int64_t whole) noexcept {
     constexpr std::int64_t kLargest = std::numeric_limits<std::int64_t>::max();
     const auto value =

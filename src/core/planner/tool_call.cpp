@@ -12,10 +12,10 @@ namespace mana_ai::core {
 
 namespace {
 
-// A second undo would take back a drink that the user meant to keep.
+// A second undo would remove a drink that the user meant to keep.
 constexpr std::string_view kOncePerPlan = "undo_drink";
 
-// What the model wrote is quoted back to it no longer than this, in characters.
+// The longest quote of the model's text in an answer to it, in characters.
 constexpr std::size_t kMaxQuoted = 80;
 constexpr std::size_t kMaxNamedParameters = 10;
 
@@ -220,7 +220,7 @@ void check_value(const ToolParameter& parameter, const Json& value, Findings& fi
     }
 }
 
-// Takes out what stands in a schema only because providers want something to stand there.
+// Removes the placeholder that a schema has only because providers require a property.
 void drop_placeholder(const ToolParameter& parameter, Json& value) {
     const auto drop = [](Json& object) {
         if (!object.is_object()) {
@@ -240,7 +240,7 @@ void drop_placeholder(const ToolParameter& parameter, Json& value) {
     drop(value);
 }
 
-// The tool's parameters out of the arguments, checked.
+// The tool's parameters from the arguments, checked.
 Json checked_params(const Tool& tool, Json& arguments, Findings& findings) {
     Json params = Json::object();
     for (const ToolParameter& parameter : tool.parameters) {
@@ -339,7 +339,7 @@ ToolVerdict judge_tool_call(const OfferedTools& offered, const ToolCallRequest& 
 }
 
 std::string tool_answer(const ToolVerdict& verdict) {
-    // By hand only in the order of members: success first reads better for a model.
+    // Written as text to put success first, which a model reads better.
     return std::string(R"({"success":)") + (verdict.accepted ? "true" : "false") +
            R"(,"message":)" + dump_json(neutralise_tags(verdict.message)) + "}";
 }

@@ -12,7 +12,7 @@ constexpr std::size_t kMaxNameLength = 64;
 
 constexpr int kMaxDepth = 4;
 
-// Policies come from users: more different sets than this start the cache afresh.
+// Policies come from users: with more different sets than this the cache is cleared.
 constexpr std::size_t kMaxCachedOffers = 256;
 
 const ToolParameter* find_by_name(const std::vector<ToolParameter>& parameters,
@@ -54,7 +54,7 @@ bool read_item_type(const Json& parameter, ToolParameter& parsed) {
     return !given || is_valid_type(parsed.item_type);
 }
 
-// False: it is there and no number.
+// False: present but not a number.
 bool read_number(const Json& parameter, const char* name, std::optional<double>& number) {
     const auto member = parameter.find(name);
     if (member == parameter.end()) {
@@ -96,7 +96,7 @@ bool read_bounds(const Json& parameter, ToolParameter& parsed) {
 
 std::optional<ToolParameter> parse_parameter(const Json& parameter, int depth);
 
-// False if one is malformed or there twice.
+// False if one is malformed or repeated.
 bool read_parameters(const Json& array, int depth, std::vector<ToolParameter>& parsed) {
     for (const Json& element : array) {
         auto parameter = parse_parameter(element, depth);
@@ -163,7 +163,7 @@ OrderedJson schema_of(const ToolParameter& parameter) {
         OrderedJson& items = schema["items"];
         items["type"] = parameter.item_type.empty() ? "object" : parameter.item_type;
         if (parameter.item_type == "array") {
-            items["items"]["type"] = "string";  // of what is not said, and has to be
+            items["items"]["type"] = "string";  // unknown, but required
         }
     }
     if (is_of_objects(parameter)) {
@@ -230,7 +230,7 @@ std::optional<Tool> parse_tool(std::string_view name, std::string_view module,
                                std::string_view parameters_json) {
     const auto policy = decision_from_name(default_policy);
     const auto parameters = parse_json(parameters_json);
-    // Gemini takes no digit and no dash at the beginning.
+    // Gemini refuses a digit or a dash at the beginning.
     const bool begins_well = !name.empty() && name[0] != '-' && (name[0] < '0' || name[0] > '9');
     if (!is_valid_tool_name(name) || !begins_well || !policy || !parameters ||
         !parameters->is_array()) {

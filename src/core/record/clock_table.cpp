@@ -95,7 +95,7 @@ size_t clock_table_bound(uint32_t count) noexcept {
 
 size_t encode_clock_table(const FieldClock* clocks, uint32_t count, bool has_cleared_deletion,
                           uint32_t generation, char* out, std::string_view rest) noexcept {
-    // Indexes are collected at the far end of the room, in their widest form: the dictionary grows
+    // Indexes are collected at the end of the buffer, in their widest form: the dictionary grows
     // towards them and never reaches one that was not read yet.
     char* const dictionary = out + kHeaderSize;
     char* const wide_indexes = dictionary + size_t{count} * kClockSize;

@@ -15,7 +15,7 @@ struct KindWords {
     const char* reason;
 };
 
-// The first stands for every kind that has no words of its own.
+// The first is for every kind without a text.
 constexpr std::array<KindWords, 10> kReasons = {{
     {"", "Auf dem Server ist ein Fehler aufgetreten."},
     {"unreachable", "Das Sprachmodell ist nicht erreichbar."},
@@ -77,8 +77,8 @@ const char* name(NoticeCause cause) noexcept {
     return "user-budget";
 }
 
-// What users are advised to do is what the known client lets them do: it edits budgets of agents,
-// but neither a mission's objective, schedule and agent nor an agent that is archived.
+// Users are advised only what today's client supports: it edits budgets of agents, but neither a
+// mission's objective, schedule and agent nor an archived agent.
 FailureNotice failure_notice(NoticeCause cause, std::string_view error_kind) {
     FailureNotice notice;
     switch (cause) {

@@ -26,8 +26,8 @@ bool is_usable_part(std::string_view part) {
 
 // ---------------------------------------------------------------- text that may be secret
 
-// Collects text up to a limit of characters. Everything is kept in one buffer of its final size,
-// so that no copy of a secret stays behind on the heap.
+// Collects text up to a limit of characters, in one buffer of its final size, so that no copy of a
+// secret remains on the heap.
 class CutText {
  public:
     explicit CutText(std::size_t max_chars)
@@ -38,7 +38,7 @@ class CutText {
     CutText& operator=(const CutText&) = delete;
     ~CutText() { wipe(buffer_); }
 
-    // So many bytes hold at least one character more than the limit: the cut will show.
+    // This many bytes hold at least one character more than the limit, so that the cut is visible.
     void append(std::string_view text) {
         buffer_.append(text.substr(0, max_bytes_ - buffer_.size()));
     }
@@ -72,14 +72,14 @@ void append_number(CutText& text, const Json& number) {
     text.append({begin, static_cast<std::size_t>(result.ptr - begin)});
 }
 
-// Without its NUL bytes, which cut() removes. jsonb holds none, so nothing is copied there.
+// Without its NUL bytes, which cut() removes. jsonb has none, so nothing is copied for it.
 bool becomes_ciphertext(std::string_view text) {
     return text.find('\0') == std::string_view::npos ? is_ciphertext(text)
                                                      : is_ciphertext(repair_utf8(text));
 }
 
-// Appends what a reader should see of the value, on one line unless it is a string. False, and
-// nothing appended, if that is nothing.
+// Appends the readable form of the value, on one line unless it is a string. False, and nothing
+// appended, if it is empty.
 bool append_value(CutText& text, const Json& value) {
     if (value.is_string()) {
         const std::string_view plain = trimmed(value.get_ref<const std::string&>());
@@ -132,7 +132,7 @@ bool append_member(CutText& text, const Json& object, std::string_view key) {
     return value != nullptr && append_value(text, *value);
 }
 
-// One line "Label: value" if there is such a member with something to say.
+// One line "Label: value" if there is such a member that is not empty.
 void append_line(CutText& text, const Json& record, std::string_view label, std::string_view key) {
     const std::size_t before = text.size();
     if (before > 0) {
@@ -157,7 +157,7 @@ void render_goal(CutText& text, const Json& record) {
         text.append("?");
     }
     text.append(" / ");
-    // A plain number as the target is understood too.
+    // The target may also be a plain number.
     if (!append_member(text, aim, "value") &&
         (target == nullptr || target->is_object() || !append_value(text, *target))) {
         text.append("?");
@@ -178,7 +178,7 @@ bool is_space_context(const Json& record) {
     return flag != nullptr && flag->is_boolean() && flag->get<bool>();
 }
 
-// A space has one note at most that stands for what is always to be known.
+// A space has at most one note that is its context.
 void render_note(CutText& text, const Json& record) {
     if (is_space_context(record)) {
         text.append("Dauerhafter Kontext dieses Bereichs:\n");
@@ -222,7 +222,7 @@ constexpr Names kTitleAndContent[] = {"title", "content"};
 constexpr Names kNoteFields[] = {"title", "content", "isSpaceContext"};
 constexpr Names kTaskFields[] = {"title", "status", "isCompleted", "description", "dueDate"};
 constexpr Names kEventFields[] = {"title", "startDate", "endDate", "allDay", "location"};
-// What the workbench calls a time block: when something is. Its times are never encrypted.
+// A time block of the workbench: when an event takes place. Its times are never encrypted.
 constexpr Names kTimes[] = {"startDate", "endDate", "allDay"};
 constexpr LinkedRecord kTimeBlock = {"timeBlockId", "timeblocks", "timeBlocks", kTimes};
 constexpr Names kContent[] = {"content"};

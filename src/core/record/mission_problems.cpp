@@ -54,7 +54,7 @@ void MissionProblems::add(std::string_view first, std::string_view second) noexc
 
 void find_mission_problems(const MissionFields& fields, Instant now,
                            MissionProblems& problems) noexcept {
-    // What every client writes into a new mission: without it, rows of the mission are missing.
+    // Every client writes these into a new mission: without them, some rows are missing.
     if (is_fragment(fields.title, fields.objective)) {
         problems.add("title and objective are missing: not scheduled");
     } else if (!is_there(fields.objective)) {
@@ -66,7 +66,7 @@ void find_mission_problems(const MissionFields& fields, Instant now,
     if (fields.cadence.value == Cadence::Value::Missing) {
         problems.add("cadence is missing");
     }
-    // The rest stops nobody while the mission is paused, done or archived.
+    // The other problems do not matter while the mission is paused, done or archived.
     if (fields.state.type == Type::String && fields.state.text != "active") {
         return;
     }

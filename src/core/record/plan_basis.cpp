@@ -20,7 +20,7 @@ bool says_something(const Json& feedback) {
     return !feedback.is_null() && feedback != "";
 }
 
-// What the user has said about an iteration; null if it is just as build_iteration() made it.
+// The user's response to an iteration; null if it is as build_iteration() made it.
 Json verdict_on(const Json& iteration) {
     const Json plan = value_of(iteration, "plan");
     Json step_statuses;
@@ -50,7 +50,7 @@ Json verdicts_on(const Json& iterations) {
     Json verdicts = Json::array();
     if (iterations.is_array()) {
         for (const Json& iteration : iterations) {
-            // Prompts do not show what is no object either.
+            // Prompts do not show anything but objects either.
             Json verdict = iteration.is_object() ? verdict_on(iteration) : Json();
             if (!verdict.is_null()) {
                 verdicts.push_back(std::move(verdict));

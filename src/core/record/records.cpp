@@ -32,7 +32,7 @@ std::optional<std::string> optional_plaintext_of(const Json& record, const char*
     return std::string(text);
 }
 
-// A number of at least 0, rounded down and clamped to `max`; nullopt if the member is no number.
+// A number of at least 0, rounded down and clamped to `max`; nullopt if the member is not a number.
 std::optional<std::int64_t> count_of(const Json& record, const char* key, std::int64_t max) {
     const auto member = record.find(key);
     if (member == record.end()) {

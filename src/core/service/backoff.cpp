@@ -28,7 +28,7 @@ Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double r
     if (kind == ErrorKind::NoProvider) {
         delay = jittered(kServiceBackoff, random01);
     } else if (kind != ErrorKind::Blocked && kind != ErrorKind::Capability) {
-        // 2^9 minutes are more than the maximum already.
+        // 2^9 minutes are already more than the maximum.
         const int doublings = std::clamp(consecutive_failures, 1, 10) - 1;
         delay = std::min(kMicrosPerMinute << doublings, kMaxMissionBackoff);
         delay = jittered(delay, random01);
@@ -49,10 +49,10 @@ CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
         case ErrorKind::Auth:
             return error.http_status == 403 ? CallEnd::Forbidden : CallEnd::KeyRefused;
         case ErrorKind::Malformed:
-            // An answer that is too large has come all the same.
+            // An answer that is too large has arrived nevertheless.
             return error.http_status == 0 ? by_status : CallEnd::Suspect;
         case ErrorKind::Unknown:
-            // mana-llm and OpenRouter say 502 for whatever the provider makes of a request.
+            // mana-llm and OpenRouter use 502 for every provider error of a request.
             if (error.http_status == 502 && error.is_of_gateway) {
                 return CallEnd::Suspect;
             }
@@ -67,7 +67,7 @@ CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
 bool is_of_service(const FailedCall& call) noexcept {
     switch (call.end) {
         case CallEnd::Refused:
-            // Where many call, others are answered all the time.
+            // With many callers, others are answered all the time.
             if (call.others_answered && call.is_refused_often) {
                 return false;
             }
@@ -98,7 +98,7 @@ RetryDecision retry_within_run(const ProviderError& error, int attempts_so_far, 
     }
     const bool passing = error.kind == ErrorKind::Timeout || error.kind == ErrorKind::Unreachable ||
                          error.kind == ErrorKind::Malformed;
-    // A gateway that names what is wrong would say the same again.
+    // A gateway that names the problem would answer the same again.
     const bool gateway = is_gateway_failure(error.http_status) && error.kind == ErrorKind::Unknown;
     if (!passing && !gateway) {
         return {};

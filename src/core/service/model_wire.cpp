@@ -35,7 +35,7 @@ std::string without_nul(std::string text) {
     return text;
 }
 
-// A token count that may be missing, a float, negative or absurd; then it is kMaxTokenCount + 1.
+// A token count that may be missing, a float, negative or too large; then it is kMaxTokenCount + 1.
 std::int64_t token_count(const Json* usage, const char* key) {
     const Json* count = member(usage, key);
     if (count == nullptr || !count->is_number()) {
@@ -45,8 +45,8 @@ std::int64_t token_count(const Json* usage, const char* key) {
     return std::llround(std::clamp(value, 0.0, static_cast<double>(kMaxTokenCount + 1)));
 }
 
-// Of the prompt's tokens those that the provider had kept, in the spelling of OpenAI and mana-llm,
-// Moonshot, DeepSeek, Anthropic.
+// The prompt's tokens from the provider's cache, in the spelling of OpenAI and mana-llm, Moonshot,
+// DeepSeek, Anthropic.
 std::int64_t cached_tokens(const Json* usage) {
     return std::max({token_count(member(usage, "prompt_tokens_details"), "cached_tokens"),
                      token_count(usage, "cached_tokens"),
@@ -61,7 +61,7 @@ Usage read_usage(const Json* usage) {
     // Some leave it out.
     read.total = std::max(token_count(usage, "total_tokens"), read.prompt + read.completion);
     read.reasoning = token_count(member(usage, "completion_tokens_details"), "reasoning_tokens");
-    // Gemini's total counts thoughts that its completion does not; they are paid for like the rest.
+    // Gemini's total includes reasoning that its completion does not; it is paid for like the rest.
     const std::int64_t unnamed = read.total - read.prompt - read.completion;
     if (unnamed > 0 && read.prompt > 0) {
         read.completion += unnamed;
@@ -90,8 +90,8 @@ std::string read_content(const Json* message) {
     return joined;
 }
 
-// The arguments as JSON text; an object given instead of text is written out. A text with an
-// escaped U+0000 is rewritten without it, since no jsonb could hold the call.
+// The arguments as JSON text; an object given instead of text is serialized. A text with an escaped
+// U+0000 is rewritten without it, since no jsonb could hold the call.
 std::string read_arguments(const Json* function) {
     const Json* arguments = member(function, "arguments");
     if (arguments == nullptr || arguments->is_null()) {
@@ -112,10 +112,10 @@ std::string read_arguments(const Json* function) {
     return text;
 }
 
-// Nine letters and digits, the only form that every provider takes (Mistral is the strict one).
+// Nine letters and digits, the only form that every provider accepts (Mistral is the strict one).
 std::string invent_id(std::uint64_t seed) {
     constexpr std::string_view kAlphabet = "0123456789abcdefghijklmnopqrstuvwxyz";
-    // splitmix64's finalizer: neighbouring seeds give unlike ids.
+    // splitmix64's finalizer: adjacent seeds give different ids.
     seed += 0x9E3779B97F4A7C15U;
     seed = (seed ^ (seed >> 30)) * 0xBF58476D1CE4E5B9U;
     seed = (seed ^ (seed >> 27)) * 0x94D049BB133111EBU;
@@ -203,7 +203,7 @@ ErrorKind kind_of_status(int http_status) {
     }
 }
 
-// The kind that an OpenAI-style type or code names, as far as it says more than the status does.
+// The kind that an OpenAI-style type or code names, if it is more specific than the status.
 std::optional<ErrorKind> kind_of_code(std::string_view code) {
     if (code == "content_filter" || code == "content_policy_violation") {
         return ErrorKind::Blocked;
@@ -234,13 +234,13 @@ ErrorBody read_error_body(const Json* body) {
         }
         if (detail->is_object()) {
             std::optional<ErrorKind> kind = error_kind_from_name(string_or(*detail, "kind", ""));
-            // "unknown" says less than a status.
+            // "unknown" is less specific than a status.
             if (kind == ErrorKind::Unknown) {
                 kind.reset();
             }
             return {kind, text_member(detail, "message")};
         }
-        // A list of validation errors: what was sent is wrong, not what it says.
+        // A list of validation errors: the form of the request is wrong, not its content.
         return {ErrorKind::Unknown, dump_json(*detail)};
     }
     const Json* error = member(body, "error");
@@ -280,11 +280,11 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     ProviderError error;
     error.http_status = http_status;
     error.is_of_gateway = read.kind || !read.message.empty();
-    // A success that carries no completion is malformed unless its body says better.
+    // A success without a completion is malformed unless its body names another kind.
     error.kind = read.kind.value_or(is_success(http_status) ? ErrorKind::Malformed
                                                             : kind_of_status(http_status));
-    // OpenAI's and Groq's word for more tokens at once than the limit of a minute: that a later
-    // call is not refused for.
+    // OpenAI and Groq refuse a request with more tokens than the limit per minute in this way; a
+    // later attempt would not help.
     if (error.kind == ErrorKind::RateLimit &&
         read.message.find("Request too large") != std::string::npos) {
         error.kind = ErrorKind::Capability;
@@ -307,7 +307,7 @@ std::optional<unsigned> escaped_unit(std::string_view text) {
     return unit;
 }
 
-// Half of a character that is escaped as two, without its other half, becomes U+FFFD.
+// Replaces escaped unpaired surrogates by U+FFFD.
 std::string repair_surrogates(std::string_view json) {
     std::string repaired;
     repaired.reserve(json.size());
@@ -336,8 +336,8 @@ std::string repair_surrogates(std::string_view json) {
     return repaired;
 }
 
-// Invalid UTF-8 and halves of characters, as from a model's token cut in two, are repaired instead
-// of losing the reply.
+// Invalid UTF-8 and unpaired surrogates, as from a model's token that was cut in two, are repaired
+// instead of losing the reply.
 std::optional<Json> parse_body(std::string_view body) {
     std::optional<Json> parsed = parse_json(body);
     if (!parsed) {
@@ -373,14 +373,14 @@ std::string text_message(std::string_view role, std::string_view text) {
     return message;
 }
 
-// The text as it stands between the quotes of a JSON string.
+// The text in its escaped form, without the quotes of a JSON string.
 std::string escaped(std::string_view text) {
     const std::string quoted = json_string(text);
     return quoted.substr(1, quoted.size() - 2);
 }
 
-// A message that user_message() or tool_message() has made, with a text at the end of its content.
-// It is spliced in, so that what the message holds is not copied to places that nobody wipes.
+// Appends a message of user_message() or tool_message() with a text at the end of its content. The
+// text is spliced in, so that the message is not copied to memory that nobody wipes.
 void append_with_closing(std::string& body, std::string_view message, std::string_view text) {
     constexpr std::string_view kEnd = "\"}";
     constexpr std::string_view kEndOfAnswer = "}\"}";  // the answer is an object, as JSON text
@@ -412,7 +412,7 @@ std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
     if (reply.finish_reason == "content_filter") {
         return ErrorKind::Blocked;
     }
-    // The second is Mistral's word for a full context.
+    // The second is Mistral's name for a full context.
     if (reply.finish_reason == "length" || reply.finish_reason == "model_length") {
         return ErrorKind::Truncated;
     }
@@ -420,7 +420,7 @@ std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
 }
 
 // OpenAI says 429 (resource_unavailable), Groq 498 (capacity_exceeded), Gemini 503 or 429, Azure
-// 400 when the model has no such tier; what takes too long has waited for room.
+// 400 when the model has no such tier; a timeout means that the call has waited for capacity.
 bool is_refusal_of_tier(const ProviderError& error) noexcept {
     if (error.kind == ErrorKind::RateLimit || error.kind == ErrorKind::Timeout ||
         error.http_status == 498) {

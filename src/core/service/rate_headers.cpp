@@ -67,7 +67,7 @@ struct Spelling {
     bool of_tokens;
 };
 
-// OpenAI, Groq, Azure and others; Anthropic; OpenRouter and the many like it; Mistral.
+// OpenAI, Groq, Azure and others; Anthropic; OpenRouter and similar ones; Mistral.
 constexpr std::array<Spelling, 8> kSpellings = {{
     {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
      false, false},
@@ -95,7 +95,7 @@ bool same_name(std::string_view given, std::string_view wanted) {
                       [](char a, char b) { return lower(a) == b; });
 }
 
-// Without a plausible limit, what is left is none either: some services send -1 for "no limit".
+// Without a plausible limit there is no allowance: some services send -1 for "no limit".
 std::optional<RateAllowance> allowance_of(const Found& found, const Spelling& spelling) {
     if (!found.limit || !found.remaining || *found.limit < 1 || *found.limit > kMaxLimit ||
         *found.remaining < 0 || (!found.reset && !spelling.reset.empty())) {

@@ -27,12 +27,12 @@ bool drop_scheme(std::string_view& url) noexcept {
     return false;
 }
 
-// One line, cut, valid UTF-8: a line break in a title could pass for a source of its own.
+// One line, cut, valid UTF-8: a line break in a title could look like another source.
 std::string line_of(const Json& source, const char* key, std::size_t max_chars) {
     if (key == nullptr) {
         return {};
     }
-    // Cut before and after: a page of HTML need not be walked for the sake of one line.
+    // Cut before and after: a page of HTML need not be processed for one line.
     return cut_utf8(one_line(cut_utf8(repair_utf8(string_or(source, key, "")), 4 * max_chars)),
                     max_chars);
 }
@@ -51,7 +51,7 @@ std::optional<std::string_view> usable_url(const Json& url) noexcept {
     }
     const bool is_clean = std::none_of(text.begin(), text.end(), [](char c) {
         const auto byte = static_cast<unsigned char>(c);
-        // Beyond ASCII a URL is percent-encoded; what looks like a letter there may be a space.
+        // Outside ASCII a URL is percent-encoded; other characters may be spaces.
         return byte <= ' ' || byte >= 0x7F || c == '"' || c == '<' || c == '>' || c == '\\';
     });
     return is_clean ? std::optional(text) : std::nullopt;

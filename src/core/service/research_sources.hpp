@@ -1,4 +1,4 @@
-// What both kinds of research hand to the planner: a list of sources that it may cite.
+// The result of both kinds of research for the planner: a list of sources that it may cite.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ std::optional<std::string_view> usable_url(const Json& url) noexcept;
 // Numbered sources, each with what is known about it.
 class SourceList {
  public:
-    // `text` stands first, the heading before the first source; both are valid UTF-8. The heading
+    // `text` comes first, the heading before the first source; both are valid UTF-8. The heading
     // must outlive the list.
     SourceList(std::string text, std::string_view heading)
         : content_(std::move(text)), heading_(heading) {}

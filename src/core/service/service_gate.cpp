@@ -19,7 +19,7 @@ constexpr double kBelowLastMinute = 0.7;
 constexpr double kBurstSeconds = 0.05;
 constexpr Instant kSeriesBelongTogether = 5 * kMicrosPerMinute;
 constexpr Instant kLimitedFor = kMicrosPerMinute;
-// Words of one reply do not stop all calls for longer: then one call finds out.
+// A single reply's Retry-After does not stop all calls for longer: after that a call is tried.
 constexpr Instant kLongestPause = kMicrosPerMinute;
 constexpr double kFirstGuessOfTokens = 2000;
 constexpr double kWindowRefillSeconds = 20;
@@ -62,7 +62,7 @@ void ServiceGate::Bucket::settle(Instant now) {
 }
 
 std::optional<Instant> ServiceGate::Bucket::reaches(double wanted, Instant now) const {
-    // Rounding must not make a permit look a moment away for ever.
+    // Rounding must not keep a permit a moment away for ever.
     constexpr double kNothing = 1e-6;
     const double missing = wanted - level_at(now);
     if (missing <= kNothing) {
@@ -97,7 +97,7 @@ double ServiceGate::expected_tokens() const {
     return tokens_per_call_ > 0 ? tokens_per_call_ : kFirstGuessOfTokens;
 }
 
-// A call that is larger than the whole allowance goes out when the allowance is whole.
+// A call that is larger than the whole allowance is sent when the allowance is complete.
 double ServiceGate::need(bool of_tokens, const Bucket& bucket) const {
     return of_tokens ? std::min(expected_tokens(), bucket.capacity) : 1.0;
 }
@@ -108,7 +108,7 @@ void ServiceGate::set_limits(const GateLimits& limits) {
     }
     limits_ = limits;
     limits_.max_concurrency = std::max(1, limits.max_concurrency);
-    // What has been used up stays so.
+    // Used permits stay used.
     const auto set = [](std::optional<Bucket>& bucket, double per_second, double capacity) {
         if (per_second <= 0) {
             bucket.reset();
@@ -141,14 +141,13 @@ int ServiceGate::limit() const {
     return static_cast<int>(std::clamp(limit_, 1.0, static_cast<double>(limits_.max_concurrency)));
 }
 
-// Nobody knows yet whether a service that has answered nothing can bear more.
+// It is unknown whether a service that has not answered yet can handle more.
 Instant ServiceGate::growth_pause() const {
     const bool is_proven = answered_ || limit_ * 2 <= kUnprovenLimit;
     return is_proven && !learned_ ? kGrowthPause : kUnprovenGrowthPause;
 }
 
-// A service that answers slowly must not be waited for to find out that it can bear more: refusals
-// come fast.
+// Growth does not wait for the replies of a slow service, since refusals arrive fast.
 void ServiceGate::grow(Instant now) {
     while (!closed_ && is_growing_fast() && in_flight_ >= limit() &&
            limit() < limits_.max_concurrency && now - full_since_ >= growth_pause()) {
@@ -157,7 +156,7 @@ void ServiceGate::grow(Instant now) {
     }
 }
 
-// At most once in a round trip, whatever number of calls fails in it.
+// At most once per round trip, however many calls fail in it.
 void ServiceGate::shrink(const Call& call, double at_least, Instant now) {
     if (call.number > shrunk_by_) {
         shrunk_by_ = calls_;
@@ -190,9 +189,9 @@ int ServiceGate::accepted_within(Instant span, Instant now) const {
     return sum;
 }
 
-// From what was accepted between this series of refusals and the one before. For the first one,
-// from the best second, ten seconds or minute up to now: the next series corrects what was too
-// much.
+// From the calls that were accepted between this series of refusals and the previous one. For the
+// first series, from the best second, ten seconds or minute so far; the next series corrects an
+// estimate that is too high.
 void ServiceGate::learn_rate(Instant now) {
     const double minute = accepted_within(kMicrosPerMinute, now) / 60.0;
     double sample = 0;
@@ -245,13 +244,13 @@ void ServiceGate::on_refusal(const Call& call, const CallReport& report, Instant
             learned_->level = 1;
         }
     }
-    // What is still under way was accepted, and so can be borne. Whether more can is left open: it
-    // is the rate that was refused.
+    // The calls in flight were accepted, so that concurrency is possible. Whether more is possible
+    // stays open, since the refusal was because of the rate.
     shrink(call, in_flight_, now);
 }
 
-// What headers say is a bucket of the service's that we keep an image of. Calls that went out after
-// the one that brings the news may or may not be in it; they are taken off.
+// Headers describe a bucket of the service, of which we keep a copy. Calls that were sent after the
+// one that returned the headers may or may not be included; they are subtracted.
 void ServiceGate::listen(std::optional<Told>& told, const std::optional<RateAllowance>& said,
                          const Call& call, double unseen, Instant now) {
     if (!said || (told && call.number < told->by)) {
@@ -278,7 +277,7 @@ void ServiceGate::listen(std::optional<Told>& told, const std::optional<RateAllo
     told = next;
 }
 
-// ---- whether it is there -----------------------------------------------------------------------
+// ---- availability ------------------------------------------------------------------------------
 
 void ServiceGate::close(GateState why, Instant now) {
     closed_ = true;
@@ -288,8 +287,8 @@ void ServiceGate::close(GateState why, Instant now) {
     put_off_probe(now);
 }
 
-// The longer it lasts, the longer the pauses; so the service's return is noticed within a fifth of
-// the time that it was away.
+// The pauses grow with the outage, so the service's return is detected within a fifth of its
+// duration.
 void ServiceGate::put_off_probe(Instant now) {
     probe_at_ = now + std::clamp((now - closed_at_) / 5, kFirstProbePause, kLongestProbePause);
 }
@@ -298,7 +297,7 @@ void ServiceGate::reopen(Instant now) {
     closed_ = false;
     since_ = now;
     failures_ = refused_keys_ = forbidden_ = 0;
-    // What waits comes back step by step, but fast.
+    // Waiting calls resume gradually, but fast.
     threshold_ = std::max(limit_, static_cast<double>(kFirstLimit));
     limit_ = std::min(threshold_, std::max<double>(kLimitAfterOutage, in_flight_));
     full_since_ = now;
@@ -342,7 +341,7 @@ void ServiceGate::on_failure(const Call& call, const CallReport& report, Instant
     const bool is_of_key = report.end == CallEnd::KeyRefused || report.end == CallEnd::Forbidden;
     if (report.end == CallEnd::Refused) {
         on_refusal(call, report, now);
-        // It said when to come back, so it is there.
+        // It said when to retry, so it is available.
         if (report.retry_after) {
             failures_ = 0;
             if (call.is_probe) {
@@ -375,7 +374,7 @@ void ServiceGate::on_answer(const Call& call, int in_flight, Instant now) {
     answered_ = true;
     answered_at_ = now;
     if (closed_) {
-        // Others that were under way say nothing of the service as it is now.
+        // Other calls in flight give no information about the service's present state.
         if (call.is_probe) {
             reopen(now);
         }
@@ -387,7 +386,8 @@ void ServiceGate::on_answer(const Call& call, int in_flight, Instant now) {
         limit_ = std::min(limit_, static_cast<double>(limits_.max_concurrency));
     }
     if (learned_ && call.number >= refused_from_) {
-        // Per second and in relation to the rate: slowly at first, faster the longer it goes well.
+        // Per second and relative to the rate: slowly at first, faster the longer nothing is
+        // refused.
         const double well_for = seconds(std::max<Instant>(now - refused_at_, 0));
         const double growth = std::min(0.5, 0.01 + 0.0005 * well_for * well_for);
         learned_->settle(now);
@@ -560,7 +560,7 @@ std::optional<Instant> ServiceGate::next_claim_at(Instant now, int pending) {
     return now_is_the_time ? at : std::max(at, now + 1);
 }
 
-// ---- for those who look ------------------------------------------------------------------------
+// ---- views -------------------------------------------------------------------------------------
 
 GateState ServiceGate::state(Instant now) const {
     if (closed_) {

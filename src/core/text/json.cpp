@@ -6,7 +6,7 @@
 #error "mana_ai needs nlohmann_json 3.11 or later"
 #endif
 
-// Nothing is tested where pointers are smaller.
+// Untested on platforms with smaller pointers.
 static_assert(sizeof(void*) == 8, "mana_ai needs a 64-bit platform");
 
 namespace mana_ai::core {
@@ -80,7 +80,7 @@ std::size_t utf8_sequence_length(std::string_view text) noexcept {
 
 std::optional<Json> parse_json(std::string_view text) noexcept {
     try {
-        // The parser takes a NUL byte for the end of its input and would ignore what follows.
+        // The parser treats a NUL byte as the end of its input and would ignore the rest.
         if (has_nul(text) || nests_too_deep(text)) {
             return std::nullopt;
         }
@@ -100,7 +100,7 @@ std::string dump_json(const Json& value) {
 
 namespace {
 
-// What JSON wants in place of a byte; null: the byte itself.
+// The JSON escape of a byte; null: the byte itself.
 const char* escape_of(char c, char (&buffer)[7]) noexcept {
     switch (c) {
         case '"':
@@ -130,7 +130,7 @@ const char* escape_of(char c, char (&buffer)[7]) noexcept {
     return buffer;
 }
 
-// Nearly all bytes of nearly all texts: what stands for itself inside a JSON string.
+// The common case: bytes that need no escape inside a JSON string.
 bool is_plain(char c) noexcept {
     return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
@@ -138,7 +138,7 @@ bool is_plain(char c) noexcept {
 template <class Append>
 void quote(std::string_view text, Append append) {
     append("\"");
-    std::size_t plain = 0;  // bytes that go out as they are
+    std::size_t plain = 0;  // bytes that are copied unchanged
     char buffer[7];
     for (std::size_t i = 0; i < text.size();) {
         if (is_plain(text[i])) {
@@ -246,7 +246,7 @@ std::string cut_utf8(std::string_view text, std::size_t max_chars) {
         return {};
     }
     std::string kept;
-    // One buffer, since growing would leave copies of what may be secret behind.
+    // One buffer, since growing would leave copies of a possibly secret text in memory.
     kept.reserve(std::min(text.size(), 4 * std::min(max_chars, text.size())) + kEllipsis.size());
     std::size_t end_before_last = 0;  // where the ellipsis would have to go
     std::size_t copied = 0;           // everything before it is in `kept`

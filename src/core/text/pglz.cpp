@@ -15,7 +15,7 @@ constexpr size_t kItemBytes = 3;  // of the stream, at most
 constexpr size_t kShortestMatch = 3;
 constexpr size_t kLongestShortMatch = 18;
 constexpr size_t kBlock = 16;
-// Of a group, and of what may be read beyond its last byte.
+// The bytes of a group, and those that may be read after it.
 constexpr size_t kFarFromEnd = kItems * kItemBytes + kItems;
 
 }  // namespace
@@ -28,8 +28,7 @@ bool expand_pglz(std::string_view compressed, char* out, size_t size) noexcept {
     auto source_left = [&] { return static_cast<size_t>(from_end - from); };
     auto room = [&] { return static_cast<size_t>(to_end - to); };
 
-    // False when there is no such match. Far from the stream's end nobody asks whether its bytes
-    // are there.
+    // False if there is no such match. Far from the stream's end no bounds are checked.
     auto copy_match = [&]<bool kIsFar>(std::bool_constant<kIsFar>) {
         if (!kIsFar && source_left() < 2)
             return false;

@@ -15,7 +15,7 @@ struct CodePoint {
     std::size_t length;  // in bytes, at least 1
 };
 
-// Tolerant: what is no UTF-8 counts as one U+FFFD per byte.
+// Tolerant: every invalid byte counts as one U+FFFD.
 CodePoint code_point(std::string_view text, std::size_t at) noexcept {
     const auto lead = static_cast<unsigned char>(text[at]);
     if (lead < 0x80) {
@@ -51,8 +51,8 @@ struct Range {
     char32_t last;
 };
 
-// Beyond ASCII everything is taken for a letter but these blocks of punctuation, symbols, spaces
-// and emoji: a letter that is mistaken for punctuation would start a word in the middle of one.
+// Outside ASCII every character counts as a letter except these blocks of punctuation, symbols,
+// spaces and emoji: a letter that counted as punctuation would start a word in the middle of one.
 constexpr std::array<Range, 18> kNoLetters = {{{0x80, 0xA9},
                                                {0xAB, 0xB4},
                                                {0xB6, 0xB9},
@@ -94,7 +94,7 @@ constexpr std::array<bool, 256> ascii_words() noexcept {
 // By bytes: those of longer sequences are in none.
 constexpr std::array<bool, 256> kIsAsciiWord = ascii_words();
 
-// Where the phrase that begins at `at` ends, npos if it does not stand there.
+// The end of the phrase that begins at `at`; npos if it does not.
 std::size_t end_of_phrase(std::string_view text, std::size_t at, std::string_view phrase) noexcept {
     for (const char wanted : phrase) {
         if (at >= text.size()) {

@@ -68,7 +68,7 @@ bool is_within(const std::optional<std::int64_t>& value, std::int64_t low, std::
     return value && *value >= low && *value <= high;
 }
 
-// Times of day that come on every day of the mask. Only with numbers that have no problem.
+// Times of day on every day of the mask. Only with valid numbers.
 CronSchedule at_time_of_day(std::int64_t hour, std::int64_t minute, std::uint32_t days_of_week) {
     return {.minutes = std::uint64_t{1} << minute,
             .hours = 1U << hour,
@@ -77,7 +77,7 @@ CronSchedule at_time_of_day(std::int64_t hour, std::int64_t minute, std::uint32_
             .days_of_week = days_of_week};
 }
 
-// Such as 30 February. Other days come sooner or later, also on a given day of the week.
+// Such as 30 February. Other days occur eventually, also on a given day of the week.
 bool never_matches(const CronSchedule& schedule) {
     if (schedule.either_day) {
         return false;

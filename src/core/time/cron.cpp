@@ -179,8 +179,8 @@ std::optional<Instant> first_along_clock(const CronSchedule& schedule, const Civ
     return std::nullopt;
 }
 
-// The earliest of the day's local times that lies after `after`. All are looked at, since a time
-// shifted out of a gap may come later than the next one.
+// The earliest of the day's local times after `after`. All are checked, since a time shifted out of
+// a gap may come later than the next one.
 std::optional<Instant> first_of_day(const CronSchedule& schedule, CivilTime date, Instant after,
                                     const TimeZone& zone) {
     std::optional<Instant> earliest;

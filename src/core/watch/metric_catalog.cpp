@@ -36,7 +36,7 @@ constexpr MetricInfo counter(Metric metric, std::string_view name, std::string_v
     return made(metric, MetricType::Counter, name, help, labels);
 }
 
-// Adding integers gives the same whatever the order.
+// Sums of integers do not depend on the order.
 constexpr MetricInfo in_millionths(MetricInfo info) {
     info.in_millionths = true;
     return info;

@@ -7,8 +7,8 @@
 
 #include "mana_ai/core/text/json.hpp"
 
-// Written by hand instead of through a tree of values: a span costs about a microsecond, and every
-// mission makes several.
+// Written directly, without a tree of values: a span costs about a microsecond, and every mission
+// makes several.
 
 namespace mana_ai::core {
 
@@ -42,7 +42,7 @@ void append_string(std::string& out, std::string_view text) {
     if (text.size() <= kMaxSpanTextChars && is_plain(text)) {
         out += text;
     } else {
-        // A character has at most four bytes, so more of them cannot be within the limit.
+        // A character has at most four bytes, so later ones cannot be within the limit.
         const std::string_view enough = text.substr(0, 4 * (kMaxSpanTextChars + 1));
         std::string clean = cut_utf8(enough, kMaxSpanTextChars);
         std::erase(clean, '\0');
