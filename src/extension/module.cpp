@@ -19,8 +19,8 @@ namespace {
 object_access_hook_type previous_object_access_hook = nullptr;
 
 extern "C" {
-// The worker leaves when its extension is dropped and stops when it is updated; it hears of it here
-// and not only at its next tick.
+// The worker exits when its extension is dropped and stops when it is updated; this wakes it up
+// before its next full pass.
 static void on_object_access(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id,
                              void* argument) {
     if (previous_object_access_hook != nullptr)

@@ -126,7 +126,7 @@ PGDLLEXPORT Datum mana_ai_gate_decision(PG_FUNCTION_ARGS) {
     });
 }
 
-// Why there is safe mode in this database; all null without it.
+// The crashes that caused safe mode in this database; all null without it.
 PG_FUNCTION_INFO_V1(mana_ai_safe_mode);
 PGDLLEXPORT Datum mana_ai_safe_mode(PG_FUNCTION_ARGS) {
     using namespace mana_ai;

@@ -30,7 +30,7 @@ constexpr char kTicketCookie[] = "mana_ai_ticket";
 constexpr core::Instant kTicketLife = 12 * core::kMicrosPerHour;
 constexpr int64_t kDefaultAuditRows = 200;
 constexpr int64_t kMaxAuditRows = 1000;
-// One user must not keep the others waiting.
+// One user must not delay the others.
 constexpr size_t kMaxAuditsOfUser = 4;
 
 HttpAnswer json_answer(const core::Json& json) {
@@ -69,7 +69,7 @@ core::Json tick_json(const TickAnswer& answer) {
             {"errors", std::move(errors)}};
 }
 
-// The token of "Authorization: Bearer …"; empty when there is none.
+// The token of "Authorization: Bearer …"; empty if there is none.
 std::string bearer_token(const HttpServerRequest& request) {
     constexpr std::string_view kScheme = "bearer ";
     const std::string_view value = request.header("authorization");
@@ -79,7 +79,7 @@ std::string bearer_token(const HttpServerRequest& request) {
     return std::string(value.substr(kScheme.size()));
 }
 
-// 1 to kMaxAuditRows; more is cut, as the contract says. nullopt: not a number.
+// 1 to kMaxAuditRows; larger numbers are reduced to that. nullopt: not a number.
 std::optional<int64_t> audit_limit(std::string_view text) {
     if (text.empty())
         return kDefaultAuditRows;
@@ -100,8 +100,8 @@ void count_request(const net::HttpServed& served) {
                          {served.method, served.path, status});
 }
 
-// The request's origin if pages of it may read what users may ask for (mana_ai.http_cors_origins);
-// else empty. Compared to the letter.
+// The request's origin if its pages may read users' data (mana_ai.http_cors_origins); else empty.
+// Compared exactly.
 std::string allowed_origin(const HttpServerRequest& request) {
     const std::string_view origin = request.header("origin");
     if (!origin.empty())
@@ -112,14 +112,14 @@ std::string allowed_origin(const HttpServerRequest& request) {
 }
 
 // Lets pages of that origin read the answer. Never all pages, and never with cookies: the token
-// comes in a header, which a page must have itself.
+// comes in a header that the page itself must set.
 void allow_origin(HttpAnswer& answer, const std::string& origin) {
     answer.headers.emplace_back("Vary", "Origin");
     if (!origin.empty())
         answer.headers.emplace_back("Access-Control-Allow-Origin", origin);
 }
 
-// Of what is asked for by pages of other origins.
+// For requests of pages of other origins.
 struct CrossOriginReply {
     HttpReply reply;
     std::string origin;  // empty = none that is allowed
@@ -132,8 +132,8 @@ struct CrossOriginReply {
 
 }  // namespace
 
-// A client that has shown too many wrong keys is not told about the next one for a while; so a key
-// cannot be found by trying. Other clients do not wait for it.
+// After too many wrong keys of a client its next ones are not checked for a while, so that a key
+// cannot be found by trial. Other clients are not affected.
 HttpEndpoint::Access HttpEndpoint::access(const HttpServerRequest& request,
                                           std::string_view offered_key) {
     const net::Secret key = service_key();
@@ -154,8 +154,8 @@ HttpEndpoint::Access HttpEndpoint::access_by_header(const HttpServerRequest& req
     return access(request, request.header("x-service-key"));
 }
 
-// Who looks at the page shows the ticket that logging in gave for the key, or the key. A ticket is
-// too long to be guessed, so whoever has one is let in whatever other keys come from their address.
+// The page needs the ticket from the login, or the key. A ticket is too long to be guessed, so it
+// is accepted even if wrong keys come from the same address.
 HttpEndpoint::Access HttpEndpoint::access_to_page(const HttpServerRequest& request) {
     const net::Secret key = service_key();
     if (tickets_.is_good(request.cookie(kTicketCookie), key.view(), pg::now()))
@@ -217,8 +217,8 @@ std::optional<core::Instant> HttpEndpoint::next_at() const {
     return first && second ? std::min(first, second) : first ? first : second;
 }
 
-// A worker that runs has a database with a fitting extension in it, so nothing else is asked: this
-// answers as fast as can be, however busy the database is.
+// A running worker implies a database with a matching extension, so nothing else is checked: this
+// answers fast, however busy the database is.
 void HttpEndpoint::health(HttpReply reply) {
     const auto databases = configured_databases();
     const uint32_t database = databases.empty() ? 0 : find_database(databases.front());
@@ -265,7 +265,7 @@ void HttpEndpoint::tick(const HttpServerRequest& request, HttpReply reply) {
         reply.send(refusal(access));
         return;
     }
-    // A second tick beside one that runs has nothing to do; run_tick() says the same.
+    // A second concurrent tick has nothing to do; run_tick() reports the same.
     if (tick_ != nullptr) {
         TickAnswer answer{};
         answer.scanned_at = pg::now();
@@ -295,7 +295,7 @@ void HttpEndpoint::finish_tick() {
     try {
         answer = json_answer(tick_json(tick_->answer("POST /internal/tick")));
     } catch (const pg::PgError& error) {
-        // The message could quote what a user has written.
+        // The message could quote a user's text.
         pg::log_warning("the tick that a client asked for failed (SQLSTATE " +
                         error.sqlstate_text() + ")");
         answer = error_answer(503, "the tick failed");
@@ -305,7 +305,7 @@ void HttpEndpoint::finish_tick() {
     tick_reply_.reset();
 }
 
-// What a browser asks before it sends a token to another origin than the page's own.
+// A browser's preflight before it sends a token to another origin than the page's own.
 void HttpEndpoint::audit_preflight(const HttpServerRequest& request, HttpReply reply) {
     const std::string origin = allowed_origin(request);
     const bool is_allowed =
@@ -328,7 +328,7 @@ void HttpEndpoint::audit(const HttpServerRequest& request, HttpReply reply) {
     const std::string mission_id(request.argument("missionId"));
     const auto limit = audit_limit(request.argument("limit"));
     const std::string token = bearer_token(request);
-    // Shared, since a function object is copied where a reply cannot be.
+    // Shared, since function objects are copied and a reply cannot be.
     auto shared = std::make_shared<CrossOriginReply>(
         CrossOriginReply{std::move(reply), allowed_origin(request)});
     const auto refuse = [](CrossOriginReply& to) {
@@ -403,7 +403,7 @@ void HttpEndpoint::status(const HttpServerRequest& request, HttpReply reply) {
              "application/json; charset=utf-8", "the database or the extension is not available");
 }
 
-// The page asks for the key when it gets no data; it holds none itself.
+// The page asks for the key if it gets no data; it contains none itself.
 void HttpEndpoint::page(const HttpServerRequest& request, HttpReply reply) {
     const Access access = access_to_page(request);
     reply.send(page_answer(access == Access::Granted ? 200 : refusal(access).status));
@@ -420,7 +420,7 @@ void HttpEndpoint::login(const HttpServerRequest& request, HttpReply reply) {
                          tickets_.issue(service_key().view(), now, now + kTicketLife) +
                          "; Path=/; HttpOnly; SameSite=Strict; Max-Age=" +
                          std::to_string(kTicketLife / core::kMicrosPerSecond);
-    // Behind a proxy that speaks TLS the ticket never travels without it.
+    // Behind a TLS proxy the ticket is never sent without TLS.
     if (request.header("x-forwarded-proto") == "https")
         cookie += "; Secure";
     reply.send(redirect("/", std::move(cookie)));

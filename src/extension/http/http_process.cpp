@@ -1,5 +1,5 @@
 // The process of the HTTP endpoint (docs/architecture.md, "Processes"). It is connected to no
-// database: it blocks no DROP DATABASE and answers whether a database is there or not.
+// database: it does not block DROP DATABASE and answers even if there is no database.
 
 #include <algorithm>
 #include <stdexcept>
@@ -52,7 +52,7 @@ class HttpProcess {
     bool said_why_not_ = false;
 };
 
-// Somebody else may have the port, perhaps a server that is just ending: one line, then patience.
+// The port may be in use, perhaps by a server that is about to end: logs one line, then retries.
 void HttpProcess::try_to_listen() {
     listen_at_ = pg::monotonic_now() + kListenPause;
     if (const auto safe = pg::crash_watch::safe_mode_of(pg::crash_watch::Code::Http)) {
@@ -96,7 +96,7 @@ void HttpProcess::run() {
         if (!endpoint_.listens() && pg::monotonic_now() >= listen_at_)
             try_to_listen();
         wait_set_.wait(pause());
-        // Not 0: to be started again, unless the server shuts down. Connections end with us.
+        // Not 0: to be restarted, unless the server shuts down. Connections end with the process.
         if (ShutdownRequestPending)
             proc_exit(1);
         pg::check_for_interrupts();

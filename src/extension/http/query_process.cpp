@@ -38,11 +38,11 @@ constexpr size_t kMaxWaiting = 64;
 constexpr core::Instant kQueryTimeout = 10 * core::kMicrosPerSecond;
 // The process ends a slow statement itself, so that it is there for the next question.
 constexpr int kStatementTimeoutMs = 9000;
-// DROP DATABASE waits five seconds for sessions to leave, and meanwhile lets no new one in. So a
-// process leaves soon when there is nothing to ask, and not much later when there always is.
+// DROP DATABASE waits five seconds for sessions to leave, and allows no new ones in that time. So a
+// process exits soon without questions, and not much later if they never stop.
 constexpr core::Instant kLinger = core::kMicrosPerSecond;
 constexpr core::Instant kLongestLife = 3 * core::kMicrosPerSecond;
-// After a process that could not answer: anybody may ask, and each try costs a process.
+// After a process that could not answer: anybody may ask, and each attempt costs a process.
 constexpr core::Instant kReopenPause = core::kMicrosPerSecond;
 
 constexpr core::Instant kComplaintPause = core::kMicrosPerMinute;
@@ -92,7 +92,7 @@ std::string answer_to(const core::Json& question) {
         audit.execute({std::string_view(user_id), mission, question.at("limit").get<int64_t>()}));
 }
 
-// Ends what runs in its scope like statement_timeout, which counts in sessions of clients only.
+// Ends the code in its scope like statement_timeout, which works in client sessions only.
 class StatementTimeout {
  public:
     StatementTimeout() {
@@ -100,7 +100,7 @@ class StatementTimeout {
     }
     ~StatementTimeout() {
         disable_timeout(STATEMENT_TIMEOUT, false);
-        // It may have come after the statement's end.
+        // It may have arrived after the statement's end.
         if (!pg::termination_requested())
             QueryCancelPending = false;
     }
@@ -122,8 +122,8 @@ std::string reply_to(const std::string& text) {
     } catch (const pg::PgError& error) {
         if (pg::termination_requested())
             throw;
-        // The message could quote what a user has sent. Once in this process's short life is often
-        // enough: anybody may ask.
+        // The message could quote a user's input. Once in this process's short life is enough,
+        // since anybody may ask.
         if (!said_so)
             pg::log_warning("a query of the HTTP endpoint failed (SQLSTATE " +
                             error.sqlstate_text() + ")");
@@ -149,12 +149,12 @@ std::string reply_to(const std::string& text) {
 
 }  // namespace
 
-// ---------------------------------------------------------------- the asker's side
+// ---------------------------------------------------------------- the caller's side
 
 namespace {
 
-// What runs for us. proc_exit() runs no destructor, and a process that is busy with a query does
-// not see that its queues end.
+// Processes that run for this one. proc_exit() runs no destructor, and a process that is busy with
+// a query does not notice the end of its queues.
 std::vector<BackgroundWorkerHandle*>& running() {
     static std::vector<BackgroundWorkerHandle*> handles;
     return handles;
@@ -171,7 +171,7 @@ static void terminate_running(int, Datum) {
 
 struct QueryProcess::Pipe {
     ~Pipe() {
-        // The process ends when its queues do; one that is busy with a query is told besides.
+        // The process ends with its queues; one that is busy with a query is also terminated.
         if (handle != nullptr) {
             TerminateBackgroundWorker(handle);
             std::erase(running(), handle);
@@ -252,7 +252,7 @@ void QueryProcess::ask(core::Json question, Done done) {
         SetLatch(MyLatch);
 }
 
-// Anybody may ask, so one line a minute has to do.
+// Anybody may ask, so it logs at most one line a minute.
 void QueryProcess::complain(const std::string& reason) {
     const core::Instant now = pg::monotonic_now();
     if (complained_at_ && now - *complained_at_ < kComplaintPause)
@@ -285,7 +285,7 @@ void QueryProcess::start_next() {
             complain("its process could not be started (SQLSTATE " + error.sqlstate_text() + ")");
         }
         if (!sent) {
-            // A try during the pause does not prolong it.
+            // An attempt during the pause does not extend it.
             if (pg::monotonic_now() >= reopen_at_)
                 reopen_at_ = pg::monotonic_now() + kReopenPause;
             pipe_.reset();
@@ -308,7 +308,7 @@ void QueryProcess::poll() {
             pipe_.reset();
             finish({});
         } else if (pg::monotonic_now() >= deadline_) {
-            // One that is merely slow is no reason to let the next question wait.
+            // If it is merely slow, the next question need not wait.
             pid_t pid = 0;
             const bool slow = GetBackgroundWorkerPid(pipe_->handle, &pid) == BGWH_STARTED;
             complain(slow ? "no answer within the time limit" : "its process did not start");
@@ -349,12 +349,12 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
         });
         connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
                        "mana_ai http query", pg::crash_watch::Code::Query);
-        // Who asks sees the queues end. Prometheus asks every few seconds.
+        // The caller sees the end of the queues. Prometheus asks every few seconds.
         const auto safe = pg::crash_watch::safe_mode(MyDatabaseId);
         if (safe && safe->code == pg::crash_watch::Code::Query)
             proc_exit(0);
         plan_for_reports();
-        // Without the extension there is nothing to ask; the asker sees the queues end.
+        // Without the extension nothing can be answered; the caller sees the end of the queues.
         if (!act_as_extension_owner())
             proc_exit(0);
         try {

@@ -15,12 +15,12 @@ namespace {
 
 constexpr char kAudience[] = "mana";
 constexpr core::Instant kFetchPause = 10 * core::kMicrosPerMinute;
-// After a failure users wait for the service to come back; it doubles up to the longest.
+// The pause after a failure; doubles up to the longest.
 constexpr core::Instant kRetryPause = 5 * core::kMicrosPerSecond;
 constexpr core::Instant kLongestRetryPause = core::kMicrosPerMinute;
-// After this time the keys are fetched again, to notice that one was withdrawn.
+// After this time the keys are fetched again, to detect that one was withdrawn.
 constexpr core::Instant kRefreshAfter = core::kMicrosPerHour;
-// While that fails, a withdrawn key is good for this long.
+// While that fails, a withdrawn key is accepted for this long.
 constexpr core::Instant kLongestUse = core::kMicrosPerDay;
 constexpr int64_t kFetchTimeoutUs = 5'000'000;
 constexpr size_t kMaxWaiting = 200;
@@ -67,7 +67,7 @@ void UserTokens::check(std::string token, Done done) {
         forget_keys();
     const auto outcome = verify(token);
     const auto* claims = std::get_if<crypto::JwtClaims>(&outcome);
-    // Only a token that newer keys may open is worth a fetch: anybody may send garbage.
+    // Only a token that newer keys may verify is worth a fetch: anybody may send an invalid token.
     const bool unknown_key = claims == nullptr && std::get<crypto::JwtRefusal>(outcome) ==
                                                       crypto::JwtRefusal::kUnknownKey;
     if (unknown_key && (fetching_ || may_fetch(now)) && waiting_.size() < kMaxWaiting) {
@@ -76,7 +76,7 @@ void UserTokens::check(std::string token, Done done) {
             start_fetch();
         return;
     }
-    // Nobody waits for keys that are only to be confirmed.
+    // Nobody waits for a mere confirmation of the keys.
     if (claims != nullptr && now - *fetched_at_ >= kRefreshAfter && !fetching_ && may_fetch(now))
         start_fetch();
     done(claims != nullptr ? std::optional(claims->subject) : std::nullopt);
@@ -98,7 +98,7 @@ void UserTokens::start_fetch() {
     }
 }
 
-// While the service is away there is one line, and one when it is back.
+// Logs one line when the service becomes unavailable, and one when it is available again.
 void UserTokens::failed(const std::string& why) {
     if (!said_so_)
         pg::log_warning("the keys of users' tokens cannot be had from mana_ai.auth_url: " + why);

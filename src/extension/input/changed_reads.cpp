@@ -1,5 +1,5 @@
-// What of a run's records has changed since (docs/lineage.md): changed_since() of a snapshot,
-// input_changed_since() of a record that a mission refers to.
+// Which of a run's records have changed since (docs/lineage.md): changed_since() for a snapshot,
+// input_changed_since() for a record that a mission refers to.
 
 #include <algorithm>
 #include <optional>
@@ -73,8 +73,8 @@ std::optional<core::Instant> input_change(const std::string& user_id, std::strin
     if (error)
         return std::nullopt;
     auto change = change_between(seen.own, now.own);
-    // Another id is another value of the record's own field. None: the linked record has come or
-    // gone.
+    // Another id is another value of the record's own field. None: the linked record was created or
+    // deleted.
     if (!change && seen.linked_id == now.linked_id)
         change = change_between(seen.linked, now.linked);
     else if (!change && (seen.linked_id.empty() || now.linked_id.empty()))
@@ -113,7 +113,7 @@ PGDLLEXPORT Datum mana_ai_changed_since(PG_FUNCTION_ARGS) {
                 fields[used++] = {VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)};
             }
             const text* digits = PG_GETARG_TEXT_PP(3);
-            // Damaged clocks say nothing.
+            // Damaged clocks have no information.
             if (!read_state(state, record, clocks, 0, false, {}) ||
                 !read_clock_vector({VARDATA_ANY(digits), VARSIZE_ANY_EXHDR(digits)}, seen) ||
                 !read_clock_vector(clock_vector_of(state, ReadFields{{fields, used}}), now))
@@ -127,8 +127,8 @@ PGDLLEXPORT Datum mana_ai_changed_since(PG_FUNCTION_ARGS) {
 }
 
 // input_changed_since(user_id, module, table_name, record_id, seen, linked_id, linked_seen): the
-// same of a record that a mission refers to, as its user's policies show it; infinity = nobody
-// knows when. `seen` as hexadecimal digits, null = there was no such record.
+// same for a record that a mission refers to, as its user's policies show it; infinity = changed at
+// an unknown time. `seen` as hexadecimal digits, null = there was no such record.
 PG_FUNCTION_INFO_V1(mana_ai_input_changed_since);
 PGDLLEXPORT Datum mana_ai_input_changed_since(PG_FUNCTION_ARGS) {
     using namespace mana_ai;

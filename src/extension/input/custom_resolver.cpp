@@ -27,8 +27,8 @@ constexpr std::array<std::string_view, 9> kBuiltInModules = {
 
 constexpr size_t kMaxOutputBytes = 1024 * 1024;
 
-// The session that the function finds. The call's own limit counts, also while it waits for a lock;
-// and what the function says to the log may quote users.
+// The function's session settings. The call's own time limit counts, also while it waits for a
+// lock; its messages are not logged, since they may quote users.
 void prepare_session(const char* user_id) {
     pg::set_for_scope("app.current_user_id", user_id);
     pg::set_for_scope("app.current_user_space_ids", "");
@@ -60,7 +60,7 @@ struct Function {
     Oid owner = InvalidOid;
 };
 
-// Dropped and made anew it may be another one than was registered.
+// A function that was dropped and created again may differ from the registered one.
 std::optional<Function> find_function(std::string_view signature) {
     static pg::Statement select_function(R"sql(
 SELECT p.oid, p.proowner FROM pg_catalog.pg_proc p

@@ -17,7 +17,7 @@ namespace mana_ai {
 
 namespace {
 
-// Throws unless the row that is being deleted has outlived the retention.
+// Throws unless the row to be deleted is older than the retention.
 void check_expired(const TriggerData& trigger) {
     const core::Instant retention = pg::settings::audit_retention_us();
     if (retention == 0)

@@ -16,7 +16,7 @@ void GrantKey::load() {
     std::string state = "not configured";
     std::shared_ptr<const crypto::PrivateKey> key;
     if (!path.empty()) {
-        // Before the file is read: what the key passes through on its way is to be covered as well.
+        // Before the file is read, so that the buffers of the read are protected as well.
         (void)prctl(PR_SET_DUMPABLE, 0);
         try {
             auto loaded = crypto::PrivateKey::load(path, geteuid());

@@ -67,7 +67,7 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
     ReplayedRecord replayed;
     std::optional<pg::PgError> error;
     const ReadFields clocked{wanted.fields, wanted.further_field};
-    // Policies and index expressions of that table are its owner's code. What they do is always
+    // Policies and index expressions of that table are its owner's code. Their effects are always
     // rolled back.
     auto read = [&] {
         const pg::RoleScope as_owner(table.owner);
@@ -113,7 +113,7 @@ void merge_linked(core::Json& record, const core::Json& linked) {
             record[name] = value;
 }
 
-// What the record has itself counts; as it was before its module kept these fields elsewhere.
+// Fields in the record itself take precedence, from before its module kept them elsewhere.
 void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::string& user_id) {
     const std::string id(core::string_or(input.record, std::string(link.id_field).c_str(), ""));
     input.record.erase(std::string(link.id_field));
@@ -123,7 +123,7 @@ void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::s
     try {
         linked = read_one(user_id, {link.app_id, link.table, id, link.fields, {}});
     } catch (const pg::PgError& error) {
-        // The record itself can be read, and says most of it.
+        // The record itself can be read, and has most of the content.
         if (error.is_interrupt())
             throw;
     }

@@ -26,7 +26,7 @@ namespace mana_ai {
 
 namespace {
 
-// Records per transaction, and its time: none of ours is to last long.
+// Records per transaction, and its time limit, since transactions must be short.
 constexpr size_t kReadBatch = 20;
 constexpr core::Instant kReadTime = 15'000;
 
@@ -101,7 +101,7 @@ void Reading::wipe(Input& input) {
     }
 }
 
-// All three or none: half a mission is no mission.
+// All three or none: a mission with only some of its texts must not be planned.
 void Reading::open_mission() {
     const core::Mission& mission = claimed_.mission;
     if (!mission.has_ciphertext())
@@ -114,7 +114,7 @@ void Reading::open_mission() {
         if (failure.empty())
             continue;
         read_.unreadable = failure;
-        // A grant that gives no key has not come as far as the record.
+        // If the grant gives no key, no record was tried.
         if (secrets_.failure().empty())
             audit_.push_back(
                 {kMissionTable, claimed_.mission_id, DecryptStatus::Failed, std::string(failure)});
@@ -129,7 +129,7 @@ void Reading::open_mission() {
     audit_.push_back({kMissionTable, claimed_.mission_id, DecryptStatus::Ok, ""});
 }
 
-// What is wrong with one record must not take the others with it.
+// A problem of one record must not affect the others.
 void Reading::read_record(Input& input) {
     core::wipe(input.record);
     input.clock.reset();
@@ -176,7 +176,7 @@ net::Task<void> Reading::fetch() {
 
 net::Task<void> Reading::resolve(Input& input) {
     DatabaseJobs::Work work = [this, &input] {
-        // Asked when its turn comes: what was queued before may have shown that the module is slow.
+        // Checked when its turn comes: earlier calls may have shown that the module is slow.
         const std::string& module = input.reference.module;
         const core::Instant started = pg::now();
         if (const char* refusal = resolver_budget_.refusal(module, started)) {
@@ -188,7 +188,7 @@ net::Task<void> Reading::resolve(Input& input) {
         const core::Instant now = pg::now();
         resolver_budget_.spend(module, now - started, !in_time, now);
     };
-    // Its transaction is its own: locks of other steps must not last as long as the function does.
+    // In a separate transaction: locks of other steps must not be held during the function.
     co_await write_until_done(services_, claimed_, std::move(work), DatabaseJobs::Sharing::Alone);
 }
 
@@ -230,7 +230,7 @@ void Reading::open_and_render(Input& input) {
         input.version = content_version(input.record);
     if (input.module->may_be_encrypted) {
         const auto ciphertexts = core::ciphertexts_in(input.record, *input.module);
-        // Only what needs a key can be outside of what the key was given for.
+        // Only a record that needs a key can be outside of the grant.
         const crypto::Grant* grant = secrets_.grant();
         if (!ciphertexts.empty() && grant != nullptr && !grant->allows(table, id)) {
             input.left_out = kNotAllowed;
@@ -273,7 +273,7 @@ core::Json Reading::references() const {
 }
 
 void Reading::note_records() {
-    // A run keeps them until its end, and there may be thousands of runs.
+    // A run keeps them in memory until its end, and there may be thousands of runs.
     constexpr size_t kMaxClocks = 128 * 1024;  // hexadecimal digits
     size_t size = 0;
     const auto keep = [&size](std::string& clocks) {
@@ -303,7 +303,7 @@ void Reading::note_records() {
     }
 }
 
-// Once a run, if it would have taken the grant.
+// Once per run, if it needed the grant.
 void Reading::count_unusable_grant() const {
     const std::string_view reason = secrets_.failure();
     const bool needed = read_.unreadable == reason ||
@@ -314,7 +314,7 @@ void Reading::count_unusable_grant() const {
         pg::metrics::count(core::Metric::GrantSkips, {reason});
 }
 
-// In a transaction of its own, before anything that was opened is used.
+// In a separate transaction, before anything that was opened is used.
 net::Task<void> Reading::put_on_record() {
     if (audit_.empty() && inputs_.empty())
         co_return;
@@ -394,7 +394,7 @@ void ReadMission::wipe() noexcept {
 
 net::Task<void> read_mission(RunServices& services, const ClaimedMission& claimed,
                              ReadMission& read) {
-    // Missions without inputs and without ciphertext, that is most, need nothing of the kind.
+    // Missions without inputs and without ciphertext, which are most, need nothing of this.
     if (!claimed.mission.has_ciphertext() && claimed.mission.inputs.empty())
         co_return;
     Reading reading(services, claimed, read);

@@ -94,7 +94,7 @@ void check_function(const FunctionFacts& facts, Oid function) {
                              "A resolver runs with the rights of its owner.");
 }
 
-// Only whoever could have registered the present resolver may replace or remove it.
+// Only a role that could have registered the present resolver may replace or remove it.
 void check_present_resolver(std::string_view module) {
     if (pg::guarded([] { return superuser(); }))
         return;

@@ -60,7 +60,7 @@ std::string_view RunSecrets::open(std::string& text) {
     if (const auto* failure = std::get_if<crypto::ValueFailure>(&value))
         return crypto::to_string(*failure);
     const auto& json = std::get<crypto::SecretBytes>(value);
-    // One allocation of the right size: a growing string would leave copies behind.
+    // One allocation of the right size: a growing string would leave copies in memory.
     if (const auto decoded = crypto::decode_json_string(json.view()))
         text = std::string(decoded->view());
     else

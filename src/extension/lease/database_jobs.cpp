@@ -20,11 +20,11 @@ namespace mana_ai {
 namespace {
 
 constexpr size_t kMaxBatch = 64;
-// A transaction of ours ends well below 50 ms, however slow its single steps are.
+// Keeps transactions well below 50 ms, however slow their single steps are.
 constexpr std::chrono::milliseconds kMaxBatchTime{15};
-// Steps that run alone get their turn after so many batches.
+// Steps that run alone get their turn after this many batches.
 constexpr int kMaxBatchesBeforeAlone = 16;
-// Milliseconds, for a lock: while others have had no try, and after that.
+// Milliseconds, for a lock: before others have been tried, and after that.
 constexpr int kKeepFirstPatience = 2;
 constexpr int kKeepAgainPatience = 10;
 constexpr char kActivity[] = "mana_ai: writing results of mission runs";
@@ -85,7 +85,7 @@ void DatabaseJobs::succeed(Job& job) {
     finish(job);
 }
 
-// One that is not is given back to its run.
+// A job that is not admitted is returned to its run.
 bool DatabaseJobs::is_admitted(Job& job) {
     job.wait_us_ = job.admission_ ? job.admission_() : 0;
     if (job.wait_us_ == 0)
@@ -97,7 +97,7 @@ bool DatabaseJobs::is_admitted(Job& job) {
 void DatabaseJobs::run_alone(Job& job) {
     if (!is_admitted(job))
         return;
-    bool committed = false;  // what fails then must not carry the step out a second time
+    bool committed = false;  // an error after that must not repeat the step
     try {
         pg::Transaction transaction(kActivity);
         job.work_();
@@ -120,7 +120,7 @@ void DatabaseJobs::run_alone(Job& job) {
     finish(job);
 }
 
-// The step that is to run alone now; null: a batch comes first.
+// The step to run alone now; null: a batch comes first.
 DatabaseJobs::Job* DatabaseJobs::next_alone() {
     const auto is_alone = [](const Job* job) { return job->sharing_ == Sharing::Alone; };
     const auto first = std::find_if(queue_.begin(), queue_.end(), is_alone);
@@ -179,12 +179,12 @@ void DatabaseJobs::flush() {
     }
 }
 
-// How far a batch of what is owed has got.
+// The result of a batch of Owed steps.
 struct DatabaseJobs::KeepResult {
     size_t tried = 0;             // its first ones; the last of them failed, if one did
     bool failed = false;          // nothing was done then
     bool failed_at_end = false;   // not one of them, but their commit
-    bool waits_for_lock = false;  // others' transactions hold what the last one needs
+    bool waits_for_lock = false;  // others' transactions have locked what the last one needs
 };
 
 DatabaseJobs::KeepResult DatabaseJobs::keep_batch(const std::vector<Owed*>& batch,
@@ -217,8 +217,8 @@ DatabaseJobs::KeepResult DatabaseJobs::keep_batch(const std::vector<Owed*>& batc
     return result;
 }
 
-// In batches. What a batch fails at gets out of the way of the others, and is tried again when all
-// have had their try, time and again as long as it is others' transactions that hold it up.
+// In batches. A step at which a batch fails is moved to the end and retried after all others, and
+// repeatedly while others' transactions block it.
 void DatabaseJobs::keep_all(std::list<Owed*> left, std::chrono::steady_clock::time_point end) {
     int patience = kKeepFirstPatience;
     size_t batch_size = kMaxBatch;
@@ -238,13 +238,13 @@ void DatabaseJobs::keep_all(std::list<Owed*> left, std::chrono::steady_clock::ti
                        std::next(left.begin(), static_cast<std::ptrdiff_t>(result.tried)));
             continue;
         }
-        // Whose fault the commit's failure is shows when they are fewer.
+        // Smaller batches show which step makes the commit fail.
         if (result.failed_at_end && batch.size() > 1) {
             batch_size = batch.size() / 2;
             continue;
         }
         if (result.tried == 0)
-            return;  // not even a transaction can be begun
+            return;  // not even a transaction can be started
         const auto failed = std::next(left.begin(), static_cast<std::ptrdiff_t>(result.tried) - 1);
         if (result.waits_for_lock)
             stuck.push_back(*failed);
@@ -252,7 +252,7 @@ void DatabaseJobs::keep_all(std::list<Owed*> left, std::chrono::steady_clock::ti
     }
 }
 
-// Jobs whose work was done are not to be done a second time. Runs that are not canceled go on.
+// Jobs whose work is done must not run again. Runs that are not canceled continue.
 void DatabaseJobs::finish_done() {
     for (auto next = queue_.begin(); next != queue_.end();) {
         Job* const job = *next++;

@@ -14,7 +14,7 @@ namespace mana_ai {
 
 namespace {
 
-// The SQLSTATE alone: the message of a foreign trigger might quote a user's text.
+// Only the SQLSTATE: the message of a foreign trigger might quote a user's text.
 void log_database_trouble(const ClaimedMission& claimed, const std::exception_ptr& cause) {
     std::string what = "internal error";
     try {
@@ -29,7 +29,7 @@ void log_database_trouble(const ClaimedMission& claimed, const std::exception_pt
 }
 
 // Whether the same statement is likely to succeed later: locks, full disks, shutdowns and the like.
-// What a constraint or a trigger refuses now, it refuses until somebody has mended it.
+// A constraint or a trigger refuses it until somebody has fixed that.
 bool may_pass(const std::exception_ptr& failure) {
     try {
         std::rethrow_exception(failure);
@@ -47,7 +47,7 @@ bool may_pass(const std::exception_ptr& failure) {
     }
 }
 
-// With what a crash of the process is put down to. Both outlive it.
+// With the note to which a crash of the process is attributed. Both outlive it.
 DatabaseJobs::Work named(const ClaimedMission& claimed, const DatabaseJobs::Work& work) {
     return [&claimed, &work] {
         pg::crash_watch::note_mission(claimed.user_id, claimed.mission_id);
@@ -99,7 +99,7 @@ net::Task<void> try_until_done(RunServices& services, const ClaimedMission& clai
             std::rethrow_exception(failure);
         co_await services.loop.sleep_for(pause);
         MANA_AI_FAILPOINT("jobs.retry");
-        // Runs of others were canceled, and all that was owed was done.
+        // Other runs were canceled, and everything Owed was done.
         if (how.owed != nullptr && how.owed->is_done())
             co_return;
         pause = std::min(pause * 2, kLongestPause);

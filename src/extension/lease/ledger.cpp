@@ -29,7 +29,7 @@ std::unordered_map<std::string, KnownSum>& sums() {
 std::string key_of(const Account& account) {
     if (account.is_everybodys)
         return {};
-    // Users choose their ids.
+    // With lengths, since users choose their ids.
     return std::to_string(account.user_id.size()) + ' ' + std::to_string(account.agent_id.size()) +
            ' ' + account.user_id + account.agent_id + account.mission_id;
 }
@@ -82,7 +82,7 @@ KnownSum known_sum(const Account& account) {
     const auto found = sums().find(key_of(account));
     if (found != sums().end()) {
         const KnownSum& known = found->second;
-        // Neither when the clock was set back.
+        // Not after the clock was set back either.
         if (now >= known.until && now >= known.counted_anew_at &&
             now - known.counted_anew_at < kGoodFor)
             return known;

@@ -51,8 +51,8 @@ SELECT $1::uuid, r.ordinal, $2, r.role, nullif(r.module, ''), r.table_name, r.re
                     &modules, &tables, &ids, &clocks, &encrypted, &left_out});
 }
 
-// What was opened under a grant, and what resolvers and research have said, is kept nowhere. A
-// digest would tell it to whoever has the rest of the body and tries what it may be.
+// Text that was opened under a grant, and results of resolvers and research, are not stored. From a
+// digest they could be found by trial with the rest of the body.
 bool holds_withheld_text(const Lineage& lineage) {
     if (lineage.research != nullptr && lineage.research == std::string_view("used"))
         return true;
@@ -108,7 +108,7 @@ std::string prompt_cache_key_of(const std::string& user_id, const std::string& a
 }
 
 std::string prompt_version_of(std::string_view tools_json) {
-    constexpr size_t kLength = 12;  // plans of a few dozen versions are compared, not of millions
+    constexpr size_t kLength = 12;  // enough to distinguish a few dozen versions
     return crypto::sha256_hex(core::prompt_text() + std::string(tools_json)).substr(0, kLength);
 }
 

@@ -125,15 +125,15 @@ UPDATE mana_ai.mission_research_jobs
 
 namespace {
 
-// The schedule row comes first in the order of locks; null result when the mission is gone.
+// The schedule row comes first in the order of locks; no row if the mission no longer exists.
 void lock_schedule_row(const std::string& user_id, const std::string& mission_id) {
     static pg::Statement lock_row(R"sql(
 SELECT 1 FROM mana_ai.mission_schedule WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT)sql");
     lock_row.execute({view(user_id), view(mission_id)});
 }
 
-// Only what waits for research is set free: a mission that another gate holds back, or that backs
-// off, keeps its time.
+// Frees only missions that wait for research: one that another gate holds back, or that backs off,
+// keeps its time.
 void free_waiting_mission(const std::string& user_id, const std::string& mission_id) {
     static pg::Statement free_mission(R"sql(
 UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at
@@ -188,9 +188,9 @@ SELECT next_poll_at FROM mana_ai.mission_research_jobs
 }
 
 std::vector<DueResearch> take_due_research(core::Instant due_until, int limit, core::Instant now) {
-    // A scalar subquery is one look by the key; a join or EXISTS may read the records of all
-    // missions. A mission whose snapshot waits for repair may well be alive. That the job is about
-    // to be asked for is noted here, so that an answer that is not there yet costs no second write.
+    // A scalar subquery is one lookup by key; a join or EXISTS may read the records of all
+    // missions. A mission whose snapshot waits for repair may be live. The poll is recorded here,
+    // so that a poll without an answer costs no second write.
     static pg::Statement take(R"sql(
 UPDATE mana_ai.mission_research_jobs j
    SET next_poll_at = $3, last_polled_at = $4, polls = j.polls + 1
@@ -225,7 +225,7 @@ DELETE FROM mana_ai.mission_research_jobs j USING unnest($1, $2) AS o(user_id, m
 }
 
 void delete_orphaned_research(core::Instant now) {
-    // Those that wait are looked at when they are asked for.
+    // Waiting jobs are checked when they are polled.
     static pg::Statement delete_jobs(R"sql(
 DELETE FROM mana_ai.mission_research_jobs WHERE ctid = ANY (ARRAY(
   SELECT j.ctid FROM mana_ai.mission_research_jobs j

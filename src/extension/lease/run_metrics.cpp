@@ -108,7 +108,7 @@ void count_decision(const ClaimedMission& claimed, const RunResult& result) {
 
 namespace {
 
-// Records are users' data: words that are none of ours are no label.
+// Records are users' data: an unknown status must not become a label.
 std::string_view label_of_status(std::string_view status) noexcept {
     for (const std::string_view known : {"approved", "failed", "skipped", "rejected"})
         if (status == known)

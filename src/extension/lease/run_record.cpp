@@ -44,7 +44,7 @@ void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
     const auto bounded = [](int64_t tokens) { return std::clamp<int64_t>(tokens, 0, INT_MAX); };
     const int64_t tokens = bounded(reply.usage.total);
     lock_budgets();
-    // Millionths, rounded up. The function is only called where there are prices at all.
+    // Millionths, rounded up. The function is only called if there are prices at all.
     static pg::Statement insert_usage(R"sql(
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,
                                  service_tier, prompt_tokens, cached_tokens, completion_tokens,
@@ -118,8 +118,8 @@ SELECT 1 FROM mana_ai.mission_schedule
 
 void finish_run(const ClaimedMission& claimed, const RunResult& result, core::Instant now) {
     forget_iterations(claimed);
-    // "running" is a parameter so that the partial index on running rows, which does not find a
-    // single row, cannot be chosen: it always looks empty to the planner.
+    // "running" is a parameter so that the planner cannot choose the partial index on running rows,
+    // which looks empty to it but does not find a row by its key.
     static pg::Statement finish(R"sql(
 UPDATE mana_ai.runs
    SET outcome = $3, finished_at = $4, rounds = $5, steps = $6, iteration_id = $7,
@@ -158,8 +158,8 @@ UPDATE mana_ai.mission_schedule
 
 void release_lease_after_failure(const ClaimedMission& claimed, const std::string& error_kind,
                                  core::Instant not_before, core::Instant now) {
-    // What is wrong with the gateway does not add up against the mission: it shows as failed, and
-    // is tried again soon, however long the gateway's trouble lasts.
+    // A gateway's problem does not count against the mission: the run shows as failed, and the
+    // mission is tried again soon, however long the problem lasts.
     static pg::Statement release(R"sql(
 UPDATE mana_ai.mission_schedule
    SET lease_owner = NULL, run_id = NULL, not_before = $5,
@@ -179,7 +179,7 @@ UPDATE mana_ai.mission_schedule
 void hold_back(const ClaimedMission& claimed, const RunResult& result, core::Instant not_before,
                core::Instant now) {
     const bool is_same_decision = claimed.previous_decision == result.decision;
-    // That crashes were to be told of is looked up in the runs.
+    // Notices of crashes are looked up in the runs.
     const bool is_worth_keeping =
         !result.iteration_id.empty() || result.rounds > 0 || result.decision == kSkippedCrashing;
     if (is_same_decision && result.outcome == RunOutcome::Skipped && !is_worth_keeping) {
@@ -239,7 +239,7 @@ SELECT count(*) FROM mana_ai.runs WHERE lease_owner = $1 AND outcome = 'running'
 
 int abandon_runs_of(uint32_t engine, const AbandonedRuns& how, core::Instant now,
                     const std::vector<std::string>& still_running) {
-    // The attempt to tell a user why the gates hold the mission back is no run that failed.
+    // An attempt to tell a user why the gates hold the mission back is not a failed run.
     static pg::Statement abandon(std::string(R"sql(
 WITH held AS (
   SELECT s.user_id, s.mission_id, s.run_id

@@ -17,7 +17,7 @@ namespace mana_ai {
 namespace {
 
 constexpr core::Instant kReportInterval = core::kMicrosPerSecond / 4;
-// A caller of run_tick() waits so long for a service that asks to wait.
+// How long a caller of run_tick() waits for a service that asks to wait.
 constexpr core::Instant kWorthWaiting = 30 * core::kMicrosPerSecond;
 
 const char* word_for(ServiceGates::Kind kind) {
@@ -53,7 +53,7 @@ std::string research_url_of(ServiceGates::Kind kind) {
                                                    : pg::settings::research_url();
 }
 
-// To the second, as it is for a person; by the wall clock.
+// To the second, for readers; by the wall clock.
 std::string time_text(core::Instant wall) {
     return core::to_iso_millis(wall - wall % core::kMicrosPerSecond).substr(0, 19) + "Z";
 }
@@ -67,7 +67,7 @@ ServiceGates::Entry& ServiceGates::entry(Kind kind, const std::string& url,
         found = std::make_unique<Entry>(loop_, limits_of(kind));
         found->kind = kind;
         found->name = model;
-        may_have_old_ = true;  // a run may still ask the model that it began with
+        may_have_old_ = true;  // a run may still use the model that it began with
     }
     return *found;
 }
@@ -95,7 +95,7 @@ net::CallGate& ServiceGates::of_research(Kind kind) {
     return entry(kind, research_url_of(kind), {}).gate;
 }
 
-// What is not asked any more must not show as a service that is away. Calls may still be under way.
+// A service that is no longer used must not show as unavailable. Calls may still be in flight.
 void ServiceGates::drop_old() {
     const std::string url = pg::settings::llm_url();
     std::set<std::string> current = {
@@ -123,8 +123,8 @@ void ServiceGates::load_settings(bool new_key) {
     }
 }
 
-// At least a moment, so that a service that fails fast is not asked in a loop. What is waited for
-// longer than that the claim waits for.
+// At least a moment, so that a service that fails fast is not called in a loop. The claim handles
+// longer waits.
 int64_t ServiceGates::pause_of_planner() {
     const auto next = of_planner().next_claim_at(coming_.size());
     return std::clamp<int64_t>(next.value_or(0) - loop_.now_us(), core::kMicrosPerSecond,
@@ -239,7 +239,7 @@ core::CallReport report_of(const net::HttpResponse& response) {
         lines += core::rate_headers_in_body(response.body);
     if (!lines.empty())
         report.rates = core::parse_rate_headers(lines, pg::now());
-    // A request that brings the service down looks from here like a service that goes down.
+    // A request that crashes the service looks like an outage of the service.
     if (response.error == net::TransportError::Unreachable ||
         response.error == net::TransportError::Timeout)
         report.end = response.may_have_arrived ? core::CallEnd::Suspect : core::CallEnd::Down;
@@ -257,7 +257,7 @@ core::CallReport report_of(const net::HttpResponse& response) {
         report.end = core::CallEnd::Down;
     else if (response.status >= 500)
         report.end = core::CallEnd::Suspect;
-    // With nothing left, and no word on when to come back but the end of the window.
+    // Nothing left, and no retry time except the end of the window.
     if (report.end == core::CallEnd::Refused && !report.retry_after && report.rates.requests &&
         report.rates.requests->remaining < 1 && report.rates.requests->is_window)
         report.retry_after = report.rates.requests->reset_after;

@@ -36,9 +36,8 @@ std::vector<std::string> configured_databases() {
 
 uint32_t find_database(const std::string& name) {
     pg::Transaction transaction("mana_ai: looking for databases");
-    // As PostgreSQL's own launchers do: without a database only shared catalogs can be read, and
-    // those without the help of an index.
-    // Whoever locks the catalog must not stop a process that others wait for.
+    // Like PostgreSQL's own launchers: without a database only shared catalogs can be read, without
+    // an index. A lock on the catalog must not block a process that others wait for.
     static std::map<std::string, Oid> last_known;
     const auto known = last_known.find(name);
     bool looked = false;

@@ -39,29 +39,30 @@ constexpr int kClaimBatch = 100;  // keeps the claiming transaction short
 constexpr int kRepairBatch = 50;  // likewise
 constexpr int kCheckBatch = 20;   // of missions that may have lost a plan, per pass
 constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
-// A stop ends calls within a second.
+// Short enough that a stop ends calls within a second.
 constexpr core::Instant kStopsInterval = 3 * core::kMicrosPerSecond / 10;
 constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
-constexpr int kFlushesPerTurn = 4;  // database steps before the network gets its turn again
+constexpr int kFlushesPerTurn =
+    4;  // batches of database steps before the network gets its turn again
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
 constexpr size_t kMaxTickErrors = 20;
 constexpr int kPlannerRounds = core::PlannerLoop::kMaxRounds;
 
-// Longer than the longest possible run: research, every round, one compaction, and what one model
-// after the other has failed, with both retries and both waits.
+// Longer than the longest possible run: research, every round, one compaction, and the failed calls
+// of one model after the other, with both retries and both waits.
 core::Instant longest_run() {
     constexpr int kCallsPerRound = 3;
-    // Each further model is asked once, and so is the standard tier after another one.
+    // Each further model is called once, and so is the standard tier after another one.
     const int rounds =
         kPlannerRounds + 1 + static_cast<int>(pg::settings::planner_models().size() - 1);
     const core::Instant patience = (rounds + 1) * kPatienceOfPaid;
     constexpr core::Instant kResearch = 2 * core::kMicrosPerMinute;
-    // Inputs of this run, and resolvers of others that hold it up.
+    // Inputs of this run, and delays by resolvers of other runs.
     constexpr core::Instant kReading = 5 * core::kMicrosPerMinute;
     return kResearch + kReading + patience +
            rounds * kCallsPerRound *
@@ -109,7 +110,7 @@ Engine::Engine(std::string by)
     load_settings();
 }
 
-// Idle connections of another proxy, or trusted by another file, must not be used again; those in
+// Idle connections through another proxy, or trusted by another file, must not be reused; those in
 // use end with their runs.
 void Engine::renew_http_client() {
     pg::settings::Transport transport = pg::settings::transport();
@@ -191,7 +192,7 @@ void Engine::end_tick() {
 void Engine::roll_tick() {
     if (!in_tick_)
         return;
-    // Whoever keeps it from being recorded does not keep missions from being planned.
+    // If it cannot be recorded, missions are planned nevertheless.
     try {
         record_tick();
     } catch (const pg::PgError& error) {
@@ -237,7 +238,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     MANA_AI_FAILPOINT("tick.before_commit");
     transaction.commit();
     MANA_AI_FAILPOINT("tick.after_commit");
-    // A tick that has only begun is recorded too when it is a thorough one.
+    // A tick without due missions is recorded only if it began with a full pass.
     if (counts_.due == 0 && !thorough_tick_)
         return;
     pg::metrics::count(core::Metric::Ticks);
@@ -246,8 +247,8 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
                              static_cast<double>(core::kMicrosPerSecond));
 }
 
-// Marks are repaired at once, when their transactions are over. What still resists is tried again
-// after a pause that grows.
+// Marks are repaired as soon as their transactions have ended. Records that cannot be repaired are
+// tried again after growing pauses.
 void Engine::repair_snapshots(bool thorough) {
     try {
         repair_marked(thorough);
@@ -266,7 +267,7 @@ void Engine::repair_later(bool got_on) {
 
 void Engine::repair_marked(bool thorough) {
     if (thorough) {
-        // What it has settled for the commit is not to be undone by a repair that fails.
+        // In a separate transaction, so that a failing repair does not undo it.
         pg::Transaction transaction("mana_ai: keeping up with the log");
         keep_up_with_log();
         transaction.commit();
@@ -289,7 +290,7 @@ void Engine::repair_marked(bool thorough) {
 void Engine::keep_house(bool thorough) {
     thorough_tick_ |= thorough && in_tick_;
     const core::Instant now = pg::now();
-    // What the log or a mark stands in the way of does not keep the rest from being done.
+    // A problem of the log or of a mark does not prevent the rest.
     std::optional<pg::PgError> repair_failure;
     try {
         repair_snapshots(thorough);
@@ -310,7 +311,7 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
     pg::Transaction transaction("mana_ai: preparing a tick");
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();
-    // The clock was set back while nobody looked.
+    // The clock was set back between two passes.
     if (agents_seen_at_ > now + kClockTolerance)
         pull_backoffs_back(agents_seen_at_ - now, now);
     free_missions_of_changed_agents(std::min(agents_seen_at_, now), now);
@@ -325,14 +326,14 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
         delete_orphaned_research(now);
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());
-        // Last: it holds the engine's row, which others write late, too.
+        // Last: it locks the engine's row, which others also write late.
         price_used_tokens();
     }
     Stops stops = read_stops();
     MANA_AI_FAILPOINT("house.before_commit");
     transaction.commit();
     MANA_AI_FAILPOINT("house.after_commit");
-    // What is under way for users who were erased has to be over before anything is settled.
+    // Runs of erased users must have ended before their erasures are settled.
     if (stops.erased != stops_.erased)
         heed_stops(std::move(stops));
     agents_seen_at_ = now;
@@ -342,13 +343,13 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
 void Engine::on_clock_jump(core::Instant jump) {
     if (jump >= 0)
         return;
-    // keep_house() sees that it lies in the future, and pulls backoffs back.
+    // keep_house() sees that it is in the future, and moves backoffs back.
     agents_seen_at_ = std::max(agents_seen_at_, pg::now() - jump);
     locked_until_ = 0;
     forget_sums();
 }
 
-// Runs of ours that have no task any more: their rows were locked when they were canceled.
+// Ends this engine's runs without a task: their rows were locked when they were canceled.
 void Engine::recover_own_runs(core::Instant now) {
     if (running_runs_of(number_) <= in_flight())
         return;
@@ -359,7 +360,7 @@ std::vector<std::string> Engine::own_run_ids() const {
     std::vector<std::string> ids;
     for (const auto& [run_id, run] : runs_) {
         ids.push_back(run_id);
-        // It has been read, and its task has not heard of that yet.
+        // It has been read, but its task has not resumed yet.
         if (run->read) {
             for (const ClaimedMission& mission : run->read->claimed)
                 ids.push_back(mission.run_id);
@@ -404,8 +405,8 @@ std::optional<core::Instant> Engine::room_at() {
     return pg::monotonic_now() + (*at - loop_.now_us());
 }
 
-// Looking at a user takes a few microseconds, and most of them may have nothing due: about a
-// hundredth of the time goes into it, and more when there is much room.
+// Checking a user takes a few microseconds, and most users may have nothing due: about a hundredth
+// of the time is spent on it, and more if there is much room.
 int Engine::users_to_look_at(int limit) const {
     constexpr core::Instant kPerUser = core::kMicrosPerSecond / 2000;
     constexpr int kMost = 200;
@@ -420,7 +421,7 @@ ClaimRequest Engine::claim_request(core::Instant due_until, int limit) {
     request.limit = limit;
     request.engine = number_;
     request.lease_expires_at = request.now + longest_run();
-    // A tick that comes a bit early, as cron's do, must not leave them to the one after it.
+    // An early tick, as cron may cause, must not leave them to the one after it.
     request.look_again_at = request.now + pg::settings::tick_interval_us() * 9 / 10;
     request.still_running = [this](const std::string& run_id) { return runs_.contains(run_id); };
     request.stops = &stops_;
@@ -437,7 +438,7 @@ bool Engine::reads_suspect() const {
     });
 }
 
-// Nothing is claimed, and so nothing spent, while what a plan makes could not be written.
+// Nothing is claimed, and so nothing spent, while a plan could not be written.
 bool Engine::may_claim() {
     std::string problem;
     std::optional<Stops> stops;
@@ -502,8 +503,8 @@ void Engine::start_due_missions(core::Instant due_until) {
         counts_.due += result.due;
         counts_.skipped += static_cast<int>(result.skipped.size());
         start_claimed(std::move(result));
-        // Behind what others have locked there may be more. Where users have a limit, turns alone
-        // keep it: the next choice leaves those out.
+        // After rows that others have locked there may be more. If users have a limit, only turns
+        // enforce it: the next choice leaves those out.
         const bool pass_by = in_turn && result_was_locked && !result_held_back;
         if (limit <= 0) {
             work_left_ = next_wake_at_ && *next_wake_at_ <= due_until;
@@ -512,7 +513,7 @@ void Engine::start_due_missions(core::Instant due_until) {
         }
         more_than_room_ = more;
         if (result_held_back) {
-            // The end of one of their runs makes room.
+            // The end of one of their runs will make room.
             more_than_room_ = true;
             locked_until_ = pg::monotonic_now() + kFirstLockedPause;
             break;
@@ -527,7 +528,7 @@ void Engine::start_due_missions(core::Instant due_until) {
     start_due_polls(due_until);
 }
 
-// Each in a transaction of its own: one that cannot be had, or whose rows are slow, is put off.
+// Each in a separate transaction: a mission that is locked, or whose rows are slow, is postponed.
 void Engine::restore_lost_iterations() {
     next_check_at_.reset();
     if (!pg::settings::restore_iterations())
@@ -548,7 +549,7 @@ void Engine::restore_lost_iterations() {
     const int64_t started = pg::monotonic_now();
     bool time_is_up = false;
     for (const SuspectMission& mission : suspects) {
-        run_ready();  // runs in flight have their turn between any two
+        run_ready();  // runs in flight get their turn between any two
         time_is_up = pg::monotonic_now() - started >= kCheckTime;
         if (time_is_up)
             break;
@@ -587,7 +588,7 @@ void Engine::restore_lost_iterations() {
         put_off_checks();
 }
 
-// What is due still is locked by somebody, or others are to have their turn first.
+// The remaining due checks are locked by somebody, or wait for their turn.
 void Engine::put_off_checks() {
     if (next_check_at_)
         next_check_at_ = std::max(*next_check_at_, pg::now() + kFirstCheckPause);
@@ -606,9 +607,9 @@ void Engine::start_due_polls(core::Instant due_until) {
     polls_.start_due(due_until);
 }
 
-// A due row that an open transaction has locked is passed over by the claim but still stands in the
-// schedule. Its transaction's end wakes us; until then we look now and then. Likewise when the
-// attached table itself is locked.
+// The claim skips a due row that an open transaction has locked, but the row is still in the
+// schedule. The end of that transaction wakes the worker; until then the row is tried from time to
+// time. The same applies if the attached table itself is locked.
 void Engine::pause_for_locked_rows(core::Instant due_until) {
     if (!next_wake_at_ || *next_wake_at_ > due_until) {
         locked_pause_ = kFirstLockedPause;
@@ -640,7 +641,7 @@ void Engine::start_claimed(ClaimResult claimed) {
     start_runs(std::move(claimed));
 }
 
-// Asks the database for nothing: it is called when a mission has been read, also at a shutdown.
+// Does not use the database: it is called when a mission has been read, also at a shutdown.
 void Engine::start_runs(ClaimResult claimed) {
     last_skipped_ = std::move(claimed.skipped);
     for (ClaimedMission& mission : claimed.claimed) {
@@ -657,7 +658,7 @@ void Engine::start_runs(ClaimResult claimed) {
                 pg::crash_watch::note_mission(active.claimed.user_id, active.claimed.mission_id);
                 active.read = read_announced(claim_request(pg::now(), 1), active.claimed);
                 active.waits_for_lock = !active.read;
-                // Others need not wait for it.
+                // Other suspects need not wait for it.
                 work_left_ |= active.waits_for_lock && std::exchange(suspects_left_, false);
                 return active.read.has_value();
             };
@@ -756,11 +757,11 @@ void Engine::run_ready() {
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
-            work_left_ = true;  // the next pass has another look
+            work_left_ = true;  // the next pass checks again
         }
     }
     loop_.run_ready();
-    // Foreign code in them may be slow, and the network has waited for it long enough then.
+    // Foreign code in them may be slow, and the network must not wait for too long.
     const auto started = std::chrono::steady_clock::now();
     for (int turn = 0; turn < kFlushesPerTurn && jobs_.pending() &&
                        std::chrono::steady_clock::now() - started < kFlushTimePerTurn;

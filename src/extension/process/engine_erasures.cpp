@@ -1,4 +1,4 @@
-// What becomes of users who were erased (docs/erasure.md), in the process that plans.
+// Erasures of users (docs/erasure.md) in the process that plans.
 #include <algorithm>
 #include <string>
 #include <vector>
@@ -15,13 +15,14 @@ namespace mana_ai {
 
 namespace {
 
-constexpr size_t kSettleBatch = 10;  // while it is settled nobody else can be erased
+constexpr size_t kSettleBatch = 10;  // other erasures wait while these are settled
 constexpr core::Instant kSettlePause = core::kMicrosPerSecond / 2;
 constexpr core::Instant kSettleTime = 200'000;
 
 }  // namespace
 
-// Digests that came from elsewhere, and snapshots that a fold has made before it could see them.
+// For digests that were added in another way, and snapshots that a fold has made before it saw
+// them.
 void Engine::begin_missed_erasures() {
     static pg::Statement begin("SELECT mana_ai.begin_missed_erasures()");
     pg::Transaction transaction("mana_ai: comparing users with digests");
@@ -29,7 +30,7 @@ void Engine::begin_missed_erasures() {
     transaction.commit();
 }
 
-// What this process knows of users who were erased.
+// Forgets what this process knows about erased users.
 void Engine::forget_erased_users() {
     const auto is_erased = [this](const std::string& user) { return stops_.erased.contains(user); };
     for (const std::string& user_id : stops_.erased) {
@@ -47,14 +48,14 @@ void Engine::forget_erased_users() {
         counts_.errors.erase(counts_.errors.begin() + static_cast<ptrdiff_t>(i));
         counts_.error_users.erase(counts_.error_users.begin() + static_cast<ptrdiff_t>(i));
     }
-    // Sums of all users together have theirs in them.
+    // Sums of all users include theirs.
     if (!std::includes(settled_.begin(), settled_.end(), stops_.erased.begin(),
                        stops_.erased.end()))
         forget_sums();
 }
 
-// Nothing of users who were erased is left in this process, and then in the tables. Who waits for
-// other transactions is looked at again after a while.
+// Removes erased users from this process, and then from the tables. An erasure that waits for other
+// transactions is tried again after a while.
 void Engine::settle_erasures() {
     const core::Instant now = pg::monotonic_now();
     if (stops_.erased == settled_ && now - settled_at_ < kSettlePause)
@@ -64,7 +65,7 @@ void Engine::settle_erasures() {
     settled_at_ = now;
     std::vector<std::string> users(settled_.upper_bound(settled_last_), settled_.end());
     users.insert(users.end(), settled_.begin(), settled_.upper_bound(settled_last_));
-    // What one of them has paid for is to be recorded yet.
+    // Some of their replies are not recorded yet.
     if (stopped_ > 0)
         std::erase_if(users, [this](const std::string& user) {
             return std::any_of(runs_.begin(), runs_.end(), [&](const auto& run) {

@@ -1,5 +1,4 @@
-// How runs end before their time: because an operator has stopped them, or because the process
-// ends.
+// Early ends of runs: because an operator has stopped them, or because the process ends.
 #include <algorithm>
 #include <chrono>
 #include <iterator>
@@ -18,12 +17,12 @@ namespace mana_ai {
 
 namespace {
 
-// For what is owed: a process that is told to end has two seconds for everything, and one that goes
-// on has other runs to see to.
+// Time limits for Owed steps: a process that is told to end has two seconds for everything, and one
+// that continues has other runs.
 constexpr std::chrono::milliseconds kEndKeepTime{500};
 constexpr std::chrono::milliseconds kStoppedKeepTime{150};
 
-// Null: it ended, or failed in a way that does not keep anything else from being done.
+// Null: it ended, or failed in a way that does not prevent anything else.
 std::exception_ptr interrupt_of(const std::function<void()>& step) {
     try {
         step();
@@ -40,12 +39,12 @@ std::exception_ptr interrupt_of(const std::function<void()>& step) {
 
 }  // namespace
 
-// Takes in replies that have just arrived, so that it is known what they have cost. Requests that
-// would follow are not sent.
+// Receives replies that have just arrived, so that their cost is known. Further requests are not
+// sent.
 std::exception_ptr Engine::take_in_replies() {
     if (http_ != nullptr)
         http_->hold(true);
-    // A run that fails is over, and keeps no other's reply out.
+    // A failing run has ended and does not affect others' replies.
     std::exception_ptr interrupt;
     bool all_had_their_turn = false;
     for (int tries = in_flight() + 1; tries > 0 && !all_had_their_turn && !interrupt; tries--)
@@ -68,7 +67,7 @@ void Engine::look_at_stops() {
     heed_stops(std::move(stops));
 }
 
-// Runs that have been stopped since the last look end now.
+// Ends runs that have been stopped since the last check.
 void Engine::heed_stops(Stops stops) {
     stops_seen_at_ = pg::monotonic_now();
     std::set<std::string, std::less<>> new_tools;
@@ -81,7 +80,7 @@ void Engine::heed_stops(Stops stops) {
     if (stops.is_total() != stops_.is_total())
         pg::log_info(stops.is_total() ? "planning was stopped by an operator"
                                       : "planning was resumed by an operator");
-    // resume() has done so, but a claim that had not heard of it yet may have come after that.
+    // resume() has done so, but a claim that did not know of it yet may have followed.
     const bool is_resumed = !stops.hold_all_of(stops_);
     std::set<std::string, std::less<>> new_models;
     std::set_difference(stops.models.begin(), stops.models.end(), stops_.models.begin(),
@@ -89,7 +88,7 @@ void Engine::heed_stops(Stops stops) {
     stops_ = std::move(stops);
     frees_stopped_ |= is_resumed;
     polls_.cancel_stopped();
-    // The catalog is still the one that runs were offered.
+    // This is still the catalog that runs were offered.
     const auto offers_stopped_tool = [&](const ClaimedMission& claimed) {
         if (new_tools.empty())
             return false;
@@ -110,8 +109,8 @@ void Engine::heed_stops(Stops stops) {
     }
 }
 
-// What their replies have cost goes to the ledger first; one whose reply cannot be put there yet is
-// stopped as soon as it is. All others go on. At an interrupt all runs end, and abandon_runs() does
+// The cost of their replies is recorded first; a run whose reply cannot be recorded yet is stopped
+// as soon as it is. All other runs continue. At an interrupt all runs end, and abandon_runs() does
 // the rest.
 void Engine::cancel_runs(
     const std::function<bool(const ClaimedMission&, const RunResult&)>& which) {
@@ -129,7 +128,7 @@ void Engine::cancel_runs(
             run.second->is_stopped = true;
             stopped_++;
         }
-        // Their calls of the model end now.
+        // Their model calls end now.
         cancel_stopped_runs();
         interrupt = interrupt_of([&] {
             const auto is_stopped = [&](const std::string& run_id) {
@@ -183,7 +182,7 @@ void Engine::give_stopped_leases_back() {
     MANA_AI_FAILPOINT("stop.after_commit");
 }
 
-// Called before and after each database step: what follows it in their coroutines must not happen.
+// Called before and after each database step, so that their coroutines do not continue after it.
 void Engine::end_stopped_runs() {
     if (stopped_ == 0)
         return;
@@ -202,7 +201,7 @@ void Engine::end_stopped_runs() {
 
 void Engine::abandon_runs(std::optional<core::Instant> not_before) {
     if (!runs_.empty()) {
-        // Whatever interrupts it: all that was paid for gets its try.
+        // Even after an interrupt, everything that was paid for is tried once.
         if (take_in_replies())
             take_in_replies();
         const auto keep = [this] {

@@ -16,19 +16,20 @@ namespace mana_ai {
 
 namespace {
 
-// Rows per call: a retention that has much to do must not make a long transaction.
+// Rows per call: a large backlog must not cause a long transaction.
 constexpr int64_t kDeleteBatch = 2000;
 
-// No statement here waits for a row that a user's transaction holds: the next pass comes by again.
+// No statement here waits for a row that a user's transaction has locked: the next pass tries
+// again.
 
 constexpr core::Instant kShortestLedger = 48 * core::kMicrosPerHour;
 
-// How far back agents' changes are looked for: a change is stamped when it is made and seen when it
-// is committed. Looking twice is harmless, the versions decide.
+// How far back changes of agents are searched: a change is stamped when it is made and visible when
+// it is committed. Finding a change twice is harmless, since the versions decide.
 constexpr core::Instant kLateCommit = 30 * core::kMicrosPerSecond;
 
-// When the file was last written; empty if there is none. A key counts by that: nothing that is
-// made of the key itself stands in a table, where somebody could try guesses on it.
+// When the file was last written; empty if there is none. This represents the key: nothing derived
+// from the key itself is stored in a table, where guesses could be tested against it.
 std::string last_written(const std::string& path) {
     std::error_code error;
     const auto at = std::filesystem::last_write_time(path, error);
@@ -36,7 +37,7 @@ std::string last_written(const std::string& path) {
 }
 
 // Of the settings that decide whether a refused request could now succeed (docs/contract/tick.md:
-// "next try … when mission, agent or settings change").
+// "next attempt … when mission, agent or settings change").
 std::string settings_fingerprint() {
     const std::string key_file = pg::settings::service_key_file();
     const pg::settings::Transport transport = pg::settings::transport();
@@ -76,8 +77,8 @@ SELECT DISTINCT lease_owner FROM mana_ai.runs
         const auto engine = static_cast<uint32_t>(row.number(0));
         if (pg::is_session_lock_held(pg::LockKey::Engine, engine))
             continue;
-        // The first time the mission runs again at once: it is far more likely the victim than the
-        // culprit. `attempts` makes the next crash of the same mission wait.
+        // After the first crash the mission runs again at once: it is more likely the victim than
+        // the culprit. `attempts` makes it wait after the next crash.
         recovered += abandon_runs_of(engine, {"crashed", "crashed", true, std::nullopt}, now);
     }
     if (recovered > 0) {
@@ -100,8 +101,8 @@ UPDATE mana_ai.mission_schedule s
 }
 
 void free_missions_of_changed_agents(core::Instant since, core::Instant now) {
-    // In two steps, so that no plan can begin with the schedule: it grows with the missions, the
-    // agents that changed a moment ago do not.
+    // In two steps, so that no plan can begin with the schedule, which grows with the missions; the
+    // number of recently changed agents does not.
     static pg::Statement select_changed(R"sql(
 SELECT user_id, agent_id, version FROM mana_ai.agent_snapshots WHERE updated_at > $1)sql");
     static pg::Statement free_missions(R"sql(
@@ -185,7 +186,7 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
 }
 
 bool delete_expired_rows(core::Instant now) {
-    // What runs have cost stays as long as they do; budgets need a day of it.
+    // Costs stay as long as their runs; budgets need a day of them.
     const core::Instant retention = pg::settings::runs_retention_us();
     bool more = false;
     if (retention > 0) {
@@ -197,13 +198,13 @@ DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
                static_cast<uint64_t>(kDeleteBatch);
     }
     more |= delete_expired_audit(now, kDeleteBatch);
-    // Of runs that others have ended.
+    // Rows of runs that other processes have ended.
     static pg::Statement delete_iterations(R"sql(
 DELETE FROM mana_ai.iterations_at_claim i
  WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
                     WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running'))sql");
     delete_iterations.execute();
-    // A month without a loss, and it counts as new.
+    // After a month without a loss the counts start again.
     static pg::Statement delete_restored(R"sql(
 DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM mana_ai.restored_iterations
@@ -234,8 +235,8 @@ SELECT count(*) FROM gone)sql");
 }
 
 void price_used_tokens() {
-    // Whoever answers may name itself anew each time, so that the names without a price are many.
-    // The walk goes on in whichever process keeps house next.
+    // A service may use a new model name for each reply, so there may be many names without a
+    // price. The walk continues in the process that does the next housekeeping.
     static pg::Statement price(R"sql(
 SELECT p.last_model, p.last_tier
   FROM (SELECT) walk

@@ -1,6 +1,6 @@
 // The launcher keeps a worker running in every database of mana_ai.database that exists and has the
-// extension (docs/architecture.md, "Processes"). It is connected to no database, so it blocks no
-// DROP DATABASE, and a database that is missing is no error but a wait.
+// extension (docs/architecture.md, "Processes"). It is connected to no database, so it does not
+// block DROP DATABASE, and a missing database is not an error: the launcher waits for it.
 
 #include <algorithm>
 #include <cstring>
@@ -32,8 +32,8 @@ namespace mana_ai {
 
 namespace {
 
-// How soon a worker that ended is started again, and how often we look for a database or an
-// extension that is not there yet. CREATE EXTENSION wakes us at once. All on the monotonic clock.
+// How soon a worker that ended is restarted, and how often the launcher checks for a database or an
+// extension that does not exist yet. CREATE EXTENSION wakes it at once. All on the monotonic clock.
 constexpr core::Instant kRestartPause = 2 * core::kMicrosPerSecond;
 constexpr core::Instant kPoll = 30 * core::kMicrosPerSecond;
 constexpr core::Instant kShortestPause = core::kMicrosPerSecond / 5;
@@ -101,14 +101,14 @@ void Launcher::look_after(const std::string& name, bool called) {
                 watched.pause = kPoll;
                 break;
             case pg::shared_state::WorkerProgress::Started:
-                // It could not even connect, or was ended before.
+                // It could not connect, or was terminated before that.
                 watched.pause = std::min(watched.pause * 2, kPoll);
                 break;
         }
         watched.retry_at = now + watched.pause;
     }
-    // A call shortens the wait. Every commit of that database may be one, so it does not start a
-    // worker that ends at once again and again.
+    // A wake-up shortens the wait. Every commit of that database may cause one, so it does not
+    // repeatedly start a worker that ends at once.
     if (called)
         watched.retry_at = std::min(watched.retry_at, watched.started_at + kRestartPause);
     if (now < watched.retry_at)
@@ -126,7 +126,7 @@ void Launcher::look_after(const std::string& name, bool called) {
         return;
     }
     watched.said_safe_mode = false;
-    // One that an earlier launcher has started: the postmaster will not tell us when it ends.
+    // A worker of an earlier launcher: the postmaster does not report its end to this one.
     if (const auto worker = pg::shared_state::worker_of(oid); worker && worker->pid != 0) {
         watched.retry_at = now + kRestartPause;
         return;
@@ -155,7 +155,7 @@ void Launcher::wait() {
         (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
                         static_cast<long>(pause / 1000), PG_WAIT_EXTENSION);
         ResetLatch(MyLatch);
-        // Not 0: to be started again, unless the server shuts down.
+        // Not 0: to be restarted, unless the server shuts down.
         if (ShutdownRequestPending)
             proc_exit(1);
         CHECK_FOR_INTERRUPTS();

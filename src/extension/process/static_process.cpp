@@ -28,7 +28,7 @@ void begin_static_process(const char* name, pg::crash_watch::Code code) {
     pg::guarded([name] {
         pqsignal(SIGHUP, SignalHandlerForConfigReload);
         pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-        // There is no query to cancel; a cancel would end the process.
+        // There is no query to cancel, and a cancel would end the process.
         pqsignal(SIGINT, SIG_IGN);
         BackgroundWorkerUnblockSignals();
         BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);

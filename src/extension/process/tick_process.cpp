@@ -22,7 +22,7 @@ static void terminate_process(int, Datum handle) {
 }
 }
 
-// Ends the process if ours is ended while it waits.
+// Terminates the tick's process if this one is terminated while it waits.
 class EndWithUs {
  public:
     explicit EndWithUs(void* handle) : handle_(PointerGetDatum(handle)) {

@@ -30,17 +30,18 @@ namespace mana_ai {
 
 namespace {
 
-// A burst of commits wakes us once in this time.
+// The worker handles a burst of commits once in this time.
 constexpr core::Instant kShortestPause = 4'000;
-// While a tick by hand holds the tick's lock.
+// While a manual tick holds the tick's lock.
 constexpr core::Instant kOverlapPause = 250'000;
 // After a cancel by the operator, before the canceled missions are tried again.
 constexpr core::Instant kCancelPause = core::kMicrosPerMinute;
-// Without work we look at the clocks this often.
+// Without work the clocks are compared this often.
 constexpr core::Instant kLongestPause = 5 * core::kMicrosPerSecond;
-// What the wall clock may differ from the monotonic one between two looks. NTP slews by less.
+// The tolerated difference between wall clock and monotonic clock between two checks. NTP slews by
+// less.
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
-// In a row, about eight minutes; then the process leaves, to begin anew with a fresh one.
+// In a row, about eight minutes; then the process exits, and the launcher starts a new one.
 constexpr int kMaxFailedPasses = 10;
 
 class Worker {
@@ -70,7 +71,7 @@ class Worker {
     Fit check_extension();
     [[noreturn]] void leave(const char* why);
 
-    // What PostgreSQL allocates outside of transactions goes with the turn.
+    // For PostgreSQL's allocations outside of transactions; reset in each iteration of the loop.
     MemoryContext turn_context_;
     Engine engine_;
     pg::WaitSet wait_set_;
@@ -117,8 +118,8 @@ void Worker::pass() {
         case Fit::ExtensionGone:
             leave("the extension was dropped");
         case Fit::OtherVersion:
-            // The tables are not those that this library was built for; after a restart of the
-            // server they are. Runs in flight could not be written back either.
+            // The tables do not match this library until the server is restarted. Runs in flight
+            // could not be written back either.
             if (engine_.is_busy())
                 engine_.abandon_runs(std::nullopt);
             engine_.forget_due_missions();
@@ -150,8 +151,8 @@ void Worker::pass() {
         engine_.end_tick();
 }
 
-// What housekeeping cannot do now, because of a lock or of one broken record, it does later;
-// missions are planned all the same.
+// If housekeeping fails because of a lock or of one broken record, it is retried later; missions
+// are planned nevertheless.
 void Worker::keep_house(bool thorough) {
     if (thorough)
         next_thorough_ = last_pass_ + pg::settings::tick_interval_us();
@@ -165,7 +166,7 @@ void Worker::keep_house(bool thorough) {
     }
 }
 
-// Also later on: another table may have been attached.
+// Called repeatedly, since another table may have been attached.
 void Worker::begin_to_keep_up() {
     pg::Transaction transaction("mana_ai: beginning to keep up with the log");
     const bool was_clean = mana_ai::begin_to_keep_up();
@@ -175,7 +176,7 @@ void Worker::begin_to_keep_up() {
     keeps_up_ = true;
 }
 
-// At the end of the first pass, when what was due has been started.
+// At the end of the first pass, after due missions have been started.
 void Worker::ask_for_fold() {
     if (std::exchange(asked_for_fold_, true))
         return;
@@ -196,7 +197,7 @@ void Worker::end_keeping_up() {
     }
 }
 
-// A pass is due at the tick's interval, when the schedule says so, and when somebody asked for one.
+// A pass is due at the tick interval, when the schedule says so, and after a wake-up.
 core::Instant Worker::next_pass_at() {
     core::Instant at = std::min(next_thorough_, engine_.next_repair_at().value_or(next_thorough_));
     if (pass_wanted_ || engine_.wants_pass())
@@ -236,7 +237,7 @@ void Worker::report() {
     engine_.report_services(true);
 }
 
-// Somebody has set the clock, or the machine was asleep. What the schedule says is to be seen anew.
+// The clock was set, or the machine was suspended. The schedule must be read again.
 void Worker::notice_clock_jump() {
     const core::Instant jump = pg::now() - pg::monotonic_now() - wall_offset_;
     wall_offset_ += jump;
@@ -272,7 +273,7 @@ void Worker::turn() {
         try_pass();
 }
 
-// A pass that fails (a lock, a full disk) is tried again later; the runs in flight go on.
+// A pass that fails (a lock, a full disk) is retried later; runs in flight continue.
 void Worker::try_pass() {
     try {
         pass();

@@ -64,19 +64,19 @@ void connect_worker(uint32_t database_oid, const char* application_name,
         set_for_session("default_transaction_deferrable", "off");
         set_for_session("statement_timeout", "0");
         set_for_session("idle_in_transaction_session_timeout", "0");
-        // A row that a user's open transaction holds is tried again later, not waited for.
+        // A row that a user's open transaction has locked is tried again later.
         set_for_session("lock_timeout", "200ms");
         set_for_session("row_security", "on");
         set_for_session("session_replication_role", "origin");
         if (pg::compat::kHasTransactionTimeout)
             set_for_session("transaction_timeout", "0");
         set_for_session("client_min_messages", "error");
-        // Every statement of ours is a lookup by key. On tables that grew since they were last
-        // analyzed the planner would prefer to read them whole.
+        // Every statement is a lookup by key. On tables that grew since they were last analyzed the
+        // planner would prefer to read them whole.
         set_for_session("enable_seqscan", "off");
         set_for_session("enable_hashjoin", "off");
         set_for_session("enable_mergejoin", "off");
-        // For a handful of rows a bitmap costs more than it saves.
+        // For a few rows a bitmap costs more than it saves.
         set_for_session("enable_bitmapscan", "off");
         set_for_session("plan_cache_mode", "force_generic_plan");
         set_for_session("jit", "off");

@@ -35,7 +35,7 @@ net::Task<void> give_up(RunServices& services, const ClaimedMission& claimed,
 }
 
 // Whether the task id is stored; nothing else makes the mission wait. The intent is committed
-// before the request goes out, so that whatever happens then, no run can order a second time.
+// before the request is sent, so that no run can order a second time, whatever happens then.
 net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
                       net::HttpRequest request) {
     bool intended = false;
@@ -75,7 +75,7 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
 }
 
 // Counts this run as one that was to use the answer; committed before the answer is fetched or
-// used, so that a mission that takes its process down with it does not get it for ever.
+// used, so that a mission that crashes its process does not get it again and again.
 net::Task<bool> offer(RunServices& services, const ClaimedMission& claimed) {
     bool offered = false;
     DatabaseJobs::Work record = [&] {
@@ -110,7 +110,7 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
     situation.has_task_id = !job.task_id.empty();
     situation.times_offered = job.offered;
     situation.timeout = pg::settings::deep_research_timeout_us();
-    // An answer that was there once is worth waiting for anew.
+    // An answer that existed once is worth waiting for again.
     situation.age = ready ? 0 : pg::now() - job.waiting_since;
 
     ResearchOutcome outcome;

@@ -20,7 +20,7 @@ bool is_header_value(const std::string& text) {
            std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c < '\x7f'; });
 }
 
-// What a call that may not go out would have got.
+// The response for a call that must not be sent.
 net::HttpResponse turned_away(net::CallGate& gate) {
     net::HttpResponse response;
     if (gate.view().state == core::GateState::KeyRefused) {
@@ -32,7 +32,7 @@ net::HttpResponse turned_away(net::CallGate& gate) {
     return response;
 }
 
-// Credits are each user's own, so that they are used up says nothing of the service.
+// Credits belong to each user, so used-up credits say nothing about the service.
 core::CallEnd end_of(const net::HttpResponse& response, core::CallEnd end) {
     const bool is_of_user =
         response.error == net::TransportError::None && response.status == kNoCredits;
@@ -65,7 +65,7 @@ net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::
                                            const std::string& user_id, net::HttpRequest request) {
     constexpr core::Instant kPatience = 15 * core::kMicrosPerSecond;
     constexpr core::Instant kPatienceInOutage = 3 * core::kMicrosPerSecond;
-    // A copy of it goes out at each try: the user's words and the service key are wiped here too.
+    // Each attempt sends a copy: the user's text and the service key are wiped here too.
     const core::WipeAtEnd wipe_body(request.body);
     std::deque<core::WipeAtEnd> wipe_headers;
     for (std::string& header : request.headers)
@@ -81,7 +81,7 @@ net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::
         net::CallGate::Turn turn(gate, caller, order, patience);
         const bool may_call = co_await turn;
         if (!may_call) {
-            // What the service said itself says more.
+            // The service's own response is more specific.
             if (refusals == 0)
                 response = turned_away(gate);
             co_return response;
@@ -91,7 +91,7 @@ net::Task<net::HttpResponse> send_research(RunServices& services, ServiceGates::
         core::CallReport report = report_of(response);
         report.end = end_of(response, report.end);
         turn.end(report);
-        // Refused for their number, so not done: the gate knows when there is room again.
+        // Refused because of the rate, so not executed: the gate knows when there is room again.
         if (report.end != core::CallEnd::Refused || refusals == kMaxRefusals)
             co_return response;
     }

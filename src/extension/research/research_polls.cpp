@@ -21,7 +21,7 @@ void log_end(const DueResearch& due, const char* outcome) {
                  " task=" + pg::printable(due.task_id) + " outcome=" + outcome);
 }
 
-// A row that a user's transaction holds is tried again; what still fails then is left to the next
+// A row that a user's transaction has locked is tried again; after that it is left to the next
 // poll.
 net::Task<bool> record_end(RunServices& services, DatabaseJobs::Work work) {
     constexpr core::Instant kFirstPause = core::kMicrosPerSecond / 10;
@@ -100,7 +100,7 @@ void ResearchPolls::start_due(core::Instant due_until) {
         for (DueResearch& due : taken)
             start(std::move(due));
         if (found_none) {
-            // What still looks due is locked by somebody else.
+            // Jobs that still look due are locked by somebody else.
             if (has_due(due_until))
                 next_at_ = now + core::kMicrosPerSecond;
             return;
@@ -109,10 +109,10 @@ void ResearchPolls::start_due(core::Instant due_until) {
 }
 
 void ResearchPolls::start(DueResearch due) {
-    // Asked for again at its next time; what was paid for is not lost.
+    // Polled again at its next time; the paid answer is not lost.
     if (services_.stops.all || services_.stops.concern_user(due.user_id))
         return;
-    // A service that is slower than ticks are short must not be asked more and more often.
+    // If polls take longer than their interval, they must not pile up.
     const auto [entry, is_new] = under_way_.try_emplace({due.user_id, due.mission_id});
     if (!is_new)
         return;

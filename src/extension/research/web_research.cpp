@@ -50,7 +50,7 @@ bool is_refusal(const std::string& reason) {
     return reason == "http-401" || reason == "http-403";
 }
 
-// A refusal is a matter of configuration: it concerns every mission, so it is said once.
+// A refusal is a matter of configuration: it concerns every mission, so it is logged once.
 void log_refusal(const std::string& reason) {
     static bool said = false;
     if (!is_refusal(reason)) {

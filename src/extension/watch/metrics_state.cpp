@@ -40,7 +40,7 @@ void set_gauge(core::MetricsState& state, Metric metric, double value) {
         found->value = value;
 }
 
-// What the tables of this database say, and of the other databases what their workers say.
+// From the tables of this database, and for other databases from their workers' reports.
 void add_state_of_missions(const std::vector<pg::shared_state::WorkerView>& workers,
                            core::MetricsState& state) {
     static pg::Statement select_running(R"sql(
@@ -80,7 +80,7 @@ void add_process(int pid, Oid database, core::Instant since, core::MetricsState&
         static_cast<double>(since) / static_cast<double>(core::kMicrosPerSecond));
 }
 
-// Of several models, the sum, and the worst state.
+// For several models, the sum, and the worst state.
 void add_services(Oid database, core::MetricsState& state) {
     struct Sum {
         int limit = 0;
@@ -114,7 +114,8 @@ void add_services(Oid database, core::MetricsState& state) {
     }
 }
 
-// Texts are UTF-8. Other encodings may lack a character, and one label must not fail everything.
+// Texts are UTF-8. Other encodings may lack a character, and one label must not make everything
+// fail.
 std::string in_database_encoding(std::string text) {
     if (GetDatabaseEncoding() != PG_UTF8)
         for (char& c : text)

@@ -1,4 +1,4 @@
-// mana_ai.services(): what the worker knows of the services that it calls.
+// mana_ai.services(): the worker's state of the services that it calls.
 
 #include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"

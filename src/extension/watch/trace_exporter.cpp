@@ -65,8 +65,8 @@ std::string reason(const net::HttpResponse& response) {
 
 }  // namespace
 
-// One request under way, for as long as its coroutine's frame lives: the frame is destroyed early
-// when the target changes, and with the loop's other tasks.
+// One request in flight, for the lifetime of its coroutine's frame: the frame is destroyed early if
+// the target changes, and with the loop's other tasks.
 class TraceExporter::Delivery {
  public:
     explicit Delivery(TraceExporter& exporter) : exporter_(&exporter) {
@@ -103,7 +103,7 @@ void TraceExporter::set_target(const std::string& endpoint,
     options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
     options.proxy = transport.proxy;
     options.ca_file = transport.ca_file;
-    // What is under way to the old place is given up and goes to the new one.
+    // Requests to the old target are given up, and their spans are sent to the new one.
     loop_.cancel(task_);
     client_ = std::make_unique<net::HttpClient>(loop_, options);
     endpoint_ = endpoint;
@@ -130,7 +130,7 @@ void TraceExporter::begin_drain() {
     schedule();
 }
 
-// Decides when the next request goes. A pause after a failure is not cut short by new spans.
+// Decides when the next request is sent. New spans do not shorten a pause after a failure.
 void TraceExporter::schedule() noexcept {
     if (delivering_ || queue_.empty())
         return;
@@ -144,7 +144,7 @@ void TraceExporter::start() {
     if (delivering_ || queue_.empty())
         return;
     task_ = loop_.spawn(deliver(Delivery(*this)), [](std::exception_ptr) {
-        // Out of memory: the spans are still there, and the end of the frame has set the timer.
+        // Out of memory: the spans are kept, and the end of the frame has set the timer.
     });
 }
 
@@ -259,7 +259,7 @@ void TraceExporter::drop(size_t count) {
     remove_first(count);
 }
 
-// An outage is said once, however long it lasts.
+// An outage is logged once, however long it lasts.
 void TraceExporter::note_trouble(const std::string& what) {
     if (in_trouble_)
         return;

@@ -13,7 +13,7 @@ namespace mana_ai {
 namespace {
 
 constexpr size_t kRandomStock = 1024;  // bytes
-// A span is not to hold a megabyte until it is written out and cut.
+// A span must not hold a megabyte until it is serialized and cut.
 constexpr size_t kMaxAttributeBytes = 4 * (core::kMaxSpanTextChars + 1);
 
 }  // namespace
@@ -21,7 +21,7 @@ constexpr size_t kMaxAttributeBytes = 4 * (core::kMaxSpanTextChars + 1);
 SpanScope::SpanScope(const TraceContext& parent, std::string_view name, core::SpanKind kind) {
     if (parent.tracer == nullptr || !parent.tracer->is_on())
         return;
-    // Not by make_unique: clang before 16 makes no aggregate from parentheses.
+    // Not by make_unique: clang before 16 cannot initialize an aggregate with parentheses.
     active_.reset(new Active{*parent.tracer, core::Span{}, std::uncaught_exceptions()});
     core::Span& span = active_->span;
     span.name = name;
