@@ -1,5 +1,5 @@
 // run_tick() and run_mission(): a dynamic background worker does the work, since plans must commit
-// one by one and the caller's transaction must not hold a snapshot over model calls
+// one by one and the caller's transaction must not hold an MVCC snapshot over model calls
 // (docs/contract/tick.md, "Three ways to run it"; tick_process.hpp starts it).
 
 #include <algorithm>
@@ -60,7 +60,7 @@ void put_counts(const TickCounts& counts, TickAnswer& answer) {
     }
 }
 
-// Drives the engine until nothing runs.
+// Drives the engine until nothing is running.
 void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_until) {
     constexpr core::Instant kLongestWait = core::kMicrosPerSecond;
     engine.run_ready();
@@ -70,7 +70,7 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
         engine.start_due_polls(due_until);
         if (!engine.is_busy() && !engine.work_left())
             return;
-        // Whoever waits for the tick is told, and the missions stay due.
+        // The tick's caller is told, and the missions stay due.
         if (!engine.is_busy() && engine.service_is_away()) {
             engine.note_error(engine.service_problem());
             return;
@@ -85,8 +85,8 @@ void drive_until_idle(Engine& engine, pg::WaitSet& wait_set, core::Instant due_u
     }
 }
 
-// The tick is over and its caller waits: a collector that is slow loses what it has not taken, and
-// the end of the engine counts it as dropped.
+// The tick has ended and its caller waits: spans that a slow collector has not accepted are lost,
+// and the engine's destructor counts them as dropped.
 void deliver_traces(Engine& engine, pg::WaitSet& wait_set) {
     constexpr core::Instant kGrace = core::kMicrosPerSecond;
     const core::Instant until = pg::monotonic_now() + kGrace;
@@ -99,11 +99,11 @@ void deliver_traces(Engine& engine, pg::WaitSet& wait_set) {
             engine.run_ready();
         }
     } catch (const pg::PgError&) {
-        // Canceled or terminated: what the tick has done stands all the same.
+        // Canceled or terminated: what the tick has done is kept.
     }
 }
 
-// Runs the work; when it is left by an error, a cancel or a termination request, leases go back.
+// Runs the work; after an error, a cancel or a termination request, leases are released.
 template <class Work>
 void give_back_on_failure(Engine& engine, Work&& work) {
     std::exception_ptr failure;
@@ -118,7 +118,7 @@ void give_back_on_failure(Engine& engine, Work&& work) {
     try {
         engine.abandon_runs(std::nullopt);
     } catch (const std::exception&) {
-        // The next tick finds our engine gone and frees them.
+        // The next tick finds this engine dead and frees them.
     }
     if (terminated)
         throw pg::make_error(ERRCODE_ADMIN_SHUTDOWN, "the tick was terminated");

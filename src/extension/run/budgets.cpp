@@ -16,7 +16,7 @@ namespace {
 constexpr core::Instant kPauseForRoom = 5 * core::kMicrosPerSecond;
 constexpr size_t kMaxLongPrompts = 10'000;
 constexpr int64_t kLongestUsualPrompt = 20'000;
-// Budgets are of a day: a mission that never has the room pays for one such reply in it.
+// Budgets are daily: a mission that never has enough room pays for one such reply per day.
 constexpr core::Instant kCutOffIsKnownFor = 24 * 60 * core::kMicrosPerMinute;
 
 int64_t last_first_call = 0;  // of this process, and some more
@@ -34,7 +34,7 @@ void note_long_prompt(const std::pair<std::string, std::string>& mission,
                       const core::CallNeed& need) {
     if (long_prompts.size() >= kMaxLongPrompts)
         long_prompts.clear();
-    // It may be shorter at the next look, so that one is made now and then.
+    // The prompt may be shorter at the next check, so that one is made from time to time.
     long_prompts[mission] = need.prompt * 9 / 10;
 }
 
@@ -49,7 +49,7 @@ ClaimBudgets::ClaimBudgets(std::vector<std::string> users) {
     users.erase(std::unique(users.begin(), users.end()), users.end());
     if (users.empty())
         return;
-    // It has locked rows that others may wait for, who have the lock.
+    // This transaction has locked rows that the holders of the lock may wait for.
     is_alone_ = try_lock_budgets();
     const auto usual = pg::settings::user_tokens_per_day();
     std::vector<std::string> since;
@@ -83,7 +83,8 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
     total_.cap = pg::settings::total_tokens_per_day();
     if (!total_.cap)
         return;
-    // What is reserved is read first: a call that ends meanwhile counts twice then, not never.
+    // Reservations are read first: a call that ends at the same time counts twice rather than
+    // never.
     static pg::Statement select_reserved(R"sql(
 SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs WHERE outcome = 'running')sql");
     total_.reserved = amount(select_reserved.execute({}).rows.front(), 0);
@@ -157,7 +158,7 @@ void forget_lengths(std::string_view user_id) {
 }
 
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {
-    // One user's long prompt is not to be expected of all others.
+    // One user's long prompt must not affect the estimate for all others.
     last_first_call =
         std::min(need.total() + need.total() / 20, 4 * need.reply + kLongestUsualPrompt);
     const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);

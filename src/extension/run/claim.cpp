@@ -25,11 +25,11 @@ namespace mana_ai {
 
 namespace {
 
-// The candidate rows are locked first and joined then, so that the join cannot pull rows that
-// others hold. Of the records only the sizes are read, then the parts that planning needs, of those
-// that are not larger than $4; clocks that are larger, of what an agent does not show, are left
-// out. What calls of an agent have reserved is only summed up when it has a cap. A function in SQL
-// is planned anew with each call, so shared_agent() is only called where it is needed.
+// The candidate rows are locked first and then joined, so that the join cannot return rows that
+// others have locked. Of the records only the sizes are read, then the parts that planning needs,
+// of those not larger than $4; larger clocks of an agent, for values that it does not show, are
+// left out. Reservations of an agent are only summed up if it has a cap. An SQL function is planned
+// again with each call, so shared_agent() is only called where it is needed.
 constexpr char kSelectList[] = R"sql(
 SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owner, s.wake_at,
        s.decision, s.run_id::text,
@@ -95,12 +95,12 @@ constexpr char kSelectJoins[] = R"sql(
  ORDER BY s.wake_at
 )sql";
 
-// Records up to this size are read where they are claimed, many in one transaction. Larger ones are
-// announced first and then read alone: should that take the process down, it is on record.
+// Records up to this size are read in the claim, many in one transaction. Larger ones are announced
+// first and then read alone, so that a crash during that is on record.
 constexpr int64_t kReadAtOnce = 64 * 1024;
 
-// A record that cannot be planned is looked at again at once when it changes; until then now and
-// then, since it may be our settings that have changed.
+// A record that cannot be planned is checked again at once when it changes, and otherwise at this
+// interval, since a setting may have changed.
 constexpr core::Instant kRecordPause = 6 * core::kMicrosPerHour;
 
 enum Column : size_t {
@@ -138,10 +138,10 @@ enum Column : size_t {
     kServiceTier,
 };
 
-// What the rows of one pass become; written with one statement each.
+// The results of one pass; written with one statement each.
 struct Writes {
     std::vector<std::string> prolong_user, prolong_mission;
-    std::vector<std::string> lost_user, lost_run;  // runs whose lease ran out
+    std::vector<std::string> lost_user, lost_run;  // runs whose lease expired
     std::vector<std::string> announce_user, announce_mission, announce_run;
     std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent, claim_decision,
         claim_reserved;
@@ -169,8 +169,8 @@ bool is_research_pending(const std::optional<ResearchJob>& job, core::Instant no
            !has_waited_too_long(job->waiting_since, now);
 }
 
-// Whether the run that has the row's lease may be alive, whatever the clock says: it may have been
-// set forward.
+// Whether the run that has the row's lease may be alive even if the lease has expired: the clock
+// may have been set forward.
 bool is_running(const ClaimRequest& request, const pg::Row& row) {
     if (row.is_null(kLeaseOwner) || row.is_null(kRunId))
         return false;
@@ -220,7 +220,7 @@ class Pass {
     void announce(const pg::Row& row, bool by_hand);
 
     const ClaimRequest& request_;
-    bool is_announced_;  // the lease in the row is ours and nothing has been read under it
+    bool is_announced_;  // the lease in the row is ours and nothing was read with it
     bool has_announced_suspect_ = false;
     ClaimBudgets budgets_;
     ClaimCostBudgets cost_budgets_;
@@ -229,8 +229,8 @@ class Pass {
     std::map<AgentKey, int64_t> reserved_;  // by what this pass has claimed
 };
 
-// The number that the gate compares: runs in any process, those claimed a moment ago in this pass,
-// and, for a tick by hand, all that the tick has started.
+// The number that the gate compares: runs in any process, those claimed earlier in this pass, and,
+// for a manual tick, all that the tick has started.
 int Pass::running_of(const AgentKey& key, int64_t in_database) {
     const auto [entry, is_new] = running_.try_emplace(key, static_cast<int>(in_database));
     int count = entry->second;
@@ -249,7 +249,7 @@ void Pass::skip(const pg::Row& row, core::GateDecision decision, const std::stri
     writes_.skip_until.push_back(std::to_string(until));
     writes_.skip_agent_version.push_back(
         row.is_null(kAgentVersion) ? "0" : std::to_string(row.number(kAgentVersion)));
-    // The history shows when a mission began to be held back, not every look at it since.
+    // The history shows when a mission began to be held back, not every check since.
     if (row.text(kDecision) != word) {
         writes_.first_user.push_back(row.text(kUserId));
         writes_.first_mission.push_back(row.text(kMissionId));
@@ -272,8 +272,8 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
     claimed.research_spent = row.number(kResearchSpent) != 0;
     claimed.due_at = row.optional_instant(kDueAt);
-    // What held a due mission back until now is no lag of ours: a backoff, a gate that its user or
-    // agent has opened, or that it was pushed late.
+    // Causes that held a due mission back do not count as lag: a backoff, a gate that its user or
+    // agent has opened, or a late push.
     if (claimed.due_at && *claimed.due_at <= request_.now)
         claimed.runnable_since =
             std::max({*claimed.due_at,
@@ -288,7 +288,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
     writes_.claim_reserved.push_back(std::to_string(claimed.reserved));
-    // What is claimed for a notice alone stays held back.
+    // A mission that is claimed only for a notice stays held back.
     writes_.claim_decision.push_back(!claimed.notice ? core::name(core::GateDecision::Ran)
                                      : claimed.notice == core::NoticeCause::Failed
                                          ? kSkippedCrashing
@@ -296,8 +296,8 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     result.claimed.push_back(std::move(claimed));
 }
 
-// A lease in a row that is up for attention has run out (docs/contract/tick.md, leases). False: its
-// run goes on.
+// A lease in a row whose time has come has expired (docs/contract/tick.md, leases). False: its run
+// is still active.
 bool Pass::settle_lease(const pg::Row& row) {
     if (row.is_null(kLeaseOwner) || row.is_null(kRunId))
         return true;
@@ -313,9 +313,9 @@ bool Pass::settle_lease(const pg::Row& row) {
     return true;
 }
 
-// Before a mission that has taken the process down time and again is tried once more, its user is
-// told. That is tried once after a crash: if it fails, or takes the process down too, the mission
-// goes on as it would have.
+// Before a mission that has repeatedly crashed the process is tried again, its user is told. That
+// is tried once after a crash: if it fails, or crashes the process too, the mission continues
+// normally.
 bool Pass::has_crashes_to_tell(const pg::Row& row) const {
     constexpr auto kCause = core::NoticeCause::Failed;
     return row.number(kKeepsCrashing) != 0 && !was_told(row, kCause) &&
@@ -330,7 +330,7 @@ void Pass::announce(const pg::Row& row, bool by_hand) {
     claimed.mission_id = row.text(kMissionId);
     claimed.run_id = pg::random_uuid();
     claimed.attempts = static_cast<int>(row.number(kAttempts));
-    // Whether they change is what a failure's pause depends on.
+    // A failure's pause depends on whether they change.
     claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
     if (!row.is_null(kAgentVersion))
         claimed.agent_version = row.number(kAgentVersion);
@@ -356,7 +356,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         if (!settle_lease(row))
             return;
         const auto due_at = row.optional_instant(kDueAt);
-        // Nothing of it need be read for that.
+        // This needs nothing of its records.
         if (is_large && due_at && *due_at <= request_.due_until) {
             if (is_stopped(row.text(kUserId), row.text(kAgentId))) {
                 result.due++;
@@ -447,15 +447,15 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     if (budget.verdict != core::BudgetVerdict::Fits)
         gates.closed_budget = budget.scope;
     gates.max_unreviewed = pg::settings::max_unreviewed();
-    // Whether the grant really opens them turns up in the run, which costs nothing if it does not.
+    // The run finds out whether the grant really opens them, and costs nothing if it does not.
     gates.ciphertext_opened =
         mission.has_ciphertext() && grant_may_open(mission, row.text(kMissionId), request_.now);
     gates.runs_in_browser = browser_run_until > request_.now;
     claimed.research_job = research_job_of(row);
-    // A run that was asked for by hand looks for itself whether the answer has come.
+    // run_mission() polls for the answer itself.
     gates.research_pending = !due_or_not && is_research_pending(claimed.research_job, request_.now);
     const core::GateDecision decision = core::judge_gates(gates);
-    // What a browser of the user's carries out right now does run.
+    // A mission that a browser of the user plans right now is running.
     const auto cause = due_or_not || gates.runs_in_browser ? std::nullopt : notice_cause(decision);
     if (cause && row.text(kDecision) == core::name(decision) && !was_told(row, *cause) &&
         is_notice_due(row.text(kUserId), row.text(kMissionId), *cause, request_.now)) {
@@ -463,7 +463,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         claim(row, std::move(claimed));
         return;
     }
-    // That the mission ran is counted with its run's end, which may decide otherwise.
+    // "ran" is counted at the end of the run, which may decide otherwise.
     if (decision != core::GateDecision::Ran && (agent != nullptr || gates.agent_missing))
         pg::metrics::count_at_commit(core::Metric::AgentDecisions, {core::name(decision)});
     const bool is_over_budget =
@@ -471,7 +471,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     if (is_over_budget)
         pg::metrics::count_at_commit(core::Metric::BudgetStops, {core::name(budget.scope)});
     if (decision == core::GateDecision::SkippedResearch) {
-        // The poll that gets the answer sets the mission free.
+        // The poll that gets the answer frees the mission.
         skip(row, decision, key.second,
              claimed.research_job->waiting_since + pg::settings::deep_research_timeout_us());
         return;
@@ -605,8 +605,8 @@ SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'run
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
                               &writes_.claim_run, &writes_.claim_decision,
                               &writes_.claim_reserved});
-        // One mission after the other: any other join may read the records of all missions, those
-        // that are too large among them.
+        // One mission after the other: any other join may read the records of all missions, even
+        // those that are too large.
         static pg::Statement keep_iterations(R"sql(
 INSERT INTO mana_ai.iterations_at_claim (user_id, run_id, iterations)
 SELECT c.user_id, c.run_id::uuid, m.iterations
@@ -647,9 +647,9 @@ std::vector<core::DueMission> due_missions(const pg::StatementResult& found) {
     return due;
 }
 
-// Some users after the one where the last walk has stopped, with the first of their missions that
-// are due. Rows are compared, and the limit is no parameter, so that the planner cannot take the
-// index on wake_at whatever the statistics say: there a user's few are behind a million of others.
+// Some users after the one where the last walk has stopped, with their first due missions. Rows are
+// compared, and the limit is not a parameter, so that the planner cannot choose the index on
+// wake_at whatever the statistics say: in that index a user's few rows are behind a million others.
 std::vector<core::DueMission> due_of_next_users(const ClaimRequest& request) {
     static pg::Statement walk(R"sql(
 WITH RECURSIVE walk AS (
@@ -679,13 +679,13 @@ SELECT w.user_id, h.mission_id, h.wake_at
             users++;
         }
     }
-    // At the end of the users it begins anew with the next claim.
+    // After the last user the next claim begins with the first one.
     request.turns->cursor = users < request.users_to_look_at ? std::string() : last;
     return due_missions(found);
 }
 
-// The walk goes on with the first user who has nothing running and got no turn for want of room, so
-// that nobody waits for a whole round.
+// The walk continues with the first user who has nothing running and got no turn for lack of room,
+// so that nobody waits for a whole round.
 void go_back_to_unchosen(core::FairTurns& turns, const std::string& from,
                          const std::vector<core::DueMission>& walked,
                          const std::vector<core::DueMission>& chosen) {
@@ -704,12 +704,11 @@ void go_back_to_unchosen(core::FairTurns& turns, const std::string& from,
 
 struct Chosen {
     std::vector<core::DueMission> missions;
-    bool are_of_last_look = false;  // some may not be due any more
+    bool are_of_last_look = false;  // from the last pass: some may not be due any more
 };
 
-// Whose turn it is. Those that are due for the longest are looked at first. When there are more of
-// them than that, users are gone through as well: one with a million of them must not hide all
-// others.
+// Whose turn it is. The missions that have been due longest are read first. If there are more, the
+// claim also walks through users: one with a million due missions must not hide all others.
 Chosen take_turns(const ClaimRequest& request, ClaimResult& result) {
     static pg::Statement select_longest(R"sql(
 SELECT user_id, mission_id, wake_at FROM mana_ai.mission_schedule
@@ -804,7 +803,7 @@ ClaimResult claim_due_missions(const ClaimRequest& request) {
     pass.result = std::move(looked);
     for (pg::Row& row : selected.rows)
         pass.judge(row, false);
-    // Suspects that were passed over would be found again and again.
+    // Suspects that were skipped would be found again and again.
     pass.result.there_may_be_more =
         found == static_cast<size_t>(request.limit) && !pass.result.suspects_left;
     pass.write();
@@ -859,7 +858,7 @@ SELECT 1 FROM mana_ai.mission_schedule
     if (lock_row.execute({user_id, mission_id, engine, run_id}).rows.empty()) {
         if (!find_row.execute({user_id, mission_id, engine, run_id}, true).rows.empty())
             return std::nullopt;
-        // Deleted meanwhile, or the lease is another's: there is nothing to read for us.
+        // It was deleted, or another process has the lease: there is nothing to read.
         forget();
         return ClaimResult{};
     }

@@ -13,7 +13,7 @@ namespace mana_ai {
 
 namespace {
 
-// Most servers have none, and few have any of missions.
+// Most servers have none, and few have any for missions.
 struct Found {
     bool any = false;
     bool of_missions = false;
@@ -83,7 +83,7 @@ void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string&
     }
     if (!are_any_)
         return;
-    // What missions without a budget of their own have in common is looked up once.
+    // The budgets that missions without their own share are looked up once.
     const std::string own =
         are_any_of_missions_ && has_own_budget(user_id, mission_id) ? mission_id : std::string();
     const auto [known, is_new] = found_.try_emplace({user_id, agent_id, own});

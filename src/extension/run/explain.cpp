@@ -1,5 +1,5 @@
-// explain(): what a model would be told about a mission now, without telling it
-// (docs/contract/interface.md, Functions). Makes no call, opens nothing and writes nothing.
+// explain(): the prompt that a model would get for a mission now (docs/contract/interface.md,
+// Functions). Makes no call, opens nothing and writes nothing.
 
 #include <optional>
 #include <string>
@@ -46,7 +46,7 @@ struct Subject {
     std::optional<core::Agent> agent;
     core::GateDecision decision = core::GateDecision::Ran;
     std::string plan_basis_digest;
-    std::optional<crypto::Grant> grant;  // one that is worth a try
+    std::optional<crypto::Grant> grant;  // if it is worth an attempt
 };
 
 struct Explanation {
@@ -160,7 +160,7 @@ std::optional<ReadInput> read_by_resolver(const Subject& subject,
     return ReadInput{std::move(*input), crypto::sha256_hex(core::dump_json(*json))};
 }
 
-// As the run would, an input that cannot be read is left out.
+// As in a run, an input that cannot be read is left out.
 std::optional<ReadInput> read_input(const Subject& subject, const core::InputReference& reference) {
     const core::InputModule* module = core::built_in_module(reference.module);
     if (module == nullptr)

@@ -9,17 +9,17 @@ namespace mana_ai {
 
 namespace {
 
-// A budget comes back by itself within a day, unless other missions go on using it up.
-// The others are told when no device of the user's has run the mission: an open one looks every
-// minute, and gives a run three.
+// A budget recovers by itself within a day, unless other missions continue to use it up. The other
+// causes are told if no device of the user has run the mission: an open device checks every minute,
+// and gives a run three.
 core::Instant patience_with(core::NoticeCause cause) {
     return cause == core::NoticeCause::Budget || cause == core::NoticeCause::UserBudget
                ? core::kMicrosPerDay
                : 5 * core::kMicrosPerMinute;
 }
 
-// Where grants open nothing, encrypted missions run on devices alone, which is nothing amiss, and
-// another grant would not help.
+// If grants open nothing, encrypted missions run on devices only, which is normal, and another
+// grant would not help.
 bool grants_may_open(const std::string& user_id, core::NoticeCause cause) {
     if (cause != core::NoticeCause::Encrypted && cause != core::NoticeCause::Unopened)
         return true;

@@ -47,7 +47,7 @@ void take_totals(const core::PlannerLoop& planner, RunResult& result) {
     result.total_tokens = planner.usage().total;
 }
 
-// The prompts need the user's wall clock: "tomorrow" means nothing without it.
+// The prompts need the local time, without which "tomorrow" has no meaning.
 core::CivilTime local_now() {
     return pg::PostgresTimeZone(pg::settings::timezone()).to_local(pg::now());
 }
@@ -58,7 +58,7 @@ struct Failure {
     core::Instant delay = 0;  // until the mission may be tried again
 };
 
-// Some gateways quote the key that they refuse.
+// Some gateways quote the refused key.
 std::string without_key(std::string message, const std::string& authorization) {
     const size_t space = authorization.rfind(' ');
     if (space == std::string::npos)
@@ -84,7 +84,7 @@ Failure provider_failure(const RunServices& services, const ClaimedMission& clai
     return failure;
 }
 
-// Says what a caught error says without what might quote a user's text.
+// A caught error without the parts that might quote a user's text.
 Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr& cause) {
     Failure failure;
     failure.kind = "database";
@@ -101,22 +101,22 @@ Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr
     return failure;
 }
 
-// Writing into a large record takes its time, and others' short steps go first.
+// Writing into a large record takes long, so others' short steps go first.
 DatabaseJobs::Sharing sharing_of(const ClaimedMission& claimed) {
     return claimed.is_large || claimed.is_unread ? DatabaseJobs::Sharing::Alone
                                                  : DatabaseJobs::Sharing::Shared;
 }
 
-// Ends a run that has made no plan: end() writes how, and is told whether the mission has changed
-// meanwhile, which may have cured the cause. With a cause to tell, the user is told of it in the
-// same transaction; a table that refuses that keeps the run from ending for a short while only, and
-// is not bothered with it again until the next plan.
+// Ends a run without a plan: end() writes the result; its argument says whether the mission has
+// changed since, which may have fixed the cause. If there is a cause to tell, the user is told in
+// the same transaction. If the table refuses that row, the run ends after a short while without it,
+// and the notice is not tried again until the next plan.
 net::Task<void> end_without_plan(RunServices& services, const ClaimedMission& claimed,
                                  std::optional<core::NoticeCause> cause, RunResult& result,
                                  std::function<void(bool has_changed)> end) {
     constexpr core::Instant kPatience = 30 * core::kMicrosPerSecond;
     const core::Instant now = pg::now();
-    // A step may be carried out more than once, and end() changes the result.
+    // A step may run more than once, and end() changes the result.
     const std::string error_kind = result.error_kind;
     bool has_refused = false;
     const auto ending = [&](bool tells) -> DatabaseJobs::Work {
@@ -160,8 +160,8 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     result.error_kind = failure.kind;
     result.error_message = failure.message;
     std::optional<core::NoticeCause> cause;
-    // What is wrong with the gateway says nothing about the mission, and nothing that its user
-    // could mend. Whoever runs a mission by hand reads of its failure in the answer.
+    // A gateway's problem says nothing about the mission, and its user cannot fix it. The caller of
+    // run_mission() gets the failure in the result.
     if (!claimed.by_hand && claimed.attempts + 1 >= kFailuresBeforeNotice &&
         failure.kind != core::name(core::ErrorKind::NoProvider))
         cause = core::NoticeCause::Failed;
@@ -182,13 +182,12 @@ net::Task<void> record_failure_if_possible(RunServices& services, const ClaimedM
     try {
         co_await record_failure(services, claimed, std::move(reason), result);
     } catch (const std::exception&) {
-        // The lease runs out; the run is then recorded as crashed.
+        // The lease expires; the run is then recorded as crashed.
         result.outcome = RunOutcome::Failed;
     }
 }
 
-// The gates hold the mission back, or it has crashed time and again, and all that there is to do is
-// to tell its user.
+// The gates hold the mission back, or it has crashed repeatedly: the run only tells the user.
 net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& claimed,
                                 RunResult& result) {
     result.outcome = RunOutcome::Skipped;
@@ -210,8 +209,8 @@ net::Task<void> end_with_notice(RunServices& services, const ClaimedMission& cla
 // A provider's error may quote the prompt.
 constexpr char kTextWithheld[] = "(the provider's words are not kept: the run had decrypted texts)";
 
-// An attempt costs an unwrapped key and a row of the audit, and what did not open does not open by
-// itself: a change of the mission, or another key, brings it back at once.
+// An attempt costs unwrapping a key and a row of the audit, and will not succeed by itself: a
+// change of the mission, or another key, causes the next attempt at once.
 constexpr core::Instant kUnreadablePause = 60 * core::kMicrosPerMinute;
 
 net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& claimed,
@@ -227,7 +226,7 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     if (tried && !claimed.by_hand && claimed.previous_decision == result.decision)
         cause = core::NoticeCause::Unopened;
     std::function<void(bool)> end = [&](bool has_changed) {
-        // What has changed since the run read it may open now.
+        // If the mission has changed since the run read it, it may open now.
         hold_back(claimed, result, has_changed ? now : now + pause, now);
     };
     MANA_AI_FAILPOINT("run.before_unreadable");
@@ -235,12 +234,12 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
-// Nothing that the mission has done ended the run. A research answer that it was offered, and that
-// no plan came of, does not count as offered; `gives_back` whether there is one.
+// The run ended without a fault of the mission. A research answer that it was offered, and did not
+// use for a plan, does not count as offered; `gives_back` says whether there is one.
 void end_without_fault(const ClaimedMission& claimed, bool gives_back, const RunResult& result,
                        core::Instant not_before, core::Instant now) {
     if (!hold_lease(claimed)) {
-        // The mission is another's, or gone; the run's row is not to look as if it went on.
+        // The mission belongs to another process or was deleted; the run's row must still end.
         RunResult discarded = result;
         discarded.decision = RunResult().decision;
         discarded.outcome = RunOutcome::Discarded;
@@ -253,15 +252,15 @@ void end_without_fault(const ClaimedMission& claimed, bool gives_back, const Run
     hold_back(claimed, result, not_before, now);
 }
 
-// Other runs have used up a budget since the claim, or their calls may; or the prompt turned out to
-// be too long for what is left, or the reply.
+// Other runs have used up or reserved a budget since the claim; or the prompt or the reply turned
+// out to be too long for the rest.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
                                    bool gives_back, RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = core::name(core::decision_of(result.events.out_of_budget->scope));
     const core::Instant now = pg::now();
     DatabaseJobs::Work end = [&] {
-        // The change may have given the mission to another agent.
+        // The change may have assigned the mission to another agent.
         const core::Instant not_before =
             mission_has_changed(claimed)
                 ? now
@@ -274,8 +273,8 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
     MANA_AI_FAILPOINT("run.after_budget_end");
 }
 
-// The model service refuses calls or is away: nothing that the mission has done. It is taken up
-// again as soon as the service lets it.
+// The model service refuses calls or is unavailable, without a fault of the mission. It is claimed
+// again as soon as the service allows it.
 net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& claimed,
                                    bool gives_back, Failure reason, core::Instant delay,
                                    RunResult& result) {
@@ -292,7 +291,7 @@ net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& 
     MANA_AI_FAILPOINT("run.after_service_end");
 }
 
-// What the plan is based on, as a digest; empty when it cannot be told apart from run to run.
+// A digest of the plan's basis; empty if the basis cannot be compared between runs.
 std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
     if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
         return {};
@@ -307,7 +306,7 @@ bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
            !core::wants_web_research(mission) && !core::wants_deep_research(mission);
 }
 
-// Hashed once for each set of tools: the text is long, and most runs have the same.
+// Hashed once per set of tools: the text is long, and most runs have the same.
 const std::string& prompt_version(const core::OfferedTools& tools) {
     constexpr size_t kMaxKnown = 8;
     static std::map<std::string, std::string, std::less<>> versions;  // by the tools
@@ -321,7 +320,7 @@ const std::string& prompt_version(const core::OfferedTools& tools) {
     return versions.emplace(std::move(json), std::move(version)).first->second;
 }
 
-// What this run's requests are made of.
+// Records what this run's requests are made of.
 void note_lineage(const ClaimedMission& claimed, ReadMission& read, Lineage& lineage) {
     lineage.reads.clear();
     const core::Mission& mission = claimed.mission;
@@ -360,7 +359,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         MANA_AI_FAILPOINT("run.after_put_off");
         co_return;
     }
-    // Research may take minutes, and its run is not to keep others from the model meanwhile.
+    // Research may take minutes, and its run must not occupy a place at the model service.
     const bool wants_web_research = core::wants_web_research(mission);
     if (wants_web_research || core::wants_deep_research(mission))
         services.gates.arrived(claimed.run_id);
@@ -424,14 +423,14 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_await record_failure(services, claimed, std::move(reason), result);
         co_return;
     }
-    // Replies that no step came of are no plan: their user would read an empty one.
+    // Replies without a step give no plan: the user would get an empty one.
     if (result.events.out_of_budget && planner.steps().empty()) {
         if (planner.rounds() > 0)
             result.error_message = "the budget was used up before the reply had a step";
         co_await end_without_budget(services, claimed, was_offered, result);
         co_return;
     }
-    // A plan that the budget has cut short is no reason to put off the next one.
+    // A plan that the budget has cut short must not postpone the next one as unchanged.
     const FinishedPlan plan{planner.steps(), planner.summary(), read.objective_was_decrypted,
                             result.events.out_of_budget ? std::string() : digest};
     SpanScope span(claimed.trace, "db.write_back");
@@ -492,7 +491,7 @@ net::Task<void> run_mission(RunServices& services, const ClaimedMission& claimed
     } catch (...) {
         failure = std::current_exception();
     }
-    // The database would not take the plan for as long as the lease allowed: say so if it lets us.
+    // The database has refused the plan until the end of the lease: record that if possible.
     if (failure)
         co_await record_failure_if_possible(services, claimed, failure, result);
 }

@@ -42,7 +42,7 @@ core::ModelResult read_response(const net::HttpResponse& response) {
                                       pg::now());
 }
 
-// A gateway may have asked another model than the one that it was to ask.
+// A gateway may have used another model than the requested one.
 void name_the_answerer(core::ModelReply& reply, const net::HttpResponse& response,
                        const std::string& asked_model) {
     if (!response.resolved_model.empty())
@@ -69,19 +69,19 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
         span.set("llm.tokens.cached", reply.usage.cached);
         span.set("llm.tokens.reasoning", reply.usage.reasoning);
         span.set("llm.answered_by", reply.model);
-        // In characters: the bytes that continue one do not count.
+        // In characters: continuation bytes do not count.
         span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
                                                       [](char c) { return (c & 0xc0) != 0x80; }));
     }
     span.end();
 }
 
-// How long a call may take to get its turn, and to be tried again while the service refuses it.
-// What a run has paid for is worth waiting for; one that has spent nothing gives its lease back.
+// How long a call may wait for its turn and for retries while the service refuses it. A run that
+// has paid for replies waits longer; one that has spent nothing releases its lease.
 constexpr core::Instant kPatienceOfNew = 5 * core::kMicrosPerSecond;
 constexpr int kMaxRefusals = 8;
 
-// What a run is told whose call never went out.
+// The error of a call that was not sent.
 core::ProviderError turned_away(const net::CallGate& gate) {
     core::ProviderError error;
     error.kind = gate.is_closed() ? core::ErrorKind::Unreachable : core::ErrorKind::RateLimit;
@@ -91,7 +91,7 @@ core::ProviderError turned_away(const net::CallGate& gate) {
     return error;
 }
 
-// What a run is told whose model an operator has stopped.
+// The error of a call whose model an operator has stopped.
 core::ProviderError stopped_by_operator() {
     core::ProviderError error;
     error.kind = core::ErrorKind::NoProvider;
@@ -125,8 +125,8 @@ bool is_for_another_model(const core::ProviderError& error, const net::CallGate&
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, const BodyOf& body_of) {
     std::string body;
-    const core::WipeAtEnd wipe_body(body);  // may quote what a user encrypted
-    std::optional<std::string> body_tier;   // that the body asks for
+    const core::WipeAtEnd wipe_body(body);  // may quote decrypted text
+    std::optional<std::string> body_tier;   // requested in the body
     const uint64_t caller = std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
     int64_t begun = services.loop.now_us();
     const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
@@ -143,7 +143,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         error.of_service = core::is_of_service(failed);
     };
     for (int attempts = 1;; attempts++) {
-        // Looked up anew: it may be gone after a pause, when settings have changed.
+        // Looked up again: it may have been removed during a pause, after a change of settings.
         net::CallGate& gate = services.gates.of_model(wish.model);
         const bool is_new = !wish.has_paid && !last;
         const net::CallGate::Patience left{
@@ -160,10 +160,10 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             blame(gate, *last);
             co_return std::move(*last);
         }
-        // Perhaps while this call waited for its turn.
+        // Possibly while this call waited for its turn.
         if (services.stops.models.contains(wish.model))
             co_return stopped_by_operator();
-        // A probe is to tell of the service, not of a tier.
+        // A probe tests the service, not a tier.
         const std::string tier = gate.is_closed() ? std::string() : wish.tier.name;
         if (body_tier != tier) {
             core::wipe(body);
@@ -188,8 +188,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         if (auto* reply = std::get_if<core::ModelReply>(&result))
             name_the_answerer(*reply, response, wish.model);
         end_call_span(span, wish.model, response, result);
-        // A number that cannot be must not use up a budget, nor may the reply be free: a token is
-        // about four bytes.
+        // An impossible number must not use up a budget, but the reply must not be free either: a
+        // token is about four bytes.
         if (auto* reply = std::get_if<core::ModelReply>(&result);
             reply != nullptr && reply->usage_is_absurd) {
             reply->usage.prompt = static_cast<int64_t>(body.size() / 4);
@@ -206,7 +206,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             report.end = core::call_end(*error, report.end);
         }
         if (error != nullptr && !tier.empty() && core::is_refusal_of_tier(*error)) {
-            // It says nothing of the service: that is for the standard tier to say, at once.
+            // It says nothing about the service: the standard tier is tried at once.
             wish.tier.name.clear();
             report = {};
             report.end = core::CallEnd::Dropped;
@@ -232,8 +232,8 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
             MANA_AI_FAILPOINT("run.retry_call");
             continue;
         }
-        // What was paid for is worth waiting for. Where only this run calls, it takes some more
-        // failures for the gate to close and say when.
+        // Paid replies are worth waiting for. If only this run makes calls, it takes some more
+        // failures until the gate closes and defines the pause.
         if (wish.has_paid && !wish.has_alternative && has_time &&
             report.end != core::CallEnd::Answered && report.end != core::CallEnd::Refused) {
             if (gate.is_closed())
@@ -259,7 +259,7 @@ net::Task<core::ModelResult> call_planner(RunServices& services, const ClaimedMi
     if (const auto next = next_to_ask(services, models, models.current)) {
         models.current = *next;
     } else {
-        // All are away. The first that may be asked is waited for.
+        // All are unavailable. Wait for the first one that may be used.
         while (models.current + 1 < models.names.size() &&
                services.stops.models.contains(models.name()))
             models.current++;
@@ -276,7 +276,7 @@ net::Task<core::ModelResult> call_planner(RunServices& services, const ClaimedMi
             of_service = *error;
         const auto next = next_to_ask(services, models, models.current + 1);
         if (!next || !is_for_another_model(*error, services.gates.of_model(models.name()))) {
-            // What one of them could do as soon as it is back is not given up.
+            // One of them may serve the call as soon as it is available again.
             if (of_service && !error->of_service)
                 co_return std::move(*of_service);
             co_return result;

@@ -21,8 +21,8 @@ namespace {
 
 constexpr core::Instant kClaimIsFresh = core::kMicrosPerSecond / 20;
 
-// How long a run that has paid for replies waits for other calls to end, whose reservations leave
-// it no room, and how often it looks.
+// How long a run that has paid for replies waits for other calls whose reservations leave it no
+// room, and how often it checks.
 constexpr core::Instant kPatienceForRoom = core::kMicrosPerMinute;
 constexpr core::Instant kRoomPause = core::kMicrosPerSecond / 4;
 
@@ -40,7 +40,7 @@ const char* budget_reached(core::BudgetScope scope) {
     return "Das Tagesbudget des Servers ist aufgebraucht.";
 }
 
-// What a run knows of its budgets and of what its calls use of them.
+// A run's budgets, and what its calls use of them.
 struct Spending {
     RunBudget budget;
     core::MeasuredPrompt last;
@@ -54,8 +54,8 @@ void estimate_next(const ClaimedMission& claimed, const core::PlannerLoop& plann
                                       claimed.user_id, claimed.mission_id);
 }
 
-// Providers have their own greatest length of a reply, which may be the shorter one. Tokens that
-// the provider does not tell say nothing against the budget.
+// Providers have their own maximum length of a reply, which may be shorter. If the provider does
+// not report tokens, the cut counts as the budget's.
 bool is_cut_off_by_budget(const core::ModelReply& reply, int64_t longest_reply) {
     return longest_reply < pg::settings::llm_max_tokens() &&
            (reply.usage.completion <= 0 || reply.usage.completion >= longest_reply / 10 * 9);
@@ -72,7 +72,7 @@ net::Task<void> reserve(RunServices& services, const ClaimedMission& claimed, Sp
     co_await write_until_done(services, claimed, std::move(look));
 }
 
-// A run that has paid for replies does not give them up because other calls are under way. It holds
+// A run that has paid for replies does not give them up because of other calls in flight. It holds
 // nothing that those could wait for.
 net::Task<void> wait_for_room(RunServices& services, const ClaimedMission& claimed,
                               Spending& spending) {
@@ -95,7 +95,7 @@ std::string prompt_cache_key(const ClaimedMission& claimed) {
 }
 
 int64_t tokens_before_run(const core::PlannerLoop& planner, const RunBudget& budget) {
-    // The newest sum holds this run's replies already, and those of the agent's other runs.
+    // The newest sum already includes this run's replies, and those of the agent's other runs.
     return std::max<int64_t>(budget.agent_used - planner.usage().total, 0);
 }
 
@@ -110,8 +110,8 @@ SentRequest request_of(const char* purpose, const core::PlannerLoop& planner,
     return request;
 }
 
-// Records what a reply cost and what it answers, and reserves what the next call may cost, if there
-// is one.
+// Records the cost of a reply and its request, and reserves the maximum cost of the next call, if
+// there is one.
 net::Task<void> charge(RunServices& services, const ClaimedMission& claimed, PaidReply reply,
                        const core::PlannerLoop& planner, Lineage& lineage, bool goes_on,
                        Spending& spending) {
@@ -140,7 +140,7 @@ std::string ids_of(const ClaimedMission& claimed) {
            " mission=" + pg::printable(claimed.mission_id);
 }
 
-// Folds the older messages. That it fails does not matter to the run: its history stays whole.
+// Replaces the older messages by a summary. If it fails, the run continues with its whole history.
 net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
                         core::PlannerLoop& planner, RunEvents& events, ServiceTier& tier,
                         Spending& spending) {
@@ -152,7 +152,7 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         note_request(events.lineage, std::move(request), body);
         return body;
     };
-    // The run goes on without it, so it is not worth a long wait.
+    // The run can continue without it, so it is not worth a long wait.
     const CallWish wish{model, tier};
     const core::ModelResult answer = co_await call_model(services, claimed, wish, body_of);
     if (const auto* error = std::get_if<core::ProviderError>(&answer)) {
@@ -189,7 +189,7 @@ std::vector<core::Reminder> due_reminders(const ClaimedMission& claimed,
     return core::reminders(state);
 }
 
-// A line for all flagged calls of a run, without their text.
+// One line for all flagged calls of a run, without their text.
 void log_flagged(const ClaimedMission& claimed, const RunEvents& events, core::PolicyMode mode) {
     int flagged = 0;
     std::set<std::string> tools;
@@ -220,7 +220,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
     Spending spending;
     estimate_next(claimed, planner, spending);
     spending.budget.agent_used = claimed.agent_tokens_24h;
-    // Between the claim and here may lie inputs and research, and what other runs have used.
+    // Since the claim, inputs and research may have taken time, and other runs have used budgets.
     const bool claim_holds = claimed.reserved_alone && spending.need.total() <= claimed.reserved &&
                              pg::now() - claimed.started_at <= kClaimIsFresh;
     if (!claim_holds)
@@ -276,7 +276,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             core::ProviderError broken;
             broken.kind = *kind;
             if (*kind == core::ErrorKind::Truncated && is_cut_off_by_budget(reply, longest_reply)) {
-                // Nothing is wrong with the mission: its budget had no room for more.
+                // Not a fault of the mission: its budget had no room for more.
                 note_cut_off_reply(claimed, spending.need, longest_reply);
                 const core::BudgetScope scope = spending.budget.judgement.scope;
                 planner.end_early(budget_reached(scope));

@@ -35,23 +35,23 @@ using pg::JsonbFields;
 using pg::JsonbValueRef;
 using pg::JsonbValues;
 
-// A text is kept one character longer than prompts show it, so that they know that it was cut.
+// A text is kept one character longer than prompts show it, so that they can show the cut.
 constexpr int kShort = 200;
 constexpr int kId = 1000;
-// A ciphertext must be whole to be opened. This one is longer than a text of the greatest length
-// that prompts take, of four bytes per character; what was cut does not open.
+// Only a whole ciphertext can be opened. This limit is longer than the encrypted form of the
+// longest text in prompts, with four bytes per character; a cut ciphertext does not open.
 constexpr int kCiphertext = 300'000;
 constexpr uint32_t kMaxGrant = 64 * 1024;
 constexpr uint32_t kMaxPolicy = 64 * 1024;
-// More than the references that a run takes, as some may name the same record or none.
+// More than the references that a run uses, since some may name the same record or none.
 constexpr uint32_t kInputs = 2 * core::kMaxInputs;
 constexpr uint32_t kSteps = core::PromptLimits::steps_per_iteration + 1;
-// How far back what users said of plans counts in a plan's basis.
+// How many iterations' responses of users count in a plan's basis.
 constexpr uint32_t kIterationsCompared = 200;
 constexpr int kMaxDigits = 30;
-// No known client keeps a plan from being carried out for as long: what is older waits for nobody.
+// No known client delays a plan for as long: an older one does not wait for anybody.
 constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
-// A browser gives its own run of a mission up after this time.
+// A browser gives up its own run of a mission after this time.
 constexpr core::Instant kLongestBrowserRun = 180 * core::kMicrosPerSecond;
 // What prompts are made of.
 constexpr std::array<std::string_view, 6> kMissionFields = {
@@ -85,7 +85,7 @@ void write_text(StringInfo out, std::string_view text, int max_chars) {
     pfree(copy);
 }
 
-// Digits without end are no more than a number that is very large or very exact.
+// Limits the digits of very large or very precise numbers.
 void write_number(StringInfo out, const JsonbValueRef& value) {
     const auto number = reinterpret_cast<Numeric>(const_cast<char*>(value.bytes));  // read only
     char* text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
@@ -100,7 +100,7 @@ void write_number(StringInfo out, const JsonbValueRef& value) {
     pfree(text);
 }
 
-// Anything but an object or an array, of which only the brackets are left.
+// A scalar; any container becomes an empty object.
 void write_scalar(StringInfo out, const JsonbValueRef& value, int max_chars) {
     switch (value.type) {
         case JENTRY_ISSTRING:
@@ -269,8 +269,8 @@ bool says_something(const JsonbFields& members, const char* name) {
     return value != nullptr && pg::is_truthy(*value);
 }
 
-// Whether the plan has steps and none of them has been dealt with. Of a plan that is missing nobody
-// knows.
+// Whether the plan has steps and none of them has been dealt with. A missing plan counts as dealt
+// with.
 bool is_untouched(const JsonbFields& members) {
     const JsonbValueRef* plan = find_field(members, "plan");
     if (plan == nullptr)
@@ -288,10 +288,9 @@ bool is_untouched(const JsonbFields& members) {
     return untouched;
 }
 
-// A plan of ours that no device has dealt with yet. Devices write iterations back as they knew
-// them, so the status of one that was dealt with may say again that it waits; then its steps or the
-// user's feedback tell. A time that is as far ahead as the longest review is no better than one in
-// the past.
+// A server's plan that no device has dealt with yet. Devices write iterations back as they knew
+// them, so the status may be reset to waiting; then its steps or the user's feedback show that it
+// was dealt with. A time as far in the future as the longest review counts like one in the past.
 bool waits_for_review(const JsonbFields& members, core::Instant now) {
     if (!is_text(members, "source", "server") ||
         !is_text(members, "overallStatus", "awaiting-review") ||
@@ -305,25 +304,25 @@ bool waits_for_review(const JsonbFields& members, core::Instant now) {
     return is_untouched(members);
 }
 
-// Whether the iteration only tells the user why there was no plan. It says nothing to a model, and
-// it is no reason to plan again.
+// Whether the iteration is only a notice to the user. It is not shown to models, and is not a
+// reason to plan again.
 bool is_notice(const JsonbFields& members) {
     const JsonbValueRef* details = find_field(members, "errorDetails");
     return details != nullptr && is_object(*details) && is_text(members, "source", "server") &&
            is_text(members, "overallStatus", "failed");
 }
 
-// When a browser began to run the mission, if this is an iteration of a run that goes on. Clients
-// name no source.
+// When a browser began to run the mission, if this is an iteration of an active run. Clients set no
+// source.
 std::optional<core::Instant> browser_run_start(const JsonbFields& members) {
     if (!is_text(members, "overallStatus", "running") || is_text(members, "source", "server"))
         return std::nullopt;
     return instant_of(members, "startedAt");
 }
 
-// The newest iterations, and what all of them say: how many wait for review, and until when a run
-// in a browser is given time. The browser's clock may be ahead of ours: its run did not begin after
-// the row that says so was `written_at`.
+// The newest iterations, and from all of them how many wait for review, and until when a run in a
+// browser has time. The browser's clock may be ahead of ours: its run did not begin after its row's
+// `written_at`.
 void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::Instant written_at) {
     const core::Instant now = pg::now();
     const core::Instant latest_start = std::min(written_at, now);
@@ -497,8 +496,8 @@ std::optional<core::Agent> read_planning_agent(std::string_view text, const std:
 
 extern "C" {
 
-// raw_size(value), raw_size(record, clocks): the size in memory, of the larger one, without reading
-// them.
+// raw_size(value), raw_size(record, clocks): the uncompressed size, of the larger one, without
+// reading them.
 PG_FUNCTION_INFO_V1(mana_ai_raw_size);
 PGDLLEXPORT Datum mana_ai_raw_size(PG_FUNCTION_ARGS) {
     Size largest = 0;

@@ -1,5 +1,5 @@
-// rebuild_request(): the requests of a past run, made again from the log (docs/lineage.md). Works
-// with its caller's rights: what of our tables and of the log they may read is what there is.
+// rebuild_request(): the requests of a past run, rebuilt from the log (docs/lineage.md). Works with
+// its caller's privileges: it sees only the rows of the tables and of the log that they may read.
 
 #include <optional>
 #include <string>
@@ -62,7 +62,7 @@ struct RecordedRun {
     std::vector<RecordedRead> reads;
 };
 
-// Why a request cannot be had; in words of ours, with ids.
+// Why a request cannot be rebuilt; a fixed text with ids.
 struct Obstacle {
     const char* status;
     std::string reason;
@@ -118,7 +118,8 @@ Datum text_datum(std::string_view value) {
     return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
 }
 
-// What planning_record() or planning_agent() said of the record then; nullopt: it cannot be had.
+// The result of planning_record() or planning_agent() for the record as it was; nullopt:
+// unavailable.
 std::optional<std::string> planning_text(const std::string& user_id, const RecordedRead& read) {
     RecordQuery& query = record_query(attached_sync_table());
     const pg::ScratchMemory scratch("mana_ai rebuilt record");
@@ -148,7 +149,7 @@ Obstacle lost(const RecordedRead& read) {
                         " is not in the log as it was then, or cannot be read by this user"};
 }
 
-// What needs no look at the log.
+// Obstacles that are known without reading the log.
 std::optional<Obstacle> known_obstacle(const RecordedRun& run) {
     if (run.research == "used")
         return Obstacle{"withheld", "what the research has found is not kept"};
@@ -166,7 +167,7 @@ std::optional<Obstacle> known_obstacle(const RecordedRun& run) {
     return std::nullopt;
 }
 
-// The inputs are the records of that role; what one is linked to follows it.
+// The inputs are the records of that role; a linked record follows its input.
 std::optional<Obstacle> read_inputs(const RecordedRun& run,
                                     std::vector<core::ResolvedInput>& inputs) {
     for (size_t i = 0; i < run.reads.size(); i++) {
@@ -251,7 +252,7 @@ Answer rebuild(const RecordedRun& run, const Prompt& prompt, const RecordedReque
     Answer answer;
     answer.body =
         planner.request_body(request.model, core::reminders(state), request.max_tokens, wishes);
-    // Nothing is given out as the request that was not.
+    // Never returns a body that differs from the request.
     if (crypto::sha256_hex(answer.body) != request.sha256)
         return {"changed", "what the log says does not give the digest that was recorded", {}};
     return answer;

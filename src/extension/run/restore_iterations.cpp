@@ -28,10 +28,10 @@ namespace mana_ai {
 
 namespace {
 
-// A device that goes on pushing an old copy must not make us write for ever.
+// A device that repeatedly pushes an old copy must not cause endless writes.
 constexpr int64_t kMostRestores = 5;
 constexpr core::Instant kFirstPause = core::kMicrosPerSecond;  // four times as long after each
-// Nor must what cannot be put back be tried for ever.
+// Nor must failing attempts be repeated for ever.
 constexpr int64_t kMostFailures = 7;
 constexpr core::Instant kFirstFailurePause = 10 * core::kMicrosPerSecond;  // likewise
 constexpr core::Instant kLongestMarkPause = core::kMicrosPerMinute;
@@ -46,10 +46,10 @@ struct Newest {
     std::optional<core::Instant> wake_at;
     bool is_running = false;
     std::vector<std::string> ids;
-    std::optional<core::Instant> marked_at;  // the snapshot waits for its repair since then
+    std::optional<core::Instant> marked_at;  // since when the snapshot waits for repair
 };
 
-// Locks the snapshot and then the schedule, as the trigger does. Nullopt: there is nothing to do.
+// Locks the snapshot and then the schedule, like the trigger. Nullopt: there is nothing to do.
 std::optional<Newest> lock_mission(const SuspectMission& mission, core::Instant now) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT space_id, version,
@@ -106,8 +106,8 @@ struct LostIterations {
 };
 
 // How much of a mission's history is read, newest rows first: devices push the whole list with
-// every edit, so that of one that has long been at work it is gigabytes. A plan that was taken away
-// a moment ago is in the newest rows.
+// every edit, so an old mission's history can be gigabytes. A recently removed plan is in the
+// newest rows.
 constexpr int64_t kMostBytesRead = 64 * 1024 * 1024;
 constexpr int64_t kMostRowsRead = 1000;
 
@@ -117,12 +117,12 @@ std::string rows_of_mission(const SyncTable& table, const std::string& elements 
            " AND c.record_id = $2";
 }
 
-// Places of the rows that are read: those that can hold iterations that fit into a record. Large
-// values are not fetched for that. As the table's owner, who may not call a function of ours that
-// says how large they are.
+// Places of the rows to read: those that can contain iterations that fit into a record. Large
+// values are not fetched for that. Runs as the table's owner, who may not call the extension's
+// function for their size.
 std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMission& mission) {
     const int64_t limit = pg::settings::max_record_size();
-    // That of the newest ones one is ours is likely even where records may be large.
+    // So that even with large records one of the newest rows is likely the server's.
     int64_t room = std::max(kMostBytesRead, 4 * limit);
     const std::string sql = "SELECT c.ctid, c.data " + rows_of_mission(table) +
                             " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
@@ -154,13 +154,14 @@ std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMissio
     return places;
 }
 
-// Of every version of an iteration that the log has, the one with which a device has got on
-// furthest; of those the newest: steps that were carried out must not be carried out again. What
-// was before a deletion of the mission went with it, also what we have put back while the deletion
-// was on its way: its row is older then than ours, but not than the plan. Which ones are ours is
-// asked first, and only of a few is more than the place read: clients may push as much as they like
-// that merely looks like ours. Ids are looked for in subqueries, which are hashed: a mission that
-// plans every few minutes has thousands of them, and so has each of its rows in the log.
+// Of all versions of an iteration in the log, the one on which a device has progressed furthest,
+// and of those the newest: steps that were carried out must not be carried out again. Iterations
+// from before a deletion of the mission were deleted with it, also those that were put back while
+// the deletion was in transit: its row is then older than the restored one, but not than the plan.
+// The check for server iterations comes first, and only a few rows are read further: clients may
+// push any amount of rows that merely look like the server's. Ids are searched in hashed
+// subqueries: a mission that plans every few minutes has thousands of them, and so has each of its
+// rows in the log.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     const std::string stamp = "left(coalesce(c." + table.stamps_column +
@@ -226,7 +227,7 @@ SELECT r.id, CASE WHEN pg_column_size(r.iteration) <= $6 AND r.size <= $6 THEN r
     return statements.try_emplace(sql, sql).first->second;
 }
 
-// Of the runs that we know; a client cannot make those.
+// From the known runs, which a client cannot forge.
 std::vector<std::string> iterations_of_runs(const SuspectMission& mission) {
     static pg::Statement select_ids(R"sql(
 SELECT DISTINCT iteration_id FROM mana_ai.runs
@@ -240,7 +241,7 @@ SELECT DISTINCT iteration_id FROM mana_ai.runs
     return ids;
 }
 
-// As the table's owner and under the policy for this user; what its code does is rolled back.
+// As the table's owner and under the policy for this user; the effects of its code are rolled back.
 LostIterations lost_iterations(const SuspectMission& mission,
                                const std::vector<std::string>& passed_over, int64_t room,
                                TablePatience& patience) {
@@ -289,7 +290,7 @@ VALUES ($1, $2, $3, $4)
                       std::string_view(lost.id), pg::Timestamp{now}});
 }
 
-// Further losses are not answered any more; the first of them is on record (mission_problems).
+// Further losses are ignored; the first of them is on record (mission_problems).
 void give_up(const SuspectMission& mission, const std::vector<std::string>& held,
              core::Instant now) {
     static pg::Statement note(R"sql(
@@ -322,7 +323,7 @@ struct History {
     std::optional<core::Instant> again;    // when the first of the latter may be
 };
 
-// Of what has been put back before and is lost again.
+// Iterations that were put back before and are lost again.
 History history_of(const SuspectMission& mission, const Newest& newest, core::Instant now) {
     give_up(mission, newest.ids, now);
     static pg::Statement select_history(R"sql(
@@ -346,7 +347,7 @@ SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
     return history;
 }
 
-// Each where it belongs by its start; the others keep their order.
+// Each at its place by its start; the others keep their order.
 std::string merged_iterations(const SuspectMission& mission, const std::string& lost) {
     static pg::Statement merge(R"sql(
 WITH held AS MATERIALIZED (
@@ -384,8 +385,8 @@ SELECT 1 FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 A
                              "Is the trigger of mana_ai.attach() disabled?");
 }
 
-// A change of a mission ends its wait, since it may have cured what the mission waits for. Ours has
-// not: it says what was said before.
+// A change of a mission ends its wait, since it may have fixed the cause. This change has not,
+// since it contains nothing new.
 void keep_waiting(const SuspectMission& mission, const Newest& newest) {
     if (newest.is_running)
         return;
@@ -454,13 +455,13 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
         check_later(mission, std::nullopt);
         return;
     }
-    // A mark may stay for long: the older it is, the later we look again.
+    // A mark may stay for long: the older it is, the later the next check.
     if (newest->marked_at) {
         check_later(mission, now + std::clamp(now - *newest->marked_at, core::kMicrosPerSecond,
                                               kLongestMarkPause));
         return;
     }
-    // What is written then would win against all devices for days, or lose.
+    // A row with such a clock would win against all devices for days, or lose.
     if (newest->clock > now + kMaxClockLead) {
         check_later(mission, newest->clock - kMaxClockLead);
         return;

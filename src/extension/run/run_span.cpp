@@ -30,7 +30,7 @@ void end_run_span(SpanScope& span, const RunResult& result) {
     span.set("outcome", name(result.outcome));
     span.set("rounds", result.rounds);
     span.set("tokens", result.total_tokens);
-    // A service that refuses or is away is an error to whoever watches, though not the mission's.
+    // An unavailable service is an error in the trace, though not the mission's.
     if (result.outcome == RunOutcome::Failed || result.decision == kSkippedService)
         span.fail(result.error_kind.empty() ? "internal" : result.error_kind);
     span.end();

@@ -35,16 +35,16 @@ namespace {
 constexpr core::Instant kMicrosPerMilli = 1000;
 
 struct NewestRecord {
-    bool active = false;  // and such that we can write to it
+    bool active = false;  // and can be written to
     std::optional<std::string> space_id;
     core::Json cadence;
-    core::Instant newest_clock = 0;  // of the fields that we are about to write
+    core::Instant newest_clock = 0;  // of the fields to be written
     core::Instant browser_run_until = 0;
     int64_t version = 0;
     std::string clocks;  // of what prompts are made of
 };
 
-// Locks the snapshot, as the trigger does before it locks the schedule: one order for all.
+// Locks the snapshot, like the trigger before it locks the schedule: all use this order.
 std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active'
@@ -63,7 +63,7 @@ SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active'
     NewestRecord newest;
     newest.active = row.number(0) != 0;
     newest.space_id = row.optional_text(1);
-    // What has become too large or unreadable meanwhile is not written to.
+    // A record that has become too large or unreadable is not written to.
     auto read = row.is_null(2) ? std::nullopt : read_planning_mission(row.text(2));
     newest.active = newest.active && read && read->newest_clock <= pg::now() + kMaxClockLead;
     if (read) {
@@ -90,12 +90,12 @@ core::Instant instant_of_writing(core::Instant now, core::Instant newest_clock) 
 namespace {
 
 struct NextRun {
-    bool is_written = true;  // false: it stays what it is
+    bool is_written = true;  // false: it stays unchanged
     std::optional<std::string> at;
 };
 
-// The fields as text, since an object of them would be one more copy of a list that may be long:
-// `iterations` is an expression of SQL for the list that the iteration is appended to.
+// The fields as text, since an object would be one more copy of a possibly long list. `iterations`
+// is an SQL expression for the list that the iteration is appended to.
 std::string sql_of_fields(const std::string& iterations) {
     return R"sql(SELECT '{"iterations": ' || ()sql" + iterations +
            R"sql( || jsonb_build_array($3::jsonb))::text
@@ -104,7 +104,7 @@ std::string sql_of_fields(const std::string& iterations) {
     || '}')sql";
 }
 
-// Of a mission that has not changed since the run began: nothing can have gone.
+// For a mission that has not changed since the run began: nothing can be lost.
 pg::Statement& fields_of_unchanged() {
     static pg::Statement build(sql_of_fields(R"sql(
 CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
@@ -114,7 +114,7 @@ CASE WHEN jsonb_typeof(record -> 'iterations') = 'array'
     return build;
 }
 
-// What the mission had when the run began and has no more is put back before the iteration.
+// Iterations that the mission had when the run began and has lost are put back before the new one.
 pg::Statement& fields_of_changed() {
     static pg::Statement build(R"sql(
 WITH newest AS MATERIALIZED (
@@ -155,8 +155,8 @@ std::string changed_fields(const ClaimedMission& claimed, const NewestRecord& ne
         .take_text(0);
 }
 
-// When what is written is written, and whether the record has an updatedAt that says so: clients of
-// the newer shape keep none.
+// The time of the write, and whether the record has an updatedAt: clients of the newer shape keep
+// none.
 struct Writing {
     std::string at;
     std::optional<std::string> updated_at;
@@ -178,14 +178,14 @@ Writing begin_writing(core::Instant now, const NewestRecord& newest) {
     return writing;
 }
 
-// Planned once per shape of the table; a rename of the column while we run makes a new shape.
+// Planned once per shape of the table; renaming a column makes a new shape.
 pg::Statement& insert_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     std::string columns = "app_id, table_name, record_id, user_id, op, client_id, data, ";
     std::string values = "'ai', 'aiMissions', $1, $2, 'update', 'mana-ai-runner', $3::jsonb, ";
     columns += table.stamps_column;
     values += "$4::jsonb";
-    // A parameter that no column takes would have no type, so all of them are always used.
+    // An unused parameter would have no type, so all of them are always used.
     values += table.has_space_id ? ", $5" : "";
     columns += table.has_space_id ? ", space_id" : "";
     values += table.has_actor ? ", $6::jsonb" : "";
@@ -211,9 +211,10 @@ void insert_plan(const ClaimedMission& claimed, const NewestRecord& newest, cons
 
 }  // namespace
 
-// Triggers, policies and defaults of that table are its owner's code: they run with its rights and
-// not with ours, under the policy for this user, and for a limited time. Deferred triggers would
-// run at the commit, as us, which PostgreSQL refuses: they are made to run with the insert.
+// Triggers, policies and defaults of that table are its owner's code: they run with the owner's
+// privileges, under the policy for this user, and for a limited time. Deferred triggers would run
+// at the commit, as the extension's owner, which PostgreSQL refuses: they are made to run with the
+// insert.
 void insert_change(const MissionChange& change, const std::string& what, TablePatience& patience) {
     const SyncTable table = attached_sync_table();
     pg::Statement& insert = insert_statement(table);
@@ -241,9 +242,9 @@ void insert_change(const MissionChange& change, const std::string& what, TablePa
 
 namespace {
 
-// A snapshot that waits for repair lacks rows that the user has written: what we would append to is
-// not the newest record.
-// As mana_ai.waits_for_repair(), whose body would be parsed and planned anew with each call.
+// A snapshot that waits for repair lacks rows that the user has written, so it is not the newest
+// record. Like mana_ai.waits_for_repair(), whose body would be parsed and planned again in each
+// call.
 bool waits_for_repair(const ClaimedMission& claimed) {
     static pg::Statement find_mark(R"sql(
 SELECT 1
@@ -263,8 +264,8 @@ void refuse_if_dirty(const ClaimedMission& claimed) {
                              "the mission's snapshot waits for its repair");
 }
 
-// The row that we wrote must have come back through the trigger. If it has not, the mission would
-// stay due and be planned, and paid for, over and over.
+// The written row must have come back through the trigger. Otherwise the mission would stay due and
+// be planned, and paid for, again and again.
 void check_taken_over(const ClaimedMission& claimed, const NewestRecord& before,
                       const std::string& written_at) {
     static pg::Statement find_own_write(R"sql(
@@ -284,7 +285,7 @@ SELECT 1 FROM mana_ai.mission_snapshots
 
 namespace {
 
-// What both kinds of writing begin with. Nullopt: the mission is no longer ours to write, and the
+// The first step of both kinds of writing. Nullopt: the mission must no longer be written, and the
 // run has been ended as discarded.
 std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, core::Instant now,
                                                RunResult& result) {
@@ -302,7 +303,7 @@ std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, co
     return std::nullopt;
 }
 
-// Whether a browser of the user's has carried the mission out since the run began.
+// Whether a browser of the user has run the mission since the run began.
 bool was_run_in_browser(const ClaimedMission& claimed, const NewestRecord& newest) {
     if (newest.version == claimed.mission_version)
         return false;
@@ -319,16 +320,16 @@ SELECT 1
                     WHERE b.user_id = $1 AND b.run_id = $4::uuid
                       AND o.iteration ->> 'id' = e.iteration ->> 'id')
  LIMIT 1)sql");
-    // It may have begun a moment before us, or by a clock that is a bit behind. Written by
-    // toISOString(), instants are in order as texts.
+    // It may have begun a moment earlier, or by a clock that is a bit behind. Instants of
+    // toISOString() can be compared as texts.
     const std::string since = core::to_iso_millis(claimed.started_at - 2 * core::kMicrosPerMinute);
     return !find.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
                           std::string_view(since), std::string_view(claimed.run_id)})
                 .rows.empty();
 }
 
-// What a browser of the user's has planned, or is about to, takes the place of our plan: it carries
-// its steps out as it goes, and the two would do the same work twice.
+// A plan of the user's browser replaces the server's: the browser carries out its steps as it goes,
+// and both would do the same work twice.
 bool give_way_to_browser(const ClaimedMission& claimed, const NewestRecord& newest,
                          RunResult& result, core::Instant now) {
     const bool runs = newest.browser_run_until > now;
@@ -356,7 +357,7 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
                       std::string_view(digest)});
 }
 
-// When one of the clocks that are now is not one of those that were seen.
+// The time of a present clock that is not one of the seen ones.
 std::optional<core::Instant> change_of(const std::string& seen, const std::string& now) {
     if (seen.empty() || now.empty() || seen == now)
         return std::nullopt;
@@ -387,9 +388,9 @@ SELECT CASE WHEN a.version <> $3 AND mana_ai.raw_size(a.record, a.clocks) <= $5 
     return rows.empty() ? std::optional(kUnknownChange) : rows.front().optional_instant(0);
 }
 
-// What of the records that the plan was based on is not any more what the run has read. Those that
-// the mission refers to are read again, but not for longer than a transaction of ours is to last:
-// mana_ai.stale_plans knows them all.
+// The records of the plan's basis that have changed since the run read them. Records that the
+// mission refers to are read again, but only within the time limit of a transaction:
+// mana_ai.stale_plans checks them all.
 std::vector<core::ChangedRead> changed_reads(const ClaimedMission& claimed,
                                              const NewestRecord& newest, const Lineage& lineage,
                                              TablePatience& patience) {
@@ -483,11 +484,11 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
         return {};
     const core::FailureNotice notice = core::failure_notice(cause, error_kind);
     remember_told(claimed, cause);
-    // After a restore only the record knows what was told.
+    // After a restore only the record shows what was told.
     if (says_already(claimed, notice))
         return {};
     const Writing writing = begin_writing(now, *newest);
-    // Of a mission that was claimed unread there is neither an id for it nor any text.
+    // A mission that was claimed unread has neither an iteration id nor any text.
     const std::string iteration_id =
         claimed.iteration_id.empty() ? pg::random_uuid() : claimed.iteration_id;
     core::Mission about;
@@ -497,7 +498,7 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const std::string actor = core::dump_json(core::build_actor(agent, about, iteration_id, true));
     const core::Json stamps = writing.stamps({"iterations"});
-    // The mission stays due: when it runs next is not decided by what did not run.
+    // The mission stays due: a run without a plan does not move nextRunAt.
     const std::string data =
         changed_fields(claimed, *newest, iteration, {false, std::nullopt}, writing.updated_at);
     insert_plan(claimed, *newest, data, core::dump_json(stamps), actor, patience);
@@ -513,7 +514,7 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
     if (!newest)
         return;
     result.outcome = RunOutcome::Skipped;
-    // What was found unchanged has changed meanwhile: it is looked at again at once.
+    // The mission has changed since it was found unchanged: it is checked again at once.
     if (newest->version != claimed.mission_version) {
         hold_back(claimed, result, now, now);
         return;

@@ -1,5 +1,4 @@
-// Putting the trigger on mana-sync's table and taking it off (docs/contract/interface.md,
-// attach()).
+// Creating and dropping the trigger on mana-sync's table (docs/contract/interface.md, attach()).
 
 #include <string>
 
@@ -49,10 +48,10 @@ void run(const std::string& sql) {
     statement.execute();
 }
 
-// No WHEN clause: PostgreSQL would parse it anew in every statement, which costs more than the
-// function's look at the row. ENABLE ALWAYS: rows that arrive by logical replication are changes
-// too. DEPENDS ON EXTENSION: the table is not ours and outlives us, so DROP EXTENSION must not ask
-// for CASCADE.
+// No WHEN clause: PostgreSQL would parse it again in every statement, which costs more than the
+// function's check of the row. ENABLE ALWAYS: rows that arrive by logical replication are changes
+// too. DEPENDS ON EXTENSION: the table belongs to another role and stays, so DROP EXTENSION must
+// not need CASCADE.
 void create_trigger(const std::string& table) {
     run("CREATE TRIGGER " + std::string(kTrigger) + " AFTER INSERT ON " + table +
         " FOR EACH ROW EXECUTE FUNCTION mana_ai.fold_sync_change()");
@@ -62,7 +61,7 @@ void create_trigger(const std::string& table) {
 }
 
 // CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it.
-// So it only asks when it would get the lock at once, as long as that is likely to happen soon.
+// So the lock is first requested without waiting, as long as that is likely to succeed soon.
 void lock_out_writers(Relation relation) {
     constexpr int kPatienceMs = 10'000;
     constexpr int kPauseMs = 10;
@@ -88,10 +87,11 @@ void attach(Oid table) {
                              "mana_ai is attached to another table", {},
                              "Call mana_ai.detach() first.");
     Log log = open_with_snapshot(table);
-    // The long part first, while writers go on; the trigger, whose creation keeps them out, then;
-    // and at last what they wrote in between.
+    // First the long part, while writers continue; then the trigger, whose creation blocks them;
+    // and finally the rows that they wrote in between.
     FoldCounts counts = fold_history(log.relation, log.snapshot, Basis::Held);
-    pg::guarded([&log] { table_close(log.relation, NoLock); });  // ALTER TABLE wants it unused
+    pg::guarded(
+        [&log] { table_close(log.relation, NoLock); });  // ALTER TABLE requires it to be unused
     lock_out_writers(log.relation);
     create_trigger(log.name);
     MANA_AI_FAILPOINT("attach.trigger_created");
@@ -111,8 +111,8 @@ void attach(Oid table) {
     });
 }
 
-// A table that is not there yet, or not what it should be, is no reason for CREATE EXTENSION to
-// fail: pg_restore creates the extension before the tables.
+// A missing or unsuitable table must not make CREATE EXTENSION fail: pg_restore creates the
+// extension before the tables.
 void attach_at_create() {
     const Oid table = pg::guarded([] {
         const Oid schema = get_namespace_oid("public", true);

@@ -39,7 +39,7 @@ namespace mana_ai {
 namespace {
 
 constexpr int64_t kRowsPerNotice = 500'000;
-// How long a fold as a whole waits for records that others work on, and at most at a time.
+// How long a fold waits for records that others work on, in total and at most at a time.
 constexpr int kMaxWaitMs = 2000;
 constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
@@ -50,7 +50,7 @@ void note_progress(const FoldCounts& counts) {
                                   static_cast<long long>(counts.new_snapshots)));
 }
 
-// Folds one group of rows after the other. All methods may ereport(ERROR).
+// Folds the rows of one record after the other. All methods may ereport(ERROR).
 class HistoryFold {
  public:
     HistoryFold(Relation log, Basis basis, FoldCounts& counts)
@@ -162,7 +162,7 @@ class HistoryFold {
 
 static_assert(std::is_trivially_destructible_v<HistoryFold>);
 
-// A row that the snapshot did not see, though it is there now.
+// A committed row that the MVCC snapshot did not see.
 bool is_newer_than(TupleTableSlot* slot, Snapshot snapshot) {
     bool is_null = false;
     const TransactionId writer =
@@ -199,8 +199,8 @@ void catch_up_with_row(SnapshotStore& store, TupleTableSlot* slot, FoldCounts& c
         mark_dirty(name.key, "busy");
 }
 
-// The next blocks, from `first` on, that may hold such rows. A page that everybody sees cannot: our
-// own, older snapshot keeps younger pages from being marked so.
+// The next blocks, from `first` on, that may contain such rows. An all-visible page cannot: our
+// own, older MVCC snapshot prevents pages with younger rows from being marked so.
 bool next_young_blocks(Relation log, BlockNumber first, BlockNumber end, Buffer* map,
                        ItemPointer low, ItemPointer high) {
     auto is_old = [&](BlockNumber block) {
@@ -314,7 +314,8 @@ UPDATE mana_ai.folded_log f SET log_name = pg_catalog.format('%I.%I', n.nspname,
 
 namespace {
 
-// Whether a field may have another value now that rows have changed places; also of damaged clocks.
+// Whether a field may have another value now that rows have changed places; true for damaged
+// clocks.
 bool may_have_ties(Datum clocks) {
     constexpr int kHead = core::kClockFlagsByte + 1;
     const bytea* head = DatumGetByteaPSlice(clocks, 0, kHead);
@@ -357,7 +358,7 @@ void mark_ties() {
     });
 }
 
-// Somebody else may be folding; and what keeps the log from being folded must not stop the rest.
+// Somebody else may be folding, and an error of the fold must not prevent the rest.
 void try_to_refresh() {
     static bool logged = false;
     const auto error = pg::in_subtransaction([] {
@@ -373,7 +374,7 @@ void try_to_refresh() {
 }  // namespace
 
 void keep_up_with_log() {
-    // A log that cannot be read is a problem that status() tells; it must not stop the rest.
+    // status() reports a log that cannot be read; it must not prevent the rest.
     Relation log = pg::guarded([]() -> Relation {
         const Oid attached = attached_relation();
         if (!OidIsValid(attached))
@@ -418,7 +419,7 @@ void end_keeping_up() {
 }
 
 FoldCounts refresh_snapshots(Basis basis) {
-    // Whatever is missing now is there for the fold to see.
+    // The fold sees all changes that are missing now.
     const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
     retry_oversized_records(SetAside::All);
     const Oid log_oid = attached_sync_table().oid;

@@ -28,13 +28,13 @@ namespace mana_ai {
 
 namespace {
 
-// Beyond these a user has one mark for all records, so that nobody's marks fill the disk, or keep
-// others from being looked at.
+// Above this number a user has one mark for all records, so that nobody's marks fill the disk or
+// delay others.
 constexpr int kMaxMarksOfUser = 1000;
-// How many of one user are looked at before it is the next one's turn.
+// How many of one user are tried before the next user's turn.
 constexpr int kMarksPerTurn = 10;
-// How many records of a user who has one mark for all are replayed in a turn at most, and for how
-// long: as long as it took to find them, so that finding them again does not cost the most.
+// The maximum of records that a turn of a user with one mark for all replays; the time limit is the
+// time that it took to find them, so that finding them again does not dominate.
 constexpr int kRecordsPerTurn = 20'000;
 constexpr int64_t kShortestTurnUs = 500'000;
 constexpr int kMaxOversizedOfUser = 100;
@@ -60,9 +60,9 @@ const char* reason_of(Kept kept) {
     }
 }
 
-// A mark of all records of a user has neither table nor record. While they are repaired,
-// `record_id` is the name of the last one that was done (user_records.hpp); somebody who marks the
-// user anew does not find that mark and makes another one.
+// A mark of all records of a user has neither table nor record. During the repair `record_id` is
+// the name of the last repaired one (user_records.hpp); marking the user again does not find that
+// mark and makes another one.
 struct Mark {
     std::string user_id;
     std::string table_name;
@@ -81,8 +81,8 @@ VALUES ($1, $2, $3, $4))sql");
                     std::string_view(record_id), reason});
 }
 
-// One for a record that repair came upon. It may rely on a mark that is there and that nobody else
-// is about to remove. False: the user has too many.
+// Adds a mark for a record that repair found. It may rely on an existing mark that nobody else is
+// removing. False: the user has too many.
 bool add_record_mark(const Mark& mark, std::string_view reason) {
     static pg::Statement hold(R"sql(
 SELECT 1 FROM mana_ai.dirty_records WHERE user_id = $1 AND table_name = $2 AND record_id = $3
@@ -108,7 +108,7 @@ void remove_mark(const Mark& mark) {
                              "a mark of a repaired record could not be removed");
 }
 
-// False: so many records of the user are set aside that this one is not.
+// False: too many records of the user are already set aside.
 bool set_aside(const Mark& mark) {
     static pg::Statement insert(R"sql(
 INSERT INTO mana_ai.oversized_records AS o (user_id, table_name, record_id)
@@ -128,7 +128,7 @@ DELETE FROM mana_ai.oversized_records WHERE user_id = $1 AND table_name = $2 AND
                     std::string_view(mark.record_id)});
 }
 
-// Null when the record is right now; else why it is not, and what was done is to be undone. May
+// Null if the record is now correct; else why not, and the changes must be undone. May
 // ereport(ERROR).
 const char* replay_now(const Mark& mark) {
     RecordName name{};
@@ -151,7 +151,7 @@ const char* replay_now(const Mark& mark) {
     return problem;
 }
 
-// Replays the record and, if it is right then, does what `then` says; both or nothing of it.
+// Replays the record and, if it is then correct, calls `then`; both or neither.
 template <class Then>
 const char* replay(const Mark& mark, const Then& then) {
     const pg::ScratchMemory scratch("mana_ai repair");
@@ -189,9 +189,8 @@ bool repair_record(const Mark& mark) {
     return is_set_aside;
 }
 
-// Replays the next records of a user who has one mark for all, up to one that somebody else holds.
-// Those that cannot be repaired for another reason get a mark of their own, as far as there is room
-// for them.
+// Replays the next records of a user with one mark for all, up to one that somebody else has
+// locked. Those that cannot be repaired for another reason get their own mark, if there is room.
 bool repair_user(const Mark& mark) {
     const core::Instant began = pg::monotonic_now();
     const std::set<std::string> names =
@@ -220,7 +219,7 @@ bool repair_user(const Mark& mark) {
     return true;
 }
 
-// What fails for one user is not to undo what was done for others.
+// A failure of one user must not undo the repairs of others.
 bool try_to_repair_user(const Mark& mark) {
     bool done = false;
     const auto error = pg::in_subtransaction([&] {
@@ -238,8 +237,8 @@ struct Turn {
     bool is_last = false;  // there is no user after these
 };
 
-// Locks what it looks at: only a mark that was there before the replay is removed, and not while
-// somebody who relies on it has not committed yet.
+// Locks the marks that it reads: only a mark from before the replay is removed, and not while a
+// transaction that relies on it is open.
 Turn repair_from(std::string& next_user, int users, int marks_of_each) {
     static pg::Statement select_users(R"sql(
 WITH RECURSIVE u(user_id) AS (
@@ -276,7 +275,7 @@ SELECT table_name, record_id, id::text, reason FROM mana_ai.dirty_records
     return turn;
 }
 
-// What settle_unmarked_at_commit() was last told; none if 0.
+// The last argument of settle_unmarked_at_commit(); 0 = none.
 uint64_t settle_at_commit = 0;
 
 extern "C" {
@@ -314,7 +313,7 @@ Marked try_mark_dirty(const RecordKey& key, const char* reason, UserMarks& count
     const Oid oid = dirty_table().key.table;
     if (!pg::try_lock_table(oid))
         return Marked::TableIsLocked;
-    const DirtyTable& columns = dirty_table();  // as it is now that nobody can change it
+    const DirtyTable& columns = dirty_table();  // read under lock
     pg::KeyedTable table;
     if (columns.key.table != oid || !pg::open_keyed_table(table, columns.key))
         return Marked::TableIsLocked;
@@ -363,11 +362,11 @@ RepairCounts repair_dirty_records(int limit) {
     RepairCounts counts;
     if (!has_marks())
         return counts;
-    // Round after round over the users, as long as one has brought something.
+    // Rounds over the users, as long as a round repairs something.
     bool is_whole_round = next_user.empty();
     for (int looked_at = 0, in_round = 0; looked_at < limit;) {
         const Turn turn = repair_from(next_user, 1, std::min(kMarksPerTurn, limit - looked_at));
-        // That takes as long as all others together.
+        // It takes as long as all others together.
         looked_at += turn.has_users_mark ? limit : turn.looked_at;
         in_round += turn.repaired;
         counts.repaired += turn.repaired;

@@ -38,9 +38,9 @@ namespace {
 
 constexpr size_t kDigestLength = 2 * PG_SHA256_DIGEST_LENGTH;
 
-// What is known until the table changes. A process hears of a change when it next begins a
-// statement, at the latest here; who had begun to write before that is waited for
-// (mana_ai.settle_erasures()).
+// Facts that are cached until the table changes. A process learns of a change when it next begins a
+// statement, at the latest here; the erasure waits for transactions that had begun to write before
+// that (mana_ai.settle_erasures()).
 struct Known {
     bool is_valid = false;
     Oid table = InvalidOid;
@@ -60,7 +60,7 @@ void forget_changed_relation(Datum, Oid relation) {
     known.is_valid = false;
 }
 
-// Also a row that an open transaction has inserted, or a dead one, makes it one that is not empty.
+// False also for a row that an open transaction has inserted, or a dead one.
 bool has_no_rows(Relation table) {
     TupleTableSlot* slot = table_slot_create(table, nullptr);
     TableScanDesc scan = table_beginscan(table, SnapshotAny, 0, nullptr);
@@ -70,13 +70,13 @@ bool has_no_rows(Relation table) {
     return !found;
 }
 
-// Strong enough to lock a row, and to keep REINDEX out, which would have the index to itself.
+// Strong enough to lock a row, and to exclude REINDEX, which locks the index exclusively.
 bool try_lock(Oid table) {
     return ConditionalLockRelationOid(table, RowExclusiveLock);
 }
 
-// False: somebody has locked the table. Without one (installed as version 0.1.0) it is an empty
-// one.
+// False: somebody has locked the table. A missing table (installed as version 0.1.0) counts as
+// empty.
 bool find_out() {
     if (!callback_registered) {
         CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
@@ -121,8 +121,8 @@ text* digest_of(std::string_view user) {
     return hex;
 }
 
-// A row is there from its insert to its deletion and never changes, so no lookup misses one that
-// is being moved.
+// A row never changes between its insert and its deletion, so no lookup misses one that is being
+// moved.
 Erasure look_up(std::string_view user) {
     const Oid oid = known.table;
     const AttrNumber column = known.user_digest;
@@ -139,7 +139,7 @@ Erasure look_up(std::string_view user) {
             erasure = Erasure::None;
             break;
         case pg::Lookup::Found:
-            // Who readmits the user makes their records anew from a log that has our row, then.
+            // Readmitting the user then rebuilds their records from a log that includes our row.
             erasure = pg::hold_any_row(table, digest) ? Erasure::Erased : Erasure::Busy;
             break;
         case pg::Lookup::Busy:
@@ -176,17 +176,17 @@ Erasure erasure_of(Datum user_id) {
 
 namespace {
 
-// What files and the log are to say once the transaction has committed. What a subtransaction has
-// asked for goes with it.
+// Changes of the file and the server's log that are made when the transaction has committed. Those
+// of a subtransaction are dropped with it.
 struct AtCommit {
     SubTransactionId subtransaction;
-    bool is_log_line;  // or the id of a user who goes out of the file of crashes
+    bool is_log_line;  // else the id of a user to remove from the file of crashes
     std::string text;
 };
 std::vector<AtCommit> at_commit;
 bool end_callbacks_registered = false;
 
-// The transaction has committed: nothing may fail any more.
+// The transaction has committed: this must not fail.
 void do_at_commit() noexcept {
     for (const AtCommit& task : at_commit) {
         try {
@@ -212,7 +212,7 @@ static void on_erasure_subtransaction_end(SubXactEvent event, SubTransactionId s
                                           SubTransactionId, void*) {
     if (event != SUBXACT_EVENT_ABORT_SUB)
         return;
-    // Those that it had begun have higher numbers.
+    // Its nested subtransactions have higher numbers.
     while (!at_commit.empty() && at_commit.back().subtransaction >= subtransaction)
         at_commit.pop_back();
 }

@@ -37,7 +37,7 @@ std::optional<core::Instant> stamp_time(const pg::JsonbValueRef& stamp) {
     return instant_of(&stamp);
 }
 
-// Walks through the stamps beside a walk through names in the same order.
+// Traverses the stamps in parallel with names in the same order.
 class StampWalk {
  public:
     explicit StampWalk(const Jsonb* stamps) : stamps_(pg::read_object(stamps)) {}
@@ -65,15 +65,15 @@ struct Writes {
     uint32_t paths = 0;
 };
 
-// A delete writes deletedAt and nothing else.
+// A delete writes only deletedAt.
 Writes writes_of_delete(const ChangeRow& row) {
     Writes writes{static_cast<RecordField*>(palloc(sizeof(RecordField)))};
     RecordField& write = writes.fields[writes.count++];
     write = RecordField{};
     write.field.key = kDeletedAt.data();
     write.field.key_size = kDeletedAt.size();
-    // Without a usable deletedAt the time is the row's; as the value its truth is enough, since no
-    // deleted record is ever shown.
+    // Without a usable deletedAt the time is the row's; the value `true` is enough, since deleted
+    // records are never shown.
     write.field.value.type = JENTRY_ISBOOL_TRUE;
     write.clock = row_clock_of(row);
 
@@ -101,7 +101,7 @@ Writes writes_of_fields(const ChangeRow& row) {
     const core::Instant unstamped = core::unstamped_time(times);
     const core::FieldClock row_clock = row_clock_of(row);
 
-    // An insert that is silent about deletedAt clears older deletes.
+    // An insert without deletedAt clears older deletes.
     bool clearing = row.op == core::RowOp::Insert && unstamped != core::kOlderThanEverything;
     auto add_clearing = [&] {
         RecordField& write = writes.fields[writes.count++];
@@ -149,7 +149,7 @@ void reserve(RecordState& state, uint32_t count) {
     state.capacity = capacity;
 }
 
-// Merges fields that the state does not have yet (`fresh` of them) from behind, in place.
+// Merges fields that the state does not have yet (`fresh` of them) from the end, in place.
 void add_fresh_fields(RecordState& state, const Writes& writes, const bool* is_fresh,
                       uint32_t fresh) {
     reserve(state, state.count + fresh);
@@ -178,7 +178,7 @@ bool same_value(const RecordField& x, const RecordField& y) {
              std::memcmp(x.field.value.bytes, y.field.value.bytes, x.field.value.size) == 0));
 }
 
-// Whether the winner of two writes is tied. `differ()` tells whether it matters which one wins.
+// Whether the winner of two writes is tied. `differ()` says whether it matters which one wins.
 template <class Differ>
 bool is_tied_after(const core::FieldClock& write, const core::FieldClock& held,
                    core::Precedence order, Differ differ) {
@@ -202,7 +202,7 @@ Applied apply_write(RecordField& held, const RecordField& write, PlaceLost rule)
         held.clock.tied = tied;
         return changed ? Applied::Changed : Applied::Nothing;
     }
-    // If it is the same write, the row is right and not a snapshot that was tampered with.
+    // If it is the same write, the row is correct, and not a snapshot that was tampered with.
     held = write;
     held.clock.tied = tied;
     return order == core::Precedence::Same ? Applied::Nothing : Applied::Changed;
@@ -214,7 +214,7 @@ struct RowMark {
     std::string_view space;
 };
 
-// The last row in replay order decides about the space.
+// The last row in replay order decides the space.
 Applied apply_row_mark(RecordState& state, const RowMark& row, PlaceLost rule) {
     if (!state.exists) {
         state.exists = true;
@@ -257,7 +257,7 @@ const RecordField* find_write(const RecordField* fields, uint32_t count, std::st
     return nullptr;
 }
 
-// Whether one of the writes is a newer one of something that the path leads into or through.
+// Whether one of the writes is newer and to a field that the path leads into or through.
 bool is_overwritten(const RecordField& path, const RecordField* fields, uint32_t count) {
     const std::string_view name = path.field.name();
     for (size_t dot = name.find('.'); dot != std::string_view::npos;
@@ -321,8 +321,8 @@ Applied apply_writes(RecordState& state, const Writes& writes, PlaceLost rule) {
     return Applied::Changed;
 }
 
-// In the order of their parts, so that paths with the same beginning are together and what leads
-// through others comes first.
+// In the order of their parts, so that paths with the same beginning are adjacent and shorter ones
+// come first.
 bool is_path_before(const RecordField* x, const RecordField* y) {
     const std::string_view a = x->field.name();
     const std::string_view b = y->field.name();
@@ -348,7 +348,7 @@ struct ChangedPart {
     Paths deeper{};
 };
 
-// Takes the paths that share their next part off the front.
+// Removes the paths that share their next part from the front.
 ChangedPart next_part(Paths& paths) {
     const std::string_view name = (*paths.first)->field.name().substr(paths.depth + 1);
     ChangedPart part{.name = core::head_of(name)};
@@ -366,8 +366,9 @@ ChangedPart next_part(Paths& paths) {
     return part;
 }
 
-// A value, and the container that was made for it, if any. What it is put into copies it: `made` is
-// freed then, else a large value at the end of a path would stay once for each part of the path.
+// A value, and the container that was made for it, if any. The outer container copies it; `made` is
+// then freed, otherwise a large value at the end of a path would stay once for each part of the
+// path.
 struct NewValue {
     pg::JsonbValueRef value;
     Jsonb* made = nullptr;
@@ -384,7 +385,7 @@ NewValue value_of_part(const ChangedPart& part, const pg::JsonbValueRef* before)
     return part.deeper.first == part.deeper.end ? NewValue{*value} : value_with(value, part.deeper);
 }
 
-// What was made for the values of one container.
+// The containers made for the values of one container.
 class MadeParts {
  public:
     explicit MadeParts(size_t most) : made_(static_cast<Jsonb**>(palloc(sizeof(Jsonb*) * most))) {}
@@ -406,7 +407,7 @@ class MadeParts {
     size_t count_ = 0;
 };
 
-// The index that the name is in JavaScript; `count` if it is none of the array's.
+// The index that the name means in JavaScript; `count` if it is not one of the array's.
 uint32_t index_of(std::string_view name, uint32_t count) {
     if (name.empty() || name.size() > 9 || (name.size() > 1 && name[0] == '0'))
         return count;
@@ -458,7 +459,7 @@ NewValue object_with(const pg::JsonbFields& members, Paths paths) {
         const pg::JsonbValueRef* before =
             at < members.count && order == 0 ? &members.fields[at++].value : nullptr;
         const pg::JsonbValueRef value = made.take(value_of_part(*part, before));
-        // Null in a path: the key is gone.
+        // Null in a path removes the key.
         if (value.type != JENTRY_ISNULL)
             fields[count++] = {part->name.data(), static_cast<uint32_t>(part->name.size()), value};
     }
@@ -473,7 +474,7 @@ NewValue object_with(const pg::JsonbFields& members, Paths paths) {
     return result;
 }
 
-// The value after all writes to its parts, as a device makes it: what is missing or empty becomes
+// The value after all writes to its parts, as a device makes it: a missing or empty value becomes
 // an object, and a text, a number or true has no parts. `whole` may be nullptr.
 NewValue value_with(const pg::JsonbValueRef* whole, Paths paths) {
     if (whole == nullptr || !pg::is_truthy(*whole))
@@ -486,7 +487,7 @@ NewValue value_with(const pg::JsonbValueRef* whole, Paths paths) {
     return object_with(pg::read_object(*whole), paths);
 }
 
-// The writes that the shown record does not tell: paths, and what they lead into.
+// The writes that the shown record does not contain: paths, and the values that they lead into.
 Jsonb* hidden_writes(const RecordState& state) {
     auto* is_hidden = static_cast<bool*>(palloc0(state.count));
     for (uint32_t i = 0; i < state.count; i++) {
@@ -508,8 +509,8 @@ Jsonb* hidden_writes(const RecordState& state) {
     return hidden;
 }
 
-// Behind the clocks: a checksum, and the jsonb without its length. The checksum keeps us from
-// reading as jsonb what is none.
+// After the clocks: a checksum, and the jsonb without its length. The checksum prevents invalid
+// bytes from being read as jsonb.
 struct HiddenWrites {
     pg::JsonbFields fields;
     bool valid = true;
@@ -549,7 +550,7 @@ HiddenWrites unpacked(std::string_view bytes) {
     return {pg::read_object(hidden), true};
 }
 
-// The fields of the record, but the writes themselves for what they show.
+// The fields of the record, with the hidden writes in place of the shown values.
 pg::JsonbFields written_fields(const pg::JsonbFields& shown, const pg::JsonbFields& hidden) {
     if (hidden.count == 0)
         return shown;
@@ -767,12 +768,12 @@ core::Instant deletion_time(const RecordState& state) {
 }
 
 bool fits_into_jsonb(const RecordState& state) {
-    // Leaves room for "id" and all alignment.
+    // Includes room for "id" and all alignment.
     uint64_t total = 64 * 1024;
     for (uint32_t i = 0; i < state.count; i++)
         total += uint64_t{state.fields[i].field.key_size} + state.fields[i].field.value.size +
                  2 * sizeof(JEntry) + sizeof(int32);
-    // Every part of a path may become an object of its own.
+    // Every part of a path may become a separate object.
     total += uint64_t{state.paths} * core::kMaxPathParts * (3 * sizeof(JEntry) + sizeof(int32));
     return total < JENTRY_OFFLENMASK;
 }

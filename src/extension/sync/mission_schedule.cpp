@@ -18,8 +18,8 @@ std::string_view view_of(Datum value) {
     return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
 }
 
-// The column is indexed. An id that is cut keeps more bytes than any agent's id may have, so that
-// it still names an agent that is not there.
+// The column is indexed. A cut id keeps more bytes than any agent's id may have, so it still names
+// a missing agent.
 size_t indexable_size(std::string_view id) {
     constexpr size_t kLimit = kMaxIdBytes + MAX_MULTIBYTE_CHAR_LEN;
     if (id.size() <= kLimit)
@@ -44,7 +44,7 @@ void read_wishes(const RecordState& state, ScheduleChange& change) {
         return;
     if (const auto text = pg::string_of(*next_run)) {
         if (const auto instant = core::parse_instant(*text)) {
-            // Every year of four digits is a timestamptz.
+            // Every year of four digits fits into a timestamptz.
             change.is_due = true;
             change.due_at = pg::timestamptz_from_instant(*instant);
         }
@@ -57,8 +57,8 @@ bool same_time(TupleTableSlot* slot, AttrNumber column, bool wanted, TimestampTz
     return is_null ? !wanted : wanted && DatumGetTimestampTz(value) == time;
 }
 
-// Whether the row in the slot is what the change would make of it. A mission that has not changed
-// goes on waiting for what it waits for.
+// Whether the row in the slot already equals the result of the change. A mission that has not
+// changed continues to wait.
 bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& change) {
     const ScheduleTable& columns = own_tables().schedule;
     bool is_null = false;

@@ -158,7 +158,7 @@ DirtyTable find_dirty_table() {
 
 }  // namespace
 
-// What changes during the lookups makes them count for this call only.
+// If a table changes during the lookups, their result is used for this call only.
 const OwnTables& own_tables() {
     if (valid)
         return tables;

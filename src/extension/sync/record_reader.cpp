@@ -20,10 +20,10 @@ namespace mana_ai {
 namespace {
 
 constexpr int kParams = 4;
-// What is folded has its clocks beside it, and allocations are rounded up.
+// A folded record has its clocks in addition, and allocations are rounded up.
 constexpr int64_t kFoldedPerStored = 4;
 
-// app_id is compared in a way that no index serves. On a table without statistics the index on
+// app_id is compared in a way that no index supports. On a table without statistics the index on
 // (user_id, app_id, table_name, …) would look better than the one on (table_name, record_id, …),
 // and all of a user's tasks would be read for one of them.
 std::string query_text(const SyncTable& table) {
@@ -32,7 +32,7 @@ std::string query_text(const SyncTable& table) {
            " WHERE user_id = $1 AND app_id || '' = $2 AND table_name = $3 AND record_id = $4";
 }
 
-// Takes the rows from the executor one by one: neither a cursor's portal nor a table of results.
+// Receives the rows from the executor one by one, without a cursor or a result table.
 struct FoldReceiver {
     DestReceiver receiver;  // first: the executor knows only this part
     Fold* fold;
@@ -47,7 +47,7 @@ bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
     const ChangeRowValues values = change_row_values(
         1, [slot](int column, bool* is_null) { return slot_getattr(slot, column, is_null); });
     auto* target = reinterpret_cast<FoldReceiver*>(receiver);
-    // Known without reading the row.
+    // Determined without reading the value.
     const auto is_too_large = [target](bool is_null, Datum value) {
         return !is_null && static_cast<int64_t>(toast_raw_datum_size(value)) > target->max_size;
     };

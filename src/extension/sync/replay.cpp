@@ -27,8 +27,8 @@ namespace {
 constexpr size_t kSettleAbove = 1024 * 1024;
 constexpr BlockNumber kSmallTableBlocks = 256;
 
-// Moves the state into memory of its own and lets go of the rows. The current context is
-// fold.memory, before and after.
+// Copies the state into new memory and releases the rows. The current context is fold.memory,
+// before and after.
 void settle(Fold& fold) {
     MemoryContext fresh = AllocSetContextCreate(MemoryContextGetParent(fold.memory),
                                                 "mana_ai record", ALLOCSET_DEFAULT_SIZES);
@@ -56,7 +56,7 @@ void apply(Fold& fold, const ChangeRow& row) {
         refuse_size();
     if (size <= kSettleAbove || size <= 4 * fold.settled_size)
         return;
-    // Rows behind what does not fit cannot be let go of.
+    // Rows of a state that does not fit cannot be released.
     if (!fits_into_jsonb(fold.state))
         refuse_size();
     settle(fold);
@@ -93,8 +93,8 @@ bool is_row_of(TupleTableSlot* slot, const SyncShape& shape, const RecordKey& ke
            matches(shape.table_name, key.table_name) && matches(shape.app_id, app);
 }
 
-// What a replay that is to be short may read: 4 MB of rows as they are when expanded, each of which
-// counts for 4 kB more. A row that somebody has read already is free.
+// The limit of a short replay: 4 MB of uncompressed rows, with an extra 4 kB for each. A row that
+// was read already does not count.
 constexpr size_t kShortReplay = 4 * 1024 * 1024;
 constexpr size_t kCostOfRow = 4096;
 
@@ -121,7 +121,7 @@ bool is_own_row(TupleTableSlot* slot) {
         DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null)));
 }
 
-// Folds a row of the record unless it is to be passed over. False: there is more than may be read.
+// Folds a row of the record unless it is to be skipped. False: there is more than may be read.
 bool take_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape, ScanLimit limit) {
     const bool is_known =
         fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid);
@@ -135,7 +135,7 @@ bool take_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape, ScanLimi
     return !fold.is_spoilt;
 }
 
-// False: there is more than may be read. The newest rows come first where the index ends with their
+// False: there is more than may be read. The newest rows come first if the index ends with their
 // time.
 bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datum app,
                 Snapshot snapshot, TupleTableSlot* slot, ScanLimit limit, Fold& fold) {
@@ -150,7 +150,7 @@ bool scan_index(Relation log, const SyncShape& shape, const RecordKey& key, Datu
     bool whole = true;
     while (whole && index_getnext_slot(scan, BackwardScanDirection, slot)) {
         CHECK_FOR_INTERRUPTS();
-        // Somebody else's record of the same id has to be looked at too.
+        // Another user's record of the same id counts as read too.
         if (is_row_of(slot, shape, key, app))
             whole = take_row(fold, slot, shape, limit);
         else if (limit != ScanLimit::None)

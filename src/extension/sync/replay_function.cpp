@@ -1,4 +1,4 @@
-// mana_ai.replay(), and what SQL of ours needs to know of a record's clocks.
+// mana_ai.replay(), and functions for a record's clocks that the extension's SQL uses.
 
 #include <algorithm>
 #include <string_view>
@@ -41,7 +41,7 @@ PGDLLEXPORT Datum mana_ai_newest_clock(PG_FUNCTION_ARGS) {
             const Jsonb* record = PG_GETARG_JSONB_P(0);
             const bytea* clocks = PG_GETARG_BYTEA_P(1);
             RecordState state;
-            // Damaged clocks say nothing.
+            // Damaged clocks have no information.
             if (!read_state(state, record, clocks, 0, false, {}))
                 return core::kOlderThanEverything;
             Datum* names = nullptr;

@@ -161,7 +161,7 @@ void insert_snapshot(Work& work, const RecordState& state, const RecordState& sh
     pg::insert_row(work.snapshots, row);
 }
 
-// Whether the record was an agent, and not a fragment that an edit of another's has made.
+// Whether the record was an agent, and not a fragment that an edit of another's agent has made.
 bool is_whole_agent(const RecordState& state) {
     const pg::JsonbValueRef* name = find_value(state, "name");
     return name != nullptr && pg::string_of(*name).has_value();

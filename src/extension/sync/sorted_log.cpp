@@ -61,8 +61,7 @@ bool kind_of_row(TupleTableSlot* slot, AttrNumber table_name, RecordKind* kind) 
 
 void SortedLog::begin() {
     TupleDesc descriptor = row_descriptor();
-    // Only what belongs together has to stand together: any order of texts will do, and bytewise is
-    // the fastest.
+    // Rows of one record must be adjacent: any order of texts works, and bytewise is the fastest.
     AttrNumber columns[] = {kRecordId, kUserId, kKind};
     Oid operators[] = {TextLessOperator, TextLessOperator, Int4LessOperator};
     Oid collations[] = {C_COLLATION_OID, C_COLLATION_OID, InvalidOid};

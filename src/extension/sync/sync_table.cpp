@@ -98,14 +98,13 @@ AttrNumber optional_column(TupleDesc descriptor, const char* name, bool must_be_
     return must_be_text && !is_text(type) ? InvalidAttrNumber : number;
 }
 
-// Asks the catalog's row and not RelationGetIndexPredicate(): that one evaluates constant parts of
-// the expression, which is code of the table's owner, with our rights.
+// Reads the catalog's row instead of RelationGetIndexPredicate(), which evaluates constant parts of
+// the expression, the table owner's code, with our privileges.
 bool is_partial(Relation index) {
     return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, nullptr);
 }
 
-// How many leading columns of the index are fixed for one record, with what it takes to search
-// them.
+// How many leading columns of the index are fixed for one record, and the keys to search them.
 int usable_keys(const SyncShape& shape, Relation index, LogIndexKey* keys, bool* finds_record) {
     *finds_record = false;
     const Form_pg_index form = index->rd_index;
@@ -153,7 +152,7 @@ void choose_index(SyncShape& shape, Relation relation) {
         bool finds_record = false;
         const int count = usable_keys(shape, index, keys, &finds_record);
         const int score = count + (finds_record ? kMaxLogIndexKeys : 0);
-        // One leading user_id or record_id is little, but an app_id alone is nothing.
+        // A leading user_id or record_id alone is of little use, an app_id alone of none.
         if (score > best && (finds_record || count >= 2)) {
             best = score;
             shape.index = RelationGetRelid(index);
@@ -176,7 +175,7 @@ SyncShape read_shape(Relation relation) {
     require_column(shape, descriptor, "op", TEXTOID, &shape.op);
     require_column(shape, descriptor, "data", JSONBOID, &shape.data);
     require_column(shape, descriptor, "created_at", TIMESTAMPTZOID, &shape.created_at);
-    // field_meta is what field_timestamps became; a table that has both is on its way there.
+    // field_meta replaces field_timestamps; a table with both is being migrated.
     shape.has_field_meta = optional_column(descriptor, "field_meta", false) != InvalidAttrNumber;
     require_column(shape, descriptor, shape.has_field_meta ? "field_meta" : "field_timestamps",
                    JSONBOID, &shape.stamps);
@@ -203,7 +202,7 @@ Oid trigger_function() {
                            PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
 }
 
-// The relation of a trigger, by the trigger's oid; not of one that a partition has from its parent.
+// The relation of a trigger, by the trigger's oid; not for one that a partition inherits.
 Oid relation_of_trigger(Oid trigger) {
     Relation catalog = table_open(TriggerRelationId, AccessShareLock);
     ScanKeyData key;

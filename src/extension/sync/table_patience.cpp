@@ -6,7 +6,7 @@ namespace mana_ai {
 
 namespace {
 
-// What an ordinary insert takes is nothing to remember.
+// The time of an ordinary insert is not recorded.
 constexpr int64_t kWorthNoting = 20'000;
 constexpr size_t kManyUsers = 1024;
 

@@ -1,8 +1,8 @@
 // The trigger on mana-sync's table: every new row of a mission or an agent goes into its snapshot
 // in the inserting transaction (docs/contract/data.md, Snapshots).
 //
-// Whatever happens in here, the insert goes on: what cannot be kept now is marked and repaired
-// later. Only a cancel or a termination of the session passes through.
+// Whatever happens in here, the insert continues: a record that cannot be updated now is marked and
+// repaired later. Only a cancel or a termination of the session is not caught.
 
 #include <algorithm>
 #include <iterator>
@@ -38,13 +38,13 @@ namespace mana_ai {
 namespace {
 
 // The first rows of a transaction run in subtransactions, so that any error can be undone. A bulk
-// load goes on without: more than 64 of them in one transaction slow down every snapshot in the
-// server, and what fails first after so many rows (a full disk) makes the load itself fail as well.
-// Once a row has failed, all that follow are protected, however many.
+// load continues without them: more than 64 in one transaction slow down every MVCC snapshot in the
+// server, and a failure that first occurs after this many rows (a full disk) makes the load itself
+// fail as well. After a failing row all following ones are protected.
 constexpr int kProtectedRows = 32;
 
-// How long one transaction waits in all for others that work on the same records; and at a time, so
-// that a short transaction of somebody else costs little more than it takes.
+// How long one transaction waits in total for others that work on the same records; and at a time,
+// so that waiting for a short transaction costs little more than that takes.
 constexpr int kMaxWaitMs = 200;
 constexpr int kMaxPauseMs = 8;
 constexpr int kRowMs = 20;
@@ -53,17 +53,17 @@ struct TransactionBudget {
     int rows = 0;
     bool has_failed = false;
     int waited_ms = 0;
-    // A lock was waited for in vain: nothing that may need it is tried again.
+    // A wait for a lock has failed: nothing that may need it is tried again.
     bool is_locked_out = false;
-    // The last mark, good as long as the subtransaction that made it is the current one: a thousand
-    // rows of a record that somebody else holds need one mark.
+    // The last mark, valid while the subtransaction that made it is the current one: a thousand
+    // rows of a record that somebody else has locked need one mark.
     SubTransactionId marked_in = InvalidSubTransactionId;
     Marked marked = Marked::Record;
     uint64_t marked_name = 0;
-    // Only repair will do: what has that mark is not tried again.
+    // The marked record needs repair and is not tried again.
     bool marked_for_repair = false;
     UserMarks user_marks;
-    // The table of marks could not be had: not tried again for the rest of the transaction.
+    // The table of marks was locked: not tried again for the rest of the transaction.
     bool marks_are_locked = false;
     uint64_t unmarked = 0;
 } budget;
@@ -75,7 +75,7 @@ static void end_transaction(XactEvent event, void*) {
     if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
         event == XACT_EVENT_PARALLEL_PRE_COMMIT)
         return;
-    // A prepared transaction may still be rolled back: the fold is then for nothing.
+    // A prepared transaction may still be rolled back: the fold is then unnecessary.
     if (budget.unmarked > 0 && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE))
         pg::shared_state::count_unmarked_changes(MyDatabaseId, budget.unmarked);
     budget = TransactionBudget{};
@@ -93,7 +93,7 @@ void log_once(Fault fault, const std::string& what) {
     pg::log_info(what + "; further ones of this session are only counted");
 }
 
-// What ereport says of an error must not quote the row; its SQLSTATE is enough to look for.
+// The report of an error must not quote the row; its SQLSTATE is enough for a search.
 void report(Fault fault, const char* what, const pg::PgError& error) {
     pg::shared_state::count_trigger_error();
     budget.has_failed = true;
@@ -116,16 +116,16 @@ int milliseconds_since(core::Instant start) {
     return static_cast<int>((pg::monotonic_now() - start) / 1000);
 }
 
-// Waits a moment, at the transaction's expense.
+// Waits a moment, which counts against the transaction's limit.
 void pause(int milliseconds) {
     const core::Instant start = pg::monotonic_now();
     pg::guarded([milliseconds] { pg::sleep_and_check_interrupts(milliseconds); });
     budget.waited_ms += std::max(1, milliseconds_since(start));
 }
 
-// Tables and rows are locked without waiting, but who locks only an index of ours, or the table
-// that holds its long values, is met further down. Bounds that wait as lock_timeout does, for as
-// long as the transaction has time left. What then fails must be in a subtransaction.
+// Tables and rows are locked without waiting, but a lock on only an index or a TOAST table is met
+// inside PostgreSQL. This limits that wait like lock_timeout, to the rest of the transaction's
+// time. A failure must then be in a subtransaction.
 class BoundedLockWaits {
  public:
     BoundedLockWaits() : previous_(LockTimeout) {
@@ -135,7 +135,7 @@ class BoundedLockWaits {
     }
     ~BoundedLockWaits() {
         LockTimeout = previous_;
-        // Nothing tells how much of it was waiting; a row takes no longer than that by itself.
+        // The time of the wait is unknown; without it a row takes no longer than kRowMs.
         budget.waited_ms += std::max(0, milliseconds_since(start_) - kRowMs);
     }
     BoundedLockWaits(const BoundedLockWaits&) = delete;
@@ -152,7 +152,7 @@ std::optional<pg::PgError> in_bounded_subtransaction(F&& f) {
     return pg::in_subtransaction(std::forward<F>(f));
 }
 
-// Whether what an administrator has added to our tables may fail for a row, of whatever number.
+// Whether an administrator's additions to the extension's tables may fail for any row.
 bool own_tables_have_additions() {
     bool found = true;
     if (pg::guarded([&] { return known_additions(found); }))
@@ -173,7 +173,7 @@ struct Change {
     RecordName name;
 };
 
-// A change that is not even on record. Whoever commits it asks for a new fold of the log.
+// A change that could not even be marked. Its commit requests a new fold of the log.
 void leave_unmarked(const char* why) {
     budget.unmarked++;
     pg::wake_worker_at_commit();
@@ -238,7 +238,7 @@ void mark(const Change& change, const char* reason, bool for_repair = false) {
     }
 }
 
-// For the record of a crash.
+// For the report of a crash.
 void name_record(const Change& change) {
     const auto view = [](Datum datum) {
         const auto* value = reinterpret_cast<const text*>(DatumGetPointer(datum));
@@ -247,10 +247,11 @@ void name_record(const Change& change) {
     pg::crash_watch::note_mission(view(change.name.key.user_id), view(change.name.key.record_id));
 }
 
-// A statement that inserts many rows of one record has them all in the log before the first trigger
-// of them runs. So a new record is made of all of them at once, the second row of a record that is
-// there brings all others along, and those have nothing left to do. Otherwise a restore of n rows
-// would write n versions of the record, each of which the next lookup would have to walk over.
+// A statement that inserts many rows of one record has them all in the log before the first of
+// their triggers runs. So a new record is made of all of them at once, and the second row of an
+// existing record folds all others; the other triggers then have nothing to do. Otherwise a restore
+// of n rows would write n versions of the record, and each lookup would have to skip the previous
+// ones.
 struct RowsOfStatement {
     uint64_t name;  // a hash
     LocalTransactionId transaction;
@@ -286,7 +287,7 @@ RowsOfStatement count_row_of_statement(const Change& change) {
     return known;
 }
 
-// Code of an administrator that a write has called may have put others in their place.
+// An administrator's code that a write has called may have replaced them.
 void note_folded(const RowsOfStatement& rows) {
     RowsOfStatement& known = place_of(rows);
     if (known.is_of_same(rows))
@@ -302,13 +303,13 @@ struct Attempt {
 void keep(const Change& change, uint32_t row_of_statement, Attempt& result) {
     SnapshotStore store;
     open_store(store, change.trigger->tg_relation);
-    // The 2nd, 4th, 8th, ...: one that changes nothing does not read the others, and what is passed
-    // over is to be little beside the rows themselves.
+    // The 2nd, 4th, 8th, ...: a row that changes nothing does not read the others, and few rows are
+    // skipped in relation to the rows themselves.
     if (row_of_statement > 1 && (row_of_statement & (row_of_statement - 1)) == 0)
         store.others_to_pass_over = kOthersToPassOver * row_of_statement;
     const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
     MANA_AI_FAILPOINT("trigger.row");
-    // If the record cannot be made, the rows that follow do not read them all again.
+    // If the record cannot be made, the following rows do not read them all again.
     result.kept = keep_record(store, change.name, &row,
                               row_of_statement == 1 ? ScanLimit::FewOfOthers : ScanLimit::FewRows);
     result.has_all_own_rows = store.has_all_own_rows;
@@ -389,11 +390,11 @@ enum class Subject : uint8_t {
     NotOurs,
     Record,
     Unknown,  // columns that name a record are missing
-    Hidden,   // nothing is known of the table yet, or a value is compressed or stored elsewhere
+    Hidden,   // the table is not cached yet, or a value is compressed or stored out of line
 };
 
-// The text in the column, when reading it is no more than looking at it; null: it is not. A column
-// that is missing or null reads as nothing.
+// The text in the column, if it can be read in place; nullopt: it cannot. A missing or null column
+// reads as empty.
 std::optional<std::string_view> text_in_place(TupleTableSlot* slot, AttrNumber column) {
     if (column == 0)
         return std::string_view();
@@ -407,7 +408,7 @@ std::optional<std::string_view> text_in_place(TupleTableSlot* slot, AttrNumber c
     return std::string_view(VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored));
 }
 
-// Whether the row's table is one of ours. May ereport(ERROR).
+// Whether the row is of a mission or an agent. May ereport(ERROR).
 bool is_of_our_table(TupleTableSlot* slot, const SyncShape& shape, RecordName& name) {
     bool is_null = false;
     const Datum table = slot_getattr(slot, shape.table_name, &is_null);
@@ -435,9 +436,8 @@ Subject read_record(TupleTableSlot* slot, const SyncShape& shape, RecordName& na
     return Subject::Record;
 }
 
-// What the row is about. Most rows are of other apps: they are told apart before anything else. A
-// table that somebody has changed beyond recognition still names its records, unless it has lost
-// even these columns. May ereport(ERROR).
+// The row's record. Most rows are of other apps, which is checked first. Even a table with changed
+// columns still names its records, unless it has lost these columns. May ereport(ERROR).
 Subject read_subject(TriggerData* trigger, RecordName& name) {
     const SyncShape& shape = shape_of(trigger->tg_relation);
     TupleTableSlot* slot = trigger->tg_trigslot;
@@ -448,8 +448,7 @@ Subject read_subject(TriggerData* trigger, RecordName& name) {
     return read_record(slot, shape, name);
 }
 
-// The same, as far as nothing in it can fail. Needs no subtransaction, and hardly any row is
-// Hidden.
+// The same as far as it cannot fail. Needs no subtransaction; hardly any row is Hidden.
 inline Subject look_at_subject(TriggerData* trigger, RecordName& name) {
     const SyncShape* shape = known_shape(trigger->tg_relation);
     TupleTableSlot* slot = trigger->tg_trigslot;
@@ -477,7 +476,7 @@ void keep_long_ids_out() {
     log_once(Fault::IdsTooLong, "a changed record has ids that are too long for a snapshot");
 }
 
-// A row that may be ours. Not inlined: it would make the way of the others longer.
+// A row that may be of a mission or an agent. Not inlined, to keep the path of other rows short.
 [[gnu::noinline]] void keep_row(Change change, Subject subject, pg::crash_watch::TriggerMode mode) {
     TriggerData* const trigger = change.trigger;
     std::optional<pg::PgError> error;

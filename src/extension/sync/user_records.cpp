@@ -94,7 +94,7 @@ void end_scan(Scan& scan) {
     table_close(scan.log, NoLock);
 }
 
-// False: there is none, or one that is too long for any name of ours, which is not read.
+// False: there is none, or it is too long for any name, and is not read.
 bool text_of(Scan& scan, AttrNumber column, std::string_view& value) {
     bool is_null = false;
     const Datum datum = slot_getattr(scan.slot, column, &is_null);
@@ -129,7 +129,7 @@ bool read_name(Scan& scan, std::string_view user_id, Name& name) {
            user.size() + name.record.size() <= kMaxIdBytes;
 }
 
-// False: there are no more. Empty names are rows that do not count. Valid until the next one.
+// False: there are no more. An empty name is a row that does not count. Valid until the next call.
 bool next_name(Scan& scan, std::string_view user_id, Name& name) {
     if (!next_row(scan))
         return false;
@@ -141,7 +141,7 @@ bool next_name(Scan& scan, std::string_view user_id, Name& name) {
     return true;
 }
 
-// -1: there is no log that can be read. May ereport(ERROR).
+// -1: there is no readable log. May ereport(ERROR).
 int64_t count_rows(const std::string& user_id) {
     const Oid log = attached_relation();
     Relation relation = OidIsValid(log) ? try_relation_open(log, AccessShareLock) : nullptr;
