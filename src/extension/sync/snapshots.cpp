@@ -31,7 +31,7 @@ std::string_view view_of(Datum value) {
     return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
 }
 
-// Everything that the steps below work with.
+// The data of the steps below.
 struct Work {
     SnapshotStore& store;
     const RecordName& name;
@@ -61,7 +61,7 @@ bool open_once(SnapshotStore& store, pg::KeyedTable& table, const pg::TableKey& 
     const Oid oid = key.table;
     if (!pg::try_lock_table(oid))
         return false;
-    own_tables();  // `key` is part of it: the table may have changed before we had the lock
+    own_tables();  // refreshes `key`: the table may have changed before we had the lock
     if (key.table != oid)
         return false;
     MemoryContext outer = MemoryContextSwitchTo(store.memory);
@@ -83,7 +83,7 @@ struct Held {
     bool is_up_to_date() const { return is_whole && !state.is_old_form; }
 };
 
-// What the snapshot in the slot holds.
+// The state of the snapshot in the slot.
 Held read_snapshot(Work& work) {
     TupleTableSlot* slot = work.snapshots.slot;
     bool no_record = false;
@@ -112,7 +112,7 @@ Held read_snapshot(Work& work) {
     return held;
 }
 
-// What the tombstone in the slot holds.
+// The state of the tombstone in the slot.
 RecordState read_tombstone(Work& work) {
     bool is_null = false;
     const Datum deleted_at =
@@ -154,7 +154,7 @@ pg::RowValues snapshot_row(const Work& work, const RecordState& state, const Rec
 }
 
 void insert_snapshot(Work& work, const RecordState& state, const RecordState& shown) {
-    // Starts at the clock, so that a record which comes back never repeats a version.
+    // Starts with the clock, so that a restored record never repeats a version.
     pg::RowValues row = snapshot_row(work, state, shown, GetCurrentTimestamp());
     give(row, work.columns.user_id, work.name.key.user_id);
     give(row, work.columns.record_id, work.name.key.record_id);
@@ -181,7 +181,7 @@ void insert_tombstone(Work& work, const RecordState& state) {
     pg::insert_row(work.store.tombstones, row);
 }
 
-// What `state` says that the tombstone in the slot does not: version 0.1.0 kept only the time.
+// What `state` adds to the tombstone in the slot: version 0.1.0 stored only the time.
 struct TombstoneNews {
     bool is_later = false;
     bool space = false;
@@ -212,8 +212,8 @@ TombstoneNews news_for_tombstone(Work& work, const RecordState& state) {
     return news;
 }
 
-// The tombstone in the slot, which we have locked, tells of the latest deletion: only what is later
-// brings the record back, and the rows may be gone that told of it.
+// Updates the locked tombstone in the slot to the latest deletion: only later writes restore the
+// record, and the log may have lost the rows of the deletion.
 Kept keep_tombstone(Work& work, const RecordState& state) {
     const TombstoneNews news = news_for_tombstone(work, state);
     if (!news.any())
@@ -230,7 +230,7 @@ Kept keep_tombstone(Work& work, const RecordState& state) {
     return Kept::Unchanged;
 }
 
-// Locks what there is to lock of the schedule; false when somebody else holds it.
+// Locks the schedule row if there is one; false if somebody else has locked it.
 bool prepare_schedule_of(Work& work, const RecordState* state, bool content_changed,
                          ScheduleChange& change) {
     if (work.name.kind != RecordKind::Mission)
@@ -245,14 +245,14 @@ void write_schedule_of(Work& work, const ScheduleChange& change) {
         write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
 }
 
-// The snapshot in the slot becomes `state`: live, deleted or gone. If its content changes it need
-// not be locked, since the update fails when somebody else has written it.
+// Replaces the snapshot in the slot by `state`: live, deleted or missing. If its content changes,
+// it need not be locked, since the update fails if somebody else has written it.
 Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed,
                       bool iterations_lost) {
     const bool live = state.exists && !is_deleted(state);
     if (live && !fits_into_jsonb(state))
         return Kept::TooLarge;
-    // Where somebody holds it, we are to find that out before we lock the schedule.
+    // If somebody has locked it, find that out before locking the schedule.
     if ((!live || pg::may_be_locked(work.snapshots)) && !pg::lock_seen_row(work.snapshots))
         return Kept::Busy;
     const RecordState shown = live ? shown_state(state) : RecordState{};
@@ -282,10 +282,10 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     return Kept::Changed;
 }
 
-// Adds all rows of the record that are there now to the state. If it gives up, nothing was added.
+// Merges all present rows of the record into the state. If it gives up, nothing was merged.
 Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& state) {
-    // SnapshotSelf: all that is committed by now, and our own. The log is only appended to, so no
-    // row can move while we read; and SERIALIZABLE transactions find nothing to fail on.
+    // SnapshotSelf: all rows committed by now, and our own. The log is append-only, so no row can
+    // move during the scan; and it causes no serialization failures.
     Fold fold;
     begin_fold(fold);
     fold.known = row;
@@ -302,8 +302,8 @@ Kept given_up(Replayed replayed) {
     return replayed == Replayed::TooLong ? Kept::TooLong : Kept::NoIndex;
 }
 
-// Adds the rows of our own transaction: the rest of the log is in the state already. Where there is
-// too much beside them these are some of the rows, and each will be added in its turn in any case.
+// Merges the rows of our own transaction; the state already includes the rest of the log. With too
+// many other rows it merges only some of them, and each is merged in its turn anyway.
 void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
     Fold fold;
     begin_fold(fold);
@@ -319,9 +319,9 @@ void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
     work.store.has_all_own_rows = replayed == Replayed::Done;
 }
 
-// Devices that have not seen a plan take it away with their next edit of the mission: the worker
-// puts it back (docs/contract/data.md, Lost plans). A record that comes to be from the log may have
-// lost one before, if it has changed of late.
+// A device that has not seen a plan removes it with its next edit of the mission, and the worker
+// puts it back (docs/contract/data.md, Lost plans). A record that is made from the log may have
+// lost one before, if it has changed recently.
 constexpr core::Instant kLossesAreYoung = 7 * 24 * core::kMicrosPerHour;
 
 bool may_have_lost_iterations(const RecordState& state) {
@@ -348,7 +348,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
         RecordState state = held.state;
         switch (apply_row(state, *row, PlaceLost::AskLog)) {
             case Applied::Nothing:
-                // What is rebuilt from the log before we commit would lack our row.
+                // A rebuild from the log before our commit would lack our row.
                 return pg::lock_seen_row(work.snapshots) ? Kept::Unchanged : Kept::Busy;
             case Applied::Changed:
                 if (work.store.others_to_pass_over > 0)
@@ -360,7 +360,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
                 break;
         }
     }
-    // What the log says may leave the snapshot as it is, and still change the schedule.
+    // The log may leave the snapshot unchanged and still change the schedule.
     if (!pg::lock_seen_row(work.snapshots))
         return Kept::Busy;
     RecordState state = basis == Basis::Held ? copy_of(held.state) : RecordState{};
@@ -370,7 +370,7 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
                             lost(state));
 }
 
-// With the name locked and nothing in the snapshot table: the record comes to life, or stays dead.
+// With the name locked and no snapshot: creates the snapshot, or updates the tombstone.
 Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     const bool live = state.exists && !is_deleted(state);
     if (!live) {
@@ -399,12 +399,12 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     return Kept::Created;
 }
 
-// `folded` is what place_record() is to use, or nullptr to replay the record.
+// `folded` is the state for place_record(), or nullptr to replay the record.
 Kept keep_without_snapshot(Work& work, const ChangeRow* row, const RecordState* folded,
                            ScanLimit limit, Basis basis) {
     if (!open_once(work.store, work.store.tombstones, own_tables().tombstones.key))
         return Kept::Busy;
-    // Once more, now that nobody can move the record.
+    // Look again, now that nobody can move the record.
     if (pg::lock_row_for_sure(work.snapshots, work.snapshot_key) != pg::Lookup::Missing)
         return Kept::Busy;
     const pg::Lookup tombstone = pg::lock_row_for_sure(work.store.tombstones, work.tombstone_key);
@@ -488,7 +488,7 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
                  ScanLimit limit, Basis basis) {
     if (const Erasure erasure = erasure_of(name.key.user_id); erasure != Erasure::None)
         return erasure == Erasure::Erased ? Kept::Unchanged : Kept::Busy;
-    // Rows that our own command wrote are to be seen and may be changed.
+    // Makes rows that our own command wrote visible and changeable.
     CommandCounterIncrement();
     Work work = begin_work(store, name);
     if (!open_once(work.store, work.snapshots, work.columns.key))
@@ -520,7 +520,7 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
         case pg::Lookup::Busy:
             return Kept::Busy;
         case pg::Lookup::Missing:
-            // A record that had come back since would have no tombstone any more.
+            // A record that was restored since would no longer have a tombstone.
             if (open_once(work.store, work.store.tombstones, own_tables().tombstones.key) &&
                 pg::peek_row(work.store.tombstones, work.tombstone_key) == pg::Lookup::Found) {
                 const RecordState held = read_tombstone(work);
@@ -542,7 +542,7 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
         return prepare_schedule_of(work, &shown, false, schedule) &&
                schedule.action == ScheduleChange::Action::None;
     };
-    // What was read for the look is gone before the record is read to be changed.
+    // Memory of the comparison is freed before the record is read for the change.
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai look", ALLOCSET_DEFAULT_SIZES);
     MemoryContext outer = MemoryContextSwitchTo(scratch);

@@ -1,12 +1,12 @@
-// Keeping mission_snapshots, agent_snapshots, record_tombstones and mission_schedule equal to the
-// replay of the log, one record at a time (docs/architecture.md, "Snapshots"). A log may lose rows:
-// what they said is kept.
+// Maintains mission_snapshots, agent_snapshots, record_tombstones and mission_schedule as the
+// replay of the log, one record at a time (docs/architecture.md, "Snapshots"). If the log loses
+// rows, what they said is kept.
 //
-// A record that we have seen has a row in exactly one place: its snapshot table if it is alive, the
-// tombstones if it is deleted. Whoever changes a record locks that row first, until its transaction
-// ends; whoever moves a record from one place to the other, or sees it for the first time, besides
+// A record that was seen has a row in exactly one place: its snapshot table if it is live, the
+// tombstones if it is deleted. A transaction that changes a record locks that row first, until its
+// end. One that moves a record from one place to the other, or sees it for the first time, also
 // holds a short lock on its name while it writes. So two transactions never work on one record at a
-// time, and the second one sees what the first has made: either the new row, or a row that an open
+// time, and the second one sees the result of the first: either the new row, or a row that an open
 // transaction is writing, which means to try again later. Nothing in here waits.
 //
 // The functions may ereport(ERROR): call them inside pg::guarded().
@@ -21,24 +21,24 @@ namespace mana_ai {
 
 enum class RecordKind : uint8_t { Mission, Agent };
 
-// A record of app 'ai' that we keep a snapshot of.
+// A record of app 'ai' that has a snapshot.
 struct RecordName {
     RecordKind kind;
     RecordKey key;
-    uint64_t hash = 0;  // name_hash() of the key, or 0: not known yet
+    uint64_t hash = 0;  // name_hash() of the key; 0 = not computed yet
 };
 
-// False when the table is not one of ours.
+// False if records of the table have no snapshots.
 bool kind_of_table(std::string_view table_name, RecordKind* kind);
 
-// Our index rows cannot hold longer ones. Both ids together, in bytes.
+// The limit of index rows, for both ids together, in bytes.
 constexpr size_t kMaxIdBytes = 1000;
 bool ids_fit(const RecordKey& key);
 
 uint64_t name_hash(const RecordKey& key);
 
-// Our tables, opened as they are needed and closed together; what belongs to them lives in the
-// memory context that was the current one when the store was opened.
+// The extension's tables, opened when needed and closed together. Their memory is in the context
+// that was current when the store was opened.
 struct SnapshotStore {
     MemoryContext memory;
     Relation log;
@@ -56,27 +56,27 @@ enum class Kept : uint8_t {
     Unchanged,  // also: the user was erased
     Created,    // a snapshot that was not there
     Changed,    // also: a deleted record
-    Busy,      // somebody else works on it, or holds one of our tables: try again, or mark it dirty
-    NoIndex,   // the log cannot be searched in reasonable time
-    TooLong,   // the log has more of it than was to be read
-    TooLarge,  // the record does not fit into a jsonb value
+    Busy,       // somebody else works on it, or has locked a table: try again, or mark it
+    NoIndex,    // the log cannot be searched in reasonable time
+    TooLong,    // the log has more of it than may be read
+    TooLarge,   // the record does not fit into a jsonb value
 };
 
-// Counts what became of a snapshot, if the transaction commits.
+// Counts the result for a snapshot, if the transaction commits.
 void count_kept(Kept kept);
 
-// What the rows of the log are added to: what we hold of the record, or nothing, which forgets all
-// that the log does not say any more.
+// What the rows of the log are merged into: the stored state of the record, or nothing, which
+// forgets everything that is no longer in the log.
 enum class Basis : uint8_t { Held, Nothing };
 
-// Brings the record up to date after a row was inserted that our transaction sees. `row` is applied
-// to what is there; nullptr replays the record from the log and compares.
+// Updates the record after the insert of a row that our transaction sees. `row` is applied to the
+// stored state; nullptr replays the record from the log and compares.
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
                  ScanLimit limit, Basis basis = Basis::Held);
 
-// Stores what was folded from all rows that an older snapshot saw, unless there already is the
-// same. `folded` does not exist when there was no row. Only valid for a record for which the
-// trigger would have made a row, had there been newer rows.
+// Stores the fold of all rows that an older MVCC snapshot saw, unless the stored state is the same.
+// `folded.exists` is false if there was no row. Requires that the trigger has handled all newer
+// rows of the record.
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
                         Basis basis);
 
