@@ -1,5 +1,5 @@
--- The brake (docs/operations.md): what operators have stopped, and when it went on. A scope is 'all', 'user:ID',
--- 'agent:ID', 'model:NAME' or 'tool:NAME'. Rows stay: who stopped what, and why, is on record.
+-- The brake (docs/operations.md): what operators have stopped, and when they resumed it. A scope is 'all', 'user:ID',
+-- 'agent:ID', 'model:NAME' or 'tool:NAME'. Rows are kept as a record of who stopped what, and why.
 CREATE TABLE mana_ai.stops (
   scope      text        COLLATE "C" NOT NULL CHECK (scope ~ '^(all|(user|agent|model|tool):.+)$'),
   reason     text        NOT NULL CHECK (btrim(reason) <> ''),
@@ -19,7 +19,7 @@ CREATE FUNCTION mana_ai.wake_worker()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_wake_worker';
 
--- The models that plan, the best one first.
+-- The models that plan, the preferred one first.
 CREATE FUNCTION mana_ai.planner_models()
 RETURNS text[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -27,8 +27,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     FROM unnest(string_to_array(current_setting('mana_ai.planner_model'), ',')) WITH ORDINALITY AS m(name, place)
 $$;
 
--- What is in force against the missions of this user and agent; of everything that concerns the mission the widest.
--- Without a user: what stops all planning.
+-- The stop for missions of this user and agent; the widest of several. Without a user: a stop of all planning.
 CREATE FUNCTION mana_ai.stop_in_force(user_id text DEFAULT NULL, agent_id text DEFAULT NULL)
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -69,7 +68,7 @@ BEGIN
     RAISE NOTICE '% is stopped already', stop.scope;
     RETURN;
   END IF;
-  -- A mistyped id must not look like a brake that holds.
+  -- A mistyped id must not look like an effective stop.
   unknown := CASE kind
     WHEN 'user' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.user_id = id)
     WHEN 'agent' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.agent_id = id)
@@ -98,7 +97,7 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL says what is.';
   END IF;
-  -- Those that something else still stops are held back again when they are looked at.
+  -- Missions that another stop concerns are held back again at their next check.
   UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
    WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL;
   PERFORM mana_ai.wake_worker();

@@ -1,7 +1,7 @@
--- Erasing and exporting what we hold of a user (docs/erasure.md).
+-- Erasing and exporting a user's data (docs/erasure.md).
 
--- Users who were erased: nothing is kept under their ids any more, whatever the log says. The digest is the SHA-256 of
--- the id. Rows come and go, they never change: the trigger looks them up without waiting.
+-- Users who were erased: nothing is stored under their ids any more, whatever the log says. The digest is the SHA-256 of
+-- the id. Rows are inserted and deleted but never updated: the trigger looks them up without waiting.
 CREATE TABLE mana_ai.erased_users (
   user_digest text COLLATE "C" PRIMARY KEY CHECK (user_digest ~ '^[0-9a-f]{64}$'),
   erased_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -10,7 +10,7 @@ CREATE TABLE mana_ai.erased_users (
 COMMENT ON TABLE mana_ai.erased_users IS
   'users whose rows in sync_changes mana_ai passes over; by the SHA-256 of their ids';
 
--- Tells every process that what it knows of the table does not hold any more.
+-- Invalidates what every process has cached of the table.
 CREATE FUNCTION mana_ai.forget_known_erasures()
 RETURNS trigger LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_forget_known_erasures';
@@ -21,10 +21,10 @@ CREATE TRIGGER tell_truncate AFTER TRUNCATE ON mana_ai.erased_users
 ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_row;
 ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_truncate;
 
--- Until nobody can write anything of the user any more: transactions that had begun before, and processes that were
--- planning. Only as long is the id itself kept. settle_after: who has a transaction id below it may not have seen the
--- erasure; null: to be found out. missions and stops are what can be known of the user only before its rows are gone;
--- failures: how often the worker could not go on with it.
+-- Rows exist until nothing can write data of the user any more: earlier transactions, and processes that were planning.
+-- The id itself is stored only for this time. settle_after: transactions with a lower id may not have seen the erasure;
+-- null: not determined yet. missions and stops are facts about the user that are lost with its rows; failures: how often
+-- the worker has failed with it.
 CREATE TABLE mana_ai.erasures_under_way (
   user_id      text COLLATE "C" PRIMARY KEY,
   engines      bigint[] NOT NULL DEFAULT '{}',
@@ -36,7 +36,7 @@ CREATE TABLE mana_ai.erasures_under_way (
 COMMENT ON TABLE mana_ai.erasures_under_way IS
   'erasures that transactions and calls in flight may still undo; the worker ends them';
 
--- An erasure outlives a restore, which folds the whole log.
+-- Dumped, so that an erasure survives a restore, which folds the whole log.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.erased_users', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.erasures_under_way', '');
 
@@ -46,7 +46,7 @@ SET search_path = pg_catalog, pg_temp AS $$
   SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')
 $$;
 
--- An agent that the user has or had, and nobody else.
+-- Whether the user, and nobody else, has or had the agent.
 CREATE FUNCTION mana_ai.is_agent_of(agent_id text, user_id text)
 RETURNS boolean LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp AS $$
@@ -62,8 +62,8 @@ SET search_path = pg_catalog, pg_temp AS $$
      AND NOT EXISTS (SELECT FROM mana_ai.mission_schedule m WHERE m.agent_id = $1 AND m.user_id <> $2)
 $$;
 
--- Every table of ours with rows of single users: those with a column user_id, and stops. condition says which rows are
--- the user's ($1), erasable which of those may go now, kept_because why others stay.
+-- The tables with rows of single users: those with a column user_id, and stops. condition selects the rows of the user
+-- ($1), erasable those that may be deleted now, kept_because says why others stay.
 CREATE FUNCTION mana_ai.tables_of_users(
   OUT table_name text, OUT condition text, OUT erasable text, OUT kept_because text)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 20
@@ -72,7 +72,7 @@ SET search_path = pg_catalog, pg_temp AS $$
          CASE c.relname
            -- '' is all users together, '*' each of them.
            WHEN 'cost_budgets' THEN $sql$t.user_id = $1 AND t.user_id NOT IN ('', '*')$sql$
-           -- Of agents, those that nobody else has.
+           -- Of agents, only those that nobody else has.
            WHEN 'stops' THEN
              $sql$(t.scope = 'user:' || $1
                OR starts_with(t.scope, 'agent:') AND mana_ai.is_agent_of(substr(t.scope, 7), $1))$sql$
@@ -87,15 +87,15 @@ SET search_path = pg_catalog, pg_temp AS $$
     JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
                     AND d.refclassid = 'pg_extension'::regclass
                     AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'mana_ai')
-   -- In seconds, as the trigger counts: a day of the calendar may be an hour shorter.
+   -- In seconds, like the trigger: a calendar day may be an hour shorter.
    CROSS JOIN (SELECT x.setting, make_interval(secs => extract(epoch FROM x.setting::interval)::float8) AS retention
                  FROM (SELECT coalesce(nullif(current_setting('mana_ai.audit_retention', true), ''), '0') AS setting) x) r
    WHERE c.relkind = 'r' AND c.relname <> 'erasures_under_way'
      AND (c.relname = 'stops'
           OR EXISTS (SELECT FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
-   -- Stops ask for agents. What workers want to write to goes last, so that they do not wait for the rest, and in the
-   -- order in which everybody locks. Runs go after the schedule: whoever has claimed a mission by then has a row in both.
+   -- Stops read agents, so they come first. Tables that workers write to come last, so that they do not wait for the rest,
+   -- and in the common order of locks. Runs come after the schedule: a mission claimed by then has a row in both.
    ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
                            WHEN 'mission_schedule' THEN 5 WHEN 'runs' THEN 6 ELSE 2 END, c.relname
 $$;
@@ -107,8 +107,8 @@ CREATE FUNCTION mana_ai.erase_agent_from_metrics(agent_id text)
 RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_erase_agent_from_metrics';
 
--- Removes what can be removed, without waiting for rows that others hold. Processes that were planning for the user go
--- into erasures_under_way.
+-- Removes rows without waiting for those that others have locked. Processes that were planning for the user are added to
+-- erasures_under_way.
 CREATE FUNCTION mana_ai.erase_rows_of_user(
   of_user text, OUT table_name text, OUT removed bigint, OUT kept bigint, OUT why text)
 RETURNS SETOF record LANGUAGE plpgsql VOLATILE ROWS 20
@@ -145,7 +145,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- How the log and engine_state write an id.
+-- An id in the form of the log and engine_state.
 CREATE FUNCTION mana_ai.printable_id(id text)
 RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -153,7 +153,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT convert_from(convert_to($1, 'UTF8'), 'LATIN1') COLLATE "C" AS bytes) x
 $$;
 
--- Has the worker see to it that nothing of the user is left; before anything of it is removed.
+-- Registers the erasure for the worker, before anything of the user is removed.
 CREATE FUNCTION mana_ai.begin_erasure(of_user text)
 RETURNS void LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -170,18 +170,18 @@ SET search_path = pg_catalog, pg_temp AS $$
          stops = ARRAY(SELECT unnest(u.stops) UNION SELECT unnest(excluded.stops))
 $$;
 
--- Of crashes that are on record in a file of the data directory: takes the user out when the transaction commits, and
--- says of how many.
+-- Removes the user from the crashes on record in a file of the data directory, when the transaction commits; returns
+-- their number.
 CREATE FUNCTION mana_ai.erase_user_from_crashes(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_erase_user_from_crashes';
 
--- When the transaction commits. RAISE would let the log quote the statement, and with it the id.
+-- Logs when the transaction commits. With RAISE the log would quote the statement, and with it the id.
 CREATE FUNCTION mana_ai.write_to_log(message text)
 RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_write_to_log';
 
--- Rows of the user in the attached table, of all apps; null without one that can be read.
+-- The number of the user's rows in the attached table, of all apps; null without a readable table.
 CREATE FUNCTION mana_ai.log_rows_of_user(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_log_rows_of_user';
@@ -207,11 +207,11 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state',
             DETAIL = 'It would not see what others have committed since the transaction began.';
   END IF;
-  -- First: it may read the whole log, and nobody is to wait for that.
+  -- First: it may read the whole log, and nobody must wait for that.
   IF mana_ai.attached_table() IS NOT NULL THEN
     in_log := mana_ai.log_rows_of_user(erase_user.user_id);
   END IF;
-  -- Also a row that is there already must stay until this is over: somebody may be about to readmit the user.
+  -- An existing row must also stay until this has ended: somebody may be readmitting the user.
   LOOP
     INSERT INTO mana_ai.erased_users (user_digest) VALUES (digest) ON CONFLICT (user_digest) DO NOTHING;
     PERFORM FROM mana_ai.erased_users e WHERE e.user_digest = digest FOR KEY SHARE;
@@ -248,7 +248,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.erase_user(text) IS
   'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
 
--- Called by processes that plan nothing of these users any more; "gone" are those processes and those that have ended.
+-- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended.
 CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -260,7 +260,7 @@ DECLARE
   audit_kept     bigint;
   errors_of_user text[];
 BEGIN
-  -- Whoever has erased a user holds it until all others have been told.
+  -- An erasing transaction holds this lock until all other processes have been told.
   BEGIN
     LOCK TABLE mana_ai.erasures_under_way IN SHARE ROW EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
@@ -270,9 +270,9 @@ BEGIN
     FROM (SELECT pg_current_snapshot() AS now) s;
   FOR u IN SELECT w.user_id, w.failures FROM mana_ai.erasures_under_way w
             WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
-    -- One that fails does not keep those of others from being completed.
+    -- A failure does not prevent the completion of other users' erasures.
     BEGIN
-      -- Whose digest is gone was readmitted.
+      -- A user without a digest was readmitted.
       DELETE FROM mana_ai.erasures_under_way w
        WHERE w.user_id = u.user_id
          AND NOT EXISTS (SELECT FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(u.user_id));
@@ -282,7 +282,7 @@ BEGIN
              settle_after = coalesce(w.settle_after, next_xid)
        WHERE w.user_id = u.user_id
          AND (w.settle_after IS NULL OR w.engines && ARRAY(SELECT g::bigint FROM unnest(gone) g));
-      -- One from before a restore may name transactions that are far ahead.
+      -- A row from before a restore may name transactions that are far ahead.
       UPDATE mana_ai.erasures_under_way w SET settle_after = next_xid
        WHERE w.user_id = u.user_id AND w.settle_after > next_xid;
       CONTINUE WHEN NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w
@@ -291,7 +291,7 @@ BEGIN
              coalesce(sum(r.kept) FILTER (WHERE r.table_name = 'mana_ai.decrypt_audit'), 0)
         INTO left_over, audit_kept
         FROM mana_ai.erase_rows_of_user(u.user_id) r;
-      -- What the last tick could not do names missions.
+      -- The errors of the last tick name missions.
       SELECT array_agg(e.error) INTO errors_of_user
         FROM mana_ai.engine_state s CROSS JOIN LATERAL unnest(s.errors) AS e(error)
        WHERE EXISTS (SELECT FROM mana_ai.erasures_under_way w CROSS JOIN LATERAL unnest(w.missions) AS m(id)
@@ -301,7 +301,7 @@ BEGIN
          SET errors = ARRAY(SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
                              WHERE e.error <> ALL (errors_of_user) ORDER BY e.place)
        WHERE s.errors && errors_of_user;
-      -- If a process was found that had begun to plan, it has to hear of it first.
+      -- A process that had begun to plan must first learn of the erasure.
       DELETE FROM mana_ai.erasures_under_way w
        WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
       IF FOUND THEN
@@ -319,8 +319,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Nothing else compares a digest with what is there already when it comes from elsewhere: from a publisher, or out of a
--- dump after the log was folded. All users are compared, so only once for the same digests and the same fold.
+-- Compares digests that were added in another way, by a publisher or from a dump after the log was folded, with the
+-- stored data. All users are compared, so only once for the same digests and the same fold.
 CREATE FUNCTION mana_ai.begin_missed_erasures()
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -334,7 +334,7 @@ BEGIN
   IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
     RETURN;
   END IF;
-  -- A few looks into indexes for each user, however many rows they have. Locked, the digest stays until the erasure has
+  -- A few index lookups for each user, however many rows they have. The lock keeps the digest until the erasure has
   -- begun: a readmission waits, and then sees it.
   FOR u IN
     WITH RECURSIVE users(user_id) AS (
@@ -365,7 +365,7 @@ DECLARE
 BEGIN
   DELETE FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(readmit_user.user_id);
   was_erased := FOUND;
-  -- Afterwards: whoever was about to erase the user again is over.
+  -- Afterwards: a concurrent erasure of the user has then ended.
   IF EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = readmit_user.user_id) THEN
     RAISE EXCEPTION 'the erasure of the user is still under way'
       USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -374,7 +374,7 @@ BEGIN
   IF NOT was_erased THEN
     RETURN false;
   END IF;
-  -- All records of the user are made anew from what the log still says.
+  -- All records of the user are rebuilt from the rows that the log still has.
   INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
   VALUES (readmit_user.user_id, '', '', 'user was readmitted');
   PERFORM mana_ai.wake_worker();

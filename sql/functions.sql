@@ -22,19 +22,19 @@ AS 'MODULE_PATHNAME', 'mana_ai_next_run';
 COMMENT ON FUNCTION mana_ai.next_run(jsonb, timestamptz, text) IS
   'the next run of a cadence after the given time; null for manual and for what is no cadence';
 
--- What is wrong with a mission's record; empty when nothing is.
+-- What is wrong with a mission's record; empty if nothing is.
 CREATE FUNCTION mana_ai.record_problems(record jsonb)
 RETURNS text[] LANGUAGE c STABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_record_problems';
 
--- The decision of the gates on a mission as the worker would take it now.
+-- The decision of the gates on a mission that the worker would make now.
 CREATE FUNCTION mana_ai.gate_decision(
   mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint,
   research_pending boolean DEFAULT false, clocks bytea DEFAULT NULL)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_gate_decision';
 
--- The size of a value in memory, known without reading it.
+-- The uncompressed size of a value, determined without reading it.
 CREATE FUNCTION mana_ai.raw_size(value jsonb)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
@@ -44,7 +44,7 @@ CREATE FUNCTION mana_ai.raw_size(record jsonb, clocks bytea)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
 
--- What planning reads of a mission's and of an agent's record, as JSON.
+-- The parts of a mission's and of an agent's record that planning reads, as JSON.
 CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_planning_record';

@@ -1,8 +1,8 @@
--- What the HTTP endpoint answers (docs/contract/interface.md, HTTP endpoints). Only the endpoint's
--- own process calls these, as the extension's owner.
+-- Data of the HTTP endpoint (docs/contract/interface.md, HTTP endpoints). Only the endpoint's own process calls these, as
+-- the extension's owner.
 
--- A text of a record, fit to be shown: null when it was encrypted on the user's device, empty when there is
--- none, the record is gone, or so large that reading many of them would take long.
+-- A text of a record for display: null if it was encrypted on the user's device, empty if there is none, the record no
+-- longer exists, or is so large that reading many of them would take long.
 CREATE FUNCTION mana_ai.readable_text(record jsonb, field text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -11,7 +11,7 @@ SET search_path = pg_catalog, pg_temp AS $$
               ELSE left(coalesce(record ->> field, ''), 200) END
 $$;
 
--- Research under way; empty while there is no table of it.
+-- Research in progress; empty while its table does not exist.
 CREATE FUNCTION mana_ai.research_under_way()
 RETURNS jsonb LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -33,8 +33,7 @@ BEGIN
   RETURN jobs;
 END $$;
 
--- Everything that the page shows. Null stands for a title or a name that is encrypted; what was
--- decrypted for a run is nowhere in here.
+-- Everything that the page shows. Null means an encrypted title or name; it contains nothing that was decrypted for a run.
 CREATE FUNCTION mana_ai.http_status()
 RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -48,8 +47,8 @@ due AS (
    ORDER BY s.wake_at LIMIT 20),
 last_runs AS (
   SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
--- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
--- Of a day with very many replies the last ones tell who they may be.
+-- The agents with the highest costs, more than are shown since some are archived or deleted; then the newest. On a day
+-- with very many replies only the last ones are read to find them.
 recent AS MATERIALIZED (
   SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
          u.cached_tokens
@@ -84,7 +83,7 @@ newest AS (
    ORDER BY a.updated_at DESC LIMIT 50),
 agents AS (
   SELECT a.user_id, a.agent_id, a.record, c.tokens, c.cost,
-         -- A number of JSON may have thousands of digits.
+         -- A JSON number may have thousands of digits.
          CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
               THEN trim_scale(trunc(least(greatest((a.record ->> 'maxTokensPerDay')::numeric, -1e18), 1e18), 3))
           END AS budget
@@ -96,7 +95,7 @@ agents AS (
                        OFFSET 0) a  -- one agent after the other
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY c.tokens DESC, a.updated_at DESC LIMIT 50),
--- Some of them where there are very many; the view has them all.
+-- Only some if there are very many; the view has them all.
 suspects AS (
   (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
     WHERE s.problem IS NOT NULL AND s.due_at IS NOT NULL
@@ -189,7 +188,7 @@ SELECT jsonb_build_object(
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 
--- One user's missions as the engine sees them, for whoever looks after the service.
+-- One user's missions as the engine sees them, for operators.
 CREATE FUNCTION mana_ai.http_missions(of_user text)
 RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -222,7 +221,7 @@ SELECT jsonb_build_object('truncated', (SELECT count(*) > 100 FROM found), 'miss
   FROM shown m
 $$;
 
--- One user's rows of the audit, newest first, with the names that the workbench knows.
+-- One user's rows of the audit, newest first, with the workbench's names.
 CREATE FUNCTION mana_ai.http_audit(of_user text, of_mission text, max_rows int)
 RETURNS jsonb LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$

@@ -1,7 +1,7 @@
 -- What missions read: who decrypted what, and resolvers of operators (docs/contract/inputs.md).
 
--- One row per attempt to decrypt a record under a grant. Append-only, and each user's own: whoever may read
--- the table sees the rows of app.current_user_id.
+-- One row per attempt to decrypt a record under a grant. Append-only, with row-level security: a role that may read the
+-- table sees the rows of app.current_user_id.
 CREATE TABLE mana_ai.decrypt_audit (
   id           bigint      GENERATED ALWAYS AS IDENTITY,
   user_id      text COLLATE "C" NOT NULL,
@@ -22,7 +22,7 @@ ALTER TABLE mana_ai.decrypt_audit FORCE ROW LEVEL SECURITY;
 CREATE POLICY decrypt_audit_own_rows ON mana_ai.decrypt_audit FOR SELECT
   USING (user_id = current_setting('app.current_user_id', true));
 
--- Of rows, only DELETE needs to see which. ALWAYS: also where session_replication_role is replica.
+-- Only DELETE needs a row trigger. ALWAYS: also if session_replication_role is replica.
 CREATE FUNCTION mana_ai.protect_decrypt_audit()
 RETURNS trigger LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_protect_decrypt_audit';
@@ -51,8 +51,8 @@ $$;
 COMMENT ON FUNCTION mana_ai.read_decrypt_audit(text, int) IS
   'what was decrypted for the user of app.current_user_id, newest first';
 
--- Resolvers of operators for modules that we have none for. The function is named by its signature, as
--- text: a column of type regprocedure would not survive pg_upgrade.
+-- Operators' resolvers for modules without a built-in one. The function is named by its signature, as text: pg_upgrade
+-- refuses a column of type regprocedure.
 CREATE TABLE mana_ai.resolvers (
   module         text        PRIMARY KEY,
   resolver       text        NOT NULL,
@@ -66,7 +66,7 @@ COMMENT ON TABLE mana_ai.resolvers IS
 COMMENT ON COLUMN mana_ai.resolvers.last_failure IS
   'SQLSTATE or reason of the last call that failed; never what the function said, which may quote users';
 
--- With its caller's rights: who is granted these registers functions of their own, and superusers any.
+-- With its caller's privileges: roles that are granted these register their own functions, superusers any.
 CREATE FUNCTION mana_ai.register_resolver(module text, resolver regprocedure)
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_register_resolver';
@@ -79,7 +79,7 @@ AS 'MODULE_PATHNAME', 'mana_ai_unregister_resolver';
 COMMENT ON FUNCTION mana_ai.unregister_resolver(text) IS
   'forgets the resolver of a module; its inputs are dropped from then on';
 
--- With the sequence: ids that begin anew after a restore would collide.
+-- With the sequence: ids that restart after a restore would collide.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.decrypt_audit', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.decrypt_audit_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.resolvers', '');

@@ -1,5 +1,5 @@
--- What runs were based on (docs/lineage.md): ids, clocks and digests, never a text. Whoever may read the tables
--- sees the rows of app.current_user_id. They live as long as their runs.
+-- What runs were based on (docs/lineage.md): ids, clocks and digests, never a text. A role that may read the tables sees
+-- the rows of app.current_user_id. Rows are deleted with their runs.
 
 -- clocks: of the fields that prompts are made of (include/mana_ai/extension/sync/clock_vector.hpp); null = the log
 -- does not tell.
@@ -19,8 +19,8 @@ CREATE TABLE mana_ai.run_reads (
 COMMENT ON TABLE mana_ai.run_reads IS
   'the records that runs have read, with the clocks that their fields had then';
 
--- sha256, bytes: null where the body holds what was opened or fetched, since who tries all that it may be would know
--- it by them. agent_tokens: what the agent had used before the run, which a reminder may name.
+-- sha256, bytes: null if the body contains opened or fetched text, which could be found by trial from them.
+-- agent_tokens: what the agent had used before the run, which a reminder may name.
 CREATE TABLE mana_ai.run_requests (
   run_id           uuid        NOT NULL,
   ordinal          smallint    NOT NULL,
@@ -55,7 +55,7 @@ CREATE POLICY run_requests_own_rows ON mana_ai.run_requests FOR SELECT
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.run_reads', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.run_requests', '');
 
--- With the rights of its caller: row-level security decides what it sees, of the log and of the tables here.
+-- With the privileges of its caller: row-level security decides what it sees of the log and of these tables.
 CREATE FUNCTION mana_ai.rebuild_request(
   run_id uuid, OUT request int, OUT purpose text, OUT round int, OUT sha256 text, OUT status text, OUT reason text,
   OUT body text)

@@ -1,5 +1,5 @@
--- What is counted (docs/contract/interface.md, Metrics). SECURITY DEFINER: some gauges are looked up in
--- our tables, which those who watch may not read.
+-- Metrics (docs/contract/interface.md, Metrics). SECURITY DEFINER: some gauges are looked up in tables that monitoring
+-- roles may not read.
 CREATE FUNCTION mana_ai.metrics()
 RETURNS text LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,7 +1,7 @@
 -- What replies cost (docs/operations.md, "What it costs").
 
--- Operators fill it. A name may hold "*", which stands for any characters; the same name without one goes first, then
--- the longest. service_tier '' holds for every tier that has no price of its own.
+-- Filled by operators. A name may contain "*", which matches any characters; a name without it takes precedence, then the
+-- longest pattern. service_tier '' applies to every tier without its own price.
 CREATE TABLE mana_ai.model_prices (
   model                    text COLLATE "C" NOT NULL CHECK (btrim(model) <> ''),
   service_tier             text COLLATE "C" NOT NULL DEFAULT '',
@@ -20,8 +20,7 @@ COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; f
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
--- What a reply costs by the price of its time; null without one. Whatever a reply does not say that it is for was
--- written by the model.
+-- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
 CREATE FUNCTION mana_ai.cost_of(
   model text, service_tier text, at timestamptz, prompt_tokens bigint, cached_tokens bigint, total_tokens bigint,
   OUT cost numeric, OUT currency text)
@@ -45,10 +44,10 @@ END $$;
 COMMENT ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint) IS
   'what a reply of that many tokens costs by mana_ai.model_prices; null without a price';
 
--- Gives what was used before its price was known its price: of the models after this one, in the order of their names
--- (null: from the first on), so many of them and so many replies at most. Each model that waits is looked up once, so
--- that those without a price cost next to nothing. Whoever goes on with last_model and last_tier, which are null at the
--- end, comes to every model, however many names without a price there are.
+-- Prices replies that arrived before their price was known: of the models after this one, in the order of their names
+-- (null: from the first one), limited in models and replies. Each waiting model is looked up once, so that those without
+-- a price cost almost nothing. A caller that continues with last_model and last_tier, which are null at the end, reaches
+-- every model, however many names without a price there are.
 CREATE FUNCTION mana_ai.price_usage_after(
   after_model text, after_tier text, max_names int, max_rows int,
   OUT priced bigint, OUT last_model text, OUT last_tier text)
@@ -132,7 +131,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
   'prices anew what replies since then have cost; returns how many have another cost now';
 
--- What operators want of single agents.
+-- Operators' options for single agents.
 CREATE TABLE mana_ai.agent_options (
   user_id      text COLLATE "C" NOT NULL,
   agent_id     text COLLATE "C" NOT NULL,
@@ -144,8 +143,8 @@ CREATE TABLE mana_ai.agent_options (
 COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
 
--- Budgets in money, beside those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one of a
--- user's agents or missions.
+-- Budgets in money, in addition to those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one
+-- of a user's agents or missions.
 CREATE TABLE mana_ai.cost_budgets (
   user_id      text COLLATE "C" NOT NULL DEFAULT '',
   agent_id     text COLLATE "C" NOT NULL DEFAULT '',
@@ -161,9 +160,9 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
   'what may be spent in a day; user_id '''' is all together, ''*'' every user; for operators to fill';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
--- The budgets in money that hold for a call of this user, agent and mission. Only costs in the budget's currency count; what has
--- no price is told. tokens_left: for how many tokens there is money at the dearer of the prices that the next call may
--- have; null where no such price is known and money is left.
+-- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
+-- usage without a price is reported. tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- may have; null if no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
@@ -213,7 +212,7 @@ BEGIN
     IF used >= cost_per_day THEN
       tokens_left := 0;
     ELSE
-      -- The name that is asked for may have no price, as another one answers: then the last one that did.
+      -- The requested name may have no price because another model answers: then the last one that answered.
       SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
         FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
               UNION
@@ -237,7 +236,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid, text) IS
   'the budgets in money that hold for a call of this user, agent and mission, and what is left of them';
 
--- One row for each currency, and one whose cost and currency are null for what has no price.
+-- One row for each currency, and one with null cost and currency for usage without a price.
 CREATE VIEW mana_ai.run_costs AS
 SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,

@@ -1,4 +1,4 @@
--- Nothing is for everybody; pg_monitor may watch (docs/contract/interface.md).
+-- No privileges for PUBLIC; pg_monitor may monitor (docs/contract/interface.md).
 REVOKE ALL ON SCHEMA mana_ai FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA mana_ai FROM PUBLIC;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA mana_ai FROM PUBLIC;

@@ -1,12 +1,12 @@
--- Research that takes long (docs/contract/inputs.md, Deep research across ticks).
--- Which tasks of mana-research belong to which missions. Neither questions nor answers are kept here:
--- the answer stays with mana-research and is fetched again by each run that uses it.
+-- Long research (docs/contract/inputs.md, Deep research across ticks): which tasks of mana-research belong to which
+-- missions. Neither questions nor answers are stored here: the answer stays with mana-research, and each run that uses it
+-- fetches it again.
 --
---   intent   about to be ordered; without a task id nobody knows whether it was
---   waiting  ordered and paid for; asked for at next_poll_at, given up when it waits for too long
+--   intent   about to be ordered; without a task id it is unknown whether it was
+--   waiting  ordered and paid for; polled at next_poll_at, given up if it waits for too long
 --   ready    the answer is there; "offered" counts the runs that were to use it
 --
--- The defaults are those of a task that an operator hands to a mission (docs/operations.md).
+-- The defaults are those of a task that an operator inserts for a mission (docs/operations.md).
 CREATE TABLE mana_ai.mission_research_jobs (
   user_id        text COLLATE "C" NOT NULL,
   mission_id     text COLLATE "C" NOT NULL,

@@ -8,13 +8,11 @@ BEGIN
   END IF;
 END $$;
 
--- This fails when somebody else has made it before: nothing of ours then lives in a schema that a
--- stranger owns.
+-- This fails if the schema exists already: a schema that another role owns would not be safe.
 CREATE SCHEMA mana_ai;
 
--- Ids are compared bytewise (COLLATE "C"): nobody sorts them for reading, and the trigger looks up
--- several of them with every insert. Tables that the trigger writes are heaps (USING heap), whatever
--- the database's default is.
+-- Ids are compared bytewise (COLLATE "C"): they are not sorted for readers, and the trigger looks up several of them in
+-- every insert. Tables that the trigger writes are heaps (USING heap), whatever the database's default is.
 
 -- The replay of every live mission. "clocks" holds the instant of each field's last write in the
 -- form that include/mana_ai/core/record/clock_table.hpp describes. toast_tuple_target keeps ordinary records
@@ -31,8 +29,8 @@ CREATE TABLE mana_ai.mission_snapshots (
   problems        text[],
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
--- What record_problems() says of the record, null = nothing. Not indexed by updated_at: that changes with
--- every change of the mission, which would then cost an entry in every index.
+-- The result of record_problems(), null = none. Not indexed by updated_at: that changes with every change of the mission,
+-- which would then cost an entry in every index.
 CREATE INDEX mission_snapshots_problems ON mana_ai.mission_snapshots (user_id, mission_id)
  WHERE problems IS NOT NULL;
 
@@ -49,8 +47,8 @@ CREATE TABLE mana_ai.agent_snapshots (
 ) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
 CREATE INDEX agent_snapshots_updated_at ON mana_ai.agent_snapshots (updated_at);
 
--- Deleted records. A row here is what concurrent changes to a deleted record serialize on. was_whole: the record
--- had a name, so it was an agent and not a fragment of one.
+-- Deleted records. Concurrent changes of a deleted record serialize on its row here. was_whole: the record had a name, so
+-- it was an agent and not a fragment of one.
 CREATE TABLE mana_ai.record_tombstones (
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,
@@ -65,12 +63,11 @@ CREATE INDEX record_tombstones_shared ON mana_ai.record_tombstones (record_id) W
 CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) WHERE space_id IS NOT NULL;
 CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
 
--- When to look at a mission again: wake_at is the later of due_at and not_before, or the expiry of
--- the lease while a run holds one; null = never. A tick scans the index on it, and by user when there is more than room.
--- research_spent: long research was ordered and came to nothing; no more is ordered until there is a
--- new iteration. problem: not null where mission_problems may have something to tell: 'failed', or the
--- decision. held_since: since when the gates decide the same. told: of what the user was told by a failed
--- iteration since the last plan.
+-- The next check of a mission: wake_at is the later of due_at and not_before, or the expiry of the lease while a run holds
+-- one; null = never. A tick scans the index on it, and by user if more is due than there is room for. research_spent: long
+-- research was ordered and failed; no more is ordered until there is a new iteration. problem: not null if
+-- mission_problems may have a row: 'failed', or the decision. held_since: since when the gates make the same decision.
+-- told: the causes that the user was told by a failed iteration since the last plan.
 CREATE TABLE mana_ai.mission_schedule (
   user_id         text COLLATE "C" NOT NULL,
   mission_id      text COLLATE "C" NOT NULL,
@@ -90,7 +87,7 @@ CREATE TABLE mana_ai.mission_schedule (
   problem         text,
   held_since      timestamptz,
   told            text[],
-  -- A device may have taken a plan away: the worker looks then. Null = nothing to look for.
+  -- A device may have removed a plan: when the worker checks. Null = no check.
   check_iterations_at timestamptz,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
@@ -101,9 +98,9 @@ CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (chec
  WHERE check_iterations_at IS NOT NULL;
 CREATE INDEX mission_schedule_problem ON mana_ai.mission_schedule (decided_at) WHERE problem IS NOT NULL;
 
--- Records whose snapshot could not be kept by the trigger and waits for repair from the log; with
--- empty table_name, all records of a user. One row per record, but by no constraint: marking a record
--- must not wait for a transaction that marks it too.
+-- Marks of records whose snapshot the trigger could not update, and that wait for repair from the log; with empty
+-- table_name, of all records of a user. One row per record, but without a constraint: marking a record must not wait for
+-- another transaction that marks it.
 CREATE TABLE mana_ai.dirty_records (
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,
@@ -114,7 +111,7 @@ CREATE TABLE mana_ai.dirty_records (
 ) USING heap;
 CREATE INDEX dirty_records_of_user ON mana_ai.dirty_records (user_id, table_name, record_id);
 
--- Records that are too large for a snapshot: replayed again when a newer row has come.
+-- Records that are too large for a snapshot: replayed again after a newer row.
 CREATE TABLE mana_ai.oversized_records (
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,
@@ -147,24 +144,24 @@ CREATE TABLE mana_ai.runs (
   -- What the run was based on: [{module, table, id, clock, used, reason}], never any content.
   inputs            jsonb,
   prompt_version    text,
-  -- Tokens that the run's next call, or the one under way, is held to use; counts while the run goes on.
+  -- The reservation in tokens for the run's next or present call; counts while the run is active.
   reserved_tokens   bigint      NOT NULL DEFAULT 0,
-  -- "model" is the name that was asked for; this is who answered, by the reply's account.
+  -- "model" is the requested name; this is the model that answered, as the reply says.
   answered_by       text,
   cached_tokens     bigint      NOT NULL DEFAULT 0,
   reasoning_tokens  bigint      NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
--- On a young table all indexes that can be used look equally good to the planner, and it stays with its
--- choice while the table grows. So of those without a predicate only the primary key begins with user_id.
--- The free space keeps the two to five updates of a run off the indexes.
+-- On a new table all usable indexes look equally good to the planner, and it keeps its choice while the table grows. So of
+-- those without a predicate only the primary key begins with user_id. The fillfactor keeps the two to five updates of a
+-- run off the indexes.
 CREATE INDEX runs_of_mission ON mana_ai.runs (mission_id, user_id, started_at);
 CREATE INDEX runs_started_at ON mana_ai.runs (started_at);
 CREATE INDEX runs_running ON mana_ai.runs (user_id, agent_id) WHERE outcome = 'running';
 CREATE INDEX runs_lease_owner ON mana_ai.runs (lease_owner) WHERE lease_owner IS NOT NULL;
 
--- The iterations that missions had when their runs began. A device with an old copy of them may write it during
--- the run, and the log need not have the rows any more that said more. Nothing of it outlives its run.
+-- The iterations that missions had when their runs began. A device may write an old copy during the run, and the log may
+-- have lost the rows with the others. Rows are deleted with the end of their run.
 CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   user_id    text COLLATE "C" NOT NULL,
   run_id     uuid  NOT NULL,
@@ -172,8 +169,8 @@ CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   PRIMARY KEY (user_id, run_id)
 );
 
--- Iterations that devices have taken away and the worker has put back: how often, and that it does so no more. One
--- without an id stands for the mission: how often putting back has failed.
+-- Iterations that devices have removed and the worker has put back: how often, and whether it has given up. A row without
+-- an iteration id is for the mission: how often putting back has failed.
 CREATE TABLE mana_ai.restored_iterations (
   user_id      text COLLATE "C" NOT NULL,
   mission_id   text COLLATE "C" NOT NULL,
@@ -186,9 +183,8 @@ CREATE TABLE mana_ai.restored_iterations (
 CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at);
 CREATE INDEX restored_iterations_given_up ON mana_ai.restored_iterations (given_up_at) WHERE given_up_at IS NOT NULL;
 
--- What each model reply cost, written as soon as the reply is there (docs/contract/tick.md, Gates). "model" is who
--- answered; completion_tokens has all that it wrote, reasoning_tokens of these what it thought. cost is null as long as
--- no price is known.
+-- What each model reply cost, written as soon as the reply arrives (docs/contract/tick.md, Budgets). "model" is the one that
+-- answered; completion_tokens includes reasoning_tokens. cost is null as long as no price is known.
 CREATE TABLE mana_ai.token_usage (
   user_id     text COLLATE "C" NOT NULL,
   agent_id    text COLLATE "C",
@@ -208,13 +204,13 @@ CREATE TABLE mana_ai.token_usage (
   CHECK ((cost IS NULL) = (currency IS NULL))
 );
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
--- Of an agent and of a mission, too: what a user has used in a day is not much.
+-- Also used for an agent and a mission: a user's rows of a day are few.
 CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used);
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
 
--- Users whose budget is another one than mana_ai.user_tokens_per_day; for operators to fill.
+-- Users with another budget than mana_ai.user_tokens_per_day; filled by operators.
 CREATE TABLE mana_ai.user_budgets (
   user_id        text COLLATE "C" PRIMARY KEY,
   tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
@@ -223,11 +219,11 @@ CREATE TABLE mana_ai.user_budgets (
 COMMENT ON TABLE mana_ai.user_budgets IS
   'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day';
 
--- The table whose history was folded; at most one row. Not dumped: after a restore the table with the
--- trigger is another one than this, and the next tick folds its history. "generation" names the file that
--- the table was in (pg_relation_filenode) when ties were last looked at: a rewrite moves rows, and places of
--- rows decide exact ties. "log_name" is what it was called: if another table has that name now, it was
--- swapped. "clean" is false from the first pass of a worker until it ends with no unmarked changes waiting.
+-- The table whose history was folded; at most one row. Not dumped: after a restore the table with the trigger is a
+-- different one, and the next tick folds its history. "generation" identifies the table's file (pg_relation_filenode) when
+-- ties were last checked: a rewrite moves rows, and places of rows decide exact ties. "log_name" is the table's name: if
+-- another table has that name now, the table was swapped. "clean" is false from the first pass of a worker until it ends
+-- without unmarked changes.
 CREATE TABLE mana_ai.folded_log (
   only_row  boolean     PRIMARY KEY DEFAULT true CHECK (only_row),
   log       oid         NOT NULL,
@@ -237,7 +233,7 @@ CREATE TABLE mana_ai.folded_log (
   clean boolean NOT NULL DEFAULT true
 );
 
--- What the engine last said of itself; at most one row (docs/contract/interface.md, status()).
+-- The last report of the engine; at most one row (docs/contract/interface.md, status()).
 CREATE TABLE mana_ai.engine_state (
   only_row             boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   worker_pid           int,
@@ -256,22 +252,20 @@ CREATE TABLE mana_ai.engine_state (
   grant_key            text,
   grant_key_digest     text,
   problem              text,
-  -- Where the walk over names that have no price yet goes on; null: from the first.
+  -- Where the walk over names without a price continues; null: at the first.
   priced_model         text COLLATE "C",
   priced_tier          text COLLATE "C",
-  -- The digests of erased users, and the fold, that all users were last compared with.
+  -- The digests of erased users, and the fold, with which all users were last compared.
   compared_digests     text
 ) WITH (fillfactor = 50);
 
--- Snapshots and the schedule follow from the log and are made anew after a restore. What a mission has
--- cost and how its runs went is nowhere else.
+-- Snapshots and the schedule are rebuilt from the log after a restore. Costs and results of runs exist nowhere else.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.runs', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.token_usage', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 
--- What follows from the log, and what the engine says of itself, is made on each server anew. If it
--- arrives by logical replication all the same (a publication FOR ALL TABLES), it is dropped: it would
--- collide with what this server has made of the replicated log.
+-- Data that is derived from the log, and the engine's reports, are made on each server. If they arrive by logical
+-- replication (a publication FOR ALL TABLES), they are dropped: they would collide with this server's own.
 CREATE FUNCTION mana_ai.drop_replicated_row()
 RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -1,17 +1,17 @@
--- Plans that were made of what has changed since (docs/lineage.md).
+-- Plans whose records have changed since (docs/lineage.md).
 
--- When one of the fields was last written, if that was after the clocks that were seen.
+-- When one of the fields was last written, if that was after the seen clocks.
 CREATE FUNCTION mana_ai.changed_since(record jsonb, clocks bytea, fields text[], seen text)
 RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_changed_since';
 
--- The same of a record that a mission refers to, read under the policies for its user.
+-- The same for a record that a mission refers to, read under the policies for its user.
 CREATE FUNCTION mana_ai.input_changed_since(
   user_id text, module text, table_name text, record_id text, seen text, linked_id text, linked_seen text)
 RETURNS timestamptz LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_input_changed_since';
 
--- A mission's iterations do not count: its plan is one of them. What a resolver says is not known.
+-- A mission's iterations do not count: its plan is one of them. Results of resolvers are not checked.
 CREATE FUNCTION mana_ai.stale_reads(
   run_id uuid, OUT role text, OUT module text, OUT table_name text, OUT record_id text, OUT changed_at timestamptz)
 RETURNS SETOF record LANGUAGE sql VOLATILE STRICT SECURITY DEFINER ROWS 2
@@ -27,7 +27,7 @@ SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
             FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
              AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'agent' THEN
-         -- Without clocks it is another member's.
+         -- A record without clocks is another member's.
          CASE WHEN r.clocks IS NOT NULL AND NOT EXISTS (
                 SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
               THEN 'infinity'
@@ -45,7 +45,7 @@ $$;
 COMMENT ON FUNCTION mana_ai.stale_reads(uuid) IS
   'the records of a run that are others now than it has read, and since when';
 
--- Whether an iteration of ours waits for its user, as is counted for mana_ai.max_unreviewed.
+-- Whether a server's iteration waits for its user, by the rule of mana_ai.max_unreviewed.
 CREATE FUNCTION mana_ai.plan_waits(user_id text, mission_id text, iteration_id text)
 RETURNS boolean LANGUAGE sql STABLE STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$

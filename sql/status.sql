@@ -1,12 +1,12 @@
--- What an operator can see (docs/contract/interface.md, status() and why()).
+-- Views and functions for operators (docs/contract/interface.md, status() and why()).
 CREATE FUNCTION mana_ai.worker_status(
   OUT library_version text, OUT preloaded boolean, OUT worker_pid int, OUT worker_state text,
   OUT worker_since timestamptz, OUT in_flight int, OUT trigger_errors bigint)
 RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_worker_status';
 
--- What keeps plans from being made for the attached table and written to it; null when nothing does. The
--- worker asks before each claim: while there is an answer, nothing is claimed and nothing spent.
+-- Why plans cannot be made for the attached table and written to it; null if they can. The worker checks it before each
+-- claim: if it is not null, nothing is claimed and nothing spent.
 CREATE FUNCTION mana_ai.attached_problem()
 RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_attached_problem';
@@ -22,7 +22,7 @@ $$;
 COMMENT ON FUNCTION mana_ai.sync_table_problem() IS
   'what keeps plans from being written to the attached table; null when nothing does';
 
--- Why there is safe mode in this database; all null without it.
+-- The crashes that caused safe mode in this database; all null without it.
 CREATE FUNCTION mana_ai.safe_mode(
   OUT since timestamptz, OUT last_crash timestamptz, OUT crashes int, OUT process text,
   OUT activity text, OUT user_id text, OUT mission_id text)
@@ -37,8 +37,8 @@ AS 'MODULE_PATHNAME', 'mana_ai_resume_after_crash';
 COMMENT ON FUNCTION mana_ai.resume_after_crash() IS
   'ends safe mode in this database; false when there was none';
 
--- Places for background processes, of which the server has max_worker_processes for all that run in it: how
--- many this server's processes of ours take, with one for a tick by hand, and how many are free now.
+-- Slots of max_worker_processes, which all background processes of the server share: how many mana_ai needs, including one
+-- for a manual tick, and how many are free now.
 CREATE FUNCTION mana_ai.worker_slots(OUT needed int, OUT free int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -57,7 +57,7 @@ $$;
 COMMENT ON FUNCTION mana_ai.worker_slots() IS
   'places of max_worker_processes that mana_ai needs, and those that are free now';
 
--- What the worker of this database knows of the services that it calls.
+-- The services that this database's worker calls, as the worker sees them.
 CREATE FUNCTION mana_ai.services(
   OUT service text, OUT name text, OUT state text, OUT since timestamptz, OUT call_limit int, OUT in_flight int,
   OUT waiting int, OUT calls_per_minute float8, OUT refused bigint, OUT failed bigint, OUT next_try_at timestamptz)
@@ -66,7 +66,7 @@ AS 'MODULE_PATHNAME', 'mana_ai_services';
 COMMENT ON FUNCTION mana_ai.services() IS
   'the services that the worker calls: their state, how many calls they get, how many they refused';
 
--- Why the model service keeps due missions waiting; null when it does not.
+-- Why the model service makes due missions wait; null if it does not.
 CREATE FUNCTION mana_ai.service_problem(also_limited boolean DEFAULT false)
 RETURNS text LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -79,7 +79,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    -- Of the models that plan and are not stopped the first that is not away, else the first.
+    -- The first planner model that is not stopped and available, else the first.
     FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
             LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
            WHERE NOT EXISTS (SELECT FROM mana_ai.stops x WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL)
@@ -94,7 +94,7 @@ $$;
 COMMENT ON FUNCTION mana_ai.service_problem(boolean) IS
   'why the model service keeps due missions waiting; null when it does not';
 
--- Why the worker of this database does no work; null when it does.
+-- Why the worker of this database does no work; null if it does.
 CREATE FUNCTION mana_ai.worker_problem()
 RETURNS text LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp SET lock_timeout = '1ms' AS $$
@@ -127,7 +127,7 @@ BEGIN
     END IF;
     RETURN 'worker is not running';
   ELSIF w.worker_state = 'wrong version' THEN
-    -- Which of the two is the older one tells what to do.
+    -- The action depends on which of the two is older.
     SELECT extversion AS version INTO c FROM pg_extension WHERE extname = 'mana_ai';
     IF string_to_array(w.library_version, '.')::int[] > string_to_array(c.version, '.')::int[] THEN
       RETURN format('worker waits: the library has version %s, the extension in this database %s; '
@@ -143,7 +143,7 @@ BEGIN
                    AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
     RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
   END IF;
-  -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
+  -- A query of the state must not wait for the end of a VACUUM FULL.
   BEGIN
     RETURN coalesce(mana_ai.stop_in_force(), mana_ai.sync_table_problem(), mana_ai.service_problem());
   EXCEPTION WHEN lock_not_available THEN
@@ -151,8 +151,8 @@ BEGIN
   END;
 END $$;
 
--- Whether no grant of the user has opened anything lately: of their last attempts, a hundred at most, each failed
--- for its key. So it is with clients that encrypt with a key of the user's that no grant carries.
+-- Whether no grant of the user has opened anything lately: all of their last attempts, at most a hundred, failed because of
+-- the key. This happens with clients that encrypt with a key that no grant contains.
 CREATE FUNCTION mana_ai.grants_open_nothing(of_user text)
 RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -161,7 +161,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            WHERE d.user_id = of_user AND d.status <> 'scope-violation' ORDER BY d.id DESC LIMIT 100) a
 $$;
 
--- How many users that is, of those whose attempts are among the last thousand.
+-- The number of such users among the last thousand attempts.
 CREATE FUNCTION mana_ai.users_without_opens()
 RETURNS int LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -202,8 +202,8 @@ $$;
 COMMENT ON FUNCTION mana_ai.status() IS
   'is the worker alive, what is it doing, how did the last tick end, what is next';
 
--- Whether the mission's snapshot is not what the log says: it has a mark, or its user has one for all
--- records, or it is too large.
+-- Whether the mission's snapshot differs from the log: it has a mark, or its user has one for all records, or it is too
+-- large.
 CREATE FUNCTION mana_ai.waits_for_repair(user_id text, mission_id text)
 RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -214,9 +214,9 @@ SET search_path = pg_catalog, pg_temp AS $$
                   WHERE o.user_id = $1 AND o.table_name = 'aiMissions' AND o.record_id = $2)
 $$;
 
--- What another member of the mission's space has made of it, if that came later than what its owner says: its state, or
--- 'deleted'. Null: nothing that holds it back. Of other members' rows nothing else counts, so none of them can make a
--- mission run, read or cost more than its owner wants (docs/contract/data.md, Shared spaces).
+-- The state that another member of the mission's space has set, or 'deleted', if that is later than the owner's. Null:
+-- nothing holds it back. Nothing else of other members' rows counts, so that none of them can make a mission run, read or
+-- cost more than its owner wants (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.member_hold(user_id text, mission_id text, space_id text, record jsonb, clocks bytea)
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -235,11 +235,11 @@ SET search_path = pg_catalog, pg_temp AS $$
    ORDER BY h.at DESC LIMIT 1
 $$;
 
--- An agent that the user has no whole record of: another member's of the same space, or that it was deleted. Whole is
--- what has a name; the rest are fragments that edits have made, of which only that they pause the agent counts. Anybody
--- can claim to be of a space. So of a foreign agent only its name, role, state, policy and limits are taken, never
--- systemPrompt and memory; of two whole ones none, since one of them may be a stranger's (is_ambiguous); and that
--- somebody has deleted the agent counts only if they had a whole one (docs/contract/data.md, Shared spaces).
+-- An agent of which the user has no whole record: another member's of the same space, or its deletion. A whole record has
+-- a name; others are fragments of edits, which count only if they pause the agent. Anybody can write rows for a space. So
+-- only name, role, state, policy and limits of a foreign agent are used, never systemPrompt and memory; of two whole ones
+-- none, since one may be a stranger's (is_ambiguous); and a deletion counts only by a member who had a whole record
+-- (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.shared_agent(
   user_id text, agent_id text, space_id text,
   OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean)
@@ -252,7 +252,7 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
        AND mana_ai.raw_size(x.record, x.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
   whole AS (SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'),
-  -- One that is too large to be read may be whole.
+  -- A record that is too large to be read may be whole.
   known AS (
     SELECT (SELECT count(*) FROM whole)
          + (SELECT count(*) FROM mana_ai.agent_snapshots x
@@ -290,8 +290,8 @@ SET search_path = pg_catalog, pg_temp AS $$
                           AND (o.record IS NULL OR ($3 IS NOT NULL AND NOT o.record ? 'name'))) h ON true
 $$;
 
--- Missions that cannot run as they are, and why. Problems are kept where they arise, so that this reads
--- nothing of the missions that have none.
+-- Missions that cannot run as they are, and why. Problems are stored when they arise, so that this reads nothing of missions
+-- without problems.
 CREATE VIEW mana_ai.mission_problems AS
 SELECT m.user_id, m.mission_id, p.problem, m.updated_at AS since
   FROM mana_ai.mission_snapshots m
@@ -337,7 +337,7 @@ SELECT o.user_id, o.record_id, 'record too large for a snapshot', o.ts
  WHERE o.table_name = 'aiMissions';
 COMMENT ON VIEW mana_ai.mission_problems IS 'missions that cannot run as they are, and why';
 
--- The budgets that hold for a mission: tokens of the last 24 hours, and those that calls under way may use at most.
+-- The budgets that apply to a mission: tokens of the last 24 hours, and the reservations of calls in flight.
 CREATE FUNCTION mana_ai.budgets_of_mission(
   user_id text, mission_id text,
   OUT scope text, OUT tokens_per_day bigint, OUT used bigint, OUT reserved bigint)
@@ -383,7 +383,7 @@ SELECT c.scope, c.cap,
 $$;
 COMMENT ON FUNCTION mana_ai.budgets_of_mission(text, text) IS 'the budgets that hold for a mission, and what is left of them';
 
--- The one reason why a mission is not running now.
+-- Why a mission is not running now.
 CREATE FUNCTION mana_ai.why(user_id text, mission_id text)
 RETURNS text LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -473,7 +473,7 @@ BEGIN
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
   gate := mana_ai.gate_decision(CASE WHEN deleted THEN jsonb_set(m.record, '{agentId}', 'null') ELSE m.record END, a,
                                 running, tokens, j.state = 'waiting', m.clocks);
-  -- A name that was encrypted on the user's device tells nobody anything.
+  -- An encrypted name is of no use.
   name := CASE WHEN gate = 'skipped-too-large' THEN s.agent_id ELSE left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200) END;
   CASE gate
     WHEN 'skipped-too-large' THEN
@@ -505,7 +505,7 @@ BEGIN
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
-  -- In money and in tokens: the narrower one has decided.
+  -- In money and in tokens: the one with less room has decided.
   SELECT format('%s cost %s of %s %s in the last 24 hours%s%s',
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
@@ -525,7 +525,7 @@ BEGIN
   IF budget IS NOT NULL THEN
     RETURN budget;
   END IF;
-  -- The one that is used up, else the one that calls under way have reserved.
+  -- The budget that is used up, else the one that calls in flight have reserved.
   SELECT format('%s used %s of %s tokens in the last 24 hours%s',
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
@@ -559,8 +559,8 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mana_ai.why(text, text) IS 'the one reason why a mission is not running now';
 
--- What a device wrote to a step that failed there, without what may be private: words that clients
--- use in their messages stay, everything else (titles, ids, numbers, texts) becomes "…".
+-- A device's message for a failed step, without private parts: words that clients use in their messages stay, everything
+-- else (titles, ids, numbers, texts) becomes "…".
 CREATE FUNCTION mana_ai.public_failure(step_summary text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -596,9 +596,8 @@ $$;
 COMMENT ON FUNCTION mana_ai.public_failure(text) IS
   'the words of a failed step''s message that cannot be private';
 
--- A function, so that the view does not keep columns of our tables from being altered, and so that
--- whoever may look at the view sees no record. Only what is counted leaves the records: to carry a
--- plan through a sort costs more than to read it.
+-- A function, so that the view does not prevent changes of columns, and so that readers of the view see no record. Only
+-- counted values leave the records: sorting whole plans costs more than reading them.
 CREATE FUNCTION mana_ai.count_tool_outcomes(
   since timestamptz DEFAULT NULL,
   OUT tool text, OUT agent_id text, OUT model text, OUT prompt_version text, OUT steps bigint,
@@ -625,7 +624,7 @@ WITH steps AS MATERIALIZED (
    WHERE since IS NULL OR m.updated_at >= since),
 known AS (
   SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
--- All at once: to look for each step's run among those of its mission takes longer.
+-- In one join: looking up each step's run among those of its mission takes longer.
 planned AS MATERIALIZED (
   SELECT r.user_id, r.mission_id, r.iteration_id, r.agent_id, r.model, r.prompt_version
     FROM mana_ai.runs r WHERE r.iteration_id IS NOT NULL),

@@ -12,7 +12,7 @@ ALTER FUNCTION mana_ai.refresh_snapshots() SET session_replication_role = origin
 ALTER FUNCTION mana_ai.attach(regclass) SET session_replication_role = origin;
 ALTER FUNCTION mana_ai.detach() SET session_replication_role = origin;
 
--- A function of its own, so that who may refresh may not also forget.
+-- A separate function, so that the privilege to refresh does not include forgetting.
 CREATE FUNCTION mana_ai.refresh_snapshots(
   rebuild boolean, OUT new_snapshots int, OUT updated_snapshots int, OUT rows_applied bigint)
 RETURNS record LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER
@@ -39,8 +39,8 @@ CREATE TABLE mana_ai.oversized_records (
 
 REVOKE ALL ON mana_ai.oversized_records FROM PUBLIC;
 
--- The iterations that missions had when their runs began. A device with an old copy of them may write it during
--- the run, and the log need not have the rows any more that said more. Nothing of it outlives its run.
+-- The iterations that missions had when their runs began. A device may write an old copy during the run, and the log may
+-- have lost the rows with the others. Rows are deleted with the end of their run.
 CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   user_id    text COLLATE "C" NOT NULL,
   run_id     uuid  NOT NULL,
@@ -129,7 +129,7 @@ CREATE FUNCTION mana_ai.wake_worker()
 RETURNS void LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_wake_worker';
 
--- The models that plan, the best one first.
+-- The models that plan, the preferred one first.
 CREATE FUNCTION mana_ai.planner_models()
 RETURNS text[] LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -137,8 +137,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     FROM unnest(string_to_array(current_setting('mana_ai.planner_model'), ',')) WITH ORDINALITY AS m(name, place)
 $$;
 
--- What is in force against the missions of this user and agent; of everything that concerns the mission the widest.
--- Without a user: what stops all planning.
+-- The stop for missions of this user and agent; the widest of several. Without a user: a stop of all planning.
 CREATE FUNCTION mana_ai.stop_in_force(user_id text DEFAULT NULL, agent_id text DEFAULT NULL)
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -179,7 +178,7 @@ BEGIN
     RAISE NOTICE '% is stopped already', stop.scope;
     RETURN;
   END IF;
-  -- A mistyped id must not look like a brake that holds.
+  -- A mistyped id must not look like an effective stop.
   unknown := CASE kind
     WHEN 'user' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.user_id = id)
     WHEN 'agent' THEN NOT EXISTS (SELECT FROM mana_ai.mission_schedule s WHERE s.agent_id = id)
@@ -208,7 +207,7 @@ BEGIN
       USING ERRCODE = 'object_not_in_prerequisite_state',
             HINT = 'SELECT scope FROM mana_ai.stops WHERE resumed_at IS NULL says what is.';
   END IF;
-  -- Those that something else still stops are held back again when they are looked at.
+  -- Missions that another stop concerns are held back again at their next check.
   UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
    WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL;
   PERFORM mana_ai.wake_worker();
@@ -266,7 +265,7 @@ CREATE FUNCTION mana_ai.gate_decision(
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_gate_decision';
 
--- The size of a value in memory, known without reading it.
+-- The uncompressed size of a value, determined without reading it.
 CREATE FUNCTION mana_ai.raw_size(value jsonb)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
@@ -276,7 +275,7 @@ CREATE FUNCTION mana_ai.raw_size(record jsonb, clocks bytea)
 RETURNS bigint LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_raw_size';
 
--- What planning reads of a mission's and of an agent's record, as JSON.
+-- The parts of a mission's and of an agent's record that planning reads, as JSON.
 CREATE FUNCTION mana_ai.planning_record(record jsonb, clocks bytea)
 RETURNS text LANGUAGE c STABLE PARALLEL SAFE STRICT
 AS 'MODULE_PATHNAME', 'mana_ai_planning_record';
@@ -370,8 +369,8 @@ due AS (
    ORDER BY s.wake_at LIMIT 20),
 last_runs AS (
   SELECT r.* FROM mana_ai.runs r WHERE r.outcome <> 'running' ORDER BY r.started_at DESC LIMIT 30),
--- Those who spent the most, some more than are shown since some are archived or gone; then the newest.
--- Of a day with very many replies the last ones tell who they may be.
+-- The agents with the highest costs, more than are shown since some are archived or deleted; then the newest. On a day
+-- with very many replies only the last ones are read to find them.
 recent AS MATERIALIZED (
   SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
          u.cached_tokens
@@ -406,7 +405,7 @@ newest AS (
    ORDER BY a.updated_at DESC LIMIT 50),
 agents AS (
   SELECT a.user_id, a.agent_id, a.record, c.tokens, c.cost,
-         -- A number of JSON may have thousands of digits.
+         -- A JSON number may have thousands of digits.
          CASE WHEN jsonb_typeof(a.record -> 'maxTokensPerDay') = 'number'
               THEN trim_scale(trunc(least(greatest((a.record ->> 'maxTokensPerDay')::numeric, -1e18), 1e18), 3))
           END AS budget
@@ -418,7 +417,7 @@ agents AS (
                        OFFSET 0) a  -- one agent after the other
    WHERE a.record ->> 'state' IS DISTINCT FROM 'archived'
    ORDER BY c.tokens DESC, a.updated_at DESC LIMIT 50),
--- Some of them where there are very many; the view has them all.
+-- Only some if there are very many; the view has them all.
 suspects AS (
   (SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
     WHERE s.problem IS NOT NULL AND s.due_at IS NOT NULL
@@ -511,8 +510,8 @@ SELECT jsonb_build_object(
       FROM problems p LEFT JOIN mana_ai.mission_snapshots m USING (user_id, mission_id)))
 $$;
 
--- Places for background processes, of which the server has max_worker_processes for all that run in it: how
--- many this server's processes of ours take, with one for a tick by hand, and how many are free now.
+-- Slots of max_worker_processes, which all background processes of the server share: how many mana_ai needs, including one
+-- for a manual tick, and how many are free now.
 CREATE FUNCTION mana_ai.worker_slots(OUT needed int, OUT free int)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
@@ -532,8 +531,8 @@ COMMENT ON FUNCTION mana_ai.worker_slots() IS
   'places of max_worker_processes that mana_ai needs, and those that are free now';
 REVOKE ALL ON FUNCTION mana_ai.worker_slots() FROM PUBLIC;
 
--- Whether no grant of the user has opened anything lately: of their last attempts, a hundred at most, each failed
--- for its key. So it is with clients that encrypt with a key of the user's that no grant carries.
+-- Whether no grant of the user has opened anything lately: all of their last attempts, at most a hundred, failed because of
+-- the key. This happens with clients that encrypt with a key that no grant contains.
 CREATE FUNCTION mana_ai.grants_open_nothing(of_user text)
 RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -542,7 +541,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            WHERE d.user_id = of_user AND d.status <> 'scope-violation' ORDER BY d.id DESC LIMIT 100) a
 $$;
 
--- How many users that is, of those whose attempts are among the last thousand.
+-- The number of such users among the last thousand attempts.
 CREATE FUNCTION mana_ai.users_without_opens()
 RETURNS int LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -677,7 +676,7 @@ BEGIN
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
   gate := mana_ai.gate_decision(CASE WHEN deleted THEN jsonb_set(m.record, '{agentId}', 'null') ELSE m.record END, a,
                                 running, tokens, j.state = 'waiting', m.clocks);
-  -- A name that was encrypted on the user's device tells nobody anything.
+  -- An encrypted name is of no use.
   name := CASE WHEN gate = 'skipped-too-large' THEN s.agent_id ELSE left(coalesce(nullif(mana_ai.readable_text(a, 'name'), ''), s.agent_id), 200) END;
   CASE gate
     WHEN 'skipped-too-large' THEN
@@ -709,7 +708,7 @@ BEGIN
                     coalesce('last asked ' || j.last_polled_at, 'not asked yet'));
     ELSE NULL;
   END CASE;
-  -- In money and in tokens: the narrower one has decided.
+  -- In money and in tokens: the one with less room has decided.
   SELECT format('%s cost %s of %s %s in the last 24 hours%s%s',
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
@@ -729,7 +728,7 @@ BEGIN
   IF budget IS NOT NULL THEN
     RETURN budget;
   END IF;
-  -- The one that is used up, else the one that calls under way have reserved.
+  -- The budget that is used up, else the one that calls in flight have reserved.
   SELECT format('%s used %s of %s tokens in the last 24 hours%s',
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
@@ -769,9 +768,9 @@ CREATE INDEX record_tombstones_shared ON mana_ai.record_tombstones (record_id) W
 CREATE INDEX mission_snapshots_shared ON mana_ai.mission_snapshots (mission_id) WHERE space_id IS NOT NULL;
 CREATE INDEX agent_snapshots_shared ON mana_ai.agent_snapshots (agent_id) WHERE space_id IS NOT NULL;
 
--- What another member of the mission's space has made of it, if that came later than what its owner says: its state, or
--- 'deleted'. Null: nothing that holds it back. Of other members' rows nothing else counts, so none of them can make a
--- mission run, read or cost more than its owner wants (docs/contract/data.md, Shared spaces).
+-- The state that another member of the mission's space has set, or 'deleted', if that is later than the owner's. Null:
+-- nothing holds it back. Nothing else of other members' rows counts, so that none of them can make a mission run, read or
+-- cost more than its owner wants (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.member_hold(user_id text, mission_id text, space_id text, record jsonb, clocks bytea)
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -790,11 +789,11 @@ SET search_path = pg_catalog, pg_temp AS $$
    ORDER BY h.at DESC LIMIT 1
 $$;
 
--- An agent that the user has no whole record of: another member's of the same space, or that it was deleted. Whole is
--- what has a name; the rest are fragments that edits have made, of which only that they pause the agent counts. Anybody
--- can claim to be of a space. So of a foreign agent only its name, role, state, policy and limits are taken, never
--- systemPrompt and memory; of two whole ones none, since one of them may be a stranger's (is_ambiguous); and that
--- somebody has deleted the agent counts only if they had a whole one (docs/contract/data.md, Shared spaces).
+-- An agent of which the user has no whole record: another member's of the same space, or its deletion. A whole record has
+-- a name; others are fragments of edits, which count only if they pause the agent. Anybody can write rows for a space. So
+-- only name, role, state, policy and limits of a foreign agent are used, never systemPrompt and memory; of two whole ones
+-- none, since one may be a stranger's (is_ambiguous); and a deletion counts only by a member who had a whole record
+-- (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.shared_agent(
   user_id text, agent_id text, space_id text,
   OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean)
@@ -807,7 +806,7 @@ SET search_path = pg_catalog, pg_temp AS $$
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
        AND mana_ai.raw_size(x.record, x.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))),
   whole AS (SELECT * FROM shared WHERE owner <> $1 AND jsonb_typeof(shared.record -> 'name') = 'string'),
-  -- One that is too large to be read may be whole.
+  -- A record that is too large to be read may be whole.
   known AS (
     SELECT (SELECT count(*) FROM whole)
          + (SELECT count(*) FROM mana_ai.agent_snapshots x
@@ -912,7 +911,7 @@ BEGIN
     END IF;
     RETURN 'worker is not running';
   ELSIF w.worker_state = 'wrong version' THEN
-    -- Which of the two is the older one tells what to do.
+    -- The action depends on which of the two is older.
     SELECT extversion AS version INTO c FROM pg_extension WHERE extname = 'mana_ai';
     IF string_to_array(w.library_version, '.')::int[] > string_to_array(c.version, '.')::int[] THEN
       RETURN format('worker waits: the library has version %s, the extension in this database %s; '
@@ -928,7 +927,7 @@ BEGIN
                    AND a.query_start < clock_timestamp() - interval '2 seconds') THEN
     RETURN 'worker waits for a synchronous standby (synchronous_standby_names)';
   END IF;
-  -- Whoever asks for the state must not wait for the end of a VACUUM FULL.
+  -- A query of the state must not wait for the end of a VACUUM FULL.
   BEGIN
     RETURN coalesce(mana_ai.stop_in_force(), mana_ai.sync_table_problem(), mana_ai.service_problem());
   EXCEPTION WHEN lock_not_available THEN
@@ -939,7 +938,7 @@ END $$;
 -- ---------------------------------------------------------------- inputs, resolvers, endpoint
 
 -- ---------------------------------------------------------------- the endpoint
--- One user's missions as the engine sees them, for whoever looks after the service.
+-- One user's missions as the engine sees them, for operators.
 CREATE FUNCTION mana_ai.http_missions(of_user text)
 RETURNS jsonb LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -1744,8 +1743,8 @@ REVOKE ALL ON FUNCTION mana_ai.tool_catalog(), mana_ai.apply_tool_catalog(text),
 -- ---------------------------------------------------------------- what becomes of plans
 ALTER TABLE mana_ai.runs ADD COLUMN prompt_version text;
 
--- What a device wrote to a step that failed there, without what may be private: words that clients
--- use in their messages stay, everything else (titles, ids, numbers, texts) becomes "…".
+-- A device's message for a failed step, without private parts: words that clients use in their messages stay, everything
+-- else (titles, ids, numbers, texts) becomes "…".
 CREATE FUNCTION mana_ai.public_failure(step_summary text)
 RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -1781,9 +1780,8 @@ $$;
 COMMENT ON FUNCTION mana_ai.public_failure(text) IS
   'the words of a failed step''s message that cannot be private';
 
--- A function, so that the view does not keep columns of our tables from being altered, and so that
--- whoever may look at the view sees no record. Only what is counted leaves the records: to carry a
--- plan through a sort costs more than to read it.
+-- A function, so that the view does not prevent changes of columns, and so that readers of the view see no record. Only
+-- counted values leave the records: sorting whole plans costs more than reading them.
 CREATE FUNCTION mana_ai.count_tool_outcomes(
   since timestamptz DEFAULT NULL,
   OUT tool text, OUT agent_id text, OUT model text, OUT prompt_version text, OUT steps bigint,
@@ -1810,7 +1808,7 @@ WITH steps AS MATERIALIZED (
    WHERE since IS NULL OR m.updated_at >= since),
 known AS (
   SELECT t.name FROM mana_ai.tools t UNION SELECT c.name FROM mana_ai.tool_catalogs c),
--- All at once: to look for each step's run among those of its mission takes longer.
+-- In one join: looking up each step's run among those of its mission takes longer.
 planned AS MATERIALIZED (
   SELECT r.user_id, r.mission_id, r.iteration_id, r.agent_id, r.model, r.prompt_version
     FROM mana_ai.runs r WHERE r.iteration_id IS NOT NULL),
@@ -1853,7 +1851,7 @@ REVOKE ALL ON FUNCTION mana_ai.public_failure(text), mana_ai.count_tool_outcomes
 -- ---------------------------------------------------------------- services and turns
 CREATE INDEX mission_schedule_user ON mana_ai.mission_schedule (user_id, wake_at);
 
--- What the worker of this database knows of the services that it calls.
+-- The services that this database's worker calls, as the worker sees them.
 CREATE FUNCTION mana_ai.services(
   OUT service text, OUT name text, OUT state text, OUT since timestamptz, OUT call_limit int, OUT in_flight int,
   OUT waiting int, OUT calls_per_minute float8, OUT refused bigint, OUT failed bigint, OUT next_try_at timestamptz)
@@ -1862,7 +1860,7 @@ AS 'MODULE_PATHNAME', 'mana_ai_services';
 COMMENT ON FUNCTION mana_ai.services() IS
   'the services that the worker calls: their state, how many calls they get, how many they refused';
 
--- Why the model service keeps due missions waiting; null when it does not.
+-- Why the model service makes due missions wait; null if it does not.
 CREATE FUNCTION mana_ai.service_problem(also_limited boolean DEFAULT false)
 RETURNS text LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -1875,7 +1873,7 @@ SET search_path = pg_catalog, pg_temp AS $$
                      ELSE w.missions || ' missions wait' END,
                 CASE WHEN s.next_try_at > clock_timestamp() THEN ' and wants none until ' || s.next_try_at
                      WHEN s.calls_per_minute >= 1 THEN format(' to about %s a minute', round(s.calls_per_minute)) END)
-    -- Of the models that plan and are not stopped the first that is not away, else the first.
+    -- The first planner model that is not stopped and available, else the first.
     FROM (SELECT v.* FROM unnest(mana_ai.planner_models()) WITH ORDINALITY AS p(name, place)
             LEFT JOIN mana_ai.services() v ON v.service = 'model' AND v.name = left(p.name, 79)
            WHERE NOT EXISTS (SELECT FROM mana_ai.stops x WHERE x.scope = 'model:' || p.name AND x.resumed_at IS NULL)
@@ -1896,7 +1894,7 @@ GRANT EXECUTE ON FUNCTION mana_ai.services() TO pg_monitor;
 -- Tokens that the run's next call, or the one under way, is held to use; counts while the run goes on.
 ALTER TABLE mana_ai.runs ADD COLUMN reserved_tokens bigint NOT NULL DEFAULT 0;
 
--- Users whose budget is another one than mana_ai.user_tokens_per_day; for operators to fill.
+-- Users with another budget than mana_ai.user_tokens_per_day; filled by operators.
 CREATE TABLE mana_ai.user_budgets (
   user_id        text COLLATE "C" PRIMARY KEY,
   tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
@@ -1907,7 +1905,7 @@ COMMENT ON TABLE mana_ai.user_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 REVOKE ALL ON mana_ai.user_budgets FROM PUBLIC;
 
--- The budgets that hold for a mission: tokens of the last 24 hours, and those that calls under way may use at most.
+-- The budgets that apply to a mission: tokens of the last 24 hours, and the reservations of calls in flight.
 CREATE FUNCTION mana_ai.budgets_of_mission(
   user_id text, mission_id text,
   OUT scope text, OUT tokens_per_day bigint, OUT used bigint, OUT reserved bigint)
@@ -1978,8 +1976,8 @@ CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
 
--- Operators fill it. A name may hold "*", which stands for any characters; the same name without one goes first, then
--- the longest. service_tier '' holds for every tier that has no price of its own.
+-- Filled by operators. A name may contain "*", which matches any characters; a name without it takes precedence, then the
+-- longest pattern. service_tier '' applies to every tier without its own price.
 CREATE TABLE mana_ai.model_prices (
   model                    text COLLATE "C" NOT NULL CHECK (btrim(model) <> ''),
   service_tier             text COLLATE "C" NOT NULL DEFAULT '',
@@ -1998,8 +1996,7 @@ COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; f
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
--- What a reply costs by the price of its time; null without one. Whatever a reply does not say that it is for was
--- written by the model.
+-- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
 CREATE FUNCTION mana_ai.cost_of(
   model text, service_tier text, at timestamptz, prompt_tokens bigint, cached_tokens bigint, total_tokens bigint,
   OUT cost numeric, OUT currency text)
@@ -2023,10 +2020,10 @@ END $$;
 COMMENT ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, bigint) IS
   'what a reply of that many tokens costs by mana_ai.model_prices; null without a price';
 
--- Gives what was used before its price was known its price: of the models after this one, in the order of their names
--- (null: from the first on), so many of them and so many replies at most. Each model that waits is looked up once, so
--- that those without a price cost next to nothing. Whoever goes on with last_model and last_tier, which are null at the
--- end, comes to every model, however many names without a price there are.
+-- Prices replies that arrived before their price was known: of the models after this one, in the order of their names
+-- (null: from the first one), limited in models and replies. Each waiting model is looked up once, so that those without
+-- a price cost almost nothing. A caller that continues with last_model and last_tier, which are null at the end, reaches
+-- every model, however many names without a price there are.
 CREATE FUNCTION mana_ai.price_usage_after(
   after_model text, after_tier text, max_names int, max_rows int,
   OUT priced bigint, OUT last_model text, OUT last_tier text)
@@ -2110,7 +2107,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.reprice_usage(timestamptz) IS
   'prices anew what replies since then have cost; returns how many have another cost now';
 
--- What operators want of single agents.
+-- Operators' options for single agents.
 CREATE TABLE mana_ai.agent_options (
   user_id      text COLLATE "C" NOT NULL,
   agent_id     text COLLATE "C" NOT NULL,
@@ -2122,8 +2119,8 @@ CREATE TABLE mana_ai.agent_options (
 COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.agent_options', '');
 
--- Budgets in money, beside those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one of a
--- user's agents or missions.
+-- Budgets in money, in addition to those in tokens: of all together (user_id ''), of every user ('*'), of one user, of one
+-- of a user's agents or missions.
 CREATE TABLE mana_ai.cost_budgets (
   user_id      text COLLATE "C" NOT NULL DEFAULT '',
   agent_id     text COLLATE "C" NOT NULL DEFAULT '',
@@ -2139,9 +2136,9 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
   'what may be spent in a day; user_id '''' is all together, ''*'' every user; for operators to fill';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
--- The budgets in money that hold for a call of this user, agent and mission. Only costs in the budget's currency count; what has
--- no price is told. tokens_left: for how many tokens there is money at the dearer of the prices that the next call may
--- have; null where no such price is known and money is left.
+-- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
+-- usage without a price is reported. tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- may have; null if no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
@@ -2191,7 +2188,7 @@ BEGIN
     IF used >= cost_per_day THEN
       tokens_left := 0;
     ELSE
-      -- The name that is asked for may have no price, as another one answers: then the last one that did.
+      -- The requested name may have no price because another model answers: then the last one that answered.
       SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
         FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
               UNION
@@ -2215,7 +2212,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.cost_budgets_of(text, text, uuid, text) IS
   'the budgets in money that hold for a call of this user, agent and mission, and what is left of them';
 
--- One row for each currency, and one whose cost and currency are null for what has no price.
+-- One row for each currency, and one with null cost and currency for usage without a price.
 CREATE VIEW mana_ai.run_costs AS
 SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
@@ -2268,10 +2265,10 @@ REVOKE ALL ON FUNCTION mana_ai.cost_of(text, text, timestamptz, bigint, bigint, 
   mana_ai.price_usage_after(text, text, int, int), mana_ai.reprice_usage(timestamptz) FROM PUBLIC;
 GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;
 
--- Erasing and exporting what we hold of a user (docs/erasure.md).
+-- Erasing and exporting a user's data (docs/erasure.md).
 
--- Users who were erased: nothing is kept under their ids any more, whatever the log says. The digest is the SHA-256 of
--- the id. Rows come and go, they never change: the trigger looks them up without waiting.
+-- Users who were erased: nothing is stored under their ids any more, whatever the log says. The digest is the SHA-256 of
+-- the id. Rows are inserted and deleted but never updated: the trigger looks them up without waiting.
 CREATE TABLE mana_ai.erased_users (
   user_digest text COLLATE "C" PRIMARY KEY CHECK (user_digest ~ '^[0-9a-f]{64}$'),
   erased_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -2280,7 +2277,7 @@ CREATE TABLE mana_ai.erased_users (
 COMMENT ON TABLE mana_ai.erased_users IS
   'users whose rows in sync_changes mana_ai passes over; by the SHA-256 of their ids';
 
--- Tells every process that what it knows of the table does not hold any more.
+-- Invalidates what every process has cached of the table.
 CREATE FUNCTION mana_ai.forget_known_erasures()
 RETURNS trigger LANGUAGE c SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', 'mana_ai_forget_known_erasures';
@@ -2291,10 +2288,10 @@ CREATE TRIGGER tell_truncate AFTER TRUNCATE ON mana_ai.erased_users
 ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_row;
 ALTER TABLE mana_ai.erased_users ENABLE ALWAYS TRIGGER tell_truncate;
 
--- Until nobody can write anything of the user any more: transactions that had begun before, and processes that were
--- planning. Only as long is the id itself kept. settle_after: who has a transaction id below it may not have seen the
--- erasure; null: to be found out. missions and stops are what can be known of the user only before its rows are gone;
--- failures: how often the worker could not go on with it.
+-- Rows exist until nothing can write data of the user any more: earlier transactions, and processes that were planning.
+-- The id itself is stored only for this time. settle_after: transactions with a lower id may not have seen the erasure;
+-- null: not determined yet. missions and stops are facts about the user that are lost with its rows; failures: how often
+-- the worker has failed with it.
 CREATE TABLE mana_ai.erasures_under_way (
   user_id      text COLLATE "C" PRIMARY KEY,
   engines      bigint[] NOT NULL DEFAULT '{}',
@@ -2306,7 +2303,7 @@ CREATE TABLE mana_ai.erasures_under_way (
 COMMENT ON TABLE mana_ai.erasures_under_way IS
   'erasures that transactions and calls in flight may still undo; the worker ends them';
 
--- An erasure outlives a restore, which folds the whole log.
+-- Dumped, so that an erasure survives a restore, which folds the whole log.
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.erased_users', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.erasures_under_way', '');
 
@@ -2316,7 +2313,7 @@ SET search_path = pg_catalog, pg_temp AS $$
   SELECT encode(sha256(convert_to($1, 'UTF8')), 'hex')
 $$;
 
--- An agent that the user has or had, and nobody else.
+-- Whether the user, and nobody else, has or had the agent.
 CREATE FUNCTION mana_ai.is_agent_of(agent_id text, user_id text)
 RETURNS boolean LANGUAGE sql STABLE STRICT
 SET search_path = pg_catalog, pg_temp AS $$
@@ -2332,8 +2329,8 @@ SET search_path = pg_catalog, pg_temp AS $$
      AND NOT EXISTS (SELECT FROM mana_ai.mission_schedule m WHERE m.agent_id = $1 AND m.user_id <> $2)
 $$;
 
--- Every table of ours with rows of single users: those with a column user_id, and stops. condition says which rows are
--- the user's ($1), erasable which of those may go now, kept_because why others stay.
+-- The tables with rows of single users: those with a column user_id, and stops. condition selects the rows of the user
+-- ($1), erasable those that may be deleted now, kept_because says why others stay.
 CREATE FUNCTION mana_ai.tables_of_users(
   OUT table_name text, OUT condition text, OUT erasable text, OUT kept_because text)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 20
@@ -2342,7 +2339,7 @@ SET search_path = pg_catalog, pg_temp AS $$
          CASE c.relname
            -- '' is all users together, '*' each of them.
            WHEN 'cost_budgets' THEN $sql$t.user_id = $1 AND t.user_id NOT IN ('', '*')$sql$
-           -- Of agents, those that nobody else has.
+           -- Of agents, only those that nobody else has.
            WHEN 'stops' THEN
              $sql$(t.scope = 'user:' || $1
                OR starts_with(t.scope, 'agent:') AND mana_ai.is_agent_of(substr(t.scope, 7), $1))$sql$
@@ -2357,15 +2354,15 @@ SET search_path = pg_catalog, pg_temp AS $$
     JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
                     AND d.refclassid = 'pg_extension'::regclass
                     AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'mana_ai')
-   -- In seconds, as the trigger counts: a day of the calendar may be an hour shorter.
+   -- In seconds, like the trigger: a calendar day may be an hour shorter.
    CROSS JOIN (SELECT x.setting, make_interval(secs => extract(epoch FROM x.setting::interval)::float8) AS retention
                  FROM (SELECT coalesce(nullif(current_setting('mana_ai.audit_retention', true), ''), '0') AS setting) x) r
    WHERE c.relkind = 'r' AND c.relname <> 'erasures_under_way'
      AND (c.relname = 'stops'
           OR EXISTS (SELECT FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
-   -- Stops ask for agents. What workers want to write to goes last, so that they do not wait for the rest, and in the
-   -- order in which everybody locks. Runs go after the schedule: whoever has claimed a mission by then has a row in both.
+   -- Stops read agents, so they come first. Tables that workers write to come last, so that they do not wait for the rest,
+   -- and in the common order of locks. Runs come after the schedule: a mission claimed by then has a row in both.
    ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
                            WHEN 'mission_schedule' THEN 5 WHEN 'runs' THEN 6 ELSE 2 END, c.relname
 $$;
@@ -2377,8 +2374,8 @@ CREATE FUNCTION mana_ai.erase_agent_from_metrics(agent_id text)
 RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_erase_agent_from_metrics';
 
--- Removes what can be removed, without waiting for rows that others hold. Processes that were planning for the user go
--- into erasures_under_way.
+-- Removes rows without waiting for those that others have locked. Processes that were planning for the user are added to
+-- erasures_under_way.
 CREATE FUNCTION mana_ai.erase_rows_of_user(
   of_user text, OUT table_name text, OUT removed bigint, OUT kept bigint, OUT why text)
 RETURNS SETOF record LANGUAGE plpgsql VOLATILE ROWS 20
@@ -2415,7 +2412,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- How the log and engine_state write an id.
+-- An id in the form of the log and engine_state.
 CREATE FUNCTION mana_ai.printable_id(id text)
 RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -2423,7 +2420,7 @@ SET search_path = pg_catalog, pg_temp AS $$
     FROM (SELECT convert_from(convert_to($1, 'UTF8'), 'LATIN1') COLLATE "C" AS bytes) x
 $$;
 
--- Has the worker see to it that nothing of the user is left; before anything of it is removed.
+-- Registers the erasure for the worker, before anything of the user is removed.
 CREATE FUNCTION mana_ai.begin_erasure(of_user text)
 RETURNS void LANGUAGE sql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -2440,18 +2437,18 @@ SET search_path = pg_catalog, pg_temp AS $$
          stops = ARRAY(SELECT unnest(u.stops) UNION SELECT unnest(excluded.stops))
 $$;
 
--- Of crashes that are on record in a file of the data directory: takes the user out when the transaction commits, and
--- says of how many.
+-- Removes the user from the crashes on record in a file of the data directory, when the transaction commits; returns
+-- their number.
 CREATE FUNCTION mana_ai.erase_user_from_crashes(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_erase_user_from_crashes';
 
--- When the transaction commits. RAISE would let the log quote the statement, and with it the id.
+-- Logs when the transaction commits. With RAISE the log would quote the statement, and with it the id.
 CREATE FUNCTION mana_ai.write_to_log(message text)
 RETURNS void LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_write_to_log';
 
--- Rows of the user in the attached table, of all apps; null without one that can be read.
+-- The number of the user's rows in the attached table, of all apps; null without a readable table.
 CREATE FUNCTION mana_ai.log_rows_of_user(user_id text)
 RETURNS bigint LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_log_rows_of_user';
@@ -2477,11 +2474,11 @@ BEGIN
       USING ERRCODE = 'invalid_transaction_state',
             DETAIL = 'It would not see what others have committed since the transaction began.';
   END IF;
-  -- First: it may read the whole log, and nobody is to wait for that.
+  -- First: it may read the whole log, and nobody must wait for that.
   IF mana_ai.attached_table() IS NOT NULL THEN
     in_log := mana_ai.log_rows_of_user(erase_user.user_id);
   END IF;
-  -- Also a row that is there already must stay until this is over: somebody may be about to readmit the user.
+  -- An existing row must also stay until this has ended: somebody may be readmitting the user.
   LOOP
     INSERT INTO mana_ai.erased_users (user_digest) VALUES (digest) ON CONFLICT (user_digest) DO NOTHING;
     PERFORM FROM mana_ai.erased_users e WHERE e.user_digest = digest FOR KEY SHARE;
@@ -2518,7 +2515,7 @@ END $$;
 COMMENT ON FUNCTION mana_ai.erase_user(text) IS
   'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
 
--- Called by processes that plan nothing of these users any more; "gone" are those processes and those that have ended.
+-- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended.
 CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -2530,7 +2527,7 @@ DECLARE
   audit_kept     bigint;
   errors_of_user text[];
 BEGIN
-  -- Whoever has erased a user holds it until all others have been told.
+  -- An erasing transaction holds this lock until all other processes have been told.
   BEGIN
     LOCK TABLE mana_ai.erasures_under_way IN SHARE ROW EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
@@ -2540,9 +2537,9 @@ BEGIN
     FROM (SELECT pg_current_snapshot() AS now) s;
   FOR u IN SELECT w.user_id, w.failures FROM mana_ai.erasures_under_way w
             WHERE w.user_id = ANY (users) ORDER BY w.user_id LOOP
-    -- One that fails does not keep those of others from being completed.
+    -- A failure does not prevent the completion of other users' erasures.
     BEGIN
-      -- Whose digest is gone was readmitted.
+      -- A user without a digest was readmitted.
       DELETE FROM mana_ai.erasures_under_way w
        WHERE w.user_id = u.user_id
          AND NOT EXISTS (SELECT FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(u.user_id));
@@ -2552,7 +2549,7 @@ BEGIN
              settle_after = coalesce(w.settle_after, next_xid)
        WHERE w.user_id = u.user_id
          AND (w.settle_after IS NULL OR w.engines && ARRAY(SELECT g::bigint FROM unnest(gone) g));
-      -- One from before a restore may name transactions that are far ahead.
+      -- A row from before a restore may name transactions that are far ahead.
       UPDATE mana_ai.erasures_under_way w SET settle_after = next_xid
        WHERE w.user_id = u.user_id AND w.settle_after > next_xid;
       CONTINUE WHEN NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w
@@ -2561,7 +2558,7 @@ BEGIN
              coalesce(sum(r.kept) FILTER (WHERE r.table_name = 'mana_ai.decrypt_audit'), 0)
         INTO left_over, audit_kept
         FROM mana_ai.erase_rows_of_user(u.user_id) r;
-      -- What the last tick could not do names missions.
+      -- The errors of the last tick name missions.
       SELECT array_agg(e.error) INTO errors_of_user
         FROM mana_ai.engine_state s CROSS JOIN LATERAL unnest(s.errors) AS e(error)
        WHERE EXISTS (SELECT FROM mana_ai.erasures_under_way w CROSS JOIN LATERAL unnest(w.missions) AS m(id)
@@ -2571,7 +2568,7 @@ BEGIN
          SET errors = ARRAY(SELECT e.error FROM unnest(s.errors) WITH ORDINALITY AS e(error, place)
                              WHERE e.error <> ALL (errors_of_user) ORDER BY e.place)
        WHERE s.errors && errors_of_user;
-      -- If a process was found that had begun to plan, it has to hear of it first.
+      -- A process that had begun to plan must first learn of the erasure.
       DELETE FROM mana_ai.erasures_under_way w
        WHERE w.user_id = u.user_id AND w.engines = '{}' AND left_over = 0;
       IF FOUND THEN
@@ -2589,8 +2586,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Nothing else compares a digest with what is there already when it comes from elsewhere: from a publisher, or out of a
--- dump after the log was folded. All users are compared, so only once for the same digests and the same fold.
+-- Compares digests that were added in another way, by a publisher or from a dump after the log was folded, with the
+-- stored data. All users are compared, so only once for the same digests and the same fold.
 CREATE FUNCTION mana_ai.begin_missed_erasures()
 RETURNS void LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
@@ -2604,7 +2601,7 @@ BEGIN
   IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
     RETURN;
   END IF;
-  -- A few looks into indexes for each user, however many rows they have. Locked, the digest stays until the erasure has
+  -- A few index lookups for each user, however many rows they have. The lock keeps the digest until the erasure has
   -- begun: a readmission waits, and then sees it.
   FOR u IN
     WITH RECURSIVE users(user_id) AS (
@@ -2635,7 +2632,7 @@ DECLARE
 BEGIN
   DELETE FROM mana_ai.erased_users e WHERE e.user_digest = mana_ai.digest_of_user(readmit_user.user_id);
   was_erased := FOUND;
-  -- Afterwards: whoever was about to erase the user again is over.
+  -- Afterwards: a concurrent erasure of the user has then ended.
   IF EXISTS (SELECT FROM mana_ai.erasures_under_way u WHERE u.user_id = readmit_user.user_id) THEN
     RAISE EXCEPTION 'the erasure of the user is still under way'
       USING ERRCODE = 'object_not_in_prerequisite_state',
@@ -2644,7 +2641,7 @@ BEGIN
   IF NOT was_erased THEN
     RETURN false;
   END IF;
-  -- All records of the user are made anew from what the log still says.
+  -- All records of the user are rebuilt from the rows that the log still has.
   INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
   VALUES (readmit_user.user_id, '', '', 'user was readmitted');
   PERFORM mana_ai.wake_worker();
@@ -2700,8 +2697,8 @@ CREATE TABLE mana_ai.run_reads (
 COMMENT ON TABLE mana_ai.run_reads IS
   'the records that runs have read, with the clocks that their fields had then';
 
--- sha256, bytes: null where the body holds what was opened or fetched, since who tries all that it may be would know
--- it by them. agent_tokens: what the agent had used before the run, which a reminder may name.
+-- sha256, bytes: null if the body contains opened or fetched text, which could be found by trial from them.
+-- agent_tokens: what the agent had used before the run, which a reminder may name.
 CREATE TABLE mana_ai.run_requests (
   run_id           uuid        NOT NULL,
   ordinal          smallint    NOT NULL,
@@ -2735,7 +2732,7 @@ CREATE POLICY run_requests_own_rows ON mana_ai.run_requests FOR SELECT
 
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.run_reads', '');
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.run_requests', '');
--- With the rights of its caller: row-level security decides what it sees, of the log and of the tables here.
+-- With the privileges of its caller: row-level security decides what it sees of the log and of these tables.
 CREATE FUNCTION mana_ai.rebuild_request(
   run_id uuid, OUT request int, OUT purpose text, OUT round int, OUT sha256 text, OUT status text, OUT reason text,
   OUT body text)
@@ -2745,18 +2742,18 @@ AS 'MODULE_PATHNAME', 'mana_ai_rebuild_request';
 COMMENT ON FUNCTION mana_ai.rebuild_request(uuid) IS
   'the requests of a past run, made again from the log; their digests are those that were recorded';
 
--- When one of the fields was last written, if that was after the clocks that were seen.
+-- When one of the fields was last written, if that was after the seen clocks.
 CREATE FUNCTION mana_ai.changed_since(record jsonb, clocks bytea, fields text[], seen text)
 RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_changed_since';
 
--- The same of a record that a mission refers to, read under the policies for its user.
+-- The same for a record that a mission refers to, read under the policies for its user.
 CREATE FUNCTION mana_ai.input_changed_since(
   user_id text, module text, table_name text, record_id text, seen text, linked_id text, linked_seen text)
 RETURNS timestamptz LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_input_changed_since';
 
--- A mission's iterations do not count: its plan is one of them. What a resolver says is not known.
+-- A mission's iterations do not count: its plan is one of them. Results of resolvers are not checked.
 CREATE FUNCTION mana_ai.stale_reads(
   run_id uuid, OUT role text, OUT module text, OUT table_name text, OUT record_id text, OUT changed_at timestamptz)
 RETURNS SETOF record LANGUAGE sql VOLATILE STRICT SECURITY DEFINER ROWS 2
@@ -2772,7 +2769,7 @@ SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
             FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
              AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
        WHEN 'agent' THEN
-         -- Without clocks it is another member's.
+         -- A record without clocks is another member's.
          CASE WHEN r.clocks IS NOT NULL AND NOT EXISTS (
                 SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
               THEN 'infinity'
@@ -2790,7 +2787,7 @@ $$;
 COMMENT ON FUNCTION mana_ai.stale_reads(uuid) IS
   'the records of a run that are others now than it has read, and since when';
 
--- Whether an iteration of ours waits for its user, as is counted for mana_ai.max_unreviewed.
+-- Whether a server's iteration waits for its user, by the rule of mana_ai.max_unreviewed.
 CREATE FUNCTION mana_ai.plan_waits(user_id text, mission_id text, iteration_id text)
 RETURNS boolean LANGUAGE sql STABLE STRICT SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
