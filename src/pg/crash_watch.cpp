@@ -425,7 +425,7 @@ const char* name(Code code) noexcept {
         case Code::Worker:
             return "worker";
         case Code::Tick:
-            return "tick by hand";
+            return "manual tick";
         case Code::Query:
             return "query of the HTTP endpoint";
         case Code::Http:

@@ -198,7 +198,7 @@ sub refused
 }
 
 my $good = $issuer->token;
-refused('a good token while the keys cannot be had', $good);
+refused('a good token while the keys are unavailable', $good);
 is($issuer->asked, 1, 'they were asked for');
 $issuer->serve_keys(['ed']);
 refused('a key id that is not known, again within ten minutes', $good);
@@ -277,8 +277,8 @@ refused('a huge token', $issuer->token(claims => { x => 'x' x 14_000 }));
 is($issuer->asked, 2, 'for all of these the keys were fetched once');
 
 settings($node, 'mana_ai.auth_url' => 'http://127.0.0.1:1');
-wait_until('while the keys cannot be had, everybody is refused', 5, sub { audit($good)->{status} == 401 });
-my $away = sub { scalar(() = log_since($node, 0) =~ /keys of users' tokens cannot be had/g) };
+wait_until('while the keys are unavailable, everybody is refused', 5, sub { audit($good)->{status} == 401 });
+my $away = sub { scalar(() = log_since($node, 0) =~ /keys of users' tokens could not be fetched/g) };
 is($away->(), 1, 'and the log says so');
 sleep 6;
 refused('a good token at the next attempt', $good);

@@ -101,7 +101,8 @@ void UserTokens::start_fetch() {
 // Logs one line when the service becomes unavailable, and one when it is available again.
 void UserTokens::failed(const std::string& why) {
     if (!said_so_)
-        pg::log_warning("the keys of users' tokens cannot be had from mana_ai.auth_url: " + why);
+        pg::log_warning("the keys of users' tokens could not be fetched from mana_ai.auth_url: " +
+                        why);
     said_so_ = true;
 }
 
@@ -129,7 +130,7 @@ net::Task<void> UserTokens::fetch() {
     tried_at_.reset();
     failures_ = 0;
     if (std::exchange(said_so_, false))
-        pg::log_info("the keys of users' tokens can be had again");
+        pg::log_info("the keys of users' tokens are available again");
 }
 
 void UserTokens::fetched() {

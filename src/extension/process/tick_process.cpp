@@ -51,7 +51,7 @@ BackgroundWorkerHandle* start_process(dsm_segment* segment) {
         strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
         strlcpy(worker.bgw_function_name, kHandTickMain, sizeof(worker.bgw_function_name));
         strlcpy(worker.bgw_type, "mana_ai tick", sizeof(worker.bgw_type));
-        strlcpy(worker.bgw_name, "mana_ai tick by hand", sizeof(worker.bgw_name));
+        strlcpy(worker.bgw_name, "mana_ai manual tick", sizeof(worker.bgw_name));
         BackgroundWorkerHandle* handle = nullptr;
         const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
         const bool registered = RegisterDynamicBackgroundWorker(&worker, &handle);

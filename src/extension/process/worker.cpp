@@ -244,8 +244,7 @@ void Worker::notice_clock_jump() {
     if (std::abs(jump) <= kClockTolerance)
         return;
     pg::log_warning("the clock was set " + std::string(jump > 0 ? "forward" : "back") + " by " +
-                    std::to_string(std::abs(jump) / 1000) +
-                    " ms; the schedule is gone through anew");
+                    std::to_string(std::abs(jump) / 1000) + " ms; the schedule is read again");
     engine_.on_clock_jump(jump);
     next_thorough_ = 0;
     retry_pass_at_ = 0;

@@ -367,7 +367,7 @@ void try_to_refresh() {
     });
     if (error && !logged)
         pg::log_warning("the log could not be folded (SQLSTATE " + error->sqlstate_text() +
-                        "); tried again at each thorough pass");
+                        "); tried again at each full pass");
     logged = error.has_value();
 }
 
