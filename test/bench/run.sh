@@ -128,7 +128,7 @@ if wanted fold || wanted idle; then
             after=$(cpu_ns "$pid")
             start=$(now_ms)
             for _ in 1 2 3 4 5; do q -c "SELECT mana_ai.run_tick()" >/dev/null; done
-            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 200 }') ms CPU a wake-up by a commit, with its pass; $(awk -v n=$thorough 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms a thorough pass; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
+            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 200 }') ms CPU a wake-up by a commit, with its pass; $(awk -v n=$thorough 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms a full pass; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
         fi
         end_cluster "history$rows"
     done
@@ -250,8 +250,8 @@ if wanted inputs; then
 fi
 
 # ---------------------------------------------------------------- missions that wait for research
-# passes: CPU of 100 thorough passes, in ms each
-thorough_passes() {
+# passes: CPU of 100 full passes, in ms each
+full_passes() {
     local before after
     q -c "ALTER SYSTEM SET mana_ai.tick_interval = '100ms'" -c "SELECT pg_reload_conf()" >/dev/null
     sleep 0.5
@@ -268,7 +268,7 @@ if wanted research; then
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
     wait_for_worker
     pid=$(worker_pid)
-    echo; echo "research: a thorough pass with nothing due and no mission that waits: $(thorough_passes) ms CPU"
+    echo; echo "research: a full pass with nothing due and no mission that waits: $(full_passes) ms CPU"
     # The server says "queued" and "running" and then that it is done; the missions are asked for twice at most.
     q -c "ALTER SYSTEM SET mana_ai.tick_enabled = off" -c "SELECT pg_reload_conf()" >/dev/null
     q -v wave=wait -v missions=1000 -v due=2020-01-01T00:00:00Z -f "$bench/due.sql"
@@ -276,7 +276,7 @@ if wanted research; then
     q -c "UPDATE mana_ai.mission_schedule SET decision = 'skipped-research', not_before = now() + interval '1 day', wake_at = now() + interval '1 day'"
     q -c "ALTER SYSTEM RESET mana_ai.tick_enabled" -c "SELECT pg_reload_conf()" >/dev/null
     sleep 1
-    echo "research: the same with 1000 missions that wait: $(thorough_passes) ms CPU"
+    echo "research: the same with 1000 missions that wait: $(full_passes) ms CPU"
     for round in first second; do
         before=$(cpu_ns "$pid")
         start=$(now_ms)

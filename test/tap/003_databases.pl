@@ -124,7 +124,7 @@ value($node, "ALTER DATABASE mana_sync SET $_", 'postgres')
     wait_for_iterations($node, 'settings', 1, 10);
     $model->reset;
     push_mission($node, 'settings-by-hand', nextRunAt => undef);
-    is(run_mission($node, 'settings-by-hand')->{outcome}, 'planned', 'nor do they harm a run by hand');
+    is(run_mission($node, 'settings-by-hand')->{outcome}, 'planned', 'nor do they harm a manual run');
     is(snapshots_differ($node), '', 'snapshots are replays');
 }
 value($node, 'ALTER DATABASE mana_sync RESET ALL', 'postgres');

@@ -117,7 +117,7 @@ is(outcomes('bad'), 'crashed,crashed', 'others go on while it waits');
 push_change($node, id => 'bad', data => { title => 'Neu' }, stamps => { title => iso(0) });
 wait_for_iterations($node, 'bad', 1, 10);
 
-# ---------------------------------------------------------------- a tick by hand
+# ---------------------------------------------------------------- a manual tick
 
 settings($node, 'mana_ai.tick_enabled' => 'off');
 wait_for($node, 'the worker is paused', 5, 'SELECT worker_state FROM mana_ai.status()', 'paused');
@@ -134,11 +134,11 @@ sub hang_by_hand
     $model->reset;
     kill 9, value($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mana_ai tick'");
     my ($status) = $session->finish(10);
-    isnt($status, 0, 'kill -9 of a tick by hand: its caller gets an error');
-    wait_for_server('kill -9 of a tick by hand');
+    isnt($status, 0, 'kill -9 of a manual tick: its caller gets an error');
+    wait_for_server('kill -9 of a manual tick');
     return;
 }
-is(run_tick($node)->{plans_written_back}, 1, 'the next tick by hand plans the mission');
+is(run_tick($node)->{plans_written_back}, 1, 'the next manual tick plans the mission');
 is(outcomes('hand'), 'crashed,planned', 'and records the crash of the first');
 is(written('hand'), 1, 'the plan is written once');
 

@@ -192,7 +192,7 @@ wait_for($node, 'each poll is on record', 5, "SELECT polls >= 3 AND last_polled_
 push_change($node, id => 'deep', data => { title => 'Anders' }, stamps => { title => iso(0) });
 wait_until('it is still asked for after an edit', 5, sub { $research->stats->{poll} >= 5 });
 is(outcomes('deep'), 'skipped skipped-research', 'an edited mission waits on, and its runs say so once');
-is(rows($node, "SELECT * FROM mana_ai.run_mission('" . USER_ID . "', 'deep')")->[0]{outcome}, 'skipped-research', 'a run by hand finds the answer not there');
+is(rows($node, "SELECT * FROM mana_ai.run_mission('" . USER_ID . "', 'deep')")->[0]{outcome}, 'skipped-research', 'a manual run finds the answer not there');
 is($model->count, 0, 'waiting costs no model call');
 is($research->stats->{submit}, 1, 'and no second order');
 $research->control({ polls => 0 });

@@ -141,7 +141,7 @@ for my $round (1 .. 4)
 {
     $model->wait_in_flight(1);
     kill_worker("crash $round");
-    # The crash is found by the next thorough pass, and backs the mission off.
+    # The crash is found by the next full pass, and backs the mission off.
     wait_for($node, "crash $round is on record", 10,
         "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'deadly' AND outcome = 'crashed'", $round);
     value($node, "UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at WHERE mission_id = 'deadly' AND lease_owner IS NULL");

@@ -200,7 +200,7 @@ ok(!grep({ exists $_->{attributes}{'http.status_code'} } @lost_calls), 'has no s
 push_change($node, id => $_, data => { state => 'done' }, stamps => { state => iso(0) }) for qw(f1 f3);
 forget();
 
-# ---------------------------------------------------------------- a tick by hand waits for no collector
+# ---------------------------------------------------------------- a manual tick waits for no collector
 
 # A request to the collector may take ten seconds.
 for my $case ([ 'hangs', { hang => JSON::PP::true } ], [ 'answers 500', { status => 500 } ], [ 'answers 503', { status => 503 } ],

@@ -15,7 +15,7 @@ $from->safe_psql('mana_sync', 'CREATE PUBLICATION everything FOR ALL TABLES');
 
 push_mission($from, 'before');
 wait_for_iterations($from, 'before', 1);
-like(run_tick($from) // '', qr/./, 'a tick by hand ends');
+like(run_tick($from) // '', qr/./, 'a manual tick ends');
 
 # The tables of the extension are in the publication; those that each server makes for itself are dropped on arrival.
 $to->safe_psql('mana_sync', "CREATE SUBSCRIPTION everything CONNECTION '" . $from->connstr . " dbname=mana_sync user=postgres' PUBLICATION everything");

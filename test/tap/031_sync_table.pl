@@ -31,7 +31,7 @@ sub is_held
     wait_for($node, "$what: seen", 10, 'SELECT worker_problem FROM mana_ai.status()', $problem);
     wait_until("$what: in the log", 15, sub { log_since($node, $position) =~ /missions are not planned: \Q$problem\E/ });
     my $tick = run_tick_quietly();
-    is($tick->{due}, 0, "$what: a tick by hand claims nothing") if defined $tick->{due};
+    is($tick->{due}, 0, "$what: a manual tick claims nothing") if defined $tick->{due};
     like($tick->{errors}, qr/\Q$problem\E/, "$what: and says why") if defined $tick->{due};
     fails_like($node, "SELECT * FROM mana_ai.run_mission('user-1', '$id')", qr/\Q$problem\E/, "$what: run_mission() says why");
     is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id'"), 0, "$what: nothing was claimed");

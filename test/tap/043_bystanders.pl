@@ -120,7 +120,7 @@ for my $case (
     all_is_repaired($what);
 }
 
-# ---------------------------------------------------------------- a run by hand whose lease has run out
+# ---------------------------------------------------------------- a manual run whose lease has run out
 
 $model->control({ steps => [ { latency_ms => 3000, content => 'Zusammenfassung' } ] });
 push_mission($node, 'by_hand', cadence => { kind => 'manual' }, nextRunAt => iso(3600));

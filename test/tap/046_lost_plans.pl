@@ -426,7 +426,7 @@ device_writes('anew', [], 1);
 $node->safe_psql('mana_sync', 'SET client_min_messages = warning; DROP EXTENSION mana_ai; CREATE EXTENSION mana_ai');
 is(value($node, 'SELECT count(*) FROM mana_ai.runs'), 0, 'nothing is known but the log');
 run_tick($node);
-wait_for_ids('anew', [ $plan->{id} ], 'a loss that only the log tells of, by a tick by hand');
+wait_for_ids('anew', [ $plan->{id} ], 'a loss that only the log tells of, by a manual tick');
 is(snapshots_differ($node), '', 'snapshots are those of the log');
 
 sub planned_by_hand

@@ -64,7 +64,7 @@ cmp_ok($schedule->{left}, '<=', 160, 'until 180 seconds after its start');
 like(why_of($node, 'busy'),
     qr/^a browser of the user runs the mission itself; held back until \d{4}-\d\d-\d\d [0-9:.]+\+00, or until that run ends$/, 'why()');
 is(value($node, "SELECT decision FROM mana_ai.explain('$user', 'busy')"), 'skipped-browser-run', 'explain()');
-is(run_mission($node, 'busy')->{outcome}, 'skipped-browser-run', 'a run by hand does not plan it twice either');
+is(run_mission($node, 'busy')->{outcome}, 'skipped-browser-run', 'a manual run does not plan it twice either');
 is($model->count, 0, 'no model was asked');
 
 # Its phases are edits of the mission.

@@ -62,7 +62,7 @@ answers();
 $model->reset;
 push_mission($node, 'a3');
 my $tick = run_tick($node);
-is_deeply([ @$tick{qw(due_mission_count plans_written_back)} ], [ 0, 0 ], 'a tick by hand begins nothing either');
+is_deeply([ @$tick{qw(due_mission_count plans_written_back)} ], [ 0, 0 ], 'a manual tick begins nothing either');
 is(run_mission($node, 'a3')->{outcome}, 'skipped-stopped', 'nor does run_mission()');
 sleep 1;
 is($model->count, 0, 'nobody has called the model');
@@ -149,13 +149,13 @@ my @asked = $model->requests;
 is((grep { $_->{function}{name} eq 'create_task' } @{ $asked[-1]{body}{tools} }), 0, 'the mission is planned again, without it');
 is(value($node, q{SELECT string_agg(outcome, ',' ORDER BY started_at) FROM mana_ai.runs WHERE mission_id = 't1'}), 'canceled,planned',
     'what had been offered it was canceled');
-is(run_mission($node, 't1')->{outcome}, 'planned', 'a run by hand');
+is(run_mission($node, 't1')->{outcome}, 'planned', 'a manual run');
 is((grep { $_->{function}{name} eq 'create_task' } @{ ($model->requests)[-1]{body}{tools} }), 0, 'is not offered it either');
 resume_it('tool:create_task');
 run_mission($node, 't1');
 is((grep { $_->{function}{name} eq 'create_task' } @{ ($model->requests)[-1]{body}{tools} }), 1, 'and is again when it is resumed');
 
-# ---------------------------------------------------------------- a run by hand ends as well
+# ---------------------------------------------------------------- a manual run ends as well
 
 settings($node, 'mana_ai.tick_enabled' => 'off');
 wait_for($node, 'the worker is paused', 10, 'SELECT worker_state FROM mana_ai.status()', 'paused');
