@@ -252,7 +252,7 @@ DIST = $(EXTENSION)-$(EXTVERSION)
 dist:
 	git archive --format=zip --prefix=$(DIST)/ -o $(DIST).zip HEAD
 
-# For the PostgreSQL versions that this release of Debian has. The packages land beside the checkout.
+# For the PostgreSQL versions that this release of Debian has. The packages are written next to the checkout.
 deb:
 	pg_buildext updatecontrol
 	dpkg-buildpackage -us -uc -b

@@ -77,7 +77,7 @@ choose_postgres() {
         return # a server that somebody built; pg_cron is its owner's choice
     fi
     if [ "$pg_config" != pg_config ] && [[ $pg_config != "$root"/usr/bin/* && $pg_config != "$root"/usr/lib/postgresql/* ]]; then
-        echo >&2 "bootstrap: $pg_config has no PGXS, no server headers or no server beside it"
+        echo >&2 "bootstrap: $pg_config has no PGXS, no server headers or no server next to it"
         exit 1
     fi
     major=$(debian_major)

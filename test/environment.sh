@@ -9,7 +9,7 @@
 #   $pg_bin, $private_pg_config   of the private installation
 #   as_tester       runs a command as the user who runs PostgreSQL
 #   as_builder      runs a command as the checkout's owner
-#   build_variant   the extension as a test needs it, beside the ordinary one
+#   build_variant   the extension as a test needs it, in addition to the ordinary one
 #   quickly         before enter: only what the demo needs, and without optimization if nothing has been built
 #   start_cluster, stop_cluster, start_server   see below; all is ended when the script ends
 #

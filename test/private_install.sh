@@ -3,7 +3,7 @@
 # in it, from the installation of PG_CONFIG, which stays untouched. Prints the path of its pg_config.
 #
 # PostgreSQL finds its files relative to its own binary, so copied binaries in a tree of the same shape use
-# that tree: links for what the installation has, files of our own beside them. No rights are needed.
+# that tree: links for the files of the installation, and new files next to them. No rights are needed.
 # mana_ai must have been built before (make). MANA_AI_LIBRARY=file is a mana_ai.so that was built elsewhere for this
 # server: then its headers are not needed.
 set -euo pipefail

@@ -408,7 +408,7 @@ void define(bool preloading, UrlCheck check_base_url) {
                                check_service_url, nullptr, nullptr);
     DefineCustomStringVariable(
         "mana_ai.jwt_issuers",
-        "Issuers of users' tokens besides mana_ai.auth_url, separated by commas.", nullptr,
+        "Issuers of users' tokens in addition to mana_ai.auth_url, separated by commas.", nullptr,
         &jwt_issuers_value, "", PGC_SUSET, GUC_LIST_INPUT, check_issuers, nullptr, nullptr);
     DefineCustomStringVariable("mana_ai.grant_private_key_file",
                                "PEM file with the RSA key that users wrap mission keys for; empty "

@@ -370,7 +370,7 @@ if wanted status; then
     end_cluster status
 fi
 
-# ---------------------------------------------------------------- the HTTP endpoint beside slow clients
+# ---------------------------------------------------------------- the HTTP endpoint with slow clients
 if wanted http; then
     echo; echo "http: GET /health, 1000 requests one after the other"
     port=3067

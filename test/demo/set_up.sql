@@ -1,4 +1,4 @@
--- A database as mana-sync has it: its table, and its role, which has no right on anything of ours.
+-- A database as mana-sync has it: its table, and its role, which has no right on anything of mana_ai.
 \set ON_ERROR_STOP on
 \set QUIET on
 \i sync_changes.sql

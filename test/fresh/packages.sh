@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make fresh STATE=RELEASE-minimal ONLY=packages: the Debian packages, in a fresh system. Builds them, asks lintian,
-# installs them beside a cluster that is in use, takes it through an upgrade and a removal of the package, and runs
+# installs them while a cluster is in use, takes it through an upgrade and a removal of the package, and runs
 # debian/tests. Prints TAP; the last line counts.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -47,7 +47,7 @@ ok 'with nothing to say for lintian' lintian --allow-root --fail-on error,warnin
 
 packages=(../postgresql-[0-9]*-mana-ai_*.deb)
 
-# ---------------------------------------------------------------- beside a cluster in use
+# ---------------------------------------------------------------- with a cluster in use
 in_cluster() { runuser -u postgres -- psql --cluster "$version/kept" -X -A -t -q -v ON_ERROR_STOP=1 "$@"; }
 restart() { pg_ctlcluster "$version" kept restart; }
 give() { # MISSION: a user's device pushes one

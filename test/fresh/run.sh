@@ -224,7 +224,7 @@ for state in "${states[@]}"; do
         ln -sfn "../../base/$release" "$tree/.base"
         if ! prepare "$state" "$tree" >"$folder/log/$state-prepare.log" 2>&1; then
             tail -n 20 "$folder/log/$state-prepare.log"
-            # Nothing of ours has run yet: it is the archive or the machine.
+            # Nothing of mana_ai has run yet: it is the archive or the machine.
             echo "fresh: $state could not be prepared: skipped"
             skipped=$((skipped + 1))
             continue

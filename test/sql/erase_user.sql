@@ -1,11 +1,11 @@
--- erase_user() and export_user(): every table of ours, the right rows and no others, and it stays so (docs/erasure.md).
+-- erase_user() and export_user(): every table of mana_ai, the right rows and no others, and it stays so (docs/erasure.md).
 \set ECHO none
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \i :setup
 \set ECHO all
 
--- Of every table of ours either its rows of single users are known, or that it has none.
+-- Of every table of mana_ai either its rows of single users are known, or that it has none.
 SELECT c.relname AS neither
   FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
   JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'mana_ai'

@@ -47,7 +47,7 @@ SET mana_ai.max_unreviewed = 0;
 SELECT mana_ai.gate_decision('{"iterations": [{"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}]}', NULL, 0, 0) AS no_limit;
 RESET mana_ai.max_unreviewed;
 
--- What counts as waiting for review: plans of ours as a device gets them, and what it makes of them.
+-- What counts as waiting for review: plans of mana_ai as a device gets them, and what it makes of them.
 CREATE FUNCTION test.waiting(changes jsonb, age interval DEFAULT '1 day') RETURNS jsonb LANGUAGE sql AS $$
   SELECT jsonb_build_object(
     'id', 'it-1', 'summary', 'S', 'overallStatus', 'awaiting-review', 'source', 'server',

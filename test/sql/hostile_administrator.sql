@@ -26,7 +26,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
   RETURN 'refused: ' || SQLSTATE;
 END $$;
--- Everything of ours that reads the log: none of it may end the server, whatever it says.
+-- Everything of mana_ai that reads the log: none of it may end the server, whatever it says.
 CREATE FUNCTION public.use_all() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   said text[] := '{}';
@@ -44,7 +44,7 @@ BEGIN
   RETURN array_to_string(said, ', ');
 END $$;
 CREATE TABLE public.outcomes (n int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, change text, inserted text, became text, errors text, at_last text);
--- One change, in transactions of their own: made, a row inserted, all of ours used, undone, refreshed.
+-- One change, in transactions of their own: made, a row inserted, all of mana_ai's used, undone, refreshed.
 CREATE FUNCTION public.steps(change text, back text, columns text DEFAULT 'app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id')
 RETURNS SETOF text LANGUAGE sql AS $$
   SELECT unnest(ARRAY[

@@ -1,4 +1,4 @@
--- What an administrator may put on tables of ours: all of it counts as if SQL had written the rows, except row triggers and
+-- What an administrator may put on tables of mana_ai: all of it counts as if SQL had written the rows, except row triggers and
 -- rules. What a rule refuses is marked; the insert goes on; the server survives.
 \set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
@@ -155,7 +155,7 @@ SELECT mana_ai.why('u', 'nothing'), mana_ai.why('v', 'large'), mana_ai.why('v', 
 SELECT all_is_right();
 SELECT count(*) FROM mana_ai.oversized_records;
 
--- Housekeeping and ticks under a publication of everything, and every table of ours has what that needs.
+-- Housekeeping and ticks under a publication of everything, and every table of mana_ai has what that needs.
 CREATE PUBLICATION added FOR ALL TABLES;
 SELECT mana_ai.run_tick() IS NOT NULL AS ticked;
 SELECT * FROM try_all();

@@ -41,7 +41,7 @@ BEGIN
 END $$;
 \set QUIET off
 
--- The trap works: this is what a superuser's own query does, and why none of ours is one.
+-- The trap works: this is what a superuser's own query does, and why none of mana_ai's is one.
 BEGIN;
 EXPLAIN (COSTS OFF) SELECT 1 FROM public.sync_changes WHERE evil.take_over(1) = 1 AND table_name = 'x' AND record_id = 'y';
 SELECT test.owner_is_superuser();

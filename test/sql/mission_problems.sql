@@ -36,7 +36,7 @@ SELECT mission_id, due_at IS NOT NULL AS due, wake_at IS NOT NULL AS wakes FROM 
 -- Put right, the problem is gone.
 SELECT test.change('next-run-text', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'), test.change('cadence-zero', '{"state": "done"}');
 SELECT mission_id FROM mana_ai.mission_problems WHERE mission_id IN ('next-run-text', 'cadence-zero');
--- Kept beside each snapshot: what record_problems() says now is what was kept.
+-- Stored with each snapshot: record_problems() now returns what was stored.
 SELECT count(*) > 10 AS some, count(*) FILTER (WHERE problems IS DISTINCT FROM nullif(mana_ai.record_problems(record), '{}')) AS differ
   FROM mana_ai.mission_snapshots;
 

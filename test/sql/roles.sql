@@ -10,7 +10,7 @@ CREATE ROLE regress_mana_monitor IN ROLE pg_monitor;
 CREATE ROLE regress_mana_sync;
 GRANT SELECT, INSERT ON public.sync_changes TO regress_mana_sync;
 
--- Nothing of ours is for everybody.
+-- Nothing of mana_ai is for everybody.
 SELECT nspname FROM pg_namespace WHERE nspname = 'mana_ai' AND has_schema_privilege('regress_mana_nobody', oid, 'USAGE, CREATE');
 SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'mana_ai'::regnamespace AND has_function_privilege('regress_mana_nobody', oid, 'EXECUTE');
 SELECT oid::regclass FROM pg_class WHERE relnamespace = 'mana_ai'::regnamespace AND relkind IN ('r', 'v')
@@ -35,7 +35,7 @@ SELECT record FROM mana_ai.mission_snapshots;
 DELETE FROM mana_ai.runs;
 RESET ROLE;
 
--- mana-sync's role needs no right on anything of ours to push, under forced row-level security.
+-- mana-sync's role needs no right on anything of mana_ai to push, under forced row-level security.
 SET ROLE regress_mana_sync;
 BEGIN;
 SELECT set_config('app.current_user_id', 'u1', true);

@@ -20,7 +20,7 @@ CREATE FUNCTION public.push(id text, op text, data jsonb, stamp text DEFAULT NUL
 $$;
 \set QUIET off
 
--- A role without any right of ours, under forced row-level security.
+-- A role without any right of mana_ai, under forced row-level security.
 SET ROLE regress_mana_service;
 SELECT set_config('app.current_user_id', 'u1', false);
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)

@@ -117,7 +117,7 @@ is_faster_than(2, 'a full vacuum of our own tables', sub { value($node, 'VACUUM 
 is_deeply(run_tick($node)->{errors}, ['overlap-skipped'], 'run_tick() leaves the tick to the worker');
 push_mission($node, 'by-hand', nextRunAt => undef);
 $model->control({ steps => [ { content => 'Sofort.' }, { hang => JSON::PP::true } ], repeat => 'last' });
-is(run_mission($node, 'by-hand')->{outcome}, 'planned', 'run_mission() runs beside it');
+is(run_mission($node, 'by-hand')->{outcome}, 'planned', 'run_mission() runs at the same time');
 is($model->in_flight, 3, 'the calls are still in flight');
 
 is_faster_than(2, 'pg_cancel_backend() of the worker ends the calls', sub {
@@ -133,7 +133,7 @@ $model->reset;
 push_change($node, id => 'h1', data => { title => 'Neu' }, stamps => { title => iso(0) });
 wait_for_iterations($node, 'h1', 1, 5);
 
-# ---------------------------------------------------------------- beside a user's long transaction
+# ---------------------------------------------------------------- with a user's long transaction
 
 push_agent($node, 'paused', state => 'paused');
 push_missions($node, [qw(waits-1 waits-2)], agentId => 'paused');

@@ -61,7 +61,7 @@ wait_until('the call is dropped', 3, sub { $model->in_flight == 0 });
 like(log_since($node, $log), qr/mana_ai: worker ends: the extension was dropped/, 'and says why');
 unlike(log_since($node, $log), qr/ERROR|FATAL|PANIC|terminated by signal/, 'quietly');
 is(value($node, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.sync_changes'::regclass"), 0,
-    'nothing of ours is left on sync_changes');
+    'nothing of mana_ai is left on sync_changes');
 push_mission($node, 'meanwhile');
 $model->reset;
 
@@ -105,7 +105,7 @@ my $first_launcher = value($node, $launcher, 'postgres');
 value($node, "SELECT pg_terminate_backend($first_launcher)", 'postgres');
 wait_until('another launcher is started', 15, sub { value($node, $launcher, 'postgres') !~ /^(0|$first_launcher)$/ });
 sleep 0.5;
-is(count_workers(), 3, 'which starts no second worker beside those that run');
+is(count_workers(), 3, 'which starts no second worker');
 is(worker_pid($node, $_), $pids{$_}, "$_: the worker is the same") for sort keys %pids;
 value($node, "SELECT pg_terminate_backend($pids{mana_sync})", 'postgres');
 wait_until('a worker that the first launcher had started is started anew as well', 10,

@@ -26,7 +26,7 @@ $primary->wait_for_catchup($standby);
 # ---------------------------------------------------------------- as a standby
 
 is(value($standby, "SELECT count(*) FROM pg_stat_activity WHERE backend_type LIKE 'mana_ai%'"), 0,
-    'no process of ours runs on a standby');
+    'no process of mana_ai runs on a standby');
 fails_like($standby, 'SELECT * FROM mana_ai.run_tick()',
     qr/ERROR:  25006: cannot execute mana_ai\.run_tick\(\) during recovery\n.*HINT:  Run it on the primary/s,
     'run_tick() on a standby');

@@ -76,7 +76,7 @@ SELECT string_agg(format('SELECT %L || t::text FROM %s t', c.relname || ': ', c.
   FROM pg_class c WHERE relnamespace = 'mana_ai'::regnamespace AND relkind IN ('r', 'v', 'p', 'm')
 END
 my $contents = value($node, "$tables UNION ALL SELECT t::text FROM public.sync_changes t UNION ALL SELECT t::text FROM mana_ai.status() t");
-unlike($contents, qr/\Q$_/, "no table or view of ours shows $_") for @secrets;
+unlike($contents, qr/\Q$_/, "no table or view of mana_ai shows $_") for @secrets;
 my $leaked = value($node, "SELECT count(*) FROM pg_settings WHERE setting LIKE '%sk-first%' OR setting LIKE '%sk-file%' OR reset_val LIKE '%sk-%'");
 is($leaked, 0, 'pg_settings does not show it');
 
@@ -89,7 +89,7 @@ wait_for_iterations($node, 'm5', 1, 10);
 is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'm5' AND error_message IS NOT NULL"), 0, 'planned');
 
 # What this test itself said to the server is in the log with log_statement = all. Lines that begin
-# with a process of ours, and those that continue them, must be clean, whatever the level.
+# with a process of mana_ai, and those that continue them, must be clean, whatever the level.
 my ($ours, $leaks, $lines) = (0, '', 0);
 my @pids = do { my %seen; grep { !$seen{$_}++ } log_since($node) =~ /\[(\d+)\] [^\n]*mana_ai: /g };
 my %ours = map { $_ => 1 } @pids;

@@ -43,7 +43,7 @@ my $tick = tick_with(sub {
 });
 is($tick->{plans_written_back}, 1, 'feedback during the run: the plan is written');
 my $record = record_of($node, 'feedback');
-is(scalar @{ $record->{iterations} }, 2, 'beside the iteration that was there');
+is(scalar @{ $record->{iterations} }, 2, 'in addition to the existing iteration');
 is($record->{iterations}[0]{userFeedback}, 'Bitte kürzer', 'the feedback is kept');
 is($record->{iterations}[0]{overallStatus}, 'rejected', 'so is its status');
 is($record->{iterations}[1]{summary}, 'Zusammenfassung', 'the new iteration follows');
@@ -144,7 +144,7 @@ is(value($node, "SELECT lease_owner FROM mana_ai.mission_schedule WHERE mission_
 value($node, "UPDATE mana_ai.mission_schedule SET wake_at = now() - interval '1 s' WHERE mission_id = 'taken'");
 is(run_tick($node)->{plans_written_back}, 1, 'a lease that ran out is taken over');
 
-# A user's transaction that stays open on the record: the write-back waits for it beside the others.
+# A user's transaction that stays open on the record: the write-back waits for it, and the others go on.
 push_mission($node, 'open');
 my $held;
 $tick = tick_with(sub {

@@ -200,7 +200,7 @@ wait_for_iterations($node, 'deep', 1);
 is(outcomes('deep'), 'skipped skipped-research, skipped skipped-research, planned ran', 'it is planned when the answer is there');
 like(prompts(), qr/Die Antwort der langen Recherche\..*Quelle eins.*https:\/\/quelle\.example\/1.*Quelle zwei/s, 'the model reads answer and citations');
 is(jobs(), 0, 'the job goes with the iteration');
-is($research->stats->{discover}, 0, 'nothing was searched on the web besides');
+is($research->stats->{discover}, 0, 'and nothing was searched on the web');
 is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'deep'"), 0, 'waiting is no failure');
 
 push_change($node, id => 'deep', data => { nextRunAt => iso(-1) }, stamps => { nextRunAt => iso(1) });
@@ -221,7 +221,7 @@ settings($node, 'mana_ai.tick_enabled' => undef);
 
 # ---------------------------------------------------------------- research that comes to nothing
 
-# A service that never answers is waited for beside everything below.
+# A service that never answers is waited for during everything below.
 fresh(discover => { steps => [ { hang => $true } ] });
 push_mission($node, 'hangs', objective => 'Suche etwas', title => 'Hängt');
 wait_until('the call that hangs is under way', 5, sub { $research->in_flight == 1 });

@@ -127,7 +127,7 @@ value($node, "CREATE FUNCTION mana_ai.metrics() RETURNS text LANGUAGE sql AS 'SE
 wait_until('/metrics is served', 5, sub { status_of('GET', '/metrics') == 200 });
 my $metrics = ask('GET', '/metrics');
 like($metrics->{head}, qr{^Content-Type: text/plain; version=0\.0\.4; charset=utf-8\r$}m, 'as Prometheus text 0.0.4');
-like($metrics->{body}, qr/^mana_ai_\w+.* \d/m, 'with metrics of ours');
+like($metrics->{body}, qr/^mana_ai_\w+.* \d/m, 'with metrics of mana_ai');
 
 # ---------------------------------------------------------------- ticks
 

@@ -63,7 +63,7 @@ $model->reset;
 
 # ---------------------------------------------------------------- a plan that cannot be written
 
-# In a database of its own, with a collector of its own, beside all the rest: it is tried for 30 s.
+# In a separate database with a separate collector, during all the rest: it is tried for 30 s.
 my $other_collector = ManaAi::Collector->new;
 create_sync_database($node, 'other');
 value($node, <<"END", 'other');
@@ -336,7 +336,7 @@ sleep 2.5;
 is_deeply([ $collector->count, $collector->stats->{spans} ], [ 1, 4 ], 'so that no span is sent twice');
 $collector->reset;
 
-# Polls for long research, beside the runs.
+# Polls for long research, outside of runs.
 my $research = start_research();
 settings($node, 'mana_ai.research_url' => $research->url, 'mana_ai.api_url' => $research->url,
     'mana_ai.deep_research_enabled' => 'on', 'mana_ai.tick_interval' => '300ms');
@@ -389,5 +389,5 @@ wait_until('another worker begins', 15, sub { (worker_pid($node) || $worker) ne 
 wait_for_worker($node);
 plan_with_worker('stop', 1);
 wait_until('the collector is asked again', 5, sub { $collector->in_flight == 1 });
-is_faster_than(3, 'the server stops beside a collector that hangs', sub { $node->stop });
+is_faster_than(3, 'the server stops with a hanging collector', sub { $node->stop });
 done_testing();

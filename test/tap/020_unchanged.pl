@@ -12,7 +12,7 @@ my $model = start_model();
 my $node  = new_cluster('unchanged', preload => 1, model => $model,
     conf => "mana_ai.tick_enabled = off\nmana_ai.skip_unchanged = on\nmana_ai.max_unreviewed = 0\nmana_ai.api_url = 'http://127.0.0.1:9'\n");
 
-# A resolver of the operator's own, owned by a role without rights besides reading its table.
+# A resolver of the operator's own, owned by a role that may only read its table.
 $node->safe_psql('mana_sync', <<'END');
 CREATE ROLE weather_owner;
 CREATE TABLE public.weather (place text PRIMARY KEY, said text);

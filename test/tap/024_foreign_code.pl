@@ -274,7 +274,7 @@ as_owner('DROP POLICY evil ON public.sync_changes');
 
 # ---------------------------------------------------------------- settings that were changed all the same
 
-# A trigger that an administrator has put on a table of ours runs as we do, to the end of its transaction. What it
+# A trigger that an administrator has put on a table of mana_ai runs as we do, to the end of its transaction. What it
 # changes is noticed before the next one.
 value($node, <<'END');
 CREATE FUNCTION public.meddle() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -69,12 +69,12 @@ is($iterations->[0]{userFeedback}, 'Neue Rückmeldung', 'what it wrote counts');
 is($iterations->[3]{summary}, 'Zusammenfassung', 'the new iteration is the last');
 is(scalar @$iterations, 4, 'and there is nothing else');
 is(value($node, 'SELECT count(*) FROM mana_ai.iterations_at_claim'), 0, 'nothing is kept after the run');
-# What somebody takes away while nothing runs stays away, but for plans of ours (046_lost_plans.pl).
+# What somebody takes away while nothing runs stays away, but for plans of mana_ai (046_lost_plans.pl).
 push_change($node, id => 'stale', data => { iterations => [], nextRunAt => iso(-1) }, stamps => { iterations => iso(1), nextRunAt => iso(1) });
 $model->reset;
 wait_for($node, 'planned again', 20, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'stale' AND outcome = 'planned'", 2);
 wait_until('a plan that was taken away comes back', 10, sub { @{ iterations_of($node, 'stale') } == 2 });
-is((map { $_->{summary} } @{ iterations_of($node, 'stale') })[0], 'Zusammenfassung', 'of iterations that were taken away before a run, plans of ours are put back and no others');
+is((map { $_->{summary} } @{ iterations_of($node, 'stale') })[0], 'Zusammenfassung', 'of iterations that were taken away before a run, plans of mana_ai are put back and no others');
 
 # ---------------------------------------------------------------- a rewritten log
 
@@ -114,6 +114,6 @@ DELETE FROM mana_ai.mission_snapshots;
 DELETE FROM mana_ai.mission_schedule;
 END
 wait_for($node, 'the worker folds by itself', 30, 'SELECT count(*) FROM mana_ai.mission_snapshots', 100);
-is(value($node, "SELECT rolsuper FROM pg_roles WHERE rolname = 'sync_owner'"), 'f', 'and code of the owner of the table had no rights of ours');
+is(value($node, "SELECT rolsuper FROM pg_roles WHERE rolname = 'sync_owner'"), 'f', 'and code of the owner of the table had no rights of mana_ai');
 
 done_testing();

@@ -38,7 +38,7 @@ END
 
 sub marks { return value($node, 'SELECT count(*) FROM mana_ai.dirty_records') }
 
-# Somebody who holds tables of ours.
+# Somebody who holds tables of mana_ai.
 sub hold
 {
     my (@tables) = @_;

@@ -1,4 +1,4 @@
-# A publication FOR ALL TABLES, as change data capture and upgrades make it: nothing of ours fails under it, and a
+# A publication FOR ALL TABLES, as change data capture and upgrades make it: nothing of mana_ai fails under it, and a
 # subscriber that has mana_ai too gets the log and makes its own snapshots of it.
 use strict;
 use warnings;
@@ -41,6 +41,6 @@ $rows = value($from, 'SELECT count(*) FROM public.sync_changes');
 wait_for($to, 'it goes on', 60, 'SELECT count(*) FROM public.sync_changes', $rows);
 is(snapshots_differ($to), '', 'and its snapshots with it');
 unlike(PostgreSQL::Test::Utils::slurp_file($to->logfile), qr/duplicate key|could not be folded/, 'nothing collided');
-unlike(PostgreSQL::Test::Utils::slurp_file($from->logfile), qr/replica identity/, 'nothing of ours was refused');
+unlike(PostgreSQL::Test::Utils::slurp_file($from->logfile), qr/replica identity/, 'nothing of mana_ai was refused');
 is(value($from, 'SELECT unnest(errors) FROM mana_ai.status()'), '', 'no tick has failed');
 done_testing();

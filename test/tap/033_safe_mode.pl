@@ -1,4 +1,4 @@
-# Three crashes of ours within ten minutes and no more: the database goes into safe mode.
+# Three crashes of mana_ai within ten minutes and no more: the database goes into safe mode.
 use strict;
 use warnings;
 use utf8;

@@ -81,7 +81,7 @@ settle();
 is(value($node, "SELECT string_agg(DISTINCT outcome, ',' ORDER BY outcome) FROM mana_ai.runs WHERE mission_id LIKE 'signaled%'"),
     'canceled,planned', 'it has given its leases back');
 
-# ---------------------------------------------------------------- tables of ours locked by somebody else
+# ---------------------------------------------------------------- tables of mana_ai locked by somebody else
 
 for my $table (qw(mission_schedule runs mission_snapshots agent_snapshots token_usage engine_state dirty_records
     mission_research_jobs decrypt_audit folded_log record_tombstones tools iterations_at_claim))

@@ -44,7 +44,7 @@ my %seen = map { $_->{field} => $_->{value} } @{ rows($node, 'SELECT * FROM publ
 is_deeply([ @seen{qw(sqlstate schema table constraint)} ], [ '23514', 'mana_ai', 'resolvers', 'no_such_module' ],
     'an error says what it was about');
 like($seen{message}, qr/violates check constraint "no_such_module"/, 'and what happened');
-like($seen{context}, qr/^SQL statement "\s*INSERT INTO mana_ai\.resolvers/, 'and in which statement of ours');
+like($seen{context}, qr/^SQL statement "\s*INSERT INTO mana_ai\.resolvers/, 'and in which statement of mana_ai');
 is(scalar(() = $seen{context} =~ /PL\/pgSQL function fail\(\)/g), 1, 'and who called, once');
 
 # ---------------------------------------------------------------- the service key

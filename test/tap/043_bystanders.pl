@@ -1,4 +1,4 @@
-# What others do to tables of ours, to the clock and in functions of theirs, and who does not suffer from it.
+# What others do to tables of mana_ai, to the clock and in functions of theirs, and who does not suffer from it.
 use strict;
 use warnings;
 use utf8;

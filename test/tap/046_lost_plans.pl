@@ -68,7 +68,7 @@ my $plan = planned('one', space => 'space-1');
 device_writes('one', [], 0, title => 'Neuer Titel', space => 'space-1');
 wait_for_ids('one', [ $plan->{id} ], 'a plan that a stale device has taken away comes back');
 my $record = record_of($node, 'one');
-is($record->{title}, 'Neuer Titel', 'beside what the device wrote');
+is($record->{title}, 'Neuer Titel', 'in addition to what the device wrote');
 is_deeply($record->{iterations}[0], $plan, 'as it was');
 my @written = @{ runner_rows('one') };
 is(scalar @written, 2, 'with one row');
@@ -93,7 +93,7 @@ sub permutations
 }
 
 # Three devices: one has an iteration of its own and not ours, one knew nothing, one has seen and carried out ours. Their
-# clocks are as their names say, their rows come in any order. What the last one has made of ours is kept if it was
+# clocks are as their names say, their rows come in any order. What the last one has made of the server's is kept if it was
 # in the log when ours was lost.
 my $n = 0;
 for my $order (permutations(qw(early stale done)))
@@ -160,7 +160,7 @@ my $many = planned('many');
 $node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at)"
       . " SELECT '$user', 'many', 'gone-' || n, 5, now() - interval '1 hour' FROM generate_series(1, 3) n");
 device_writes('many', [], 0);
-wait_for_ids('many', [ $many->{id} ], 'a plan comes back beside others that were given up');
+wait_for_ids('many', [ $many->{id} ], 'a plan comes back although others were given up');
 my $given_up = "SELECT string_agg(iteration_id || given_up_at || restored_at, ' ' ORDER BY iteration_id) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NOT NULL";
 my $first = value($node, $given_up);
 is(scalar(() = $first =~ /gone-/g), 3, 'of which each is a problem');

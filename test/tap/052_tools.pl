@@ -211,9 +211,9 @@ END
     is($node->safe_psql('from_old', "SELECT count(*) FROM mana_ai.$_"), 1, "and what is in $_") for qw(runs token_usage mission_research_jobs decrypt_audit);
     my ($old, $new) = (tools('old'), tools());
     is($old->{add_quiz_question}{description}, 'Unsere Frage.', 'upgrade: a changed description stays');
-    is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and the parameters beside it are the new ones');
+    is_deeply($old->{add_quiz_question}{parameters}, $new->{add_quiz_question}{parameters}, 'and its parameters are the new ones');
     is($old->{create_invoice}{parameters}[0]{description}, 'Unser Name', 'upgrade: changed parameters stay');
-    is($old->{create_invoice}{description}, $new->{create_invoice}{description}, 'and the description beside them is the new one');
+    is($old->{create_invoice}{description}, $new->{create_invoice}{description}, 'and its description is the new one');
     is_deeply($old->{rate_library_entry}, $new->{rate_library_entry}, 'what nobody has changed is new');
 }
 

@@ -67,7 +67,7 @@ my $hostile = [ { id => 'x', source => 'server', finishedAt => 'geheim', promptV
 push_mission($node, 'hostile', nextRunAt => undef, iterations => $hostile);
 my $all = value($node, 'SELECT json_agg(o)::text FROM mana_ai.tool_outcomes o');
 unlike($all, qr/geheim|Geheimnis|4711|anna|Scheidung|Müller/i, 'no text of a user is in the view');
-is_deeply([ @{ outcomes('unknown')->[0] }{qw(failed approved last_messages prompt_version last_failed)} ], [ 1, 1, ['…'], undef, undef ], 'what is none of ours is counted as unknown');
+is_deeply([ @{ outcomes('unknown')->[0] }{qw(failed approved last_messages prompt_version last_failed)} ], [ 1, 1, ['…'], undef, undef ], 'what is not mana_ai\'s is counted as unknown');
 is(outcomes('create_task')->[0]{steps}, 2, 'plans of browsers are not ours');
 
 is(counted('create_task', 'approved'), 0, 'a plan is counted when the next one is written');

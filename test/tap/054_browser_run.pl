@@ -86,7 +86,7 @@ wait_for_iterations($node, 'closed', 2);
 push_mission($node, 'behind', iterations => [ running('b1', -5),
     { id => 's1', source => 'server', startedAt => iso(-90), plan => [], overallStatus => 'approved' } ]);
 wait_for_decision('behind', 'skipped-browser-run');
-# Nothing of ours is ever running in a record.
+# Nothing of mana_ai is ever running in a record.
 push_mission($node, 'named', iterations => [ running('b1', -5, source => 'browser') ]);
 wait_for_decision('named', 'skipped-browser-run');
 push_mission($node, 'server', iterations => [ running('b1', -5, source => 'server') ]);
@@ -142,7 +142,7 @@ $run = while_planning('broken', sub {
     browser_writes('broken', iterations => [ finished($begun, 'failed') ], nextRunAt => iso(3600));
 });
 is($run->{outcome}, 'planned', 'begun and failed during ours: ours is written');
-is(scalar @{ iterations_of($node, 'broken') }, 2, 'beside the failed one');
+is(scalar @{ iterations_of($node, 'broken') }, 2, 'in addition to the failed one');
 
 # A plan of a browser that we knew before is no reason to throw ours away.
 $model->reset;

@@ -37,7 +37,7 @@ END
 
 $model->control({ rate => { per_second => 20, burst => 20, retry_after_s => 1 } });
 push_for_users('rate', 100, 20);
-wait_for($node, 'all missions are planned beside refusals', 60,
+wait_for($node, 'all missions are planned despite refusals', 60,
     "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'rate-%' AND outcome = 'planned'", 100);
 is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'rate-%' AND outcome = 'failed'"), 0,
     'and no run has failed');
@@ -136,7 +136,7 @@ wait_for($node, 'two missions are locked', 20, "SELECT count(*) FROM pg_stat_act
 $model->reset;
 $model->control({ latency_ms => 100 });
 settings($node, 'mana_ai.tick_enabled' => undef);
-wait_for($node, 'missions beside locked ones are planned', 60,
+wait_for($node, 'missions are planned although others are locked', 60,
     q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'held-%' AND outcome = 'planned'}, 28);
 cmp_ok($model->stats->{max_in_flight}, '<=', 2, 'no more at once than max_concurrency_per_user');
 value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(600)%' AND wait_event = 'PgSleep'");

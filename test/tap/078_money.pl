@@ -59,7 +59,7 @@ INSERT INTO mana_ai.model_prices (model, service_tier, valid_from, currency, inp
 END
 wait_for($node, 'what came before its price is priced later', 20, "SELECT count(*) FROM mana_ai.token_usage WHERE model LIKE 'test/plan%' AND cost IS NULL", 0);
 # 400 * 10 + 600 * 1 + 100 * 100 millionths
-is(cost_of_run('told'), '0.0146 EUR of 1100 tokens, ? ? of 1260 tokens', 'a run shows beside its cost what has no price');
+is(cost_of_run('told'), '0.0146 EUR of 1100 tokens, ? ? of 1260 tokens', 'a run shows its cost and the usage without a price');
 is(metric('cost_total'), 0, 'the metric counts only what has a price when it comes');
 
 # Names that have no price are passed by, however many there are.

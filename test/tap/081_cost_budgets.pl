@@ -118,7 +118,7 @@ budget('user-5', '', 10 * $estimate);
 push_missions($node, [qw(x1 x2)], user => 'user-5', cadence => { kind => 'manual' });
 wait_for($node, 'what has no price uses up no money', 40, q{SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-5' AND outcome = 'planned'}, 2);
 is(value($node, q{SELECT format('%s: %s %s, %s tokens without a price', scope, trim_scale(used), currency, unpriced_tokens) FROM mana_ai.cost_budgets_of('user-5', '')}),
-    "user: 0 EUR, @{[ 2 * $estimate ]} tokens without a price", 'but is told beside it');
+    "user: 0 EUR, @{[ 2 * $estimate ]} tokens without a price", 'but is reported separately');
 value($node, q{INSERT INTO mana_ai.model_prices (model, currency, input_per_million, output_per_million) VALUES ('test/unknown', 'EUR', 1, 1)});
 wait_for($node, 'and counts when its price is entered', 30, "SELECT used = @{[amount(2 * $estimate)]} FROM mana_ai.cost_budgets_of('user-5', '')", 't');
 value($node, "UPDATE mana_ai.cost_budgets SET cost_per_day = @{[amount($estimate)]}");

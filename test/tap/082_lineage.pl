@@ -24,7 +24,7 @@ sub requests_of { return rows($_[0], "SELECT q.*, r.mission_id FROM mana_ai.runs
 sub counts_of { my %count; $count{ $_->{status} }++ for @{ $_[0] }; return \%count }
 sub reasons_of { my %reason; $reason{ $_->{reason} // '' }++ for @{ $_[0] }; return join ' | ', sort keys %reason }
 
-# ---------------------------------------------------------------- runs beside edits, in both shapes of the table
+# ---------------------------------------------------------------- runs concurrent with edits, in both shapes of the table
 
 # Edits of everything that the missions read, in transactions short and long: what commits late has an early time.
 sub edits

@@ -357,7 +357,7 @@ my %model_faults = (
 
 if ($small ne '')
 {
-    # Everything of ours lives on the small disk.
+    # Everything of mana_ai lives on the small disk.
     sql("CREATE TABLESPACE small LOCATION '$small/space'") if mkdir "$small/space";
     sql(join '', map { "ALTER TABLE mana_ai.$_ SET TABLESPACE small;" } split /\n/,
         ask("SELECT relname FROM pg_class WHERE relnamespace = 'mana_ai'::regnamespace AND relkind = 'r'"));
@@ -520,7 +520,7 @@ sub check_round
     return !@wrong;
 }
 
-# What nobody but a kill of ours may do to the server.
+# What nobody but a kill of this test may do to the server.
 sub check_log
 {
     my ($position) = @_;
