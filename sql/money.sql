@@ -12,12 +12,14 @@ CREATE TABLE mana_ai.model_prices (
   cached_input_per_million numeric CHECK (cached_input_per_million >= 0 AND cached_input_per_million <= 1000000),
   output_per_million       numeric NOT NULL CHECK (output_per_million >= 0 AND output_per_million <= 1000000),
   note                     text,
+  per_call                 numeric CHECK (per_call >= 0 AND per_call <= 1000000),
   pattern                  text COLLATE "C" NOT NULL GENERATED ALWAYS AS (
     replace(replace(replace(replace(model, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')) STORED,
   PRIMARY KEY (model, service_tier, valid_from)
 );
 COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
+COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'beside its tokens; what research on the web costs, under the name web-research';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
 -- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
@@ -29,12 +31,13 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   SELECT ((cost_of.prompt_tokens - cost_of.cached_tokens) * p.input_per_million
           + cost_of.cached_tokens * coalesce(p.cached_input_per_million, p.input_per_million)
-          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001,
+          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001
+         + coalesce(p.per_call, 0),
          p.currency
     INTO cost_of.cost, cost_of.currency
     FROM mana_ai.model_prices p
    WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
-     AND cost_of.model LIKE p.pattern
+     AND cost_of.model LIKE p.pattern AND (cost_of.model <> 'web-research' OR p.per_call IS NOT NULL)
    ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
    LIMIT 1;
   IF cost_of.cost IS NULL THEN
@@ -218,7 +221,7 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x ORDER BY x.ts DESC LIMIT 1) u) m(name)
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.tokens_used > 0 ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')

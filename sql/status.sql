@@ -439,6 +439,17 @@ BEGIN
   IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
     remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
   END IF;
+  remark := remark || coalesce((
+  SELECT format('; planned without research on the web: its user has had %s in the last 24 hours, as many as are allowed', l.had)
+    FROM (SELECT coalesce((SELECT b.web_research_per_day FROM mana_ai.user_budgets b WHERE b.user_id = why.user_id),
+                          nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
+                 (SELECT count(*) FROM mana_ai.token_usage u
+                   WHERE u.user_id = why.user_id AND u.model = 'web-research'
+                     AND u.ts > clock_timestamp() - interval '24 hours') AS had) l
+   WHERE l.had >= l.most
+     AND (SELECT r.inputs FROM mana_ai.runs r
+           WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
+           ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
@@ -555,7 +566,7 @@ BEGIN
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;
-  RETURN coalesce(mana_ai.worker_problem(), mana_ai.service_problem(true), 'due: the worker takes it up as soon as it has room');
+  RETURN coalesce(mana_ai.worker_problem(), mana_ai.service_problem(true), 'due: the worker takes it up as soon as it has room' || remark);
 END $$;
 COMMENT ON FUNCTION mana_ai.why(text, text) IS 'the one reason why a mission is not running now';
 

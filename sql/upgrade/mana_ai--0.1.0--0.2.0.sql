@@ -642,6 +642,17 @@ BEGIN
   IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
     remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
   END IF;
+  remark := remark || coalesce((
+  SELECT format('; planned without research on the web: its user has had %s in the last 24 hours, as many as are allowed', l.had)
+    FROM (SELECT coalesce((SELECT b.web_research_per_day FROM mana_ai.user_budgets b WHERE b.user_id = why.user_id),
+                          nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
+                 (SELECT count(*) FROM mana_ai.token_usage u
+                   WHERE u.user_id = why.user_id AND u.model = 'web-research'
+                     AND u.ts > clock_timestamp() - interval '24 hours') AS had) l
+   WHERE l.had >= l.most
+     AND (SELECT r.inputs FROM mana_ai.runs r
+           WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
+           ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
@@ -758,7 +769,7 @@ BEGIN
   ELSIF s.not_before > clock_timestamp() THEN
     RETURN format('waiting until %s after decision %s', s.not_before, s.decision);
   END IF;
-  RETURN coalesce(mana_ai.worker_problem(), mana_ai.service_problem(true), 'due: the worker takes it up as soon as it has room');
+  RETURN coalesce(mana_ai.worker_problem(), mana_ai.service_problem(true), 'due: the worker takes it up as soon as it has room' || remark);
 END $$;
 
 -- ---------------------------------------------------------------- shared spaces
@@ -1898,10 +1909,11 @@ ALTER TABLE mana_ai.runs ADD COLUMN reserved_tokens bigint NOT NULL DEFAULT 0;
 CREATE TABLE mana_ai.user_budgets (
   user_id        text COLLATE "C" PRIMARY KEY,
   tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
-  note           text
+  note           text,
+  web_research_per_day int CHECK (web_research_per_day >= 0)  -- null: mana_ai.user_web_research_per_day
 );
 COMMENT ON TABLE mana_ai.user_budgets IS
-  'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day';
+  'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day, or whose research on the web is';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 REVOKE ALL ON mana_ai.user_budgets FROM PUBLIC;
 
@@ -1975,6 +1987,7 @@ CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (t
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
+CREATE INDEX token_usage_web_research ON mana_ai.token_usage (user_id, ts) WHERE model = 'web-research';
 
 -- Filled by operators. A name may contain "*", which matches any characters; a name without it takes precedence, then the
 -- longest pattern. service_tier '' applies to every tier without its own price.
@@ -1988,12 +2001,14 @@ CREATE TABLE mana_ai.model_prices (
   cached_input_per_million numeric CHECK (cached_input_per_million >= 0 AND cached_input_per_million <= 1000000),
   output_per_million       numeric NOT NULL CHECK (output_per_million >= 0 AND output_per_million <= 1000000),
   note                     text,
+  per_call                 numeric CHECK (per_call >= 0 AND per_call <= 1000000),
   pattern                  text COLLATE "C" NOT NULL GENERATED ALWAYS AS (
     replace(replace(replace(replace(model, '\', '\\'), '%', '\%'), '_', '\_'), '*', '%')) STORED,
   PRIMARY KEY (model, service_tier, valid_from)
 );
 COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
+COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'beside its tokens; what research on the web costs, under the name web-research';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
 -- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
@@ -2005,12 +2020,13 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   SELECT ((cost_of.prompt_tokens - cost_of.cached_tokens) * p.input_per_million
           + cost_of.cached_tokens * coalesce(p.cached_input_per_million, p.input_per_million)
-          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001,
+          + greatest(cost_of.total_tokens - cost_of.prompt_tokens, 0) * p.output_per_million) * 0.000001
+         + coalesce(p.per_call, 0),
          p.currency
     INTO cost_of.cost, cost_of.currency
     FROM mana_ai.model_prices p
    WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
-     AND cost_of.model LIKE p.pattern
+     AND cost_of.model LIKE p.pattern AND (cost_of.model <> 'web-research' OR p.per_call IS NOT NULL)
    ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
    LIMIT 1;
   IF cost_of.cost IS NULL THEN
@@ -2194,7 +2210,7 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x ORDER BY x.ts DESC LIMIT 1) u) m(name)
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.tokens_used > 0 ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')

@@ -101,7 +101,8 @@ inline constexpr std::string_view kFailpointNames[] = {
     "research.offered",  // committed; the answer is not fetched
     "research.fetched",  // by the run
     "research.given_up",
-    "research.web",        // research on the web has been answered
+    "research.charged",    // web research is on the ledger, if it may be made
+    "research.web",        // it has been answered
     "poll.before_commit",  // of taking jobs to poll
     "poll.after_commit",
     "poll.answered",

@@ -4,7 +4,11 @@
 
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/wipe.hpp"
+#include "mana_ai/extension/lease/durable_step.hpp"
+#include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/research/research_call.hpp"
+#include "mana_ai/extension/research/web_research_use.hpp"
+#include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -15,6 +19,7 @@ namespace {
 
 constexpr int64_t kDiscoverTimeout = 15 * core::kMicrosPerSecond;
 constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
+constexpr char kDailyLimit[] = "daily-limit";  // a reason of WebResearch
 
 struct Answer {
     std::string body;
@@ -68,11 +73,13 @@ const char* outcome_of(const WebResearch& research) {
         return "found";
     if (research.reason == "nothing-found")
         return "nothing_found";
+    if (research.reason == kDailyLimit)
+        return "limited";
     return is_refusal(research.reason) ? "refused" : "failed";
 }
 
 net::Task<WebResearch> search_web(RunServices& services, const ClaimedMission& claimed,
-                                  const std::string& query) {
+                                  const std::string& query, bool& was_answered) {
     WebResearch research;
     ResearchCall discover{pg::settings::api_url() + core::kDiscoverPath,
                           core::discover_request(query), kDiscoverTimeout};
@@ -81,6 +88,7 @@ net::Task<WebResearch> search_web(RunServices& services, const ClaimedMission& c
     research.reason = feeds_answer.reason;
     if (!feeds_answer.reason.empty())
         co_return research;
+    was_answered = true;
     const std::vector<std::string> feeds = core::parse_feeds(feeds_answer.body);
     research.reason = "nothing-found";
     if (feeds.empty())
@@ -108,7 +116,24 @@ net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission&
         research.reason = "nothing-found";
         co_return research;
     }
-    research = co_await search_web(services, claimed, query);
+    std::optional<WebResearchUse> use;
+    DatabaseJobs::Work charge = [&] { use = charge_web_research(claimed); };
+    co_await write_until_done(services, claimed, std::move(charge));
+    MANA_AI_FAILPOINT("research.charged");
+    if (!use) {
+        research.reason = kDailyLimit;
+        pg::metrics::count(core::Metric::WebResearch, {outcome_of(research)});
+        co_return research;
+    }
+    bool was_answered = false;
+    research = co_await search_web(services, claimed, query, was_answered);
+    DatabaseJobs::Work settle = [&] {
+        if (!was_answered)
+            take_charge_back(*use);
+        else if (!use->currency.empty())
+            count_cost(claimed, use->cost_millionths, use->currency);
+    };
+    co_await write_until_done(services, claimed, std::move(settle));
     log_refusal(research.reason);
     pg::metrics::count(core::Metric::WebResearch, {outcome_of(research)});
     co_return research;

@@ -13,14 +13,14 @@ namespace mana_ai {
 
 struct WebResearch {
     std::optional<core::ResolvedInput> found;
-    // The reason in runs.inputs: "nothing-found", "http-<status>", "user-id" or a name of
-    // net::to_string().
+    // The reason in runs.inputs: "nothing-found", "http-<status>", "user-id", "daily-limit" or
+    // a name of net::to_string().
     std::string reason;
 };
 
-// Searches articles for the query with mana-api and makes an input of them. If there are none or
-// anything fails, the mission is planned without them. At most 45 seconds. Refusals are logged,
-// once until an answer comes. `claimed` outlives the task.
+// Searches articles for the query with mana-api and makes an input of them. If there are none,
+// anything fails, or the user's daily limit is reached, the mission is planned without them. At
+// most 45 seconds. Refusals are logged, once until an answer comes. `claimed` outlives the task.
 net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission& claimed,
                                     std::string query);
 
