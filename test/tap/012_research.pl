@@ -291,7 +291,7 @@ like(prompts(), qr/Die Antwort der langen Recherche/, 'an order that comes in a 
 # ---------------------------------------------------------------- an answer is paid for once
 
 fresh(polls => 0);
-$model->control({ steps => [ { status => 400, error => 'nein' } ], repeat => 'last' });
+$model->control({ match => 'Mission kept', steps => [ { status => 400, error => 'nein' } ], repeat => 'last' });
 push_mission($node, 'kept', objective => $deep);
 wait_for($node, 'a plan fails after the research', 10,
     "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'kept' AND outcome = 'failed'", 1);
