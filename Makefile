@@ -22,13 +22,13 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 export PG_CONFIG
 
-# `make WERROR=` builds with a compiler that warns about more than ours.
+# `make WERROR=` builds with a compiler that warns about more than the tested ones.
 WERROR ?= -Werror
 
-# PostgreSQL's makefiles name the compiler that it was built with. One in the environment counts, too.
+# PostgreSQL's makefiles name the compiler that it was built with. One in the environment takes precedence.
 COMPILER_OF_ENVIRONMENT := $(if $(filter environment,$(origin CXX)),$(CXX))
 
-# While it compiles, lines like "[ 87/141] src/core/text/json.cpp". `make V=1` shows the commands.
+# Prints progress such as "[ 87/141] src/core/text/json.cpp". `make V=1` shows the commands.
 QUIET = $(if $(V),,@)
 
 # Debian has pgxs.mk in the client's package, so PGXS alone does not mean that there are headers.
@@ -56,11 +56,11 @@ PG_CXXFLAGS += -O0 -g0
 endif
 BASE_OBJDIR = build/pg$(MAJORVERSION)$(if $(QUICK),_quick)
 OBJDIR = $(BASE_OBJDIR)$(if $(FAILPOINTS),_failpoints)$(if $(SANITIZE),_sanitized)
-# The page to look at is compiled in, as one string.
+# The HTML page is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
 PAGE_OBJ = $(BASE_OBJDIR)/page_html.o
 INSIDE_SOURCES = $(filter src/pg/% src/extension/%,$(SOURCES))
-# What a variant compiles in another way. Failpoints stand in few sources and in no header.
+# The sources that a variant compiles differently. Failpoints are in a few sources and in no header.
 VARIANT_SOURCES := $(if $(SANITIZE),$(INSIDE_SOURCES),$(if $(FAILPOINTS),$(shell grep -l 'mana_ai/pg/failpoint.hpp' $(INSIDE_SOURCES))))
 VARIANT_OBJS = $(patsubst src/%.cpp,$(OBJDIR)/%.o,$(VARIANT_SOURCES))
 SHARED_OBJS = $(patsubst src/%.cpp,$(BASE_OBJDIR)/%.o,$(filter-out $(VARIANT_SOURCES),$(SOURCES)))
@@ -96,7 +96,7 @@ ifneq ($(IS_CLANG),0)
 WARNINGS = -Wall -Wextra -Wno-unknown-warning-option
 endif
 
-# pg_regress finds answers in ./expected by itself; isolation's stand in a folder of their own.
+# pg_regress finds expected output in ./expected by itself; that of the isolation tests is in a separate folder.
 ifneq ($(filter-out 12 13 14 15,$(MAJORVERSION)),)
 ISOLATION_OPTS += --expecteddir=test/isolation
 endif
@@ -115,7 +115,7 @@ POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includ
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter $(VARIANT_SOURCES),$<),$(VARIANT_FLAGS)) \
 	$(if $(filter $(INSIDE_SOURCES),$<),$(POSTGRES_FLAGS))
-# The object's place among all, which also tells how far make has come.
+# The object's position among all, which shows the progress.
 empty :=
 PLACE = $(words $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
 SHOW_PROGRESS = @printf '[%3d/%d] %s\n' $(PLACE) $(words $(OBJS)) $<
@@ -143,10 +143,10 @@ $(SHARED_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 
 -include $(OBJS:.o=.d)
 
-# PGXS names all targets .SECONDARY, so an object that is gone would not be missed while mana_ai.so is newer.
+# PGXS names all targets .SECONDARY, so make would not notice a deleted object while mana_ai.so is newer.
 .PHONY: $(filter-out $(wildcard $(OBJS)),$(OBJS))
 
-# All that takes time, without touching mana_ai.so.
+# Everything that takes time, without touching mana_ai.so.
 objects: $(OBJS)
 .PHONY: objects
 
@@ -168,7 +168,7 @@ $(OBJDIR)/flags:
 	@printf '%s\n' '$(FLAGS_TEXT) $(VARIANT_FLAGS)' > $@
 endif
 
-# mana_ai.so stands in the top folder whatever it was built for. It is linked again when that has changed.
+# mana_ai.so is in the top folder whatever server it was built for, and is linked again when the server changes.
 LINKED_FOR = build/linked_for
 ifneq ($(OBJDIR) $(pkglibdir),$(shell cat $(LINKED_FOR) 2>/dev/null))
 .PHONY: $(LINKED_FOR)
@@ -185,7 +185,7 @@ $(INSTALL_SCRIPT_SQL): $(SQL_TOPICS:%=sql/%) Makefile
 	   for topic in $(SQL_TOPICS); do printf '\n-- %s\n\n' "$$topic"; cat "sql/$$topic" || exit 1; done; } > $@.tmp
 	@mv $@.tmp $@
 
-# TAP tests make clusters of their own from the installed server; run them as an ordinary user.
+# TAP tests create their own clusters from the installed server; run them as an ordinary user.
 prove_installcheck: programs
 	rm -rf tmp_check
 	test/run_tap.sh prove $(PROVE_FLAGS) $(if $(PROVE_TESTS),$(PROVE_TESTS),test/tap/*.pl)
@@ -216,11 +216,11 @@ help:
 	@echo "make                  build mana_ai.so and its install script"
 	@echo "make install          install them into the server of PG_CONFIG"
 	@echo "make installcheck     regression and isolation tests against the running, installed server"
-	@echo "make prove_installcheck  TAP tests against the installed server, in clusters of their own"
+	@echo "make prove_installcheck  TAP tests against the installed server, in separate clusters"
 	@echo
 	@echo "These install missing Debian packages and never touch an installed server or its clusters:"
-	@echo "make demo             plan one mission in a throwaway cluster and show what came back"
-	@echo "make demo-up          the same, left running, with a page to look at; make demo-down ends it"
+	@echo "make demo             plan one mission in a throwaway cluster and show the result"
+	@echo "make demo-up          the same, left running, with its HTML page; make demo-down ends it"
 	@echo "make test             all tests; RINGS='unit regress' runs only these"
 	@echo "make crash-matrix     kill, fail and delay the server at every failpoint"
 	@echo "make sanitize         the tests in a server under AddressSanitizer; RINGS='regress isolation tap'"
@@ -235,7 +235,7 @@ help:
 	@echo "make unit             unit tests of core, crypto and net, without PostgreSQL"
 	@echo "make fuzz             fuzzers, FUZZ_SECONDS=20 each (needs clang)"
 	@echo "make layering         no layer includes what it must not"
-	@echo "make format           clang-format; make check-format only looks"
+	@echo "make format           clang-format; make check-format only checks"
 	@echo "make clean            remove everything that was built"
 
 test:
@@ -247,7 +247,7 @@ fresh:
 matrix:
 	@test/fresh/matrix.sh $(PG_CONFIGS)
 
-# What PGXN takes: the committed files, below a folder with name and version.
+# The archive for PGXN: the committed files, below a folder with name and version.
 DIST = $(EXTENSION)-$(EXTVERSION)
 dist:
 	git archive --format=zip --prefix=$(DIST)/ -o $(DIST).zip HEAD

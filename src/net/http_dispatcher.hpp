@@ -47,7 +47,7 @@ class HttpDispatcher {
     // Removes a request from the queue or from libcurl, and lets the next one start. The request
     // keeps its data; its easy handle returns to the pool.
     void withdraw(HttpTransfer& transfer) noexcept;
-    // Ends a request with an error of ours.
+    // Ends a request with one of this client's own errors.
     void fail(HttpTransfer& transfer, TransportError error, std::string_view detail) noexcept;
 
  private:

@@ -14,7 +14,7 @@ namespace mana_ai::crypto {
 inline constexpr std::size_t kMaxEncryptedValue = 16 * 1024 * 1024;
 
 enum class ValueFailure {
-    kMalformed,           // not as the page says, or what was encrypted is no JSON
+    kMalformed,           // not in the page's format, or the plaintext is not JSON
     kTamperedOrWrongKey,  // changed since it was encrypted, or encrypted with another key
 };
 

@@ -92,7 +92,7 @@ class HttpClient {
     // std::bad_alloc. Destroying the awaitable cancels the request.
     [[nodiscard]] Send send(HttpRequest request);
 
-    // While on, requests wait that have not been handed to libcurl; those in flight go on.
+    // While on, requests that have not been handed to libcurl wait; those in flight continue.
     void hold(bool on) noexcept;
 
     size_t in_flight() const noexcept;  // handed to libcurl

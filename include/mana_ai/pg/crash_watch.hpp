@@ -7,7 +7,7 @@
 // data directory. A process that the postmaster ends because of another crash releases its slot
 // first.
 //
-// Without preload there is no shared memory, no record and no safe mode.
+// Without preloading there is no shared memory, no record and no safe mode.
 #pragma once
 
 #include <cstddef>

@@ -7,7 +7,7 @@ namespace mana_ai::core {
 
 namespace {
 
-// The number that `count` digits at `at` form; -1 if one of them is no digit. The caller has
+// The number that `count` digits at `at` form; -1 if one of them is not a digit. The caller has
 // checked the length.
 int digits(std::string_view text, std::size_t at, std::size_t count) noexcept {
     int value = 0;

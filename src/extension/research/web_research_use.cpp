@@ -16,8 +16,8 @@ std::optional<WebResearchUse> charge_web_research(const ClaimedMission& claimed)
         agent_id = claimed.agent->id;
     const auto limit = pg::settings::user_web_research_per_day();
     lock_budgets();
-    // The name is in the text, so that the index on these rows can be used. No more of them are
-    // looked at than are allowed.
+    // The name is in the text, so that the index on these rows can be used. At most
+    // as many rows as the limit allows are read.
     static pg::Statement charge(R"sql(
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,
                                  prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens,

@@ -151,7 +151,7 @@ const char* replay_now(const Mark& mark) {
     return problem;
 }
 
-// Replays the record and, if it is then correct, calls `then`; both or neither.
+// Replays the record and, if it is then correct, calls `then`. Both take effect, or neither.
 template <class Then>
 const char* replay(const Mark& mark, const Then& then) {
     const pg::ScratchMemory scratch("mana_ai repair");

@@ -32,9 +32,9 @@ struct InputReference {
     bool operator==(const InputReference&) const = default;
 };
 
-// The references of a mission's `inputs`, oldest first. Left out: entries that are no objects or
-// whose module, table or id is no string, empty, longer than kMaxReferencePart, not UTF-8 or with
-// control characters; all but the last mention of the same record; all but the last kMaxInputs.
+// The references of a mission's `inputs`, oldest first. Left out: entries that are not objects, or
+// whose module, table or id is not a string, empty, longer than kMaxReferencePart, not UTF-8 or
+// has control characters; all but the last mention of the same record; all but the last kMaxInputs.
 std::vector<InputReference> input_references(const Json& inputs);
 
 // Another record of the user that a record names, and the fields that are taken from it.

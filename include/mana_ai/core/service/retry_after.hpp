@@ -14,7 +14,7 @@ inline constexpr Instant kMaxRetryAfter = kMicrosPerDay;
 
 // The delay in microseconds, 0 to kMaxRetryAfter. The value is a number of seconds (a fraction is
 // accepted) or a date in one of HTTP's three forms; a date in the past is a delay of 0.
-// nullopt: empty or neither.
+// nullopt: empty, or not one of these.
 std::optional<Instant> parse_retry_after(std::string_view header, Instant now) noexcept;
 
 }  // namespace mana_ai::core
