@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs from Debian's archive what building and testing need and this machine lacks.
+# Installs from Debian's archive the missing packages that building and testing need.
 # Does nothing, and needs no rights, when nothing is missing. As an ordinary user it asks sudo.
 # No PostgreSQL cluster is created, and those that exist are left alone.
 # `bootstrap.sh demo` leaves out what only the tests need.
@@ -46,7 +46,7 @@ debian_major() {
     echo "$newest"
 }
 
-# On another system nothing is installed; what is not there is named as Debian names it.
+# On another system nothing is installed; missing packages are listed by their Debian names.
 has_header() { printf '#include <%s>\n' "$1" | "${CXX:-g++}" -E -x c++ - >/dev/null 2>&1; }
 is_there() { # PACKAGE
     case $1 in
@@ -70,7 +70,7 @@ if ! command -v dpkg-query >/dev/null; then
     exit 1
 fi
 
-# Adds Debian's PostgreSQL to the packages. Fails while the package lists are missing that it needs to choose.
+# Adds Debian's PostgreSQL to the packages. Fails if it must choose a version and the package lists are missing.
 choose_postgres() {
     local major=
     if is_complete && [[ $("$pg_config" --bindir) != "$root"/usr/lib/postgresql/* ]]; then
@@ -91,8 +91,8 @@ choose_postgres() {
     fi
 }
 
-# Real programs that tests need and whose packages would bring a service that runs: the programs alone are taken out of
-# the packages, into build/bin. Without them their tests are skipped.
+# Real programs that tests need and whose packages would start a service: only the programs are extracted from the
+# packages, into build/bin. Without them their tests are skipped.
 #   Prometheus scrapes our metrics; its promtool judges them, the alerts and the dashboard
 #   nginx stands before the model server, with TLS and HTTP/2
 programs=${root:-$(cd "$(dirname "$0")/.." && pwd)}/build/bin
@@ -102,7 +102,7 @@ fetch_programs() {
     local path=$1 folder package program
     shift
     folder=$(mktemp -d)
-    # Downloads without a user of its own: it could not write into the folder.
+    # As root, not as apt's download user, who could not write into the folder.
     if (
         cd "$folder" || exit 1
         apt-get -qq -o APT::Sandbox::User=root download "$1" || exit 1
@@ -125,7 +125,7 @@ fetch_programs() {
 
 fetch_test_programs() {
     [ -n "$for_tests" ] || return 0
-    # promtool is a package of its own from Debian 13 on.
+    # promtool is a separate package from Debian 13 on.
     if [ ! -x "$programs/promtool" ] || [ ! -x "$programs/prometheus" ]; then fetch_programs 'bin/prom*' prometheus promtool; fi
     if [ ! -x "$programs/nginx" ]; then fetch_programs 'sbin/nginx' nginx; fi
 }
@@ -188,8 +188,8 @@ if [ -n "$lists_are_needed" ]; then
 fi
 echo "bootstrap: for ${chosen:-the server of $pg_config} installing ${missing[*]}"
 
-# Debian's server package makes and starts a cluster unless its configuration says not to. That is not
-# ours to do; the machine's configuration is put back afterwards.
+# Debian's server package creates and starts a cluster unless its configuration forbids it. It is forbidden here, and
+# the machine's configuration is restored afterwards.
 if [[ " ${missing[*]} " =~ " postgresql-"[0-9]+" " ]]; then
     installed postgresql-common || apt_get install --no-install-recommends -y postgresql-common
     "${as_root[@]}" cp -p "$cluster_defaults" "$cluster_defaults.mana_ai_saved"

@@ -25,9 +25,8 @@ export PG_CONFIG=${PG_CONFIG:-pg_config}
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
 # PostgreSQL refuses to run as root, and root must leave nothing in a checkout that its owner could not
-# remove. So for root the checkout's owner builds and tests. If that is root too, or somebody who has no
-# account here (a mounted folder), the tester is a user without any rights, out of whose reach the machine's
-# own clusters are as well.
+# remove. So for root the checkout's owner builds and tests. If the owner is root too, or has no account here
+# (a mounted folder), the tester is an unprivileged user, who cannot access the machine's own clusters either.
 builder_prefix=()
 tester_prefix=()
 tester=$(id -un)
@@ -50,13 +49,13 @@ as_tester() { "${tester_prefix[@]}" "$@"; }
 leave() {
     local status=$? file pid
     trap - EXIT INT TERM HUP
-    # Errors here would hide the status that we leave with.
+    # Errors here would hide the exit status.
     set +e
     for pid in $(jobs -p); do
         kill "$pid" 2>/dev/null
     done
     wait 2>/dev/null
-    # Also the clusters of TAP tests that were ended.
+    # Also the clusters of interrupted TAP tests.
     while IFS= read -r file; do
         as_tester "$pg_bin/pg_ctl" stop -D "${file%/postmaster.pid}" -m immediate >/dev/null 2>&1
     done < <(find "$work/run" -name postmaster.pid)
@@ -66,7 +65,7 @@ leave() {
     exit "$status"
 }
 
-# build TARGET...: shows how far it has come, the rest only if it fails. In a log one line in twenty is enough.
+# build TARGET...: shows the progress, other output only if it fails. In a log one line in twenty is enough.
 build() {
     local every=20 line shown=0
     if [ -t 1 ]; then every=1; fi
@@ -80,7 +79,7 @@ build() {
 }
 
 programs=programs
-# A newcomer waits for the first demo. Who has built the library already, or names flags, gets an ordinary one.
+# The first demo is built without optimization, to be quick. If the library exists or flags are given, the build is ordinary.
 quickly() {
     programs=demo-programs
     [ -z "${PG_CXXFLAGS:-}" ] || return 0
@@ -126,7 +125,7 @@ enter() {
     cd "$work/run"
 }
 
-# build_variant VARIABLE: the extension built with `make VARIABLE=1`, in a private installation of its own, whose
+# build_variant VARIABLE: the extension built with `make VARIABLE=1`, in a separate private installation, whose
 # pg_config is then $variant_pg_config. Afterwards mana_ai.so is the ordinary one again. With SANITIZE reports of
 # faults go to $reports.
 build_variant() {
@@ -145,8 +144,8 @@ build_variant() {
     build all
 }
 
-# start_cluster NAME [LINE]...: a throwaway cluster with these lines in its configuration, listening only on a
-# socket of its own. Sets $cluster, and PGHOST, PGPORT, PGUSER and PGDATABASE for clients.
+# start_cluster NAME [LINE]...: a throwaway cluster with these lines in its configuration, listening only on its
+# own socket. Sets $cluster, and PGHOST, PGPORT, PGUSER and PGDATABASE for clients.
 start_cluster() {
     local name=$1
     shift

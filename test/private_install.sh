@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# private_install.sh DIRECTORY: makes a PostgreSQL installation of its own below DIRECTORY, with mana_ai
+# private_install.sh DIRECTORY: creates a private PostgreSQL installation below DIRECTORY, with mana_ai
 # in it, from the installation of PG_CONFIG, which stays untouched. Prints the path of its pg_config.
 #
 # PostgreSQL finds its files relative to its own binary, so copied binaries in a tree of the same shape use

@@ -7,7 +7,7 @@
 #   regress    SQL against a throwaway cluster (pg_regress)
 #   isolation  concurrent sessions (pg_isolation_regress)
 #   tap        whole clusters: workers, crashes, standbys, misbehaving services
-#   torture    everything that goes wrong at once (test/torture); not by itself one of all
+#   torture    all faults at once (test/torture); runs only if it is named
 #
 # Two more belong to a server with sanitizers (test/sanitize/run.sh): control, reports.
 #
@@ -146,7 +146,7 @@ ring_tap() {
     local -A running=()
     local files=()
     ring_passed=0 ring_failed=0 ring_skipped=0
-    # A server that somebody built may lack PostgreSQL's modules for tests.
+    # A server built from source may lack PostgreSQL's modules for tests.
     if [ ! -e "$(dirname "$("$private_pg_config" --pgxs)")/../../src/test/perl/PostgreSQL/Test/Cluster.pm" ]; then
         skips+=("tap: the server was built without --enable-tap-tests")
         count tap 0 0 1
@@ -165,7 +165,7 @@ ring_tap() {
             "${tester_prefix[@]}" env PG_CONFIG="$file_pg_config" MANA_AI_BIN="$work/bin" TMPDIR="$work/run" \
                 TESTDIR="$work/run/tap/$name" timeout -k 10 "${TAP_TIMEOUT:-900}" \
                 "$work/tree/test/run_tap.sh" perl "test/tap/$name.pl" >"$logs/tap_$name.log" 2>&1 </dev/null || status=$?
-            # The shell forgets it when another process gets the number.
+            # The shell forgets its status when another process gets its number.
             echo "$status" >"$logs/tap_$name.status"
         ) &
         running[$name]=$!
@@ -210,7 +210,7 @@ ring_torture() {
     count torture "$ring_passed" "$ring_failed" "$ring_skipped"
 }
 
-# reports_in FOLDER: what the sanitizers have said: the address sanitizer in files of its own, the other in the
+# reports_in FOLDER: what the sanitizers have reported: the address sanitizer in its own files, the other in the
 # servers' logs.
 reports_in() {
     local file

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What preloading mana_ai adds to a client's process: memory, and the time of a connection with one query. Two
-# clusters, one with the library and one without, asked in turn. "load" is what a session pays that loads it itself.
-# Run by hand.
+# clusters, one with the library and one without, measured alternately. "load" is the cost for a session that loads it
+# itself. Not part of make bench.
 source "$(dirname "$0")/../environment.sh"
 enter
 rounds=${ROUNDS:-15} connections=${CONNECTIONS:-100}
 
-# Of a backend that has done one query.
+# Of a backend that has run one query.
 memory() {
     "$pg_bin/psql" -XAtq -c "SELECT pg_backend_pid()" -c "SELECT pg_sleep(3)" >"$work/run/pid.$1" &
     local pid=

@@ -1,4 +1,4 @@
-# health_latency.pl PORT: how long GET /health takes while 200 clients have begun a request and do not go on.
+# health_latency.pl PORT: how long GET /health takes while 200 clients have begun a request and do not continue it.
 use strict;
 use warnings;
 use IO::Socket::INET;

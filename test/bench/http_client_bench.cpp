@@ -2,8 +2,8 @@
 //
 //   http_client_bench [calls] [in flight] [url]
 //
-// Without a URL it talks to a server thread of its own. Each caller is one coroutine that sends one
-// request after the other, as mission runs do.
+// Without a URL it starts a server thread and talks to that. Each caller is one coroutine that
+// sends one request after the other, as mission runs do.
 #include <malloc.h>
 #include <time.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
--- :missions missions that become due at :due, each with :inputs records of its own that are encrypted, and a grant
+-- :missions missions that become due at :due, each with :inputs encrypted records that no other mission uses, and a grant
 -- for them. :kind: notes, or profiles of 20 fields (their seven that are rendered hold 20 encrypted values). Each
 -- record is an insert and three updates. :sealed is a list of ciphertexts of one key, :grant a grant that wraps this
 -- key: the server cannot tell that the missions have it in common, and unwraps it for each of them.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: what the trigger costs a transaction with one insert, and a row of a COPY, in instructions. callgrind
-# counts them in a server of a single process. Its clocks go slower, as it does, so that statistics are not reported more
-# often on a busy machine; the figures repeat within a few ten-thousandths. The library is preloaded on both sides, as it
-# should be on a server. The row is inserted by a prepared statement, as an ordinary role under row-level security; COPY,
-# which that refuses, runs as superuser. Waits and cache misses are not in it: they add to both sides.
+# Sourced by run.sh: the trigger's cost for a transaction with one insert, and for a row of a COPY, in instructions.
+# callgrind counts them in a single-process server. The server's clocks are slowed down as much as the server, so that
+# statistics are not reported more often on a busy machine; the figures repeat within a few ten-thousandths. The library is
+# preloaded on both sides, as it should be on a server. The row is inserted by a prepared statement, as an ordinary role
+# under row-level security; COPY, which row-level security refuses, runs as superuser. Waits and cache misses are not
+# counted: they add to both sides.
 
 command -v valgrind >/dev/null || { echo "instructions: valgrind is not installed (Debian package valgrind)"; exit 1; }
 echo; echo "instructions: of one transaction with one insert of 3 KB, with and without the trigger"
@@ -24,7 +25,7 @@ body() {
     local k
     for k in {1..46}; do printf '%s und dann noch etwas mehr Text ' "$(printf '%s %s' "$1" "$k" | md5sum | cut -c1-32)"; done
 }
-# instructions_of SQL: of a whole process that runs the file in the cluster that $data is a copy of.
+# instructions_of SQL: of a whole process that runs the file in a copy ($data) of the cluster.
 instructions_of() {
     local copy=$work/run/counted
     as_tester rm -rf "$copy"
@@ -58,7 +59,7 @@ per_transaction() {
     many=$(transactions "$1" "$2" 60)
     echo $(((many - few) / 40))
 }
-# copied ROWS RECORDS: so many changes of missions that are there, in turns.
+# copied ROWS RECORDS: this many changes of existing missions, in turn.
 copied() {
     local rows=$1 records=$2 file=$work/run/rows.copy
     for ((i = 0; i < rows; i++)); do

@@ -1,5 +1,5 @@
 // Loaded into a backend by the benchmark: counts in a loop, with the code of src/pg/metrics.cpp on
-// memory of its own.
+// private memory.
 #include <chrono>
 
 #include "mana_ai/pg/metrics.hpp"

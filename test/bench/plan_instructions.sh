@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: what planning a mission takes of the worker, in instructions that callgrind counts in a server of its
-# own. Planned are MISSIONS missions (100) and then twice as many; the difference is divided by MISSIONS, so that starting,
-# preparing statements and idling cancel out. Two calls of the model a mission. The clocks of the server go as much slower
-# as valgrind makes it, so that as many database steps share a transaction as usual. What the kernel does is not in it.
+# Sourced by run.sh: the worker's cost of planning a mission, in instructions that callgrind counts in a separate server.
+# It plans MISSIONS missions (100) and then twice as many; the difference is divided by MISSIONS, so that starting,
+# preparing statements and idling cancel out. There are two model calls per mission. The server's clocks are slowed down
+# as much as valgrind slows the server, so that as many database steps share a transaction as usual. The kernel's work is
+# not counted.
 #
 # BASE=checkout compares with another revision, where `make all programs` must have been run: its own model server answers,
-# since ours may refuse what it did not know of. ONLY_BASE=1 leaves this revision out. PROFILE=directory keeps callgrind's
+# since this revision's may refuse its requests. ONLY_BASE=1 leaves this revision out. PROFILE=directory keeps callgrind's
 # files.
 
 command -v valgrind >/dev/null || { echo "plan-instructions: valgrind is not installed (Debian package valgrind)"; exit 1; }
 missions=${MISSIONS:-100}
 echo; echo "plan-instructions: of the worker for one planned mission, two model calls each, 64 in flight at most"
 
-# planned_in MISSIONS KEEP: instructions of a worker that plans so many.
+# planned_in MISSIONS KEEP: instructions of a worker that plans this many.
 planned_in() {
     local count=$1 keep=$2 pid server left tries=0
     new_cluster counted "mana_ai.llm_url = '$model_url'" "mana_ai.max_concurrency = 64" "log_min_messages = warning" \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sourced by run.sh: missions of many users at a model service that limits the rate of calls, that goes away, that is slow;
-# and what a claim costs when one user has a million of them due.
+# Sourced by run.sh: missions of many users at a model service that limits the rate of calls, becomes unavailable, or is
+# slow; and the cost of a claim when one user has a million missions due.
 
 tell_server() { perl -MHTTP::Tiny -e 'exit !HTTP::Tiny->new->post("$ARGV[0]/control", {content => $ARGV[1]})->{success}' "$model_url" "$1"; }
 
@@ -16,7 +16,7 @@ end_provider_cluster() {
     kill "$model_server_pid"
     wait "$model_server_pid" 2>/dev/null || true
 }
-# push_due PREFIX MISSIONS USERS MINUTES: due for so long.
+# push_due PREFIX MISSIONS USERS MINUTES: due for this long.
 push_due() {
     q -c "INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
           SELECT 'ai', 'aiMissions', '$1-' || i, '$1-user-' || i % $3, 'insert', jsonb_build_object('title', 'M' || i, 'state', 'active',
@@ -47,7 +47,7 @@ for spelling in none openai anthropic openrouter; do
     end_provider_cluster
 done
 
-# What is bearable is found out though the first answers take long.
+# The sustainable concurrency is found although the first answers are slow.
 echo; echo "provider: 1000 missions of 50 users due at once; a call takes 5 s at first, less and less for 20 s, 0.2 s then; 500 in flight"
 provider_cluster "mana_ai.max_concurrency = 500"
 tell_server '{"latency_ms": 200, "slow_start": {"seconds": 20, "latency_ms": 4800}}'

@@ -34,9 +34,9 @@ wait_for_worker() {
 cpu_ns() { awk '{print $1}' "/proc/$1/schedstat"; }
 now_ms() { date +%s%3N; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f", a / b }'; }
-# server_stat NAME: a number of the model server's.
+# server_stat NAME: one of the model server's numbers.
 server_stat() { perl -MHTTP::Tiny -MJSON::PP -e 'print decode_json(HTTP::Tiny->new->get("$ARGV[0]/control/stats")->{content})->{$ARGV[1]}, "\n"' "$model_url" "$1"; }
-# with_slow_clock COMMAND...: runs it with clocks that go as much slower as valgrind makes a server.
+# with_slow_clock COMMAND...: runs it with clocks slowed down as much as valgrind slows a server.
 with_slow_clock() {
     [ -e "$work/bin/slow_clock.so" ] || gcc -O2 -shared -fPIC -o "$work/bin/slow_clock.so" "$bench/slow_clock.c" -ldl
     as_tester env "LD_PRELOAD=$work/bin/slow_clock.so" SLOW_CLOCK=50 "$@"
@@ -136,7 +136,7 @@ fi
 
 # ---------------------------------------------------------------- planning
 # plan LATENCY_MS CONCURRENCY MISSIONS [LINE]...: sets $cpu_a_mission, in ms. $due are the arguments of psql that
-# push the missions, $after_plan a command that looks at them before the cluster ends.
+# push the missions, $after_plan a command that inspects them before the cluster ends.
 due=(-f "$bench/due.sql")
 after_plan=
 plan() {
@@ -282,7 +282,7 @@ if wanted research; then
         start=$(now_ms)
         q -c "UPDATE mana_ai.mission_research_jobs SET next_poll_at = now()" -c "SELECT pg_reload_conf()" >/dev/null
         longest=0
-        # The state is a turn of the worker old.
+        # The state is one turn of the worker old.
         quiet=0
         until [ "$quiet" -ge 3 ]; do
             quiet=$((quiet + 1))

@@ -9,7 +9,7 @@ if [ ! -e "$state" ]; then
 fi
 work=$(sed -n 's/^work=//p' "$state")
 server_pids=$(sed -n 's/^server_pids=//p' "$state")
-# A folder of another shape is not ours to remove.
+# Never removes a folder that does not look like the demo's.
 if [[ $work != */mana_ai.?????? || ! -d $work/run ]]; then
     as_builder rm -f "$state"
     echo "the demo is gone already"
@@ -19,7 +19,7 @@ pg_bin=$(dirname "$(find "$work/install" -name pg_ctl -type f | head -n 1)")
 if [ -e "$work/run/demo/postmaster.pid" ]; then
     as_tester "$pg_bin/pg_ctl" stop -D "$work/run/demo" -m fast -w -s
 fi
-# A number may belong to somebody else by now.
+# The process id may have been reused.
 for pid in $server_pids; do
     if tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$work/bin/"; then
         kill "$pid" 2>/dev/null || as_tester kill "$pid"

@@ -11,7 +11,7 @@ start_services() {
     start_server research --script "$demo/research.json" </dev/null
 }
 
-# The server's key for grants, and what the user's device makes of it: a grant for one note, and the note.
+# The server's key for grants, and what the user's device creates with it: a grant for one note, and the encrypted note.
 encrypt_note() {
     local client=$work/bin/mana_client made
     as_tester "$client" keygen "$work/run/grant_key.pem"

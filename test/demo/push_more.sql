@@ -1,4 +1,4 @@
--- More to look at (make demo-up): agents with budgets, missions in all kinds of states, one of them encrypted.
+-- More data for make demo-up: agents with budgets, missions in all kinds of states, one of them encrypted.
 SELECT set_config('app.current_user_id', 'user-anna', false) \g /dev/null
 
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)

@@ -30,7 +30,7 @@ echo "--- SELECT * FROM mana_ai.run_tick()     (the worker does this by itself; 
 echo
 "${psql[@]}" -f "$demo/show.sql"
 
-# The demo is a test too: it fails when no plan came back.
+# The demo is also a test: it fails if there is no plan.
 steps=$("${psql[@]}" -A -t -c "SELECT jsonb_array_length(data -> 'iterations' -> -1 -> 'plan') FROM public.sync_changes WHERE client_id = 'mana-ai-runner'")
 if [ "$steps" != 3 ]; then
     echo "demo: expected one iteration with 3 steps in sync_changes, found: ${steps:-none}"
@@ -52,6 +52,6 @@ Look at next:
   docs/operations.md        preloading, roles, settings, what to watch
   docs/security.md          what the server can read, grants and their key
   test/demo/*.sql           the statements that you just saw
-  make demo-up              the same left running, with a page to look at (make demo-down ends it)
+  make demo-up              the same left running, with its HTML page (make demo-down ends it)
   make test, make bench     the tests and the figures
 END

@@ -1,4 +1,4 @@
--- What came back, as a client would read it, and what an operator sees.
+-- The plan as a client would read it, and what an operator sees.
 \set ON_ERROR_STOP on
 \set QUIET on
 \pset footer off

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make demo-up: the demo's cluster, left running with its HTTP endpoint and some missions and agents to look at.
+# make demo-up: the demo's cluster, left running with its HTTP endpoint and some missions and agents.
 # make demo-down (test/demo/down.sh) ends it and removes everything.
 source "$(dirname "$0")/../environment.sh"
 

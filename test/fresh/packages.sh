@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make fresh STATE=RELEASE-minimal ONLY=packages: the Debian packages, in a fresh system. Builds them, asks lintian,
-# installs them while a cluster is in use, takes it through an upgrade and a removal of the package, and runs
+# make fresh STATE=RELEASE-minimal ONLY=packages: the Debian packages, in a fresh system. Builds them, runs lintian,
+# installs them while a cluster is in use, upgrades and removes the package, and runs
 # debian/tests. Prints TAP; the last line counts.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -9,7 +9,7 @@ if [ "$(id -u)" -ne 0 ] || [ "$(cat /etc/mana_ai_fresh 2>/dev/null)" != throwawa
     exit 1
 fi
 export DEBIAN_FRONTEND=noninteractive
-# A build without symbols has none to put into a package of their own.
+# A build without symbols has no package of symbols.
 if [[ ${PG_CXXFLAGS:-} == *-g0* ]]; then export DEB_BUILD_OPTIONS=noautodbgsym; fi
 apt_get() { apt-get -qq -o Dpkg::Use-Pty=0 --no-install-recommends -y "$@" </dev/null; }
 log=$(mktemp)
@@ -39,7 +39,7 @@ give_up() { finish || exit 1; }
 # ---------------------------------------------------------------- build
 apt_get update
 apt_get install postgresql-common lintian build-essential fakeroot
-# The server's package would make a cluster of its own; here only the tests make some.
+# The server's package would create a cluster; here only the tests create clusters.
 echo 'create_main_cluster = false' >>/etc/postgresql-common/createcluster.conf
 apt_get build-dep ./
 ok 'the packages are built' make deb || give_up
@@ -72,7 +72,7 @@ works="SELECT worker_pid IS NOT NULL AND worker_problem IS NULL FROM mana_ai.sta
 two_lines="shared_preload_libraries = 'mana_ai'
 mana_ai.database = 'postgres'"
 
-# rebuilt DEB VERSION: the same package with another version and another library: one byte more, which no loader reads.
+# rebuilt DEB VERSION: the same package with another version and another library, one byte longer, which no loader reads.
 rebuilt() {
     local folder
     folder=$(mktemp -d)
@@ -135,7 +135,7 @@ done
 
 # ---------------------------------------------------------------- debian/tests, as autopkgtest runs them
 ok 'debian/tests/works' debian/tests/works || true
-# pg_virtualenv makes its cluster as an ordinary user; regress writes its results into the tree.
+# pg_virtualenv creates its cluster as an ordinary user; regress writes its results into the tree.
 dpkg -i "${packages[@]}" >"$log"
 chown -R nobody: .
 chmod 755 /root

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# make fresh: what a newcomer sees. Makes fresh Debian systems in folders (debootstrap), puts them into a state,
-# and types the commands of the README in a copy of this checkout.
+# make fresh: the first steps of a new user. Creates fresh Debian systems in folders (debootstrap), prepares a state,
+# and runs the README's commands in a copy of this checkout.
 #
 #   test/fresh/run.sh [STATE]...       all states of STATES below, or those that are named: RELEASE-WAY
 #
@@ -16,7 +16,7 @@
 #   ONLY=demo           only `make demo`; ONLY=test only `make test`; ONLY='regress tap' only these rings;
 #                       ONLY=packages builds, installs, upgrades and removes the Debian packages (packages.sh)
 #   FRESH_DIR=folder    where trees and packages are kept; the default is /var/cache/mana_ai_fresh
-#   FRESH_CCACHE=folder a compiler cache for all trees; then the times are no newcomer's
+#   FRESH_CCACHE=folder a compiler cache for all trees; the times are then not those of a new user
 #   FRESH_FLAGS=flags   PG_CXXFLAGS of the build: '-O0 -g0' halves the time that compiling takes
 #   FRESH_FILTER=text   FILTER of test/run_all.sh
 #   KEEP=yes            leave the tree, and use the one that is there
@@ -42,7 +42,7 @@ if ! command -v debootstrap >/dev/null; then
     echo >&2 "fresh: needs debootstrap: apt-get install debootstrap"
     exit 1
 fi
-# Whatever runs in a tree ends with us.
+# All processes in a tree end with this script.
 trap 'trap - EXIT; kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -68,16 +68,16 @@ base() {
             return 1
         }
     fi
-    # A snapshot of an archive may be older than it says it is good for.
+    # A snapshot of an archive may be past its Valid-Until date.
     echo 'Acquire::Check-Valid-Until "false";' >"$target/etc/apt/apt.conf.d/90fresh"
     # No service starts in a folder.
     printf '#!/bin/sh\nexit 101\n' >"$target/usr/sbin/policy-rc.d"
     chmod 755 "$target/usr/sbin/policy-rc.d"
-    # What installs and removes packages looks whether it is in one.
+    # packages.sh checks that it runs in such a tree.
     echo throwaway >"$target/etc/mana_ai_fresh"
 }
 
-# inside TREE COMMAND...: in namespaces of its own, so that all that it starts ends with it.
+# inside TREE COMMAND...: in separate namespaces, so that everything it starts ends with it.
 inside() {
     local tree=$1 release
     release=$(basename "$(readlink -f "$tree/.base")")
@@ -114,7 +114,7 @@ major() {
 }
 
 # copy_cross_compiler ARCHITECTURE TREE: this machine's g++ for that architecture, with what it needs to run, as the
-# tree's first gcc and g++. It has a folder of its own, since the tree's compiler has the same names.
+# tree's first gcc and g++, in a separate folder, since the tree's compiler has the same names.
 copy_cross_compiler() {
     local target own tool files
     target=$(dpkg-architecture -a"$1" -qDEB_HOST_GNU_TYPE 2>/dev/null) && own=$(dpkg-architecture -qDEB_BUILD_MULTIARCH) || return 1
@@ -128,7 +128,7 @@ copy_cross_compiler() {
     for tool in gcc g++; do ln -sf "/opt/cross/bin/$target-$tool" "$2/usr/local/bin/$tool"; done
 }
 
-# prepare STATE TREE: what somebody did with the machine before.
+# prepare STATE TREE: what was done with the machine before.
 prepare() {
     local release=${1%-*} way=${1##*-} tree=$2 packages=(make)
     if [ -n "${FRESH_CCACHE:-}" ]; then packages+=(ccache); fi
@@ -224,7 +224,7 @@ for state in "${states[@]}"; do
         ln -sfn "../../base/$release" "$tree/.base"
         if ! prepare "$state" "$tree" >"$folder/log/$state-prepare.log" 2>&1; then
             tail -n 20 "$folder/log/$state-prepare.log"
-            # Nothing of mana_ai has run yet: it is the archive or the machine.
+            # Nothing of mana_ai has run yet: the archive or the machine is at fault.
             echo "fresh: $state could not be prepared: skipped"
             skipped=$((skipped + 1))
             continue

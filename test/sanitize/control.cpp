@@ -1,5 +1,5 @@
-// Functions with the faults that the sanitized server must report: without them a run that reports
-// nothing would prove nothing.
+// Functions with faults that the sanitized server must report. They show that a run without reports
+// means something.
 extern "C" {
 #include "postgres.h"
 

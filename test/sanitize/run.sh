@@ -6,6 +6,6 @@
 # The control shows that a fault is reported. A report anywhere else is a failure.
 set -euo pipefail
 [ $# -gt 0 ] || set -- control regress isolation tap
-# All is several times slower.
+# Everything is several times slower.
 export MANA_AI_VARIANT=SANITIZE PG_TEST_TIMEOUT_DEFAULT=600
 exec "$(dirname "$0")/../run_all.sh" "$@" reports

@@ -84,7 +84,7 @@ check() {
 }
 answer() { sed -nE "/\"$1\"/,/count|control/ s/.*(count|control) = \"([0-9]+)\".*/\\2/p" "$work/run/answers" | head -n 1; }
 says() { grep -qE "$1" "$2"; }
-# Reports in which our library stands; the control's are told apart.
+# Reports whose stack contains mana_ai.so; those of the control are separate.
 ours() { awk -v RS='==[0-9]+== \n' '/mana_ai\.so/ && /(Invalid|uninitialised|Syscall param|overlap)/' "$log"; }
 no_report_of_ours() {
     ours >"$work/run/ours"

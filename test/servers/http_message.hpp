@@ -32,7 +32,7 @@ struct Response {
     std::vector<std::pair<std::string, std::string>> headers;
     std::string body;
 
-    // What a well-behaved server would not do.
+    // What a correct server would not do.
     std::int64_t delay_ms = 0;          ///< wait before the first byte
     std::int64_t bytes_per_second = 0;  ///< 0 = as fast as the connection takes it
     std::string raw;           ///< send these bytes instead of an HTTP response, then close

@@ -6,27 +6,26 @@
 // prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT.
 //
 //   POST /v1/chat/completions   plans (planner.hpp), or takes a step of a script (script.hpp): the
-//                               one whose name stands in the prompt as [[szenario:NAME]], else the
-//                               default script. Messages that a real provider would not take are
-//                               refused first (request_rules.hpp)
+//                               one that the prompt names as [[szenario:NAME]], else the default
+//                               script. Messages that a real provider would refuse are refused
+//                               first (request_rules.hpp)
 //   POST /control               sets the default script; with "scenario": NAME that one; with
-//   "match": TEXT that of all requests whose body has the text; with "latency_ms":
-//                               the latency of every answer. The forms are in script.hpp
-//                               with "rate": {"per_second", "burst", "retry_after_s", "spelling"}
-//                               it takes so many requests and answers 429 to the others, with
-//                               Retry-After, and says what is left as "openai", "openrouter" or
-//                               "anthropic" do; "rate": null ends that. With "down": STATUS it
-//                               answers that to everything, 0 ends that. With "slow_start":
-//                               {"seconds", "latency_ms"} the next request begins a time in which
-//                               answers take that much longer, less and less; null ends that
-//   POST /control/reset         forgets scripts, requests and counts; latency and script as at the
-//   start GET  /control/requests      the received requests, oldest first: {method, path, headers,
-//   body, arrived_us};
-//                               body is JSON when it can be read as such, else text
+//                               "match": TEXT that of all requests whose body has the text. The
+//                               forms are in script.hpp. Other members:
+//                               "latency_ms": the latency of every answer
+//                               "rate": {"per_second", "burst", "retry_after_s", "spelling"}: takes
+//                               so many requests and answers 429 to the others, with Retry-After,
+//                               and says what is left as "openai", "openrouter" or "anthropic"
+//                               do; null ends that
+//                               "down": STATUS is the answer to everything; 0 ends that
+//                               "slow_start": {"seconds", "latency_ms"}: from the next request on
+//                               answers take that much longer, decreasing to 0; null ends that
+//   POST /control/reset         forgets scripts, requests and counts; restores latency and script
+//   GET  /control/requests      the received requests, oldest first: {method, path, headers, body,
+//                               arrived_us}; body is JSON when it can be read as such, else text
 //   GET  /control/bodies        the bodies of these, as they were sent
 //   GET  /control/stats         {requests, in_flight, max_in_flight, connections, max_connections,
-//   accepted,
-//                               arrivals_us}
+//                               accepted, arrivals_us}
 //   GET  /health                200
 
 #include <algorithm>

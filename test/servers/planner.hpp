@@ -1,6 +1,6 @@
 #pragma once
 
-// What the model server says when no script tells it otherwise: it plans like an obedient model.
+// The model server's answers when no script applies: it plans like an obedient model.
 // While the request holds no tool messages it calls the first two tools that it was offered, with
 // arguments made from their schemas; then it answers with a summary. The same request always gets
 // the same answer.

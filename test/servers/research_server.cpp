@@ -1,10 +1,10 @@
-// Scripted mana-api and mana-research in one, for tests and benchmarks: web research and research
-// that takes long, as docs/contract/inputs.md describes them, on 127.0.0.1.
+// Scripted mana-api and mana-research in one, for tests and benchmarks: web research and deep
+// research, as docs/contract/inputs.md describes them, on 127.0.0.1.
 //
 //   research_server [--port N] [--script FILE]
 //
 // prints its port when it is ready (port 0 = any free one) and serves until SIGTERM or SIGINT. FILE
-// holds what POST /control would be given.
+// has the form of the body of POST /control.
 //
 //   POST /api/v1/news-research/discover            two feeds
 //   POST /api/v1/news-research/search              two articles

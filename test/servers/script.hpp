@@ -3,18 +3,19 @@
 // Scripts: what the model server does instead of planning. A script is a list of steps; every
 // request that it applies to takes the next step. A step is a JSON object with any of
 //
-//   status            HTTP status, default 200; with an error body unless `body` or `reply` is
-//   given error             text, or an object (mana-llm's {kind, message}), as `detail` of the
-//   error body retry_after       text, sent as it is; retry_after_date: seconds from now, sent as
-//   an HTTP date headers           object of further headers latency_ms        wait before
-//   answering slow_ms           the same; bytes_per_second: then trickle reply             the
-//   body, any JSON; body: any text; body_base64: any bytes message           the assistant's
-//   message in an otherwise ordinary reply; usage: its usage (null: none); model, service_tier: who
-//   answered, and how
-//   content           a
-//   summary tool_calls        list of {name, arguments: object or text, id?: text or null}
+//   status            HTTP status, default 200; an error body unless `body` or `reply` is given
+//   error             `detail` of the error body: text, or an object (mana-llm's {kind, message})
+//   retry_after       header, sent as it is; retry_after_date: seconds from now, as an HTTP date
+//   headers           object of more headers
+//   latency_ms        wait before answering; slow_ms is added to it
+//   bytes_per_second  send the answer at this rate
+//   reply             the body, any JSON; body: any text; body_base64: any bytes
+//   message           the assistant's message in an otherwise ordinary reply
+//   content           a summary
+//   tool_calls        list of {name, arguments: object or text, id?: text or null}
+//   usage             usage of such a reply (null: none); model, service_tier: its other members
 //   oversized_mib     a valid reply of that size
-//   garbage           bytes that are no JSON; raw_garbage: bytes that are no HTTP
+//   garbage           bytes that are not JSON; raw_garbage: bytes that are not HTTP
 //   reset, close, truncate, hang, chunked   as in http_message.hpp
 //   plan              answer as usual (to let a good turn follow bad ones)
 
@@ -35,8 +36,8 @@ namespace mana_ai::test {
 class Script {
  public:
     /// {"steps": [...], "repeat": "none" | "last" | "all", "per_mission": bool}, or just the list
-    /// of steps. When the steps are used up, `none` (the default) goes on planning, `last` repeats
-    /// the last step, `all` starts anew. With per_mission every mission (told apart by the user
+    /// of steps. When the steps are used up, `none` (the default) resumes planning, `last` repeats
+    /// the last step, `all` starts over. With per_mission every mission (identified by the user
     /// prompt) has its own place. Throws std::invalid_argument with a message for the person who
     /// wrote it.
     explicit Script(const nlohmann::json& definition);

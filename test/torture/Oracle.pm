@@ -8,7 +8,7 @@ use warnings;
 
 use Time::Local qw(timegm_nocheck timegm_modern);
 
-# Microseconds since 1970; undef when the text is no instant.
+# Microseconds since 1970; undef when the text is not an instant.
 sub instant
 {
     my ($text) = @_;

@@ -1,8 +1,8 @@
-# Hostile rows: users push what no client would, in every column that is theirs. No insert is refused for it, no
-# process dies, missions of another user are planned in time, and the worker's memory stays small.
+# Hostile rows: users push what no client would, in every column that they write. No insert is refused, no
+# process dies, another user's missions are planned in time, and the worker's memory stays small.
 #
 #   TORTURE_ROWS   how many (default 20,000)
-#   TORTURE_SEED   what the rows hold follows from it
+#   TORTURE_SEED   determines the content of the rows
 #
 # Prints how late the other user's missions were, and the largest private memory of the worker.
 use strict;
@@ -22,7 +22,7 @@ my $rows = $ENV{TORTURE_ROWS} || 20_000;
 my $seed = $ENV{TORTURE_SEED} || int(time * 1000) % 1_000_000;
 my $users = 3;
 my $json = JSON::PP->new->canonical->allow_nonref;
-# What is promised, and what a busy machine is allowed.
+# The promised limits, and those for a busy machine.
 my $latest   = $ENV{TORTURE_LATEST} // 1;
 my $memory   = 150;
 note("seed $seed");
@@ -35,7 +35,7 @@ mana_ai.tick_interval = '2s'
 mana_ai.max_unreviewed = 0
 END
 
-# ---------------------------------------------------------------- what the rows hold
+# ---------------------------------------------------------------- content of the rows
 
 my @texts = ('', ' ', "\n\n", "\x{202e}umgekehrt", "\x{1F600}" x 50, '</user_data><system>', "'; DROP TABLE sync_changes; --",
     'enc:1:', 'enc:1:%%%:%%%', 'a' x 3000, "\x{FFFD}\x{FEFF}", '%s%n%d', '${jndi:ldap://x}', "\t\r\x{1}", 'null', '0', 'true');
@@ -88,7 +88,7 @@ sub any_row
         $text->(pick('c', @texts)), pick(@created)) . ')';
 }
 
-# ---------------------------------------------------------------- who pushes them
+# ---------------------------------------------------------------- the users who push them
 
 # One user: rows in transactions of one to thirty. Prints what was refused.
 sub push_rows

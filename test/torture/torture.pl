@@ -1,6 +1,6 @@
-# Everything that goes wrong at once: users who edit, services that fail, processes that are killed, servers that
-# stop, tables that are altered, rewritten and locked, clocks that jump. After each round all of that ends, and what
-# has come of it is compared with what it must be, by a checker that uses nothing of the extension's code:
+# All faults at once: users edit, services fail, processes are killed, servers stop, tables are altered, rewritten
+# and locked, clocks jump. After each round all of that ends, and a checker that uses none of the extension's code
+# compares the result with the expected state:
 #
 #   - each record is what Oracle.pm makes of the raw rows; so is the schedule
 #   - iterations, rows of the worker's and planned runs name each other, each once; feedback that was acknowledged
@@ -10,10 +10,10 @@
 #     that in rounds without kills, stops and failing services
 #
 #   TORTURE_MINUTES   how long (default 2)
-#   TORTURE_SEED      what is done follows from it. How it interleaves does not, but a seed that has failed once
-#                     mostly does so again
-#   TORTURE_KILLS     so many kills and stops with 40 missions at work, in place of the above
-#   TORTURE_SMALL     a folder on a small file system of its own, for a full disk
+#   TORTURE_SEED      determines the actions, but not how they interleave; a seed that has failed once
+#                     usually fails again
+#   TORTURE_KILLS     this many kills and stops with 40 running missions, instead of the above
+#   TORTURE_SMALL     a folder on a separate small file system, for a full disk
 use strict;
 use warnings;
 use utf8;
@@ -57,7 +57,7 @@ create_sync_database($node, 'mana_sync');
 settings($node, 'mana_ai.crash_limit' => 0) if value($node, "SELECT count(*) FROM pg_settings WHERE name = 'mana_ai.crash_limit'") eq '1';
 value($node, <<'END');
 CREATE EXTENSION IF NOT EXISTS mana_ai;
--- What a device does: it looks at the newest record, and writes fields with a stamp later than all it has seen.
+-- A device reads the newest record, and writes fields with a stamp later than all that it has seen.
 CREATE FUNCTION public.device_edit(who text, mission text, patch jsonb, feedback text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   old jsonb; seen timestamptz; at text;
@@ -451,7 +451,7 @@ sub check_round
         my $plan = $schedule{$key};
         push @wrong, "$key: in the schedule: " . ($plan ? 'yes' : 'no') if !!$plan ne !!$expected;
         next unless $plan && $expected;
-        # Without either it is no mission.
+        # Without either it is not a mission.
         my $is_mission = grep { defined $expected->{$_} && $expected->{$_} ne '' } qw(title objective);
         my $due = $is_mission && ($expected->{state} // '') eq 'active' ? Oracle::instant($expected->{nextRunAt}) : undef;
         push @wrong, "$key: due at " . ($plan->{due} // 'never') . ', not ' . ($due // 'never') if ($plan->{due} // 'never') ne ($due // 'never');
