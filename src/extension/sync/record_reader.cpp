@@ -36,12 +36,22 @@ std::string query_text(const SyncTable& table) {
 struct FoldReceiver {
     DestReceiver receiver;  // first: the executor knows only this part
     Fold* fold;
-    int64_t max_size;  // 0: no limit
+    int64_t max_size;           // 0: no limit
+    const ClockBounds* bounds;  // nullptr: all rows count
     bool too_large;
 };
 
 void begin_rows(DestReceiver*, int, TupleDesc) {}
 void end_rows(DestReceiver*) {}
+
+// Whether one of the writes that were seen may be the row's.
+bool has_written(const ClockBounds& bounds, const ChangeRowValues& values) {
+    const core::Instant row_time = created_at_of(values);
+    for (uint32_t i = 0; i < bounds.count; i++)
+        if (bounds.fields[i].clock.row_time == row_time)
+            return true;
+    return false;
+}
 
 bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
     const ChangeRowValues values = change_row_values(
@@ -52,10 +62,14 @@ bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
         return !is_null && static_cast<int64_t>(toast_raw_datum_size(value)) > target->max_size;
     };
     if (target->max_size > 0) {
-        target->too_large =
-            is_too_large(values.data_is_null, values.data) ||
-            is_too_large(values.stamps_is_null, values.stamps) ||
-            static_cast<int64_t>(target->fold->settled_size) > kFoldedPerStored * target->max_size;
+        const bool is_large = is_too_large(values.data_is_null, values.data) ||
+                              is_too_large(values.stamps_is_null, values.stamps);
+        // What a run has seen was of its size. Of other rows nothing counts: a write that is older
+        // than the one that was seen loses against it.
+        if (is_large && target->bounds != nullptr && !has_written(*target->bounds, values))
+            return true;
+        target->too_large = is_large || static_cast<int64_t>(target->fold->settled_size) >
+                                            kFoldedPerStored * target->max_size;
         if (target->too_large)
             return false;
     }
@@ -115,6 +129,7 @@ ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
     receiver.receiver.mydest = DestTuplestore;
     receiver.fold = &fold;
     receiver.max_size = wish.max_size;
+    receiver.bounds = wish.bounds;
     SPIExecuteOptions options{};
     options.params = params_of(address);
     options.read_only = true;

@@ -397,13 +397,15 @@ uint32_t log_generation(Relation relation) {
     return relation->rd_rel->relfilenode;
 }
 
+core::Instant created_at_of(const ChangeRowValues& values) {
+    return values.created_at_is_null ? core::kOlderThanEverything
+                                     : saturating_instant(DatumGetTimestampTz(values.created_at));
+}
+
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     ChangeRow row;
     row.op = core::parse_row_op(text_view(DatumGetTextPP(values.op)));
-    // A row without created_at comes before all others.
-    row.created_at = values.created_at_is_null
-                         ? core::kOlderThanEverything
-                         : saturating_instant(DatumGetTimestampTz(values.created_at));
+    row.created_at = created_at_of(values);
     row.position = position_of(reinterpret_cast<ItemPointer>(DatumGetPointer(values.position)));
     if (!values.data_is_null)
         row.data = jsonb_of(values.data, copy);

@@ -115,6 +115,8 @@ struct ChangeRowValues {
 };
 ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape);
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy);
+// A row without created_at comes before all others.
+core::Instant created_at_of(const ChangeRowValues& values);
 
 // The columns of such a query, and their values: `get(number, &is_null)` returns a column, the
 // first of them has number `first`.
