@@ -248,9 +248,10 @@ END $$;
 COMMENT ON FUNCTION mana_ai.erase_user(text) IS
   'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
 
--- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended.
+-- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended. Returns
+-- how many could not be settled because of an error.
 CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
-RETURNS void LANGUAGE plpgsql VOLATILE
+RETURNS int LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   u              record;
@@ -259,12 +260,13 @@ DECLARE
   left_over      bigint;
   audit_kept     bigint;
   errors_of_user text[];
+  failed         int := 0;
 BEGIN
   -- An erasing transaction holds this lock until all other processes have been told.
   BEGIN
     LOCK TABLE mana_ai.erasures_under_way IN SHARE ROW EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
-    RETURN;
+    RETURN 0;
   END;
   SELECT pg_snapshot_xmin(s.now), pg_snapshot_xmax(s.now) INTO horizon, next_xid
     FROM (SELECT pg_current_snapshot() AS now) s;
@@ -310,6 +312,7 @@ BEGIN
                   mana_ai.digest_of_user(u.user_id), audit_kept));
       END IF;
     EXCEPTION WHEN OTHERS THEN
+      failed := failed + 1;
       UPDATE mana_ai.erasures_under_way w SET failures = w.failures + 1 WHERE w.user_id = u.user_id;
       IF u.failures % 100 = 0 THEN
         PERFORM mana_ai.write_to_log(format('the erasure of a user cannot be completed at the moment: digest=%s failures=%s SQLSTATE=%s',
@@ -317,43 +320,56 @@ BEGIN
       END IF;
     END;
   END LOOP;
+  RETURN failed;
 END $$;
 
 -- Compares digests that were added in another way, by a publisher or from a dump after the log was folded, with the
--- stored data. All users are compared, so only once for the same digests and the same fold.
-CREATE FUNCTION mana_ai.begin_missed_erasures()
-RETURNS void LANGUAGE plpgsql VOLATILE
+-- stored data. All users are compared, so only once for the same digests and the same fold. Each call compares 500 users
+-- and takes the result of the previous call, nulls at first; last_user: null = all are compared.
+CREATE FUNCTION mana_ai.begin_missed_erasures(INOUT compared text, INOUT last_user text)
+RETURNS record LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-  state text;
-  u     record;
+  few CONSTANT int := 500;
+  slice        text[];
+  u            record;
 BEGIN
-  SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
-                (SELECT f.folded_at FROM mana_ai.folded_log f))
-    INTO state FROM mana_ai.erased_users e;
-  IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
-    RETURN;
+  IF compared IS NULL OR last_user IS NULL THEN
+    SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
+                  (SELECT f.folded_at FROM mana_ai.folded_log f))
+      INTO compared FROM mana_ai.erased_users e;
+    last_user := '';
+    IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = compared) THEN
+      last_user := NULL;
+      RETURN;
+    END IF;
   END IF;
-  -- A few index lookups for each user, however many rows they have. The lock keeps the digest until the erasure has
-  -- begun: a readmission waits, and then sees it.
+  -- A few index lookups for each user, however many rows they have.
+  WITH RECURSIVE users(user_id, place) AS (
+    SELECT last_user COLLATE "C", 0
+     UNION ALL
+    SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
+                 (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
+                 (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
+                 (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id)),
+           w.place + 1
+      FROM users w WHERE w.user_id IS NOT NULL AND w.place < few)
+  SELECT array_agg(w.user_id ORDER BY w.place) INTO slice
+    FROM users w WHERE w.place > 0 AND w.user_id IS NOT NULL;
+  -- The lock keeps the digest until the erasure has begun: a readmission waits, and then sees it.
   FOR u IN
-    WITH RECURSIVE users(user_id) AS (
-      SELECT '' COLLATE "C"
-       UNION ALL
-      SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
-                   (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
-                   (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
-                   (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id))
-        FROM users w WHERE w.user_id IS NOT NULL),
-    digests AS MATERIALIZED (
-      SELECT w.user_id, mana_ai.digest_of_user(w.user_id) AS digest FROM users w WHERE w.user_id <> '')
+    WITH digests AS MATERIALIZED (
+      SELECT x.user_id, mana_ai.digest_of_user(x.user_id) AS digest FROM unnest(slice) AS x(user_id))
     SELECT d.user_id FROM digests d JOIN mana_ai.erased_users e ON e.user_digest = d.digest
      WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w WHERE w.user_id = d.user_id)
        FOR KEY SHARE OF e
   LOOP
     PERFORM mana_ai.begin_erasure(u.user_id);
   END LOOP;
-  UPDATE mana_ai.engine_state s SET compared_digests = state;
+  last_user := CASE WHEN cardinality(slice) = few THEN slice[few] END;
+  IF last_user IS NULL THEN
+    UPDATE mana_ai.engine_state s SET compared_digests = compared;
+  END IF;
 END $$;
 
 CREATE FUNCTION mana_ai.readmit_user(user_id text)

@@ -79,6 +79,8 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
     histogram(Metric::DueLag, "mana_ai_due_lag_seconds",
               "Time from when a mission could have been planned until its first model request.",
               {0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 900, 3600, 21600}),
+    counter(Metric::ErasureFailures, "mana_ai_erasure_failures_total",
+            "Times that an erasure of a user could not be completed because of an error."),
     counter(Metric::GrantScopeViolations, "mana_ai_grant_scope_violations_total",
             "Attempts to read a record that the mission's key grant does not cover; each was "
             "refused.",
@@ -111,6 +113,11 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
               {0.25, 0.5, 1, 2, 5, 10, 30, 60}),
     histogram(Metric::PlannerRounds, "mana_ai_planner_rounds",
               "Model replies that a finished plan took.", {1, 2, 3, 4, 5}),
+    counter(
+        Metric::PlansOvertaken, "mana_ai_plans_overtaken_total",
+        "Plans of which something that they were made of was another when they were written, or "
+        "nobody could tell.",
+        {fixed("state")}),
     counter(Metric::PlansProduced, "mana_ai_plans_produced_total", "Plans that a model finished."),
     counter(Metric::PlansWrittenBack, "mana_ai_plans_written_back_total",
             "Plans that were written to their mission as an iteration."),

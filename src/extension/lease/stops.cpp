@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -78,7 +79,10 @@ SELECT DISTINCT unnest(engines) FROM mana_ai.erasures_under_way WHERE user_id = 
         if (other == engine || !pg::is_session_lock_held(pg::LockKey::Engine, other))
             gone.push_back(std::to_string(other));
     }
-    settle.execute({&users, &gone});
+    const int64_t failed = settle.execute({&users, &gone}).rows.front().number(0);
+    if (failed > 0)
+        pg::metrics::count_at_commit(core::Metric::ErasureFailures, {},
+                                     static_cast<uint64_t>(failed));
 }
 
 }  // namespace mana_ai

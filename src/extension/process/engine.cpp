@@ -12,6 +12,7 @@
 #include "mana_ai/extension/lease/ledger.hpp"
 #include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
+#include "mana_ai/extension/process/expired_rows.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -41,7 +42,8 @@ constexpr int kCheckBatch = 20;   // of missions that may have lost a plan, per 
 constexpr core::Instant kFirstCheckPause = core::kMicrosPerSecond;
 // Short enough that a stop ends calls within a second.
 constexpr core::Instant kStopsInterval = 3 * core::kMicrosPerSecond / 10;
-constexpr int64_t kCheckTime = 200'000;  // microseconds of a pass
+constexpr int64_t kCheckTime = 200'000;        // microseconds of a pass
+constexpr core::Instant kHouseTime = 100'000;  // of a pass, for what may take many
 constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
@@ -301,10 +303,26 @@ void Engine::keep_house(bool thorough) {
     }
     prepare_tick(thorough, now);
     settle_erasures();
-    if (thorough)
-        begin_missed_erasures();
+    begin_missed_erasures(thorough);
+    delete_expired(thorough);
     if (repair_failure)
         throw *repair_failure;
+}
+
+// In transactions of their own, for a bounded time: what is left goes with the next pass.
+void Engine::delete_expired(bool thorough) {
+    more_has_expired_ |= thorough;
+    const core::Instant started = pg::monotonic_now();
+    while (more_has_expired_ && pg::monotonic_now() - started < kHouseTime) {
+        pg::Transaction transaction("mana_ai: deleting what has expired");
+        more_has_expired_ = delete_expired_rows(pg::now());
+        transaction.commit();
+    }
+    if (!thorough)
+        return;
+    pg::Transaction transaction("mana_ai: looking for orphaned lineage");
+    sweep_orphaned_lineage();
+    transaction.commit();
 }
 
 void Engine::prepare_tick(bool thorough, core::Instant now) {
@@ -322,7 +340,6 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
         recover_own_runs(now);
         free_missions_after_new_settings(now);
         record_grant_key(grant_key_.state(), grant_key_.digest(), now);
-        delete_expired_rows(now);
         delete_orphaned_research(now);
         tools_stale_ = true;
         pg::shared_state::report_dirty_records(count_dirty_records());

@@ -18,16 +18,30 @@ namespace {
 constexpr size_t kSettleBatch = 10;  // other erasures wait while these are settled
 constexpr core::Instant kSettlePause = core::kMicrosPerSecond / 2;
 constexpr core::Instant kSettleTime = 200'000;
+constexpr core::Instant kCompareTime = 100'000;  // of a pass
 
 }  // namespace
 
 // For digests that were added in another way, and snapshots that a fold has made before it saw
 // them.
-void Engine::begin_missed_erasures() {
-    static pg::Statement begin("SELECT mana_ai.begin_missed_erasures()");
-    pg::Transaction transaction("mana_ai: comparing users with digests");
-    begin.execute({});
-    transaction.commit();
+// All users are compared, some in each transaction; what takes longer goes on in the next pass.
+void Engine::begin_missed_erasures(bool thorough) {
+    static pg::Statement begin(
+        "SELECT compared, last_user FROM mana_ai.begin_missed_erasures($1, $2)");
+    compares_users_ |= thorough;
+    const core::Instant started = pg::monotonic_now();
+    // A tick by hand has no next pass.
+    while (compares_users_ && (counts_started_ || pg::monotonic_now() - started < kCompareTime)) {
+        pg::Transaction transaction("mana_ai: comparing users with digests");
+        const auto rows = begin
+                              .execute({pg::text_or_null(compared_digests_),
+                                        pg::text_or_null(last_compared_user_)})
+                              .rows;
+        transaction.commit();
+        compared_digests_ = rows.front().optional_text(0);
+        last_compared_user_ = rows.front().optional_text(1);
+        compares_users_ = last_compared_user_.has_value();
+    }
 }
 
 // Forgets what this process knows about erased users.

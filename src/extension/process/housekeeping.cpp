@@ -6,7 +6,6 @@
 
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/crypto/digest.hpp"
-#include "mana_ai/extension/input/decrypt_audit.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/pg/session_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
@@ -16,13 +15,8 @@ namespace mana_ai {
 
 namespace {
 
-// Rows per call: a large backlog must not cause a long transaction.
-constexpr int64_t kDeleteBatch = 2000;
-
 // No statement here waits for a row that a user's transaction has locked: the next pass tries
 // again.
-
-constexpr core::Instant kShortestLedger = 48 * core::kMicrosPerHour;
 
 // How far back changes of agents are searched: a change is stamped when it is made and visible when
 // it is committed. Finding a change twice is harmless, since the versions decide.
@@ -183,55 +177,6 @@ UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
            FOR UPDATE SKIP LOCKED) f
  WHERE s.user_id = f.user_id AND s.mission_id = f.mission_id)sql");
     free_missions.execute({std::string_view(user_id), std::string_view(agent_id)});
-}
-
-bool delete_expired_rows(core::Instant now) {
-    // Costs stay as long as their runs; budgets need a day of them.
-    const core::Instant retention = pg::settings::runs_retention_us();
-    bool more = false;
-    if (retention > 0) {
-        static pg::Statement delete_usage(R"sql(
-DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM mana_ai.token_usage WHERE ts < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
-        const core::Instant until = now - std::max(retention, kShortestLedger);
-        more = delete_usage.execute({pg::Timestamp{until}, kDeleteBatch}).processed ==
-               static_cast<uint64_t>(kDeleteBatch);
-    }
-    more |= delete_expired_audit(now, kDeleteBatch);
-    // Rows of runs that other processes have ended.
-    static pg::Statement delete_iterations(R"sql(
-DELETE FROM mana_ai.iterations_at_claim i
- WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
-                    WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running'))sql");
-    delete_iterations.execute();
-    // After a month without a loss the counts start again.
-    static pg::Statement delete_restored(R"sql(
-DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
-  SELECT ctid FROM mana_ai.restored_iterations
-   WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2)))sql");
-    more |= delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
-            static_cast<uint64_t>(kDeleteBatch);
-    static pg::Statement delete_restored_of_deleted(R"sql(
-DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
-  SELECT r.ctid FROM mana_ai.restored_iterations r
-   WHERE NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
-                      WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1)))sql");
-    more |= delete_restored_of_deleted.execute({kDeleteBatch}).processed ==
-            static_cast<uint64_t>(kDeleteBatch);
-    if (retention == 0)
-        return more;
-    static pg::Statement delete_runs(R"sql(
-WITH gone AS (
-  DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running' LIMIT $2))
-  RETURNING run_id),
-reads AS (DELETE FROM mana_ai.run_reads r USING gone g WHERE r.run_id = g.run_id),
-requests AS (DELETE FROM mana_ai.run_requests r USING gone g WHERE r.run_id = g.run_id)
-SELECT count(*) FROM gone)sql");
-    more |= delete_runs.execute({pg::Timestamp{now - retention}, kDeleteBatch})
-                .rows.front()
-                .number(0) == kDeleteBatch;
-    return more;
 }
 
 void price_used_tokens() {

@@ -169,7 +169,8 @@ class Engine {
     void heed_stops(Stops stops);
     void settle_erasures();
     void forget_erased_users();
-    void begin_missed_erasures();
+    void begin_missed_erasures(bool thorough);
+    void delete_expired(bool thorough);
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     void cancel_stopped_runs();
     void give_stopped_leases_back();
@@ -239,6 +240,11 @@ class Engine {
     bool work_left_ = false;
     bool suspects_left_ = false;  // ClaimResult::suspects_left of the last claim
     bool tools_stale_ = true;
+    bool more_has_expired_ = false;
+    bool compares_users_ = false;
+    // Of mana_ai.begin_missed_erasures(): how far it has come.
+    std::optional<std::string> compared_digests_;
+    std::optional<std::string> last_compared_user_;
     core::Instant agents_seen_at_ = 0;
     std::optional<core::Instant> next_wake_at_;
     std::optional<core::Instant> next_repair_at_;

@@ -40,9 +40,6 @@ void record_grant_key(const std::string& state, const std::string& digest, core:
 // Frees missions that waited for another mission of their agent to end.
 void free_missions_waiting_for_agent(const std::string& user_id, const std::string& agent_id);
 
-// Deletes rows older than their retention, a limited number; true = there are more.
-bool delete_expired_rows(core::Instant now);
-
 // Prices replies that arrived before their price was known; a limited number.
 void price_used_tokens();
 
