@@ -146,6 +146,7 @@ SELECT jsonb_build_object(
       'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', r.agent_id,
       'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
       'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
+      'stale', mana_ai.stale_records(r.user_id, r.run_id),
       'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
       'tokens', r.total_tokens, 'cachedTokens', r.cached_tokens, 'model', r.model,
       'answeredBy', left(r.answered_by, 200),

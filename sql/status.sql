@@ -235,6 +235,12 @@ SET search_path = pg_catalog, pg_temp AS $$
    ORDER BY h.at DESC LIMIT 1
 $$;
 
+-- Of some fields the clocks that lineage keeps (include/mana_ai/extension/sync/clock_vector.hpp), as hexadecimal digits;
+-- null when they are damaged.
+CREATE FUNCTION mana_ai.clocks_of_fields(record jsonb, clocks bytea, fields text[])
+RETURNS text LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mana_ai_clocks_of_fields';
+
 -- An agent of which the user has no whole record: another member's of the same space, or its deletion. A whole record has
 -- a name; others are fragments of edits, which count only if they pause the agent. Anybody can write rows for a space. So
 -- only name, role, state, policy and limits of a foreign agent are used, never systemPrompt and memory; of two whole ones
@@ -242,11 +248,12 @@ $$;
 -- (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.shared_agent(
   user_id text, agent_id text, space_id text,
-  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean)
+  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean,
+  OUT read_clocks text)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
   WITH shared AS MATERIALIZED (
-    SELECT x.user_id AS owner, x.record, x.version, x.updated_at,
+    SELECT x.user_id AS owner, x.record, x.clocks, x.version, x.updated_at,
            mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
       FROM mana_ai.agent_snapshots x
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
@@ -272,7 +279,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            SELECT FROM mana_ai.record_tombstones t
             WHERE t.table_name = 'agents' AND t.record_id = $2
               AND (t.user_id = $1 OR (t.was_whole AND t.space_id = $3 AND $3 NOT LIKE '\_personal:%'))),
-         k.agents > 1
+         k.agents > 1, mana_ai.clocks_of_fields(w.record, w.clocks, ARRAY['name', 'role', 'policy'])
     FROM known k LEFT JOIN whole w ON k.agents = 1
 $$;
 
@@ -398,6 +405,7 @@ DECLARE
   gate    text;
   name    text;
   remark  text := '';
+  stale   text;
   hold    text;
   deleted boolean;
   in_doubt boolean;
@@ -450,16 +458,23 @@ BEGIN
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
            ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
+  -- The newest plan.
+  stale := (SELECT '; the plan of ' || r.finished_at || ' waits for the user, and since then there were changes of '
+                   || array_to_string(mana_ai.stale_records(r.user_id, r.run_id), ', ')
+              FROM (SELECT * FROM mana_ai.runs x
+                     WHERE x.mission_id = why.mission_id AND x.user_id = why.user_id AND x.outcome = 'planned'
+                       AND x.started_at > clock_timestamp() - interval '8 days'
+                     ORDER BY x.started_at DESC LIMIT 1) r);
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
            AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0') THEN
         'not scheduled: the record has neither title nor objective'
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
-        'not scheduled: nextRunAt is not set'
+        'not scheduled: nextRunAt is not set' || coalesce(stale, '')
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s%s', s.due_at, remark);
+    RETURN format('not due until %s%s%s', s.due_at, remark, stale);
   END IF;
 
   IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN
@@ -505,8 +520,8 @@ BEGIN
     WHEN 'skipped-encrypted' THEN
       RETURN 'title, objective or concept is encrypted and no grant opens it';
     WHEN 'skipped-unreviewed' THEN
-      RETURN format('%s or more iterations wait for a device of the user to carry them out',
-                    current_setting('mana_ai.max_unreviewed'));
+      RETURN format('%s or more iterations wait for a device of the user to carry them out%s',
+                    current_setting('mana_ai.max_unreviewed'), stale);
     WHEN 'skipped-browser-run' THEN
       RETURN format('a browser of the user runs the mission itself; held back until %s, or until that run ends',
                     timestamptz 'epoch' + ((mana_ai.planning_record(m.record, m.clocks)::jsonb

@@ -468,6 +468,7 @@ SELECT jsonb_build_object(
       'agent', mana_ai.readable_text(a.record, 'name'), 'agentId', r.agent_id,
       'startedAt', r.started_at, 'finishedAt', r.finished_at, 'outcome', r.outcome,
       'decision', r.decision, 'errorKind', r.error_kind, 'rounds', r.rounds, 'steps', r.steps,
+      'stale', mana_ai.stale_records(r.user_id, r.run_id),
       'promptTokens', r.prompt_tokens, 'completionTokens', r.completion_tokens,
       'tokens', r.total_tokens, 'cachedTokens', r.cached_tokens, 'model', r.model,
       'answeredBy', left(r.answered_by, 200),
@@ -601,6 +602,7 @@ DECLARE
   gate    text;
   name    text;
   remark  text := '';
+  stale   text;
   hold    text;
   deleted boolean;
   in_doubt boolean;
@@ -653,16 +655,23 @@ BEGIN
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
            ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
+  -- The newest plan.
+  stale := (SELECT '; the plan of ' || r.finished_at || ' waits for the user, and since then there were changes of '
+                   || array_to_string(mana_ai.stale_records(r.user_id, r.run_id), ', ')
+              FROM (SELECT * FROM mana_ai.runs x
+                     WHERE x.mission_id = why.mission_id AND x.user_id = why.user_id AND x.outcome = 'planned'
+                       AND x.started_at > clock_timestamp() - interval '8 days'
+                     ORDER BY x.started_at DESC LIMIT 1) r);
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
            AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0') THEN
         'not scheduled: the record has neither title nor objective'
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
-        'not scheduled: nextRunAt is not set'
+        'not scheduled: nextRunAt is not set' || coalesce(stale, '')
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s%s', s.due_at, remark);
+    RETURN format('not due until %s%s%s', s.due_at, remark, stale);
   END IF;
 
   IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN
@@ -708,8 +717,8 @@ BEGIN
     WHEN 'skipped-encrypted' THEN
       RETURN 'title, objective or concept is encrypted and no grant opens it';
     WHEN 'skipped-unreviewed' THEN
-      RETURN format('%s or more iterations wait for a device of the user to carry them out',
-                    current_setting('mana_ai.max_unreviewed'));
+      RETURN format('%s or more iterations wait for a device of the user to carry them out%s',
+                    current_setting('mana_ai.max_unreviewed'), stale);
     WHEN 'skipped-browser-run' THEN
       RETURN format('a browser of the user runs the mission itself; held back until %s, or until that run ends',
                     timestamptz 'epoch' + ((mana_ai.planning_record(m.record, m.clocks)::jsonb
@@ -800,6 +809,12 @@ SET search_path = pg_catalog, pg_temp AS $$
    ORDER BY h.at DESC LIMIT 1
 $$;
 
+-- Of some fields the clocks that lineage keeps (include/mana_ai/extension/sync/clock_vector.hpp), as hexadecimal digits;
+-- null when they are damaged.
+CREATE FUNCTION mana_ai.clocks_of_fields(record jsonb, clocks bytea, fields text[])
+RETURNS text LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mana_ai_clocks_of_fields';
+
 -- An agent of which the user has no whole record: another member's of the same space, or its deletion. A whole record has
 -- a name; others are fragments of edits, which count only if they pause the agent. Anybody can write rows for a space. So
 -- only name, role, state, policy and limits of a foreign agent are used, never systemPrompt and memory; of two whole ones
@@ -807,11 +822,12 @@ $$;
 -- (docs/contract/data.md, Shared spaces).
 CREATE FUNCTION mana_ai.shared_agent(
   user_id text, agent_id text, space_id text,
-  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean)
+  OUT record jsonb, OUT version bigint, OUT updated_at timestamptz, OUT is_deleted boolean, OUT is_ambiguous boolean,
+  OUT read_clocks text)
 RETURNS SETOF record LANGUAGE sql STABLE ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
   WITH shared AS MATERIALIZED (
-    SELECT x.user_id AS owner, x.record, x.version, x.updated_at,
+    SELECT x.user_id AS owner, x.record, x.clocks, x.version, x.updated_at,
            mana_ai.newest_clock(x.record, x.clocks, ARRAY['state']) AS at
       FROM mana_ai.agent_snapshots x
      WHERE $3 NOT LIKE '\_personal:%' AND x.agent_id = $2 AND x.space_id = $3
@@ -837,7 +853,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            SELECT FROM mana_ai.record_tombstones t
             WHERE t.table_name = 'agents' AND t.record_id = $2
               AND (t.user_id = $1 OR (t.was_whole AND t.space_id = $3 AND $3 NOT LIKE '\_personal:%'))),
-         k.agents > 1
+         k.agents > 1, mana_ai.clocks_of_fields(w.record, w.clocks, ARRAY['name', 'role', 'policy'])
     FROM known k LEFT JOIN whole w ON k.agents = 1
 $$;
 
@@ -856,7 +872,7 @@ SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 REVOKE ALL ON FUNCTION mana_ai.member_hold(text, text, text, jsonb, bytea), mana_ai.shared_agent(text, text, text),
-  mana_ai.agent_of_mission(text, text, text) FROM PUBLIC;
+  mana_ai.agent_of_mission(text, text, text), mana_ai.clocks_of_fields(jsonb, bytea, text[]) FROM PUBLIC;
 
 -- Fragments that other members' edits have made are no missions.
 UPDATE mana_ai.mission_schedule s SET due_at = NULL, wake_at = NULL, not_before = NULL
@@ -2531,9 +2547,10 @@ END $$;
 COMMENT ON FUNCTION mana_ai.erase_user(text) IS
   'removes everything that mana_ai holds of a user, for good; returns what was removed and what stays, by table';
 
--- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended.
+-- Called by processes that no longer plan for these users; "gone" are those processes and those that have ended. Returns
+-- how many could not be settled because of an error.
 CREATE FUNCTION mana_ai.settle_erasures(users text[], gone text[])
-RETURNS void LANGUAGE plpgsql VOLATILE
+RETURNS int LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   u              record;
@@ -2542,12 +2559,13 @@ DECLARE
   left_over      bigint;
   audit_kept     bigint;
   errors_of_user text[];
+  failed         int := 0;
 BEGIN
   -- An erasing transaction holds this lock until all other processes have been told.
   BEGIN
     LOCK TABLE mana_ai.erasures_under_way IN SHARE ROW EXCLUSIVE MODE NOWAIT;
   EXCEPTION WHEN lock_not_available THEN
-    RETURN;
+    RETURN 0;
   END;
   SELECT pg_snapshot_xmin(s.now), pg_snapshot_xmax(s.now) INTO horizon, next_xid
     FROM (SELECT pg_current_snapshot() AS now) s;
@@ -2593,6 +2611,7 @@ BEGIN
                   mana_ai.digest_of_user(u.user_id), audit_kept));
       END IF;
     EXCEPTION WHEN OTHERS THEN
+      failed := failed + 1;
       UPDATE mana_ai.erasures_under_way w SET failures = w.failures + 1 WHERE w.user_id = u.user_id;
       IF u.failures % 100 = 0 THEN
         PERFORM mana_ai.write_to_log(format('the erasure of a user cannot be completed at the moment: digest=%s failures=%s SQLSTATE=%s',
@@ -2600,43 +2619,56 @@ BEGIN
       END IF;
     END;
   END LOOP;
+  RETURN failed;
 END $$;
 
 -- Compares digests that were added in another way, by a publisher or from a dump after the log was folded, with the
--- stored data. All users are compared, so only once for the same digests and the same fold.
-CREATE FUNCTION mana_ai.begin_missed_erasures()
-RETURNS void LANGUAGE plpgsql VOLATILE
+-- stored data. All users are compared, so only once for the same digests and the same fold. Each call compares 500 users
+-- and takes the result of the previous call, nulls at first; last_user: null = all are compared.
+CREATE FUNCTION mana_ai.begin_missed_erasures(INOUT compared text, INOUT last_user text)
+RETURNS record LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-  state text;
-  u     record;
+  few CONSTANT int := 500;
+  slice        text[];
+  u            record;
 BEGIN
-  SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
-                (SELECT f.folded_at FROM mana_ai.folded_log f))
-    INTO state FROM mana_ai.erased_users e;
-  IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = state) THEN
-    RETURN;
+  IF compared IS NULL OR last_user IS NULL THEN
+    SELECT format('%s %s %s', count(*), sum(hashtextextended(e.user_digest, 0)),
+                  (SELECT f.folded_at FROM mana_ai.folded_log f))
+      INTO compared FROM mana_ai.erased_users e;
+    last_user := '';
+    IF EXISTS (SELECT FROM mana_ai.engine_state s WHERE s.compared_digests = compared) THEN
+      last_user := NULL;
+      RETURN;
+    END IF;
   END IF;
-  -- A few index lookups for each user, however many rows they have. The lock keeps the digest until the erasure has
-  -- begun: a readmission waits, and then sees it.
+  -- A few index lookups for each user, however many rows they have.
+  WITH RECURSIVE users(user_id, place) AS (
+    SELECT last_user COLLATE "C", 0
+     UNION ALL
+    SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
+                 (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
+                 (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
+                 (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id)),
+           w.place + 1
+      FROM users w WHERE w.user_id IS NOT NULL AND w.place < few)
+  SELECT array_agg(w.user_id ORDER BY w.place) INTO slice
+    FROM users w WHERE w.place > 0 AND w.user_id IS NOT NULL;
+  -- The lock keeps the digest until the erasure has begun: a readmission waits, and then sees it.
   FOR u IN
-    WITH RECURSIVE users(user_id) AS (
-      SELECT '' COLLATE "C"
-       UNION ALL
-      SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
-                   (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
-                   (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
-                   (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id))
-        FROM users w WHERE w.user_id IS NOT NULL),
-    digests AS MATERIALIZED (
-      SELECT w.user_id, mana_ai.digest_of_user(w.user_id) AS digest FROM users w WHERE w.user_id <> '')
+    WITH digests AS MATERIALIZED (
+      SELECT x.user_id, mana_ai.digest_of_user(x.user_id) AS digest FROM unnest(slice) AS x(user_id))
     SELECT d.user_id FROM digests d JOIN mana_ai.erased_users e ON e.user_digest = d.digest
      WHERE NOT EXISTS (SELECT FROM mana_ai.erasures_under_way w WHERE w.user_id = d.user_id)
        FOR KEY SHARE OF e
   LOOP
     PERFORM mana_ai.begin_erasure(u.user_id);
   END LOOP;
-  UPDATE mana_ai.engine_state s SET compared_digests = state;
+  last_user := CASE WHEN cardinality(slice) = few THEN slice[few] END;
+  IF last_user IS NULL THEN
+    UPDATE mana_ai.engine_state s SET compared_digests = compared;
+  END IF;
 END $$;
 
 CREATE FUNCTION mana_ai.readmit_user(user_id text)
@@ -2691,7 +2723,7 @@ REVOKE ALL ON mana_ai.erased_users, mana_ai.erasures_under_way FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.forget_known_erasures(), mana_ai.digest_of_user(text), mana_ai.tables_of_users(),
   mana_ai.erase_rows_of_user(text), mana_ai.erase_user_from_crashes(text), mana_ai.write_to_log(text),
   mana_ai.erase_agent_from_metrics(text), mana_ai.is_agent_of(text, text), mana_ai.printable_id(text),
-  mana_ai.begin_erasure(text), mana_ai.begin_missed_erasures(),
+  mana_ai.begin_erasure(text), mana_ai.begin_missed_erasures(text, text),
   mana_ai.log_rows_of_user(text), mana_ai.erase_user(text), mana_ai.settle_erasures(text[], text[]),
   mana_ai.readmit_user(text), mana_ai.export_user(text) FROM PUBLIC;
 -- ---------------------------------------------------------------- what runs were based on
@@ -2758,76 +2790,129 @@ AS 'MODULE_PATHNAME', 'mana_ai_rebuild_request';
 COMMENT ON FUNCTION mana_ai.rebuild_request(uuid) IS
   'the requests of a past run, made again from the log; their digests are those that were recorded';
 
--- When one of the fields was last written, if that was after the seen clocks.
+-- Plans whose records have changed since (docs/lineage.md).
+--
+-- The functions return when a record that a run has read was changed: null = it was not, infinity = at an unknown time,
+-- -infinity = it is unknown whether it was.
+
+-- A change of one of these fields. The seen clocks may be those of more fields.
 CREATE FUNCTION mana_ai.changed_since(record jsonb, clocks bytea, fields text[], seen text)
 RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_changed_since';
 
--- The same for a record that a mission refers to, read under the policies for its user.
+-- By the results of clocks_of_fields(), then and now.
+CREATE FUNCTION mana_ai.change_of_clocks(seen text, now text)
+RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mana_ai_change_of_clocks';
+
+-- A record that a mission refers to, read under the policies for its user.
 CREATE FUNCTION mana_ai.input_changed_since(
   user_id text, module text, table_name text, record_id text, seen text, linked_id text, linked_seen text)
 RETURNS timestamptz LANGUAGE c VOLATILE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_input_changed_since';
 
--- A mission's iterations do not count: its plan is one of them. Results of resolvers are not checked.
+-- The agent of this id for a mission of the user. seen: null = there was none; begins with fe = it was another member's,
+-- of which less is read.
+CREATE FUNCTION mana_ai.agent_changed_since(user_id text, agent_id text, space_id text, seen text)
+RETURNS timestamptz LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE
+           WHEN h.is_ambiguous THEN timestamptz 'infinity'
+           WHEN h.record IS NOT NULL AND h.read_clocks IS NULL THEN '-infinity'
+           WHEN h.record IS NOT NULL AND starts_with($4, 'fe') THEN mana_ai.change_of_clocks(substr($4, 3), h.read_clocks)
+           WHEN h.record IS NOT NULL THEN 'infinity'
+           WHEN o.record IS NULL AND $4 IS NULL THEN NULL
+           WHEN o.record IS NULL OR $4 IS NULL OR starts_with($4, 'fe') THEN 'infinity'
+           WHEN mana_ai.raw_size(o.record, o.clocks) > pg_size_bytes(current_setting('mana_ai.max_record_size')) THEN '-infinity'
+           ELSE mana_ai.changed_since(o.record, o.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'], $4) END
+    FROM (SELECT 1) one
+    LEFT JOIN mana_ai.agent_snapshots o ON o.user_id = $1 AND o.agent_id = $2
+    LEFT JOIN LATERAL (SELECT * FROM mana_ai.shared_agent($1, $2, $3)
+                        WHERE o.record IS NULL OR ($3 IS NOT NULL AND NOT o.record ? 'name')) h ON true
+$$;
+
+-- A mission's iterations do not count: its plan is one of them. Results of resolvers are unknown.
 CREATE FUNCTION mana_ai.stale_reads(
-  run_id uuid, OUT role text, OUT module text, OUT table_name text, OUT record_id text, OUT changed_at timestamptz)
+  run_id uuid, OUT role text, OUT module text, OUT table_name text, OUT record_id text, OUT state text,
+  OUT changed_at timestamptz)
 RETURNS SETOF record LANGUAGE sql VOLATILE STRICT SECURITY DEFINER ROWS 2
 SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
-  SELECT r.role, r.module, r.table_name, r.record_id, nullif(c.at, 'infinity')
+  SELECT r.role, r.module, r.table_name, r.record_id, CASE WHEN c.at = '-infinity' THEN 'unknown' ELSE 'changed' END,
+         CASE WHEN isfinite(c.at) THEN c.at END
     FROM mana_ai.run_reads r
     LEFT JOIN mana_ai.run_reads l ON l.run_id = r.run_id AND l.ordinal = r.ordinal + 1 AND l.role = 'linked'
+    LEFT JOIN mana_ai.run_reads o ON o.run_id = r.run_id AND r.role = 'agent' AND o.role = 'mission'
+    LEFT JOIN mana_ai.mission_snapshots m
+      ON m.user_id = r.user_id AND m.mission_id = CASE r.role WHEN 'mission' THEN r.record_id ELSE o.record_id END
    CROSS JOIN LATERAL (
      SELECT CASE r.role
        WHEN 'mission' THEN
-         (SELECT mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs', 'agentId'],
-                                       encode(r.clocks, 'hex'))
-            FROM mana_ai.mission_snapshots m WHERE m.user_id = r.user_id AND m.mission_id = r.record_id
-             AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size')))
+         CASE WHEN m.record IS NULL THEN timestamptz 'infinity'
+              WHEN r.clocks IS NULL OR mana_ai.raw_size(m.record, m.clocks) > pg_size_bytes(current_setting('mana_ai.max_record_size'))
+              THEN '-infinity'
+              ELSE mana_ai.changed_since(m.record, m.clocks, ARRAY['title', 'objective', 'conceptMarkdown', 'inputs', 'agentId'],
+                                         encode(r.clocks, 'hex')) END
        WHEN 'agent' THEN
-         -- A record without clocks is another member's.
-         CASE WHEN r.clocks IS NOT NULL AND NOT EXISTS (
-                SELECT FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id)
-              THEN 'infinity'
-              ELSE (SELECT mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'],
-                                                 encode(r.clocks, 'hex'))
-                      FROM mana_ai.agent_snapshots a WHERE a.user_id = r.user_id AND a.agent_id = r.record_id
-                       AND mana_ai.raw_size(a.record, a.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))) END
+         mana_ai.agent_changed_since(r.user_id, r.record_id, m.space_id,
+                                     CASE WHEN r.left_out IS NULL THEN coalesce(encode(r.clocks, 'hex'), '') END)
        WHEN 'input' THEN
-         mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id, encode(r.clocks, 'hex'),
+         mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id,
+                                     CASE WHEN r.left_out IS NULL THEN coalesce(encode(r.clocks, 'hex'), '') END,
                                      l.record_id, encode(l.clocks, 'hex'))
        END AS at) c
    WHERE r.run_id = $1 AND (r.left_out IS NULL OR r.left_out = 'missing') AND c.at IS NOT NULL
    ORDER BY r.ordinal
 $$;
 COMMENT ON FUNCTION mana_ai.stale_reads(uuid) IS
-  'the records of a run that are others now than it has read, and since when';
+  'the records of a run that are others now than it has read, and since when; or of which that cannot be told';
 
--- Whether a server's iteration waits for its user, by the rule of mana_ai.max_unreviewed.
-CREATE FUNCTION mana_ai.plan_waits(user_id text, mission_id text, iteration_id text)
-RETURNS boolean LANGUAGE sql STABLE STRICT SECURITY DEFINER
+-- By the rule of mana_ai.max_unreviewed.
+CREATE FUNCTION mana_ai.waiting_plans(record jsonb)
+RETURNS text[] LANGUAGE c STABLE STRICT PARALLEL SAFE
+AS 'MODULE_PATHNAME', 'mana_ai_waiting_plans';
+COMMENT ON FUNCTION mana_ai.waiting_plans(jsonb) IS
+  'the ids of the iterations of a mission''s record that wait for their user; null when it is too large';
+
+-- A function, since a view on the column would keep administrators from altering it.
+CREATE FUNCTION mana_ai.waiting_plans(user_id text, mission_id text)
+RETURNS SETOF text LANGUAGE sql STABLE STRICT SECURITY DEFINER ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT EXISTS (
-    SELECT FROM mana_ai.mission_snapshots m
-     CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
-                                                  THEN m.record -> 'iterations' ELSE '[]' END) AS e(iteration)
-     WHERE m.user_id = $1 AND m.mission_id = $2
-       AND mana_ai.raw_size(m.record, m.clocks) <= pg_size_bytes(current_setting('mana_ai.max_record_size'))
-       AND e.iteration ->> 'id' = $3 AND e.iteration ->> 'overallStatus' = 'awaiting-review'
-       AND coalesce(e.iteration ->> 'userFeedback', e.iteration ->> 'feedback', '') = ''
-       AND NOT jsonb_path_exists(e.iteration, '$.plan[*].status ? (@ != "planned" && @ != "staged")'))
+  SELECT unnest(mana_ai.waiting_plans(m.record)) FROM mana_ai.mission_snapshots m WHERE m.user_id = $1 AND m.mission_id = $2
 $$;
+COMMENT ON FUNCTION mana_ai.waiting_plans(text, text) IS
+  'the ids of the iterations of a mission that wait for their user';
 
+-- Waiting plans are at most a week old, and a run takes less than a day.
 CREATE VIEW mana_ai.stale_plans AS
 SELECT r.user_id, r.mission_id, r.run_id, r.iteration_id, r.finished_at AS planned_at, s.role, s.module, s.table_name,
-       s.record_id, s.changed_at
-  FROM mana_ai.runs r
- CROSS JOIN LATERAL mana_ai.stale_reads(r.run_id) s
- WHERE r.outcome = 'planned' AND r.started_at > clock_timestamp() - interval '7 days'
-   AND mana_ai.plan_waits(r.user_id, r.mission_id, r.iteration_id);
+       s.record_id, s.state, s.changed_at
+  FROM mana_ai.mission_snapshots m
+ CROSS JOIN LATERAL mana_ai.waiting_plans(m.user_id, m.mission_id) AS w(iteration_id)
+ CROSS JOIN LATERAL (SELECT * FROM mana_ai.runs x
+                      WHERE x.mission_id = m.mission_id AND x.user_id = m.user_id AND x.outcome = 'planned'
+                        AND x.iteration_id = w.iteration_id AND x.started_at > clock_timestamp() - interval '8 days'
+                     OFFSET 0) r  -- one plan after the other
+ CROSS JOIN LATERAL mana_ai.stale_reads(r.run_id) s;
 COMMENT ON VIEW mana_ai.stale_plans IS
-  'plans that wait for their user, with each record that has changed since they were made';
+  'plans that wait for their user, with each record that has changed since they were made, or of which nobody can tell';
+
+-- For why() and the page: the first three records of a waiting plan that have changed. Not for plans with very many
+-- records, since all of them are read.
+CREATE FUNCTION mana_ai.stale_records(user_id text, run_id uuid)
+RETURNS text[] LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT array_agg(format('%s of %s', left(c.record_id, 100), left(c.table_name, 100)))
+    FROM (SELECT s.record_id, s.table_name
+            FROM mana_ai.runs r
+           CROSS JOIN LATERAL mana_ai.waiting_plans(r.user_id, r.mission_id) AS w(iteration_id)
+           CROSS JOIN LATERAL mana_ai.stale_reads(r.run_id) s
+           WHERE r.user_id = $1 AND r.run_id = $2 AND r.outcome = 'planned' AND r.iteration_id = w.iteration_id
+             AND s.state = 'changed' AND (SELECT count(*) FROM mana_ai.run_reads x WHERE x.run_id = $2) <= 50
+           LIMIT 3) c
+$$;
 
 REVOKE ALL ON mana_ai.run_reads, mana_ai.run_requests, mana_ai.stale_plans FROM PUBLIC;
-REVOKE ALL ON FUNCTION mana_ai.rebuild_request(uuid), mana_ai.stale_reads(uuid), mana_ai.plan_waits(text, text, text), mana_ai.changed_since(jsonb, bytea, text[], text),
+REVOKE ALL ON FUNCTION mana_ai.rebuild_request(uuid), mana_ai.stale_reads(uuid), mana_ai.waiting_plans(jsonb), mana_ai.waiting_plans(text, text), mana_ai.stale_records(text, uuid),
+  mana_ai.changed_since(jsonb, bytea, text[], text),
+  mana_ai.change_of_clocks(text, text), mana_ai.agent_changed_since(text, text, text, text),
   mana_ai.input_changed_since(text, text, text, text, text, text, text) FROM PUBLIC;

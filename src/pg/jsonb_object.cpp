@@ -155,6 +155,23 @@ JsonbValueRef string_value(std::string_view text) {
     return {JENTRY_ISSTRING, static_cast<uint32_t>(text.size()), text.data()};
 }
 
+namespace {
+
+bool is_container(const JsonbValueRef& value, uint32_t kind) {
+    return value.type == JENTRY_ISCONTAINER &&
+           (reinterpret_cast<const JsonbContainer*>(value.bytes)->header & kind) != 0;
+}
+
+}  // namespace
+
+bool is_object(const JsonbValueRef& value) {
+    return is_container(value, JB_FOBJECT);
+}
+
+bool is_array(const JsonbValueRef& value) {
+    return is_container(value, JB_FARRAY);
+}
+
 bool is_truthy(const JsonbValueRef& value) {
     switch (value.type) {
         case JENTRY_ISNULL:

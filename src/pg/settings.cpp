@@ -63,6 +63,7 @@ int deep_research_timeout_ms = 90 * 60 * 1000;
 int resolver_timeout_ms = 500;
 int sync_table_timeout_ms = 5000;
 bool skip_unchanged_value = false;
+bool replan_overtaken_value = false;
 bool restore_iterations_value = true;
 int audit_retention_s = 0;
 int max_record_size_kb = 2048;
@@ -445,6 +446,11 @@ void define(bool preloading, UrlCheck check_base_url) {
                              "are put back.",
                              nullptr, &restore_iterations_value, true, PGC_SUSET, 0, nullptr,
                              nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.replan_overtaken",
+                             "Whether a mission is planned once more when what the plan was made "
+                             "of changed meanwhile.",
+                             nullptr, &replan_overtaken_value, false, PGC_SUSET, 0, nullptr,
+                             nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.skip_unchanged",
                              "Whether a recurring mission is put off without a model call when "
                              "nothing that it reads has changed.",
@@ -551,6 +557,10 @@ int64_t sync_table_timeout_us() {
 bool restore_iterations() {
     return restore_iterations_value;
 }
+bool replan_overtaken() {
+    return replan_overtaken_value;
+}
+
 bool skip_unchanged() {
     return skip_unchanged_value;
 }

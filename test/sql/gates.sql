@@ -57,7 +57,8 @@ CREATE FUNCTION test.waiting(changes jsonb, age interval DEFAULT '1 day') RETURN
               {"id": "it-1-1", "summary": "B", "intent": {"kind": "toolCall", "toolName": "create_note", "params": {"title": "B"}}, "status": "planned"}]'::jsonb) || changes $$;
 SET timezone = 'UTC';
 SET mana_ai.max_unreviewed = 1;
-SELECT what, mana_ai.gate_decision(jsonb_build_object('iterations', jsonb_build_array(iteration)), NULL, 0, 0)
+SELECT what, mana_ai.gate_decision(jsonb_build_object('iterations', jsonb_build_array(iteration)), NULL, 0, 0),
+       mana_ai.waiting_plans(jsonb_build_object('iterations', jsonb_build_array(iteration))) AS waits
 FROM (VALUES
   (1, 'as it was written', test.waiting('{}')),
   (2, 'the user has said something', test.waiting('{"userFeedback": "Zu viel auf einmal."}')),
@@ -74,8 +75,13 @@ FROM (VALUES
   (13, 'no time at all', test.waiting('{"startedAt": "gestern", "finishedAt": null}')),
   (14, 'steps that are no objects', test.waiting('{"plan": [null, 1]}')),
   (15, 'a plan that is no list', test.waiting('{"plan": "none"}')),
-  (16, 'steps that wait for the user', test.waiting('{"plan": [{"id": "it-1-0", "status": "staged"}, {"id": "it-1-1", "status": "planned"}]}'))
+  (16, 'steps that wait for the user', test.waiting('{"plan": [{"id": "it-1-0", "status": "staged"}, {"id": "it-1-1", "status": "planned"}]}')),
+  (17, 'without a plan', test.waiting('{}') - 'plan'),
+  (18, 'a client''s', test.waiting('{"source": "browser"}')),
+  (19, 'feedback that is no text', test.waiting('{"userFeedback": {"text": "Nein"}}'))
 ) AS cases (number, what, iteration) ORDER BY number;
+SELECT mana_ai.waiting_plans('{"iterations": "none"}'), mana_ai.waiting_plans('[]'), mana_ai.waiting_plans(NULL),
+       mana_ai.waiting_plans(jsonb_build_object('iterations', jsonb_build_array(1, NULL, test.waiting('{"id": 7}'), test.waiting('{}'), test.waiting('{"id": "it-2"}'))));
 RESET mana_ai.max_unreviewed;
 RESET timezone;
 

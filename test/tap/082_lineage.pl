@@ -109,6 +109,20 @@ END
 
 my $node = new_cluster('rebuild', preload => 1, model => $model, conf => "mana_ai.tick_enabled = off\nmana_ai.max_unreviewed = 0\n");
 my $key  = ManaAi::Device::new_key($node, 'server');
+
+# Texts that are compressed are no texts to whoever looks for them in files.
+$node->safe_psql('mana_sync', <<'END');
+DO $$
+DECLARE
+  c record;
+BEGIN
+  FOR c IN SELECT a.attrelid::regclass AS tab, a.attname FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
+            WHERE r.relkind = 'r' AND r.relnamespace IN ('mana_ai'::regnamespace, 'public'::regnamespace)
+              AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'm') LOOP
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', c.tab, c.attname);
+  END LOOP;
+END $$
+END
 settings($node, 'mana_ai.grant_private_key_file' => $key);
 my $marker = 'Vorhabenmarke-5120';
 
@@ -123,6 +137,8 @@ sub planned
 sub first_of { my ($first) = grep { $_->{round} == 1 } @{ requests_of($node, $_[0]) }; return $first }
 
 push_agent($node, 'bob', name => 'Bob', systemPrompt => 'Sei lang.');
+my $wide = 'Breitenmarke-7719';
+planned('long', conceptMarkdown => 'lang und breit ' x 600 . $wide);
 planned('plain', agentId => 'bob', objective => $marker);
 my $first = first_of('plain');
 is($first->{status}, 'rebuilt', 'a request is made again');
@@ -169,6 +185,15 @@ $node->safe_psql('mana_sync', "DELETE FROM public.sync_changes WHERE record_id =
 is_deeply([ @{ first_of('shortened') }{qw(status reason body)} ],
     [ 'lost', 'record "shortened" of aiMissions is not in the log as it was then, or cannot be read by this user', undef ], 'nor what the log has lost');
 
+# A row that no run would read any more comes later: what the run had seen is still there.
+planned('grown', objective => 'Klein');
+$first = first_of('grown');
+push_change($node, id => 'grown', data => { objective => 'Riesig ' x 100_000 }, stamps => { objective => iso(1) });
+push_change($node, id => 'grown', data => { conceptMarkdown => 'x', junk => join('', map { chr(33 + int rand 90) } 1 .. 900_000) }, stamps => { conceptMarkdown => iso(-9000), junk => iso(1) });
+settings($node, 'mana_ai.max_record_size' => '64kB');
+is_deeply([ @{ first_of('grown') }{qw(status body)} ], [ 'rebuilt', $first->{body} ], 'rows that have come since may be of any size');
+settings($node, 'mana_ai.max_record_size' => undef);
+
 planned('versioned');
 $node->safe_psql('mana_sync', "UPDATE mana_ai.tools SET enabled = false WHERE name = 'create_task'");
 is(first_of('versioned')->{status}, 'changed', 'nor what was offered with other tools');
@@ -202,6 +227,20 @@ my $as = sub {
 is($as->('mana_sync_service', 'user-1', 'status'), 'rebuilt', 'who may read the rows of the user gets the request');
 is($as->('mana_sync_service', 'user-2', 'count(*)'), 0, 'another user gets nothing');
 is($as->('mana_sync_service', '', 'count(*)'), 0, 'nor does nobody');
+
+# Row-level security of the tables themselves, also for whoever owns them; nobody but us writes.
+for my $table (qw(run_reads run_requests))
+{
+    my $count = sub { my ($role, $user) = @_; return $node->safe_psql('mana_sync', "SELECT set_config('app.current_user_id', '$user', false) \\g /dev/null\nSELECT count(*) FROM mana_ai.$table", extra_params => [ '-U', $role ]) };
+    my $all = value($node, "SELECT count(*) FROM mana_ai.$table");
+    $node->safe_psql('mana_sync', "INSERT INTO mana_ai.$table SELECT (jsonb_populate_record(t, '{\"run_id\": \"00000000-0000-0000-0000-000000000002\", \"user_id\": \"user-2\"}')).* FROM mana_ai.$table t LIMIT 1");
+    is(join(' ', map { $count->('mana_sync_service', $_) } 'user-1', 'user-2', 'user-3', ''), "$all 1 0 0", "$table: everybody sees their own rows");
+    is(value($node, "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = 'mana_ai.$table'::regclass"), 't', "$table: its owner too");
+    fails_like($node, "SET app.current_user_id = 'user-1'; $_ mana_ai.$table", qr/permission denied for table $table/, "$table: $_ is refused", user => 'mana_sync_service') for 'DELETE FROM', 'TRUNCATE';
+    $node->safe_psql('mana_sync', "GRANT ALL ON mana_ai.$table TO mana_sync_service");
+    is($node->safe_psql('mana_sync', "SET app.current_user_id = 'user-1'; WITH d AS (DELETE FROM mana_ai.$table RETURNING 1) SELECT count(*) FROM d", extra_params => [ '-U', 'mana_sync_service' ]), 0, "$table: there is no policy for writing");
+    $node->safe_psql('mana_sync', "REVOKE ALL ON mana_ai.$table FROM mana_sync_service; GRANT SELECT ON mana_ai.$table TO mana_sync_service; DELETE FROM mana_ai.$table WHERE user_id = 'user-2'");
+}
 $node->safe_psql('mana_sync', "CREATE POLICY hidden ON public.sync_changes AS RESTRICTIVE FOR SELECT USING (record_id <> 'other')");
 is($as->('mana_sync_service', 'user-1', 'status || coalesce(body, \'\')'), 'lost', 'what a policy of the log hides is not given out');
 $node->safe_psql('mana_sync', 'DROP POLICY hidden ON public.sync_changes');
@@ -214,17 +253,20 @@ my $dump = $node->basedir . '/dump.sql';
 $node->command_ok([ 'pg_dump', '-U', 'postgres', '-f', $dump, '-d', $node->connstr('mana_sync') ], 'a dump');
 like(slurp_file($dump), qr/^COPY mana_ai\.run_requests /m, 'has what requests were made of');
 $node->stop;
-my (%found, $files);
+my (%found, %seen, $files);
 find({ no_chdir => 1, wanted => sub {
     return unless -f $_;
     $files++;
     my $content = slurp_file($_);
+    $seen{$marker} = 1 if index($content, $marker) >= 0;
+    $seen{$wide} = 1 if index($content, $wide) >= 0;
     for my $text ($answer, '<user_data>', 'Du planst die nächsten Schritte einer Mission', '"messages":')
     {
         $found{"$text in $_"} = 1 if index($content, ManaAi::encoded($text)) >= 0;
     }
 } }, $node->data_dir, $node->logfile, $dump);
 cmp_ok($files, '>', 500, 'the files of the cluster, its log and the dump were read');
+is_deeply(\%seen, { $marker => 1, $wide => 1 }, 'what a mission itself says was found in them, also where it is long');
 is(join("\n", sort keys %found), '', 'neither prompts nor replies are in any of them');
 $node->start;
 
@@ -237,5 +279,17 @@ $node->restart;
 wait_for($node, 'expired runs are deleted', 30, 'SELECT count(*) FROM mana_ai.runs', 1);
 is(value($node, "SELECT count(*) FROM mana_ai.run_requests q FULL JOIN mana_ai.run_reads r USING (run_id) WHERE run_id <> '$run'"), 0, 'and what they were based on');
 is(first_of('other')->{status}, 'rebuilt', 'what is left can be made again');
+$node->safe_psql('mana_sync', <<'END');
+INSERT INTO mana_ai.run_reads (run_id, ordinal, user_id, role, table_name, record_id, was_encrypted)
+SELECT gen_random_uuid(), o, 'user-1', 'input', 'notes', 'n', false FROM generate_series(1, 700) r, generate_series(1, 3) o;
+INSERT INTO mana_ai.run_requests (run_id, ordinal, user_id, purpose, round, sent_at, model, max_tokens, prompt_cache_key, agent_tokens, prompt_version, local_time)
+SELECT gen_random_uuid(), 1, 'user-1', 'plan', 1, now(), 'm', 1, false, 0, 'v', now() FROM generate_series(1, 700) r;
+INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, finished_at, outcome, decision)
+SELECT gen_random_uuid(), 'user-1', 'old', now() - interval '3 hours', now(), 'planned', 'ran' FROM generate_series(1, 450);
+INSERT INTO mana_ai.run_reads (run_id, ordinal, user_id, role, table_name, record_id, was_encrypted)
+SELECT r.run_id, o, 'user-1', 'input', 'notes', 'n', false FROM mana_ai.runs r, generate_series(1, 20) o WHERE r.mission_id = 'old';
+END
+wait_for($node, 'lineage without a run is deleted, and expired runs with much of it', 30, "SELECT (SELECT count(*) FROM mana_ai.run_reads WHERE run_id <> '$run') + (SELECT count(*) FROM mana_ai.run_requests WHERE run_id <> '$run') + (SELECT count(*) FROM mana_ai.runs WHERE run_id <> '$run')", 0);
+is(first_of('other')->{status}, 'rebuilt', 'that of a run is kept');
 
 done_testing();

@@ -59,6 +59,9 @@ const JsonbValueRef* find_field(const JsonbFields& object, std::string_view name
 std::optional<std::string_view> string_of(const JsonbValueRef& value);  // nullopt: not a string
 JsonbValueRef string_value(std::string_view text);                      // borrows the text
 
+bool is_object(const JsonbValueRef& value);
+bool is_array(const JsonbValueRef& value);
+
 // Whether JavaScript treats it as true: not null, false, 0 or "".
 bool is_truthy(const JsonbValueRef& value);
 

@@ -66,6 +66,7 @@ int64_t deep_research_timeout_us();
 int64_t resolver_timeout_us();
 int64_t sync_table_timeout_us();
 bool restore_iterations();
+bool replan_overtaken();
 bool skip_unchanged();
 int64_t audit_retention_us();  // 0 = for ever
 int64_t max_record_size();     // bytes in memory

@@ -42,6 +42,9 @@ Json build_iteration(const IterationInput& input) {
              {"id", read.id},
              {"at", read.at ? Json(to_iso_millis(*read.at)) : Json()}});
     }
+    if (input.changed_since_is_incomplete) {
+        iteration["changedSinceIncomplete"] = true;
+    }
     remove_nul(iteration);
     return iteration;
 }

@@ -1,5 +1,7 @@
-// Which of a run's records have changed since (docs/lineage.md): changed_since() for a snapshot,
-// input_changed_since() for a record that a mission refers to.
+// What of a run's records has changed since (docs/lineage.md).
+//
+// In SQL the answer is an instant: null = nothing has, infinity = nobody knows when, -infinity =
+// nobody can tell.
 
 #include <algorithm>
 #include <optional>
@@ -11,6 +13,7 @@
 #include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/scratch_memory.hpp"
+#include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -25,132 +28,194 @@ namespace mana_ai {
 
 namespace {
 
-// Both as hexadecimal digits; empty = no such record.
-std::optional<core::Instant> change_between(const std::string& seen, const std::string& now) {
-    if (seen == now || seen == kClocksNotKept)
-        return std::nullopt;
-    const pg::ScratchMemory scratch("mana_ai clocks");
-    const ClockChange change = pg::guarded([&] {
-        ClockBounds before;
-        ClockBounds after;
-        if (!read_clock_vector(seen, before) || !read_clock_vector(now, after))
-            return ClockChange{true, kUnknownChange};
-        return change_of_clocks(before, after, true);
-    });
-    return change.has_changed ? std::optional(change.at) : std::nullopt;
+constexpr ReadChange kUnknown{ReadState::Unknown, kUnknownChange};
+
+// What the fields that are now have more, or less, than those that were seen. Clocks of a record
+// only grow; older ones say that rows are gone.
+ReadChange change_of_bounds(const ClockBounds& seen, const ClockBounds& now) {
+    ReadChange change;
+    core::Instant newest = core::kOlderThanEverything;
+    for (uint32_t i = 0; i < now.count; i++) {
+        const ClockBound& bound = now.fields[i];
+        const ClockBound* before = find_bound(seen, bound.name_hash);
+        if (before == nullptr || core::is_older(before->clock, bound.clock))
+            newest = std::max(newest, bound.clock.row_time);
+        else if (!core::is_older(bound.clock, before->clock))
+            continue;
+        change.state = ReadState::Changed;
+    }
+    if (newest != core::kOlderThanEverything)
+        change.at = newest;
+    return change;
+}
+
+ReadFields fields_of(Datum names) {
+    Datum* elements = nullptr;
+    bool* nulls = nullptr;
+    int count = 0;
+    deconstruct_array(DatumGetArrayTypeP(names), TEXTOID, -1, false, TYPALIGN_INT, &elements,
+                      &nulls, &count);
+    auto* fields = static_cast<std::string_view*>(
+        palloc(sizeof(std::string_view) * (static_cast<size_t>(count) + 1)));
+    size_t used = 0;
+    for (int i = 0; i < count; i++) {
+        if (nulls[i])
+            continue;
+        const text* name = DatumGetTextPP(elements[i]);
+        fields[used++] = {VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)};
+    }
+    return ReadFields{{fields, used}};
+}
+
+std::string_view view_of(const text* value) {
+    return {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 }
 
 }  // namespace
 
-ClockChange change_of_clocks(const ClockBounds& seen, const ClockBounds& now, bool is_whole) {
-    ClockChange change;
-    for (uint32_t i = 0; i < now.count; i++) {
-        const ClockBound& bound = now.fields[i];
-        const ClockBound* before = find_bound(seen, bound.name_hash);
-        if (before != nullptr && !core::is_older(before->clock, bound.clock))
-            continue;
-        change.has_changed = true;
-        change.at = std::max(change.at, bound.clock.row_time);
-    }
-    for (uint32_t i = 0; is_whole && !change.has_changed && i < seen.count; i++)
-        if (find_bound(now, seen.fields[i].name_hash) == nullptr)
-            change = {true, kUnknownChange};
-    return change;
+ReadChange change_of_clocks(std::string_view seen, std::string_view now) {
+    if (seen == now)
+        return {};
+    if (is_digest_of_clocks(seen))
+        return {digest_of_clocks(now) == seen ? ReadState::Same : ReadState::Changed,
+                kUnknownChange};
+    if (is_digest_of_clocks(now))
+        return {ReadState::Changed, kUnknownChange};
+    const pg::ScratchMemory scratch("mana_ai clocks");
+    return pg::guarded([&] {
+        ClockBounds before;
+        ClockBounds after;
+        if (!read_clock_vector(seen, before) || !read_clock_vector(now, after))
+            return kUnknown;
+        ReadChange change = change_of_bounds(before, after);
+        change.state = ReadState::Changed;
+        return change;
+    });
 }
 
-std::optional<core::Instant> input_change(const std::string& user_id, std::string_view module_name,
-                                          std::string_view table, std::string_view id,
-                                          const RecordClocks& seen) {
-    const core::InputModule* module = core::built_in_module(module_name);
+ReadChange change_of_input(const SeenInput& seen, int64_t limit_us) {
+    const core::InputModule* module = core::built_in_module(seen.module);
     if (module == nullptr)
-        return std::nullopt;
-    RecordClocks now;
+        return kUnknown;
+    const std::string user_id(seen.user_id);
+    std::optional<InputRecord> found;
     const auto error = pg::in_subtransaction([&] {
-        if (auto found = read_input_record(user_id, *module, table, id))
-            now = std::move(found->clocks);
+        found = read_input_record(user_id, *module, seen.table, seen.id, limit_us);
         return true;
     });
-    if (error)
-        return std::nullopt;
-    auto change = change_between(seen.own, now.own);
-    // Another id is another value of the record's own field. None: the linked record was created or
-    // deleted.
-    if (!change && seen.linked_id == now.linked_id)
-        change = change_between(seen.linked, now.linked);
-    else if (!change && (seen.linked_id.empty() || now.linked_id.empty()))
-        change = kUnknownChange;
-    return change;
+    if (error || (found && found->is_incomplete))
+        return kUnknown;
+    if (!found)
+        return {seen.was_there ? ReadState::Changed : ReadState::Same, kUnknownChange};
+    const RecordClocks& now = found->clocks;
+    ReadChange change = change_of_clocks(seen.clocks.own, now.own);
+    if (!seen.was_there)
+        change.state = ReadState::Changed;
+    // Another id is another value of the record's own field. None: the linked record has come or
+    // gone.
+    if (change.state != ReadState::Same)
+        return change;
+    if (seen.clocks.linked_id == now.linked_id)
+        return change_of_clocks(seen.clocks.linked, now.linked);
+    return {ReadState::Changed, kUnknownChange};
 }
+
+namespace {
+
+Datum instant_datum(const ReadChange& change, bool& is_null) {
+    is_null = change.state == ReadState::Same;
+    if (is_null)
+        return Datum{0};
+    if (change.state == ReadState::Unknown)
+        return TimestampTzGetDatum(DT_NOBEGIN);
+    return TimestampTzGetDatum(
+        change.at == kUnknownChange ? DT_NOEND : pg::timestamptz_from_instant(change.at));
+}
+
+Datum return_change(FunctionCallInfo fcinfo, const ReadChange& change) {
+    return instant_datum(change, fcinfo->isnull);
+}
+
+}  // namespace
 
 }  // namespace mana_ai
 
 extern "C" {
 
-// changed_since(record, clocks, fields, seen): when one of the fields was last written, if that was
-// after the clocks that were seen.
+// changed_since(record, clocks, fields, seen): of those fields alone; what was seen may be of
+// others, too.
 PG_FUNCTION_INFO_V1(mana_ai_changed_since);
 PGDLLEXPORT Datum mana_ai_changed_since(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
-    const ClockChange change = pg::entry_point([fcinfo] {
+    const ReadChange change = pg::entry_point([fcinfo] {
         return pg::guarded([fcinfo] {
-            const Jsonb* record = PG_GETARG_JSONB_P(0);
-            const bytea* clocks = PG_GETARG_BYTEA_P(1);
             RecordState state;
             ClockBounds seen;
             ClockBounds now;
-            Datum* names = nullptr;
-            bool* nulls = nullptr;
-            int count = 0;
-            deconstruct_array(PG_GETARG_ARRAYTYPE_P(2), TEXTOID, -1, false, TYPALIGN_INT, &names,
-                              &nulls, &count);
-            auto* fields = static_cast<std::string_view*>(
-                palloc(sizeof(std::string_view) * (static_cast<size_t>(count) + 1)));
-            size_t used = 0;
-            for (int i = 0; i < count; i++) {
-                if (nulls[i])
-                    continue;
-                const text* name = DatumGetTextPP(names[i]);
-                fields[used++] = {VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)};
-            }
-            const text* digits = PG_GETARG_TEXT_PP(3);
-            // Damaged clocks have no information.
-            if (!read_state(state, record, clocks, 0, false, {}) ||
-                !read_clock_vector({VARDATA_ANY(digits), VARSIZE_ANY_EXHDR(digits)}, seen) ||
-                !read_clock_vector(clock_vector_of(state, ReadFields{{fields, used}}), now))
-                return ClockChange{};
-            return change_of_clocks(seen, now, false);
+            const ReadFields fields = fields_of(PG_GETARG_DATUM(2));
+            if (!read_state(state, PG_GETARG_JSONB_P(0), PG_GETARG_BYTEA_P(1), 0, false, {}) ||
+                !read_clock_vector(view_of(PG_GETARG_TEXT_PP(3)), seen) || seen.count == 0 ||
+                !read_clock_vector(clock_vector_of(state, fields), now))
+                return kUnknown;
+            return change_of_bounds(seen, now);
         });
     });
-    if (!change.has_changed)
-        PG_RETURN_NULL();
-    PG_RETURN_TIMESTAMPTZ(pg::timestamptz_from_instant(change.at));
+    return return_change(fcinfo, change);
 }
 
-// input_changed_since(user_id, module, table_name, record_id, seen, linked_id, linked_seen): the
-// same for a record that a mission refers to, as its user's policies show it; infinity = changed at
-// an unknown time. `seen` as hexadecimal digits, null = there was no such record.
+// clocks_of_fields(record, clocks, fields): in the form of run_reads, as hexadecimal digits; null:
+// the clocks are damaged.
+PG_FUNCTION_INFO_V1(mana_ai_clocks_of_fields);
+PGDLLEXPORT Datum mana_ai_clocks_of_fields(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    const char* vector = pg::entry_point([fcinfo] {
+        return pg::guarded([fcinfo]() -> const char* {
+            RecordState state;
+            const ReadFields fields = fields_of(PG_GETARG_DATUM(2));
+            if (!read_state(state, PG_GETARG_JSONB_P(0), PG_GETARG_BYTEA_P(1), 0, false, {}))
+                return nullptr;
+            return clock_vector_of(state, fields);
+        });
+    });
+    if (vector == nullptr)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(vector));
+}
+
+// change_of_clocks(seen, now): of two such texts, of the same fields.
+PG_FUNCTION_INFO_V1(mana_ai_change_of_clocks);
+PGDLLEXPORT Datum mana_ai_change_of_clocks(PG_FUNCTION_ARGS) {
+    using namespace mana_ai;
+    const ReadChange change = pg::entry_point([fcinfo] {
+        return change_of_clocks(pg::text_argument(fcinfo, 0), pg::text_argument(fcinfo, 1));
+    });
+    return return_change(fcinfo, change);
+}
+
+// input_changed_since(user_id, module, table_name, record_id, seen, linked_id, linked_seen): of a
+// record that a mission refers to, as its user's policies show it. `seen` as hexadecimal digits,
+// null = there was no such record.
 PG_FUNCTION_INFO_V1(mana_ai_input_changed_since);
 PGDLLEXPORT Datum mana_ai_input_changed_since(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     for (int i = 0; i < 4; i++)
         if (PG_ARGISNULL(i))
             PG_RETURN_NULL();
-    const core::Instant at = pg::entry_point([fcinfo] {
+    const ReadChange change = pg::entry_point([fcinfo] {
         const auto argument = [fcinfo](int n) {
             return PG_ARGISNULL(n) ? std::string() : pg::text_argument(fcinfo, n);
         };
-        RecordClocks seen;
-        seen.own = argument(4);
-        seen.linked_id = argument(5);
-        seen.linked = argument(6);
-        return input_change(argument(0), argument(1), argument(2), argument(3), seen)
-            .value_or(core::kOlderThanEverything);
+        const std::string user_id = argument(0);
+        const std::string module = argument(1);
+        const std::string table = argument(2);
+        const std::string id = argument(3);
+        SeenInput seen{user_id, module, table, id, !PG_ARGISNULL(4), {}};
+        seen.clocks.own = argument(4);
+        seen.clocks.linked_id = argument(5);
+        seen.clocks.linked = argument(6);
+        return change_of_input(seen, pg::settings::sync_table_timeout_us());
     });
-    if (at == core::kOlderThanEverything)
-        PG_RETURN_NULL();
-    if (at == kUnknownChange)
-        PG_RETURN_TIMESTAMPTZ(DT_NOEND);
-    PG_RETURN_TIMESTAMPTZ(pg::timestamptz_from_instant(at));
+    return return_change(fcinfo, change);
 }
 
 }  // extern "C"

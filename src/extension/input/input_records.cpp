@@ -11,6 +11,7 @@
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 namespace mana_ai {
@@ -54,13 +55,17 @@ std::optional<InputRecord> input_of(const ReplayedRecord& replayed, const Wanted
     if (!wanted.further_field.empty())
         if (auto further = fields_of(replayed.record, std::span(&wanted.further_field, 1)))
             record->update(*further);
-    InputRecord input{std::move(*record), replayed.newest_clock, {}};
+    InputRecord input{std::move(*record), replayed.newest_clock, {}, false};
     if (replayed.clocks != nullptr)
         input.clocks.own = replayed.clocks;
     return input;
 }
 
-std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wanted) {
+std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wanted,
+                                    int64_t limit_us) {
+    constexpr int64_t kShortest = 1000;  // what timers of every version can measure
+    if (limit_us < kShortest)
+        throw pg::make_timeout_error();
     const SyncTable table = attached_sync_table();
     RecordQuery& query = record_query(table);
     const pg::ScratchMemory scratch("mana_ai input record");
@@ -81,7 +86,7 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
         });
         return false;
     };
-    const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(),
+    const auto watched = pg::watch_call(std::min(limit_us, pg::settings::sync_table_timeout_us()),
                                         [&] { error = pg::in_subtransaction(read); });
     if (watched.error)
         error = watched.error;
@@ -114,18 +119,20 @@ void merge_linked(core::Json& record, const core::Json& linked) {
 }
 
 // Fields in the record itself take precedence, from before its module kept them elsewhere.
-void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::string& user_id) {
+void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::string& user_id,
+                int64_t limit_us) {
     const std::string id(core::string_or(input.record, std::string(link.id_field).c_str(), ""));
     input.record.erase(std::string(link.id_field));
     if (id.empty() || id.size() > core::kMaxReferencePart)
         return;
     std::optional<InputRecord> linked;
     try {
-        linked = read_one(user_id, {link.app_id, link.table, id, link.fields, {}});
+        linked = read_one(user_id, {link.app_id, link.table, id, link.fields, {}}, limit_us);
     } catch (const pg::PgError& error) {
         // The record itself can be read, and has most of the content.
         if (error.is_interrupt())
             throw;
+        input.is_incomplete = true;
     }
     if (!linked)
         return;
@@ -141,11 +148,13 @@ void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::s
 std::optional<InputRecord> read_input_record(const std::string& user_id,
                                              const core::InputModule& module,
                                              std::string_view table_name,
-                                             std::string_view record_id) {
+                                             std::string_view record_id, int64_t limit_us) {
     const std::string_view link = module.link != nullptr ? module.link->id_field : "";
-    auto input = read_one(user_id, {module.app_id, table_name, record_id, module.fields, link});
+    const core::Instant started = pg::monotonic_now();
+    auto input =
+        read_one(user_id, {module.app_id, table_name, record_id, module.fields, link}, limit_us);
     if (input && module.link != nullptr)
-        add_linked(*input, *module.link, user_id);
+        add_linked(*input, *module.link, user_id, limit_us - (pg::monotonic_now() - started));
     return input;
 }
 

@@ -279,7 +279,7 @@ void Reading::note_records() {
     const auto keep = [&size](std::string& clocks) {
         size += clocks.size();
         if (size > kMaxClocks)
-            std::string(kClocksNotKept).swap(clocks);
+            clocks = digest_of_clocks(clocks);
     };
     for (Input& input : inputs_) {
         const auto& [module, table, id] = input.reference;

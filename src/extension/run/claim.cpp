@@ -60,13 +60,15 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
          (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
        (SELECT o.service_tier FROM mana_ai.agent_options o
-         WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id)
+         WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id),
+       s.shared_clocks
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
 SELECT s.*, m.record, m.clocks, m.version, m.space_id, a.record AS agent_record,
        a.clocks AS agent_clocks, a.version AS agent_version_now, greatest(m.updated_at, a.updated_at) AS updated_at,
        a.is_deleted AS agent_is_deleted, coalesce(h.is_ambiguous, false) AS agent_is_ambiguous,
+       h.read_clocks AS shared_clocks,
        greatest(mana_ai.raw_size(m.record, m.clocks), mana_ai.raw_size(a.record), 0) AS size
   FROM ()sql";
 
@@ -136,6 +138,7 @@ enum Column : size_t {
     kKeepsCrashing,
     kAgentReserved,
     kServiceTier,
+    kSharedClocks,
 };
 
 // The results of one pass; written with one statement each.
@@ -418,6 +421,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         else
             gates.record_unreadable = true;
     }
+    if (!row.is_null(kSharedClocks))
+        claimed.agent_clocks = std::string(kClocksOfShared) + row.text(kSharedClocks);
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const AgentKey key{row.text(kUserId),
                        is_unread ? row.text(kAgentId) : mission.agent_id.value_or("")};

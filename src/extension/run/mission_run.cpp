@@ -339,6 +339,14 @@ void note_lineage(const ClaimedMission& claimed, ReadMission& read, Lineage& lin
                                  .clocks = claimed.agent_clocks,
                                  .was_encrypted = false,
                                  .left_out = {}});
+    else if (mission.agent_id && !mission.agent_id->empty())
+        lineage.reads.push_back({.role = "agent",
+                                 .module = {},
+                                 .table = "agents",
+                                 .id = *mission.agent_id,
+                                 .clocks = {},
+                                 .was_encrypted = false,
+                                 .left_out = "missing"});
     for (ReadRecord& record : read.records)
         lineage.reads.push_back(std::move(record));
     read.records.clear();

@@ -10,6 +10,7 @@
 #include "mana_ai/core/record/plan_basis.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/crypto/digest.hpp"
+#include "mana_ai/extension/run/iteration_state.hpp"
 #include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/extension/sync/lww_record.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -49,8 +50,6 @@ constexpr uint32_t kSteps = core::PromptLimits::steps_per_iteration + 1;
 // How many iterations' responses of users count in a plan's basis.
 constexpr uint32_t kIterationsCompared = 200;
 constexpr int kMaxDigits = 30;
-// No known client delays a plan for as long: an older one does not wait for anybody.
-constexpr core::Instant kLongestReview = 7 * core::kMicrosPerDay;
 // A browser gives up its own run of a mission after this time.
 constexpr core::Instant kLongestBrowserRun = 180 * core::kMicrosPerSecond;
 // What prompts are made of.
@@ -129,15 +128,6 @@ void write_member(ObjectWriter& object, const JsonbFields& from, const char* nam
         write_scalar(object.key(name), *value, max_chars);
 }
 
-bool is_container(const JsonbValueRef& value, uint32_t kind) {
-    return value.type == JENTRY_ISCONTAINER &&
-           (reinterpret_cast<const JsonbContainer*>(value.bytes)->header & kind) != 0;
-}
-
-bool is_object(const JsonbValueRef& value) {
-    return is_container(value, JB_FOBJECT);
-}
-
 void write_whole(StringInfo out, const JsonbValueRef& value) {
     auto* container =
         reinterpret_cast<JsonbContainer*>(const_cast<char*>(value.bytes));  // read only
@@ -153,7 +143,7 @@ void forget(JsonbFields& fields) {
 // ---------------------------------------------------------------- the parts of a mission
 
 void write_cadence(StringInfo out, const JsonbValueRef& value) {
-    if (!is_object(value)) {
+    if (!pg::is_object(value)) {
         appendStringInfoString(out, value.type == JENTRY_ISNULL ? "null" : "0");
         return;
     }
@@ -166,7 +156,7 @@ void write_cadence(StringInfo out, const JsonbValueRef& value) {
 }
 
 void write_grant(StringInfo out, const JsonbValueRef& value) {
-    if (is_object(value) && value.size <= kMaxGrant)
+    if (pg::is_object(value) && value.size <= kMaxGrant)
         write_whole(out, value);
     else
         write_scalar(out, value, kShort);
@@ -215,7 +205,7 @@ void write_steps(StringInfo out, const JsonbValueRef& value) {
     for (uint32_t i = 0; i < std::min(steps.count, kSteps); i++) {
         if (i > 0)
             appendStringInfoChar(out, ',');
-        if (!is_object(steps.values[i])) {
+        if (!pg::is_object(steps.values[i])) {
             appendStringInfoString(out, "null");
             continue;
         }
@@ -224,7 +214,7 @@ void write_steps(StringInfo out, const JsonbValueRef& value) {
         write_member(object, members, "status", kShort);
         write_member(object, members, "summary", core::PromptLimits::step_summary);
         if (const JsonbValueRef* intent = find_field(members, "intent");
-            intent != nullptr && is_object(*intent)) {
+            intent != nullptr && pg::is_object(*intent)) {
             JsonbFields call = pg::read_object(*intent);
             write_member(object, call, "toolName", kShort);
             forget(call);
@@ -245,79 +235,12 @@ void write_iteration(StringInfo out, const JsonbFields& members) {
     write_member(object, members, "userFeedback", core::PromptLimits::feedback);
     write_member(object, members, "feedback", core::PromptLimits::feedback);
     if (const JsonbValueRef* plan = find_field(members, "plan")) {
-        if (is_container(*plan, JB_FARRAY))
+        if (pg::is_array(*plan))
             write_steps(object.key("plan"), *plan);
         else
             write_scalar(object.key("plan"), *plan, kShort);
     }
     object.end();
-}
-
-bool is_text(const JsonbFields& members, const char* name, std::string_view text) {
-    const JsonbValueRef* value = find_field(members, name);
-    return value != nullptr && pg::string_of(*value) == text;
-}
-
-std::optional<core::Instant> instant_of(const JsonbFields& members, const char* name) {
-    const JsonbValueRef* value = find_field(members, name);
-    const auto text = value != nullptr ? pg::string_of(*value) : std::nullopt;
-    return text ? core::parse_instant(*text) : std::nullopt;
-}
-
-bool says_something(const JsonbFields& members, const char* name) {
-    const JsonbValueRef* value = find_field(members, name);
-    return value != nullptr && pg::is_truthy(*value);
-}
-
-// Whether the plan has steps and none of them has been dealt with. A missing plan counts as dealt
-// with.
-bool is_untouched(const JsonbFields& members) {
-    const JsonbValueRef* plan = find_field(members, "plan");
-    if (plan == nullptr)
-        return true;
-    const JsonbValues steps = pg::read_array(*plan);
-    bool untouched = steps.count > 0;
-    for (uint32_t i = 0; i < steps.count && untouched; i++) {
-        JsonbFields step = pg::read_object(steps.values[i]);
-        untouched = !is_object(steps.values[i]) || is_text(step, "status", "planned") ||
-                    is_text(step, "status", "staged");
-        forget(step);
-    }
-    if (steps.values != nullptr)
-        pfree(steps.values);
-    return untouched;
-}
-
-// A server's plan that no device has dealt with yet. Devices write iterations back as they knew
-// them, so the status may be reset to waiting; then its steps or the user's feedback show that it
-// was dealt with. A time as far in the future as the longest review counts like one in the past.
-bool waits_for_review(const JsonbFields& members, core::Instant now) {
-    if (!is_text(members, "source", "server") ||
-        !is_text(members, "overallStatus", "awaiting-review") ||
-        says_something(members, "userFeedback") || says_something(members, "feedback"))
-        return false;
-    auto made_at = instant_of(members, "finishedAt");
-    if (!made_at)
-        made_at = instant_of(members, "startedAt");
-    if (made_at && (*made_at < now - kLongestReview || *made_at > now + kLongestReview))
-        return false;
-    return is_untouched(members);
-}
-
-// Whether the iteration is only a notice to the user. It is not shown to models, and is not a
-// reason to plan again.
-bool is_notice(const JsonbFields& members) {
-    const JsonbValueRef* details = find_field(members, "errorDetails");
-    return details != nullptr && is_object(*details) && is_text(members, "source", "server") &&
-           is_text(members, "overallStatus", "failed");
-}
-
-// When a browser began to run the mission, if this is an iteration of an active run. Clients set no
-// source.
-std::optional<core::Instant> browser_run_start(const JsonbFields& members) {
-    if (!is_text(members, "overallStatus", "running") || is_text(members, "source", "server"))
-        return std::nullopt;
-    return instant_of(members, "startedAt");
 }
 
 // The newest iterations, and from all of them how many wait for review, and until when a run in a
@@ -333,7 +256,7 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::In
     uint32_t first = elements.count;
     for (uint32_t found = 0; first > 0 && found < wanted; first--) {
         JsonbFields members = pg::read_object(elements.values[first - 1]);
-        found += is_object(elements.values[first - 1]) && !is_notice(members) ? 1 : 0;
+        found += pg::is_object(elements.values[first - 1]) && !is_notice(members) ? 1 : 0;
         forget(members);
     }
     StringInfo out = object.key("iterations");
@@ -341,7 +264,7 @@ void write_iterations(ObjectWriter& object, const JsonbValueRef& value, core::In
     bool is_first = true;
     int unreviewed = 0;
     for (uint32_t i = 0; i < elements.count; i++) {
-        if (!is_object(elements.values[i]))
+        if (!pg::is_object(elements.values[i]))
             continue;
         JsonbFields members = pg::read_object(elements.values[i]);
         unreviewed += waits_for_review(members, now) ? 1 : 0;
@@ -448,7 +371,7 @@ const char* planning_agent_text(Datum datum, const bytea* clocks) {
     write_member(object, fields, "memory", core::PromptLimits::memory);
     write_member(object, fields, "maxConcurrentMissions", kShort);
     write_member(object, fields, "maxTokensPerDay", kShort);
-    if (policy != nullptr && is_object(*policy))
+    if (policy != nullptr && pg::is_object(*policy))
         write_whole(object.key("policy"), *policy);
     else if (policy != nullptr)
         write_scalar(object.key("policy"), *policy, kShort);

@@ -161,7 +161,7 @@ std::optional<Obstacle> known_obstacle(const RecordedRun& run) {
         if (read.role == "input" && core::built_in_module(read.module) == nullptr)
             return Obstacle{"withheld",
                             "what the resolver of " + read.module + " has said is not kept"};
-        if (read.clocks.empty() && read.role == "agent")
+        if (read.role == "agent" && read.clocks.starts_with(kClocksOfShared))
             return Obstacle{"withheld", "agent " + named(read) + " is another member's"};
     }
     return std::nullopt;
@@ -199,7 +199,7 @@ Prompt rebuild_prompt(const RecordedRun& run) {
         return prompt;
     std::optional<core::Mission> mission;
     for (const RecordedRead& read : run.reads) {
-        if (read.role != "mission" && read.role != "agent")
+        if ((read.role != "mission" && read.role != "agent") || read.is_left_out)
             continue;
         const auto text = planning_text(run.user_id, read);
         if (read.role == "mission") {

@@ -8,17 +8,17 @@
 #include "mana_ai/core/record/iteration.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
-#include "mana_ai/extension/input/changed_reads.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
+#include "mana_ai/extension/run/read_set.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/random.hpp"
-#include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
@@ -357,77 +357,18 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
                       std::string_view(digest)});
 }
 
-// The time of a present clock that is not one of the seen ones.
-std::optional<core::Instant> change_of(const std::string& seen, const std::string& now) {
-    if (seen.empty() || now.empty() || seen == now)
-        return std::nullopt;
-    const pg::ScratchMemory scratch("mana_ai clocks");
-    const ClockChange change = pg::guarded([&] {
-        ClockBounds before;
-        ClockBounds after;
-        return read_clock_vector(seen, before) && read_clock_vector(now, after)
-                   ? change_of_clocks(before, after, true)
-                   : ClockChange{};
-    });
-    return change.has_changed ? std::optional(change.at) : std::nullopt;
+// What a run by hand has planned is what somebody waits for. Of two runs in a row the second one's
+// plan stays: a record that changes all the time must not keep the mission from ever having one.
+bool is_planned_again(const ClaimedMission& claimed, const ReadSetChanges& changes) {
+    return pg::settings::replan_overtaken() && !changes.changed.empty() && !claimed.by_hand &&
+           claimed.previous_decision != kSkippedOvertaken;
 }
 
-std::optional<core::Instant> change_of_agent(const ClaimedMission& claimed) {
-    if (!claimed.agent || claimed.agent_clocks.empty())
-        return std::nullopt;
-    static pg::Statement find(R"sql(
-SELECT CASE WHEN a.version <> $3 AND mana_ai.raw_size(a.record, a.clocks) <= $5 THEN
-         mana_ai.changed_since(a.record, a.clocks, ARRAY['name', 'role', 'systemPrompt', 'memory', 'policy'], $4) END
-  FROM mana_ai.agent_snapshots a
- WHERE a.user_id = $1 AND a.agent_id = $2)sql");
-    const auto rows =
-        find.execute({std::string_view(claimed.user_id), std::string_view(claimed.agent->id),
-                      claimed.agent_version.value_or(0), std::string_view(claimed.agent_clocks),
-                      pg::settings::max_record_size()})
-            .rows;
-    return rows.empty() ? std::optional(kUnknownChange) : rows.front().optional_instant(0);
-}
-
-// The records of the plan's basis that have changed since the run read them. Records that the
-// mission refers to are read again, but only within the time limit of a transaction:
-// mana_ai.stale_plans checks them all.
-std::vector<core::ChangedRead> changed_reads(const ClaimedMission& claimed,
-                                             const NewestRecord& newest, const Lineage& lineage,
-                                             TablePatience& patience) {
-    constexpr core::Instant kTime = 15'000;
-    std::vector<core::ChangedRead> changed;
-    const auto add = [&](const ReadRecord& read, std::optional<core::Instant> at) {
-        if (at == kUnknownChange)
-            changed.push_back({read.table, read.id, std::nullopt});
-        else if (at)
-            changed.push_back({read.table, read.id, at});
-    };
-    const core::Instant started = pg::monotonic_now();
-    bool has_read = false;
-    for (size_t i = 0; i < lineage.reads.size(); i++) {
-        const ReadRecord& read = lineage.reads[i];
-        const std::string_view role = read.role;
-        if (role == "mission" && newest.version != claimed.mission_version)
-            add(read, change_of(read.clocks, newest.clocks));
-        else if (role == "agent")
-            add(read, change_of_agent(claimed));
-        if (role != "input" || (!read.left_out.empty() && read.left_out != "missing") ||
-            pg::monotonic_now() > started + kTime)
-            continue;
-        RecordClocks seen;
-        seen.own = read.clocks;
-        if (i + 1 < lineage.reads.size() &&
-            lineage.reads[i + 1].role == std::string_view("linked")) {
-            seen.linked_id = lineage.reads[i + 1].id;
-            seen.linked = lineage.reads[i + 1].clocks;
-        }
-        add(read, input_change(claimed.user_id, read.module, read.table, read.id, seen));
-        has_read = true;
-    }
-    const core::Instant ended = pg::monotonic_now();
-    if (has_read)
-        patience.note(claimed.user_id, ended - started, ended);
-    return changed;
+void count_overtaken(const ReadSetChanges& changes) {
+    if (!changes.changed.empty())
+        pg::metrics::count_at_commit(core::Metric::PlansOvertaken, {"changed"});
+    else if (changes.is_incomplete)
+        pg::metrics::count_at_commit(core::Metric::PlansOvertaken, {"unknown"});
 }
 
 }  // namespace
@@ -435,24 +376,39 @@ std::vector<core::ChangedRead> changed_reads(const ClaimedMission& claimed,
 void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResult& result,
                 TablePatience& patience) {
     const core::Instant now = pg::now();
+    // A try before this one, whose transaction failed, may have decided otherwise.
+    result.decision = core::name(core::GateDecision::Ran);
+    // Before the mission is locked: the records belong to other apps, and reading them may take
+    // long.
+    ReadSetChanges changes = changes_of_inputs(claimed.user_id, result.events.lineage, patience);
     const auto newest = take_newest_record(claimed, now, result);
     if (!newest)
         return;
     MANA_AI_FAILPOINT("write_back.locked");
     if (give_way_to_browser(claimed, *newest, result, now))
         return;
+    add_changes_of_own_records(changes, claimed,
+                               {newest->version, newest->clocks, newest->space_id},
+                               result.events.lineage);
+    count_overtaken(changes);
+    if (is_planned_again(claimed, changes)) {
+        result.outcome = RunOutcome::Discarded;
+        result.decision = kSkippedOvertaken;
+        hold_back(claimed, result, now, now);
+        return;
+    }
     const Writing writing = begin_writing(now, *newest);
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
-    const core::IterationInput input{
-        claimed.iteration_id,
-        claimed.started_at,
-        now,
-        plan.steps,
-        plan.summary,
-        pg::settings::step_status(),
-        agent != nullptr ? &agent->policy : nullptr,
-        result.prompt_version,
-        changed_reads(claimed, *newest, result.events.lineage, patience)};
+    const core::IterationInput input{claimed.iteration_id,
+                                     claimed.started_at,
+                                     now,
+                                     plan.steps,
+                                     plan.summary,
+                                     pg::settings::step_status(),
+                                     agent != nullptr ? &agent->policy : nullptr,
+                                     result.prompt_version,
+                                     std::move(changes.changed),
+                                     changes.is_incomplete};
     const std::string iteration = core::dump_json(core::build_iteration(input));
     const std::string actor = core::dump_json(core::build_actor(
         agent, claimed.mission, claimed.iteration_id, plan.objective_was_decrypted));

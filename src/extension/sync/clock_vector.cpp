@@ -13,11 +13,16 @@ namespace {
 constexpr uint8_t kSameTimes = 16;
 constexpr char kDigits[] = "0123456789abcdef";
 
-uint64_t hash_of(std::string_view name) {
-    uint64_t hash = 0xcbf29ce484222325;
-    for (const char c : name)
+constexpr uint64_t kEmptyHash = 0xcbf29ce484222325;
+
+uint64_t hash_on(uint64_t hash, std::string_view text) {
+    for (const char c : text)
         hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
     return hash;
+}
+
+uint64_t hash_of(std::string_view name) {
+    return hash_on(kEmptyHash, name);
 }
 
 void append_number(StringInfo out, uint64_t number, int bytes) {
@@ -73,13 +78,17 @@ const char* clock_vector_of(const RecordState& state, const ReadFields& read) {
     StringInfoData out;
     initStringInfo(&out);
     const core::FieldClock* before = nullptr;
+    uint64_t digest = kEmptyHash;
     uint32_t count = 0;
     for (uint32_t i = 0; i < state.count; i++) {
         const RecordField& field = state.fields[i];
         if (!field.present || !read.contain(field.field.name()))
             continue;
-        if (++count > kMaxClockedFields)
-            return kClocksNotKept;
+        // What does not go into the vector any more goes into its digest.
+        if (++count > kMaxClockedFields) {
+            digest = hash_on(digest, {out.data, static_cast<size_t>(out.len)});
+            resetStringInfo(&out);
+        }
         const core::FieldClock& clock = field.clock;
         const bool is_same =
             before != nullptr && before->time == clock.time && before->row_time == clock.row_time;
@@ -91,7 +100,27 @@ const char* clock_vector_of(const RecordState& state, const ReadFields& read) {
         append_number(&out, hash_of(field.field.name()), 8);
         before = &clock;
     }
+    if (count <= kMaxClockedFields)
+        return out.data;
+    digest = hash_on(digest, {out.data, static_cast<size_t>(out.len)});
+    resetStringInfo(&out);
+    appendBinaryStringInfo(&out, kDigestOfClocks.data(), static_cast<int>(kDigestOfClocks.size()));
+    append_number(&out, digest, 8);
     return out.data;
+}
+
+bool is_digest_of_clocks(std::string_view clocks) {
+    return clocks.starts_with(kDigestOfClocks);
+}
+
+std::string digest_of_clocks(std::string_view vector) {
+    if (is_digest_of_clocks(vector))
+        return std::string(vector);
+    std::string digest(kDigestOfClocks);
+    const uint64_t hash = hash_on(kEmptyHash, vector);
+    for (int shift = 60; shift >= 0; shift -= 4)
+        digest += kDigits[(hash >> shift) & 15];
+    return digest;
 }
 
 bool read_clock_vector(std::string_view vector, ClockBounds& bounds) {

@@ -31,10 +31,11 @@ struct IterationInput {
     const Policy* policy = nullptr;  // of the agent; null without one
     std::string prompt_version = {};
     std::vector<ChangedRead> changed_since = {};
+    bool changed_since_is_incomplete = false;  // of some records nobody could tell
 };
 
-// {id, startedAt, finishedAt, plan, summary, overallStatus, source, promptVersion?, changedSince?};
-// fit for jsonb.
+// {id, startedAt, finishedAt, plan, summary, overallStatus, source, promptVersion?, changedSince?,
+// changedSinceIncomplete?}; fit for jsonb.
 Json build_iteration(const IterationInput& input);
 
 // The `actor` of the write-back. Null agent: the legacy principal. The rationale is the objective,

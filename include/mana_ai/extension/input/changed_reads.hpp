@@ -1,7 +1,7 @@
 // Whether the records that a run has read have changed since.
 #pragma once
 
-#include <optional>
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -12,19 +12,28 @@ namespace mana_ai {
 
 inline constexpr core::Instant kUnknownChange = core::kEndOfIsoInstants;
 
-struct ClockChange {
-    bool has_changed = false;
-    core::Instant at = core::kOlderThanEverything;  // of the newest such row; or kUnknownChange
+enum class ReadState : uint8_t { Same, Changed, Unknown };
+struct ReadChange {
+    ReadState state = ReadState::Same;
+    core::Instant at = kUnknownChange;  // of the newest write that changed it, if anybody knows
 };
-// What has been written since the clocks were seen. `is_whole`: both are of the same fields, so a
-// field that is missing now was removed.
-ClockChange change_of_clocks(const ClockBounds& seen, const ClockBounds& now, bool is_whole);
 
-// When a record that a mission refers to was last written, if it has changed since the run;
-// kUnknownChange: it no longer exists. nullopt: it is unchanged, or that cannot be determined. In
-// the current transaction, as read_input_record().
-std::optional<core::Instant> input_change(const std::string& user_id, std::string_view module,
-                                          std::string_view table, std::string_view id,
-                                          const RecordClocks& seen);
+// Of a record's fields as the run has seen them and as they are now, both as clock_vector_of() or
+// digest_of_clocks() gives them. Unknown: what was seen is no such text.
+ReadChange change_of_clocks(std::string_view seen, std::string_view now);
+
+// What a run has read of a record that a mission refers to.
+struct SeenInput {
+    std::string_view user_id;
+    std::string_view module;
+    std::string_view table;
+    std::string_view id;
+    bool was_there = true;
+    RecordClocks clocks;
+};
+
+// Reads the record again as read_input_record() does, for limit_us at most, in the current
+// transaction. Unknown: it cannot be read now, or not in that time, or only a resolver knows it.
+ReadChange change_of_input(const SeenInput& seen, int64_t limit_us);
 
 }  // namespace mana_ai

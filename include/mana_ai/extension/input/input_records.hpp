@@ -2,6 +2,7 @@
 // under the policies for the mission's user.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -27,17 +28,20 @@ struct InputRecord {
     // When any field of the record was last written; core::kOlderThanEverything if unknown.
     core::Instant newest_clock = core::kOlderThanEverything;
     RecordClocks clocks;
+    bool is_incomplete = false;  // what it is linked to could not be read
 };
 
 // Last-writer-wins replay of one record in the current transaction, as the table's owner and with
 // app.current_user_id set to the user: only rows of this user that the policies allow count.
 // nullopt: it does not exist, is deleted, or such a field is nested deeper than pg::to_json()
-// accepts. Takes at most mana_ai.sync_table_timeout. Throws PgError; after a timeout one with the
-// SQLSTATE of pg::make_timeout_error(). The read is then undone, and the transaction can continue.
+// accepts. Takes at most limit_us, and at most mana_ai.sync_table_timeout for each of the two
+// reads. Throws PgError; after a timeout one with the SQLSTATE of pg::make_timeout_error(). The
+// read is then undone, and the transaction can continue.
 std::optional<InputRecord> read_input_record(const std::string& user_id,
                                              const core::InputModule& module,
                                              std::string_view table_name,
-                                             std::string_view record_id);
+                                             std::string_view record_id,
+                                             int64_t limit_us = INT64_MAX);
 
 // The record as it was when its clocks were these, read with the privileges of the current role and
 // under its policies. nullopt: some of its rows no longer exist, or the policies hide them.

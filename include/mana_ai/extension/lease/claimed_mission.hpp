@@ -73,6 +73,9 @@ struct RunEvents {
 
 // The decision of a run that the model service could not serve.
 inline constexpr char kSkippedService[] = "skipped-service";
+// The decision of a run whose plan was thrown away because its records had changed. The plan of the
+// next run is written.
+inline constexpr char kSkippedOvertaken[] = "skipped-overtaken";
 // The decision of a run that only tells the user that the mission's runs crash the process.
 inline constexpr char kSkippedCrashing[] = "skipped-crashing";
 

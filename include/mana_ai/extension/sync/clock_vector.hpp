@@ -15,17 +15,22 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "mana_ai/extension/sync/lww_record.hpp"
 
 namespace mana_ai {
 
-// Replaces a vector that is not stored. It has no information: no record can be rebuilt with it,
-// and none counts as changed because of it.
-inline constexpr const char* kClocksNotKept = "ff";
+// Begins the digest that replaces a vector that is not stored. No record can be rebuilt with it,
+// but it shows whether a record has changed.
+inline constexpr std::string_view kDigestOfClocks = "ff";
 
-// A record with more fields, including paths, gets no vector, which would be too large.
+// Stands before the vector of another member's agent, which has only the fields that are read of
+// such an agent.
+inline constexpr std::string_view kClocksOfShared = "fe";
+
+// A record with more fields, including paths, gets a digest; a vector would be too large.
 inline constexpr uint32_t kMaxClockedFields = 200;
 
 // Which fields count: those of the list and the paths into them.
@@ -36,8 +41,12 @@ struct ReadFields {
     bool contain(std::string_view field) const;
 };
 
-// kClocksNotKept: too many fields.
+// A digest if there are too many fields.
 const char* clock_vector_of(const RecordState& state, const ReadFields& read);
+
+// Of a vector; of a digest itself. Does not ereport.
+std::string digest_of_clocks(std::string_view vector);
+bool is_digest_of_clocks(std::string_view clocks);
 
 struct ClockBound {
     uint64_t name_hash;

@@ -63,6 +63,9 @@ TEST(Iteration, SaysWhatHasChangedSinceItWasRead) {
     EXPECT_EQ(build_iteration(input)["changedSince"],
               Json::parse(R"([{"table": "notes", "id": "n1", "at": "1970-01-01T00:00:00.000Z"},
                               {"table": "events", "id": "e1", "at": null}])"));
+    EXPECT_FALSE(build_iteration(input).contains("changedSinceIncomplete"));
+    input.changed_since_is_incomplete = true;
+    EXPECT_EQ(build_iteration(input)["changedSinceIncomplete"], true);
 }
 
 TEST(Iteration, WithoutStepsNeedsNoReview) {
