@@ -5,6 +5,8 @@
 #include <memory>
 #include <new>
 
+#include "mana_ai/core/text/ascii.hpp"
+
 namespace mana_ai::net {
 
 namespace {
@@ -27,27 +29,14 @@ bool has_part(CURLU* url, CURLUPart part) {
     return code == CURLUE_OK && text != nullptr && *text != '\0';
 }
 
-bool starts_with_ignoring_case(std::string_view text, std::string_view lower_prefix) {
-    if (text.size() < lower_prefix.size()) {
-        return false;
-    }
-    for (size_t i = 0; i < lower_prefix.size(); ++i) {
-        const char c = text[i];
-        if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != lower_prefix[i]) {
-            return false;
-        }
-    }
-    return true;
-}
-
 }  // namespace
 
 std::optional<std::string> check_base_url(std::string_view url) {
     // libcurl is lenient (one slash, blanks, a missing scheme); a setting should not be.
     size_t authority = 0;
-    if (starts_with_ignoring_case(url, "http://")) {
+    if (core::ascii::starts_with_ignoring_case(url, "http://")) {
         authority = 7;
-    } else if (starts_with_ignoring_case(url, "https://")) {
+    } else if (core::ascii::starts_with_ignoring_case(url, "https://")) {
         authority = 8;
     } else {
         return "must begin with http:// or https://";

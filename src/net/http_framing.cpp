@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "mana_ai/core/text/ascii.hpp"
+
 namespace mana_ai::net::detail {
 
 namespace {
@@ -16,8 +18,7 @@ constexpr std::size_t kLineEnd = 2;  // CR and LF
 bool is_token(std::string_view name) {
     constexpr std::string_view kOthers = "!#$%&'*+-.^_`|~";
     return !name.empty() && std::ranges::all_of(name, [&](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               kOthers.find(c) != kOthers.npos;
+        return core::ascii::is_alphanumeric(c) || kOthers.find(c) != kOthers.npos;
     });
 }
 

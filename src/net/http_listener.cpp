@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
@@ -14,6 +13,8 @@
 #include <stdexcept>
 #include <system_error>
 #include <utility>
+
+#include "mana_ai/core/text/ascii.hpp"
 
 #include "listening_socket.hpp"
 
@@ -27,14 +28,6 @@ constexpr std::array<std::string_view, 7> kMethods = {"GET",    "HEAD",    "POST
                                                       "DELETE", "OPTIONS", "PATCH"};
 
 using Shared = std::shared_ptr<HttpExchange>;
-
-std::string lower_case(std::string_view text) {
-    std::string result(text);
-    for (char& c : result) {
-        c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    }
-    return result;
-}
 
 }  // namespace
 
@@ -155,7 +148,8 @@ struct HttpListener::Callbacks {
                 request.arguments.emplace(name, std::move(text));
                 return MHD_YES;
             }
-            const auto [header, first] = request.headers.emplace(lower_case(name), std::move(text));
+            const auto [header, first] =
+                request.headers.emplace(core::ascii::lower_case(name), std::move(text));
             const bool only_once = header->first == "content-length" ||
                                    header->first == "transfer-encoding" || header->first == "host";
             exchange->ambiguous |= !is_token(name) || (only_once && !first);
@@ -350,9 +344,10 @@ MHD_Result HttpListener::handle(HttpExchange& exchange, const char* method, cons
 // connection cannot be attributed.
 bool HttpListener::is_ambiguous(HttpExchange& exchange) const {
     const HttpServerRequest& request = exchange.request;
-    if (exchange.ambiguous || (request.headers.contains("transfer-encoding") &&
-                               (request.headers.contains("content-length") ||
-                                lower_case(request.header("transfer-encoding")) != "chunked"))) {
+    if (exchange.ambiguous ||
+        (request.headers.contains("transfer-encoding") &&
+         (request.headers.contains("content-length") ||
+          core::ascii::lower_case(request.header("transfer-encoding")) != "chunked"))) {
         return true;
     }
     const auto* info =

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "http_dispatcher.hpp"
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai::net::detail {
@@ -16,29 +17,12 @@ constexpr size_t kMaxHeaderBytes = 256 * 1024;
 constexpr size_t kMaxRateLimits = 4096;
 constexpr size_t kMaxDetailBytes = 256;
 
-char lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-bool starts_with_ignoring_case(std::string_view text, std::string_view lower_prefix) noexcept {
-    return text.size() >= lower_prefix.size() &&
-           std::equal(lower_prefix.begin(), lower_prefix.end(), text.begin(),
-                      [](char p, char t) { return p == lower(t); });
-}
-
 // Value of "Name: value" when the line has this name (given in lower case with its colon).
 bool header_value(std::string_view line, std::string_view name, std::string_view& value) noexcept {
-    if (!starts_with_ignoring_case(line, name)) {
+    if (!core::ascii::starts_with_ignoring_case(line, name)) {
         return false;
     }
-    constexpr std::string_view kBlank = " \t\r\n";
-    line.remove_prefix(name.size());
-    const size_t first = line.find_first_not_of(kBlank);
-    if (first == std::string_view::npos) {
-        value = {};
-    } else {
-        value = line.substr(first, line.find_last_not_of(kBlank) - first + 1);
-    }
+    value = core::ascii::trimmed(line.substr(name.size()));
     return true;
 }
 
@@ -47,7 +31,7 @@ bool names_rate_limit(std::string_view line) noexcept {
     constexpr std::string_view kWord = "ratelimit";
     const std::string_view name = line.substr(0, line.find(':'));
     return std::search(name.begin(), name.end(), kWord.begin(), kWord.end(),
-                       [](char n, char w) { return lower(n) == w; }) != name.end();
+                       [](char n, char w) { return core::ascii::lower(n) == w; }) != name.end();
 }
 
 std::string_view authority_of(std::string_view url) noexcept {
@@ -107,7 +91,8 @@ void HttpTransfer::await(std::coroutine_handle<> handle) {
 
 const char* HttpTransfer::request_fault() const noexcept {
     const std::string_view url = request_.url;
-    if (!starts_with_ignoring_case(url, "http://") && !starts_with_ignoring_case(url, "https://")) {
+    if (!core::ascii::starts_with_ignoring_case(url, "http://") &&
+        !core::ascii::starts_with_ignoring_case(url, "https://")) {
         return "request URL is neither http nor https";
     }
     for (const char c : url) {
@@ -138,17 +123,16 @@ const char* HttpTransfer::request_fault() const noexcept {
 
 std::string HttpTransfer::host_key() const {
     const std::string_view url = request_.url;
-    std::string key(url.substr(0, url.find("://") + 3));
-    key += authority_of(url);
-    std::transform(key.begin(), key.end(), key.begin(), lower);
-    return key;
+    return core::ascii::lower_case(std::string(url.substr(0, url.find("://") + 3)) +=
+                                   authority_of(url));
 }
 
 void HttpTransfer::build_header_list() {
     header_nodes_.reserve(request_.headers.size() + 2);
     bool has_content_type = false;
     for (const std::string& line : request_.headers) {
-        has_content_type = has_content_type || starts_with_ignoring_case(line, "content-type:");
+        has_content_type =
+            has_content_type || core::ascii::starts_with_ignoring_case(line, "content-type:");
         header_nodes_.push_back(list_node(line.c_str()));
     }
     // A name without a value removes libcurl's own header: no wait for "100 Continue", and no form

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/core/text/ascii.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -36,14 +38,6 @@ bool is_long_enough(std::string_view text) noexcept {
         }
     }
     return false;
-}
-
-std::string folded(std::string_view text) {
-    std::string lower(text);
-    for (char& c : lower) {
-        c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-    }
-    return lower;
 }
 
 bool take(std::string_view& rest, std::string_view word) noexcept {
@@ -131,7 +125,7 @@ std::optional<InjectionMarker> marker_in(std::string_view text) {
     if (!is_long_enough(text)) {
         return std::nullopt;
     }
-    const std::string lower = folded(text);
+    const std::string lower = ascii::lower_case(text);
     if (occurs(lower, "ignore ", orders_to_ignore)) {
         return InjectionMarker::IgnorePrevious;
     }

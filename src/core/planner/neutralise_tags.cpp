@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
@@ -58,7 +59,7 @@ char32_t folded(char32_t c) noexcept {
     if (c >= 0xFF21 && c <= 0xFF5A) {
         c -= 0xFF21 - 'A';
     }
-    return c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+    return ascii::lower(c);
 }
 
 // Whether what follows an opening bracket reads as one of our tags.

@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/planner/compaction.hpp"
 #include "mana_ai/core/planner/injection.hpp"
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
@@ -16,15 +17,6 @@ constexpr const char* kDeferred = "deferred";
 constexpr const char* kRejected = "rejected";
 constexpr std::size_t kMaxListedSteps = 5;
 constexpr std::size_t kMaxToolName = 64;
-
-std::string trimmed(std::string_view text) {
-    constexpr std::string_view kSpace = " \t\r\n";
-    const std::size_t begin = text.find_first_not_of(kSpace);
-    if (begin == std::string_view::npos) {
-        return {};
-    }
-    return std::string(text.substr(begin, text.find_last_not_of(kSpace) - begin + 1));
-}
 
 // A name that providers accept in the history; the answer to the call quotes the real one.
 std::string presentable_name(std::string_view name) {
@@ -152,7 +144,7 @@ void PlannerLoop::on_reply(const ModelReply& reply, PolicyMode mode) {
     ++rounds_;
     transcript_.add(Role::Assistant, history_message(reply));
     if (reply.tool_calls.empty()) {
-        model_summary_ = cut_utf8(trimmed(repair_utf8(reply.content)), kMaxSummary);
+        model_summary_ = cut_utf8(ascii::trimmed(repair_utf8(reply.content)), kMaxSummary);
         finished_ = true;
         return;
     }
@@ -183,7 +175,7 @@ void PlannerLoop::judge(const ToolCallRequest& call, PolicyMode mode) {
 
 void PlannerLoop::end_early(std::string_view german_reason) {
     if (!finished_) {
-        end_reason_ = trimmed(repair_utf8(german_reason));
+        end_reason_ = ascii::trimmed(repair_utf8(german_reason));
         finished_ = true;
     }
 }

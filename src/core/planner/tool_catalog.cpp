@@ -4,6 +4,8 @@
 #include <array>
 #include <utility>
 
+#include "mana_ai/core/text/ascii.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -219,10 +221,8 @@ const ToolParameter* Tool::find_parameter(std::string_view parameter_name) const
 
 bool is_valid_tool_name(std::string_view name) noexcept {
     return !name.empty() && name.size() <= kMaxNameLength &&
-           std::all_of(name.begin(), name.end(), [](char c) {
-               return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-                      c == '_' || c == '-';
-           });
+           std::all_of(name.begin(), name.end(),
+                       [](char c) { return ascii::is_alphanumeric(c) || c == '_' || c == '-'; });
 }
 
 std::optional<Tool> parse_tool(std::string_view name, std::string_view module,

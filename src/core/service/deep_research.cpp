@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/text/words.hpp"
 #include "research_sources.hpp"
@@ -68,8 +69,7 @@ std::string task_path(std::string_view task_id) {
     path += '/';
     for (const char c : task_id) {
         const auto byte = static_cast<unsigned char>(c);
-        if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-            kUnreserved.find(c) != std::string_view::npos) {
+        if (ascii::is_alphanumeric(c) || kUnreserved.find(c) != std::string_view::npos) {
             path += c;
         } else {
             path += {'%', kHex[byte >> 4], kHex[byte & 0xF]};

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "mana_ai/core/service/retry_after.hpp"
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
@@ -13,19 +14,6 @@ namespace mana_ai::core {
 namespace {
 
 constexpr double kMaxLimit = 1e12;
-
-char lower(char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
-std::string_view trim(std::string_view text) {
-    constexpr std::string_view kBlanks = " \t\r\n";
-    const std::size_t first = text.find_first_not_of(kBlanks);
-    if (first == std::string_view::npos) {
-        return {};
-    }
-    return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
-}
 
 std::optional<double> parse_number(std::string_view text) {
     double value = 0;
@@ -92,7 +80,7 @@ struct Found {
 bool same_name(std::string_view given, std::string_view wanted) {
     return given.size() == wanted.size() &&
            std::equal(given.begin(), given.end(), wanted.begin(),
-                      [](char a, char b) { return lower(a) == b; });
+                      [](char a, char b) { return ascii::lower(a) == b; });
 }
 
 // Without a plausible limit there is no allowance: some services send -1 for "no limit".
@@ -121,7 +109,8 @@ std::optional<Instant> parse_go_duration(std::string_view text) noexcept {
         }
         text.remove_prefix(static_cast<std::size_t>(end - text.data()));
         std::size_t length = 0;
-        while (length < text.size() && lower(text[length]) >= 'a' && lower(text[length]) <= 'z') {
+        while (length < text.size() && ascii::lower(text[length]) >= 'a' &&
+               ascii::lower(text[length]) <= 'z') {
             ++length;
         }
         const std::string_view unit = text.substr(0, length);
@@ -155,8 +144,8 @@ RateHeaders parse_rate_headers(std::string_view lines, Instant now) {
         if (colon == std::string_view::npos) {
             continue;
         }
-        const std::string_view name = trim(line.substr(0, colon));
-        const std::string_view value = trim(line.substr(colon + 1));
+        const std::string_view name = ascii::trimmed(line.substr(0, colon));
+        const std::string_view value = ascii::trimmed(line.substr(colon + 1));
         for (std::size_t i = 0; i < kSpellings.size(); ++i) {
             if (same_name(name, kSpellings[i].limit)) {
                 found[i].limit = parse_number(value);

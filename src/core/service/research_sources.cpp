@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/words.hpp"
 
 namespace mana_ai::core::research {
@@ -16,10 +17,7 @@ constexpr std::string_view kNoSources = "Nenne keine URLs, denn es sind keine Qu
 // Drops "https://" or "http://" in any case; false if the text begins with neither.
 bool drop_scheme(std::string_view& url) noexcept {
     for (const std::string_view scheme : {"https://", "http://"}) {
-        if (url.size() >= scheme.size() &&
-            std::equal(scheme.begin(), scheme.end(), url.begin(), [](char wanted, char c) {
-                return wanted == (c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c);
-            })) {
+        if (ascii::starts_with_ignoring_case(url, scheme)) {
             url.remove_prefix(scheme.size());
             return true;
         }

@@ -4,6 +4,8 @@
 #include <array>
 #include <cstddef>
 
+#include "mana_ai/core/text/ascii.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -73,7 +75,7 @@ constexpr std::array<Range, 18> kNoLetters = {{{0x80, 0xA9},
                                                {0x1F000, 0x10FFFF}}};
 
 constexpr bool is_ascii_word(char32_t c) noexcept {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+    return ascii::is_alphanumeric(c) || c == '_';
 }
 
 bool is_word(char32_t c) noexcept {
@@ -113,8 +115,7 @@ std::size_t end_of_phrase(std::string_view text, std::size_t at, std::string_vie
                 return std::string_view::npos;
             }
         } else {
-            const char c = text[at++];
-            if ((c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c) != wanted) {
+            if (ascii::lower(text[at++]) != wanted) {
                 return std::string_view::npos;
             }
         }
