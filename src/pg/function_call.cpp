@@ -1,6 +1,7 @@
 #include "mana_ai/pg/function_call.hpp"
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -9,8 +10,7 @@ extern "C" {
 namespace mana_ai::pg {
 
 std::string text_argument(FunctionCallInfo fcinfo, int n) {
-    const text* value = guarded([=] { return PG_GETARG_TEXT_PP(n); });
-    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
+    return std::string(guarded([=] { return text_view(PG_GETARG_DATUM(n)); }));
 }
 
 RowSet begin_row_set(FunctionCallInfo fcinfo) {

@@ -4,6 +4,7 @@
 
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -58,8 +59,7 @@ void bind_one(BoundParams& bound, const Param& param) {
         bound.nulls[i] = 'n';
     } else if (const auto* text = std::get_if<std::string_view>(&param)) {
         bound.types[i] = TEXTOID;
-        bound.values[i] =
-            PointerGetDatum(cstring_to_text_with_len(text->data(), static_cast<int>(text->size())));
+        bound.values[i] = text_datum(*text);
     } else if (const auto* number = std::get_if<int64_t>(&param)) {
         bound.types[i] = INT8OID;
         bound.values[i] = Int64GetDatum(*number);
@@ -73,8 +73,7 @@ void bind_one(BoundParams& bound, const Param& param) {
         const std::vector<std::string>& items = *std::get<const std::vector<std::string>*>(param);
         auto* elements = static_cast<Datum*>(palloc(sizeof(Datum) * (items.size() + 1)));
         for (size_t k = 0; k < items.size(); k++)
-            elements[k] = PointerGetDatum(
-                cstring_to_text_with_len(items[k].data(), static_cast<int>(items[k].size())));
+            elements[k] = text_datum(items[k]);
         bound.types[i] = TEXTARRAYOID;
         bound.values[i] = PointerGetDatum(construct_array(elements, static_cast<int>(items.size()),
                                                           TEXTOID, -1, false, TYPALIGN_INT));
@@ -108,8 +107,7 @@ void read_cell(Cell& cell, HeapTuple tuple, TupleDesc descriptor, int column) {
             cell.number = instant_from_timestamptz(DatumGetTimestampTz(value));
             return;
         case TEXTOID: {
-            const text* packed = DatumGetTextPP(value);
-            cell.text.assign(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed));
+            cell.text = text_view(value);
             return;
         }
         default: {

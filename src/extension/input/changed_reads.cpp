@@ -15,6 +15,7 @@
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -61,14 +62,9 @@ ReadFields fields_of(Datum names) {
     for (int i = 0; i < count; i++) {
         if (nulls[i])
             continue;
-        const text* name = DatumGetTextPP(elements[i]);
-        fields[used++] = {VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)};
+        fields[used++] = pg::text_view(elements[i]);
     }
     return ReadFields{{fields, used}};
-}
-
-std::string_view view_of(const text* value) {
-    return {VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)};
 }
 
 }  // namespace
@@ -154,7 +150,7 @@ PGDLLEXPORT Datum mana_ai_changed_since(PG_FUNCTION_ARGS) {
             ClockBounds now;
             const ReadFields fields = fields_of(PG_GETARG_DATUM(2));
             if (!read_state(state, PG_GETARG_JSONB_P(0), PG_GETARG_BYTEA_P(1), 0, false, {}) ||
-                !read_clock_vector(view_of(PG_GETARG_TEXT_PP(3)), seen) || seen.count == 0 ||
+                !read_clock_vector(pg::text_view(PG_GETARG_DATUM(3)), seen) || seen.count == 0 ||
                 !read_clock_vector(clock_vector_of(state, fields), now))
                 return kUnknown;
             return change_of_bounds(seen, now);

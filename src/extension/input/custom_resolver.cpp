@@ -9,6 +9,7 @@
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/termination.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
@@ -46,8 +47,7 @@ const Jsonb* call_function(Oid function, std::string_view user_id, const char* r
     fmgr_info(function, &info);
     LOCAL_FCINFO(call, 2);
     InitFunctionCallInfoData(*call, &info, 2, DEFAULT_COLLATION_OID, nullptr, nullptr);
-    call->args[0].value =
-        PointerGetDatum(cstring_to_text_with_len(user_id.data(), static_cast<int>(user_id.size())));
+    call->args[0].value = pg::text_datum(user_id);
     call->args[0].isnull = false;
     call->args[1].value = DirectFunctionCall1(jsonb_in, CStringGetDatum(reference));
     call->args[1].isnull = false;

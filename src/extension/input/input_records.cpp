@@ -11,16 +11,13 @@
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 namespace mana_ai {
 
 namespace {
-
-Datum text_datum(std::string_view value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-}
 
 // The fields of the list; nullopt if one is nested too deep.
 std::optional<core::Json> fields_of(const Jsonb* record, std::span<const std::string_view> names) {
@@ -79,8 +76,9 @@ std::optional<InputRecord> read_one(const std::string& user_id, const Wanted& wa
         pg::guarded([&] {
             pg::set_for_scope("app.current_user_id", user_id.c_str());
             pg::set_for_scope("app.current_user_space_ids", "");
-            const RecordAddress address{text_datum(user_id), text_datum(wanted.app_id),
-                                        text_datum(wanted.table), text_datum(wanted.record_id)};
+            const RecordAddress address{pg::text_datum(user_id), pg::text_datum(wanted.app_id),
+                                        pg::text_datum(wanted.table),
+                                        pg::text_datum(wanted.record_id)};
             replayed = replay_by_query(
                 query, address, {.max_size = pg::settings::max_record_size(), .clocked = &clocked});
         });
@@ -104,8 +102,8 @@ std::optional<InputRecord> reread_one(const std::string& user_id, const Wanted& 
         ClockBounds bounds;
         if (!read_clock_vector(clocks, bounds))
             return ReplayedRecord{};
-        const RecordAddress address{text_datum(user_id), text_datum(wanted.app_id),
-                                    text_datum(wanted.table), text_datum(wanted.record_id)};
+        const RecordAddress address{pg::text_datum(user_id), pg::text_datum(wanted.app_id),
+                                    pg::text_datum(wanted.table), pg::text_datum(wanted.record_id)};
         return replay_by_query(query, address,
                                {.max_size = pg::settings::max_record_size(), .bounds = &bounds});
     });

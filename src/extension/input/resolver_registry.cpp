@@ -6,6 +6,7 @@
 #include "mana_ai/extension/input/custom_resolver.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
@@ -161,10 +162,7 @@ void unregister_resolver(std::string_view module) {
 std::string_view required_text(FunctionCallInfo fcinfo, int argument) {
     if (PG_ARGISNULL(argument))
         throw pg::make_error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "a module's name must not be null");
-    return pg::guarded([fcinfo, argument] {
-        const text* value = PG_GETARG_TEXT_PP(argument);
-        return std::string_view(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
-    });
+    return pg::guarded([=] { return pg::text_view(PG_GETARG_DATUM(argument)); });
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -114,10 +115,6 @@ SELECT role, module, table_name, record_id, encode(clocks, 'hex'), was_encrypted
     return run;
 }
 
-Datum text_datum(std::string_view value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-}
-
 // The result of planning_record() or planning_agent() for the record as it was; nullopt:
 // unavailable.
 std::optional<std::string> planning_text(const std::string& user_id, const RecordedRead& read) {
@@ -127,8 +124,8 @@ std::optional<std::string> planning_text(const std::string& user_id, const Recor
         ClockBounds bounds;
         if (read.clocks.empty() || !read_clock_vector(read.clocks, bounds))
             return nullptr;
-        const RecordAddress address{text_datum(user_id), text_datum("ai"), text_datum(read.table),
-                                    text_datum(read.id)};
+        const RecordAddress address{pg::text_datum(user_id), pg::text_datum("ai"),
+                                    pg::text_datum(read.table), pg::text_datum(read.id)};
         const ReplayedRecord replayed = replay_by_query(
             query, address, {.max_size = pg::settings::max_record_size(), .bounds = &bounds});
         if (replayed.record == nullptr || replayed.lost > 0)

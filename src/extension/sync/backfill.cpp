@@ -17,6 +17,7 @@
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
@@ -103,17 +104,10 @@ class HistoryFold {
         MemoryContextReset(row_context_);
         MemoryContext outer = MemoryContextSwitchTo(row_context_);
         const bool is_same = row.kind == name_.kind &&
-                             same_text(row.record_id, name_.key.record_id) &&
-                             same_text(row.user_id, name_.key.user_id);
+                             pg::same_text(row.record_id, name_.key.record_id) &&
+                             pg::same_text(row.user_id, name_.key.user_id);
         MemoryContextSwitchTo(outer);
         return is_same;
-    }
-
-    static bool same_text(Datum a, Datum b) {
-        const text* x = DatumGetTextPP(a);
-        const text* y = DatumGetTextPP(b);
-        return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
-               memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
     }
 
     void store_group() {
@@ -181,9 +175,7 @@ void catch_up_with_row(SnapshotStore& store, TupleTableSlot* slot, FoldCounts& c
     name.key.table_name = slot_getattr(slot, shape.table_name, &table_is_null);
     if (user_is_null || record_is_null || table_is_null)
         return;
-    const text* table = DatumGetTextPP(name.key.table_name);
-    if (!kind_of_table({VARDATA_ANY(table), static_cast<size_t>(VARSIZE_ANY_EXHDR(table))},
-                       &name.kind))
+    if (!kind_of_table(pg::text_view(name.key.table_name), &name.kind))
         return;
     counts.rows_applied++;
     if (!ids_fit(name.key)) {

@@ -14,6 +14,7 @@
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -40,10 +41,6 @@ constexpr int64_t kShortestTurnUs = 500'000;
 constexpr int kMaxOversizedOfUser = 100;
 constexpr char kBusy[] = "busy";
 constexpr char kTooLarge[] = "record too large";
-
-Datum text_datum(const std::string& value) {
-    return PointerGetDatum(cstring_to_text_with_len(value.data(), static_cast<int>(value.size())));
-}
 
 const char* reason_of(Kept kept) {
     switch (kept) {
@@ -132,7 +129,8 @@ DELETE FROM mana_ai.oversized_records WHERE user_id = $1 AND table_name = $2 AND
 // ereport(ERROR).
 const char* replay_now(const Mark& mark) {
     RecordName name{};
-    name.key = {text_datum(mark.user_id), text_datum(mark.table_name), text_datum(mark.record_id)};
+    name.key = {pg::text_datum(mark.user_id), pg::text_datum(mark.table_name),
+                pg::text_datum(mark.record_id)};
     const Oid log_oid = attached_relation();
     if (!kind_of_table(mark.table_name, &name.kind) || !OidIsValid(log_oid) || !ids_fit(name.key))
         return nullptr;
@@ -300,9 +298,9 @@ bool has_marks() {
 }  // namespace
 
 uint64_t user_hash(const RecordKey& key) {
-    const text* packed = DatumGetTextPP(key.user_id);
-    return hash_bytes_extended(reinterpret_cast<const unsigned char*>(VARDATA_ANY(packed)),
-                               static_cast<int>(VARSIZE_ANY_EXHDR(packed)), 0);
+    const std::string_view user = pg::text_view(key.user_id);
+    return hash_bytes_extended(reinterpret_cast<const unsigned char*>(user.data()),
+                               static_cast<int>(user.size()), 0);
 }
 
 Marked try_mark_dirty(const RecordKey& key, const char* reason, UserMarks& counted) {

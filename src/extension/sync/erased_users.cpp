@@ -14,6 +14,7 @@
 #include "mana_ai/pg/keyed_table.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/heapam.h"
@@ -159,8 +160,7 @@ Erasure erasure_of(Datum user_id) {
         return Erasure::Busy;
     if (known.is_empty)
         return Erasure::None;
-    const text* packed = DatumGetTextPP(user_id);
-    const std::string_view user(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed));
+    const std::string_view user = pg::text_view(user_id);
     if (known.is_valid && known.user_length > 0 &&
         user == std::string_view(known.user, known.user_length))
         return Erasure::None;

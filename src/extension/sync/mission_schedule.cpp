@@ -3,6 +3,7 @@
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/record_problems.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -12,11 +13,6 @@ extern "C" {
 namespace mana_ai {
 
 namespace {
-
-std::string_view view_of(Datum value) {
-    const text* packed = DatumGetTextPP(value);
-    return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
-}
 
 // The column is indexed. A cut id keeps more bytes than any agent's id may have, so it still names
 // a missing agent.
@@ -72,7 +68,7 @@ bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& c
     if (change.check_iterations)
         return false;
     const Datum agent = slot_getattr(slot, columns.agent_id, &is_null);
-    if (is_null == change.has_agent || (!is_null && view_of(agent) != change.agent_id))
+    if (is_null == change.has_agent || (!is_null && pg::text_view(agent) != change.agent_id))
         return false;
     if (!same_time(slot, columns.due_at, change.is_due, change.due_at))
         return false;
@@ -122,10 +118,7 @@ void write_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
     }
     const ScheduleTable& columns = own_tables().schedule;
     pg::RowValues row = pg::row_values(schedule.table);
-    const Datum agent = change.has_agent
-                            ? PointerGetDatum(cstring_to_text_with_len(
-                                  change.agent_id.data(), static_cast<int>(change.agent_id.size())))
-                            : Datum{0};
+    const Datum agent = change.has_agent ? pg::text_datum(change.agent_id) : Datum{0};
     give(row, columns.agent_id, agent, change.has_agent);
     give(row, columns.due_at, TimestampTzGetDatum(change.due_at), change.is_due);
     if (change.action == Action::Insert || change.reset_wait) {

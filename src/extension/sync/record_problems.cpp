@@ -1,6 +1,7 @@
 #include "mana_ai/extension/sync/record_problems.hpp"
 
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -89,8 +90,7 @@ void find_problems(const Find& find, core::Instant now, core::MissionProblems& p
 Datum text_array(const core::MissionProblems& problems) {
     Datum elements[core::MissionProblems::kMax];
     for (size_t i = 0; i < problems.size(); i++)
-        elements[i] = PointerGetDatum(
-            cstring_to_text_with_len(problems[i].data(), static_cast<int>(problems[i].size())));
+        elements[i] = pg::text_datum(problems[i]);
     return PointerGetDatum(construct_array(elements, static_cast<int>(problems.size()), TEXTOID, -1,
                                            false, TYPALIGN_INT));
 }

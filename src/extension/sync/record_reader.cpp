@@ -4,6 +4,7 @@
 #include <map>
 
 #include "mana_ai/extension/sync/replay.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/detoast.h"
@@ -141,9 +142,7 @@ ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
     ReplayedRecord result;
     result.too_large = receiver.too_large;
     if (!result.too_large && fold.state.exists && !is_deleted(fold.state)) {
-        const text* id = DatumGetTextPP(address.record_id);
-        const Jsonb* record = record_of(
-            shown_state(fold.state), {VARDATA_ANY(id), static_cast<size_t>(VARSIZE_ANY_EXHDR(id))});
+        const Jsonb* record = record_of(shown_state(fold.state), pg::text_view(address.record_id));
         result.record = static_cast<Jsonb*>(SPI_palloc(VARSIZE(record)));
         memcpy(static_cast<void*>(result.record), record, VARSIZE(record));
         for (uint32_t i = 0; i < fold.state.count; i++)

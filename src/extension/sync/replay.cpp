@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "mana_ai/pg/compat.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/detoast.h"
@@ -76,18 +77,11 @@ Datum key_value(const RecordKey& key, LogIndexKey::Column column) {
     return PointerGetDatum(cstring_to_text("ai"));
 }
 
-bool same_text(Datum a, Datum b) {
-    const text* x = DatumGetTextPP(a);
-    const text* y = DatumGetTextPP(b);
-    return VARSIZE_ANY_EXHDR(x) == VARSIZE_ANY_EXHDR(y) &&
-           std::memcmp(VARDATA_ANY(x), VARDATA_ANY(y), VARSIZE_ANY_EXHDR(x)) == 0;
-}
-
 bool is_row_of(TupleTableSlot* slot, const SyncShape& shape, const RecordKey& key, Datum app) {
     auto matches = [slot](AttrNumber column, Datum wanted) {
         bool is_null = false;
         const Datum value = slot_getattr(slot, column, &is_null);
-        return !is_null && same_text(value, wanted);
+        return !is_null && pg::same_text(value, wanted);
     };
     return matches(shape.record_id, key.record_id) && matches(shape.user_id, key.user_id) &&
            matches(shape.table_name, key.table_name) && matches(shape.app_id, app);

@@ -5,6 +5,7 @@
 
 #include "mana_ai/extension/sync/record_reader.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -54,9 +55,7 @@ PGDLLEXPORT Datum mana_ai_newest_clock(PG_FUNCTION_ARGS) {
                 for (int k = 0; k < count; k++) {
                     if (nulls[k])
                         continue;
-                    const text* name = DatumGetTextPP(names[k]);
-                    if (core::head_of(state.fields[i].field.name()) ==
-                        std::string_view(VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)))
+                    if (core::head_of(state.fields[i].field.name()) == pg::text_view(names[k]))
                         latest = std::max(latest, state.fields[i].clock.time);
                 }
             }

@@ -12,6 +12,7 @@
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/settings.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wake.hpp"
 
@@ -25,11 +26,6 @@ extern "C" {
 namespace mana_ai {
 
 namespace {
-
-std::string_view view_of(Datum value) {
-    const text* packed = DatumGetTextPP(value);
-    return {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
-}
 
 // The data of the steps below.
 struct Work {
@@ -101,7 +97,7 @@ Held read_snapshot(Work& work) {
     bytea* clocks = no_clocks ? nullptr : DatumGetByteaPCopy(held_clocks);
     const bool has_space = !is_null;
     const std::string_view space =
-        has_space ? view_of(datumCopy(space_id, false, -1)) : std::string_view();
+        has_space ? pg::text_view(datumCopy(space_id, false, -1)) : std::string_view();
     Held held{};
     held.is_whole = clocks != nullptr &&
                     read_state(held.state, record, clocks, work.generation, has_space, space);
@@ -127,9 +123,7 @@ int64_t next_version(Work& work) {
 }
 
 Datum space_of(const RecordState& state) {
-    return state.has_space ? PointerGetDatum(cstring_to_text_with_len(
-                                 state.space.data(), static_cast<int>(state.space.size())))
-                           : Datum{0};
+    return state.has_space ? pg::text_datum(state.space) : Datum{0};
 }
 
 // `shown` is shown_state(state), here and below.
@@ -138,7 +132,8 @@ pg::RowValues snapshot_row(const Work& work, const RecordState& state, const Rec
     const SnapshotTable& columns = work.columns;
     pg::RowValues row = pg::row_values(work.snapshots.table);
     give(row, columns.space_id, space_of(state), state.has_space);
-    give(row, columns.record, PointerGetDatum(record_of(shown, view_of(work.name.key.record_id))));
+    give(row, columns.record,
+         PointerGetDatum(record_of(shown, pg::text_view(work.name.key.record_id))));
     give(row, columns.clocks, PointerGetDatum(clocks_of(state, work.generation)));
     give(row, columns.version, Int64GetDatum(version));
     give(row, columns.last_applied_at,
@@ -203,7 +198,7 @@ TombstoneNews news_for_tombstone(Work& work, const RecordState& state) {
         if (is_null)
             news.space = state.has_space;
         else if (news.is_later)
-            news.space = !state.has_space || view_of(space) != state.space;
+            news.space = !state.has_space || pg::text_view(space) != state.space;
     }
     if (columns.was_whole != InvalidAttrNumber && is_whole_agent(state)) {
         const Datum was_whole = slot_getattr(slot, columns.was_whole, &is_null);
@@ -449,12 +444,12 @@ bool kind_of_table(std::string_view table_name, RecordKind* kind) {
 }
 
 bool ids_fit(const RecordKey& key) {
-    return view_of(key.user_id).size() + view_of(key.record_id).size() <= kMaxIdBytes;
+    return pg::text_view(key.user_id).size() + pg::text_view(key.record_id).size() <= kMaxIdBytes;
 }
 
 uint64_t name_hash(const RecordKey& key) {
-    const std::string_view parts[] = {view_of(key.user_id), view_of(key.table_name),
-                                      view_of(key.record_id)};
+    const std::string_view parts[] = {pg::text_view(key.user_id), pg::text_view(key.table_name),
+                                      pg::text_view(key.record_id)};
     uint64_t hash = 0;
     for (const std::string_view part : parts)
         hash = hash_bytes_extended(reinterpret_cast<const unsigned char*>(part.data()),

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mana_ai/extension/sync/own_tables.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/table.h"
@@ -52,9 +53,7 @@ bool kind_of_row(TupleTableSlot* slot, AttrNumber table_name, RecordKind* kind) 
     const Datum value = slot_getattr(slot, table_name, &is_null);
     if (is_null)
         return false;
-    const text* packed = DatumGetTextPP(value);
-    return kind_of_table({VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))},
-                         kind);
+    return kind_of_table(pg::text_view(value), kind);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "mana_ai/pg/detoast.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -233,10 +234,6 @@ const char* trigger_problem(const Trigger& trigger, const char* table) {
     }
 }
 
-std::string_view text_view(const text* value) {
-    return {VARDATA_ANY(value), static_cast<size_t>(VARSIZE_ANY_EXHDR(value))};
-}
-
 const Jsonb* jsonb_of(Datum value, bool copy) {
     return reinterpret_cast<const Jsonb*>(copy ? pg::detoast_copy(value) : pg::detoast(value));
 }
@@ -404,7 +401,7 @@ core::Instant created_at_of(const ChangeRowValues& values) {
 
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     ChangeRow row;
-    row.op = core::parse_row_op(text_view(DatumGetTextPP(values.op)));
+    row.op = core::parse_row_op(pg::text_view(values.op));
     row.created_at = created_at_of(values);
     row.position = position_of(reinterpret_cast<ItemPointer>(DatumGetPointer(values.position)));
     if (!values.data_is_null)
@@ -414,7 +411,7 @@ ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     if (!values.space_is_null) {
         row.has_space = true;
         row.space =
-            text_view(copy ? DatumGetTextPCopy(values.space) : DatumGetTextPP(values.space));
+            pg::text_view(copy ? DatumGetTextPCopy(values.space) : DatumGetTextPP(values.space));
     }
     return row;
 }

@@ -22,6 +22,7 @@
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wake.hpp"
 
@@ -241,8 +242,7 @@ void mark(const Change& change, const char* reason, bool for_repair = false) {
 // For the report of a crash.
 void name_record(const Change& change) {
     const auto view = [](Datum datum) {
-        const auto* value = reinterpret_cast<const text*>(DatumGetPointer(datum));
-        return std::string_view(VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value));
+        return pg::text_view(reinterpret_cast<const text*>(DatumGetPointer(datum)));
     };
     pg::crash_watch::note_mission(view(change.name.key.user_id), view(change.name.key.record_id));
 }
@@ -405,7 +405,7 @@ std::optional<std::string_view> text_in_place(TupleTableSlot* slot, AttrNumber c
     const auto* stored = reinterpret_cast<const varlena*>(DatumGetPointer(value));
     if (VARATT_IS_EXTENDED(stored) && !VARATT_IS_SHORT(stored))
         return std::nullopt;
-    return std::string_view(VARDATA_ANY(stored), VARSIZE_ANY_EXHDR(stored));
+    return pg::text_view(stored);
 }
 
 // Whether the row is of a mission or an agent. May ereport(ERROR).
@@ -416,8 +416,7 @@ bool is_of_our_table(TupleTableSlot* slot, const SyncShape& shape, RecordName& n
         return false;
     const text* packed = DatumGetTextPP(table);
     name.key.table_name = PointerGetDatum(packed);
-    return kind_of_table(std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)),
-                         &name.kind);
+    return kind_of_table(pg::text_view(packed), &name.kind);
 }
 
 // Which record it is. May ereport(ERROR).

@@ -7,6 +7,7 @@
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/detoast.h"
@@ -57,8 +58,7 @@ Scan begin_scan(Oid log_oid, const std::string& user_id) {
     Scan scan{};
     scan.log = open_log(log_oid);
     scan.shape = shape_of(scan.log);
-    scan.user_id =
-        PointerGetDatum(cstring_to_text_with_len(user_id.data(), static_cast<int>(user_id.size())));
+    scan.user_id = pg::text_datum(user_id);
     scan.slot = table_slot_create(scan.log, nullptr);
     scan.row_memory =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai names", ALLOCSET_SMALL_SIZES);
@@ -100,17 +100,13 @@ bool text_of(Scan& scan, AttrNumber column, std::string_view& value) {
     const Datum datum = slot_getattr(scan.slot, column, &is_null);
     if (is_null || toast_raw_datum_size(datum) > kMaxIdBytes + VARHDRSZ)
         return false;
-    const text* packed = DatumGetTextPP(datum);
-    value = {VARDATA_ANY(packed), static_cast<size_t>(VARSIZE_ANY_EXHDR(packed))};
+    value = pg::text_view(datum);
     return true;
 }
 
 bool is_same_text(Datum value, Datum wanted) {
-    if (toast_raw_datum_size(value) != toast_raw_datum_size(wanted))
-        return false;
-    const text* a = DatumGetTextPP(value);
-    const text* b = DatumGetTextPP(wanted);
-    return memcmp(VARDATA_ANY(a), VARDATA_ANY(b), VARSIZE_ANY_EXHDR(a)) == 0;
+    return toast_raw_datum_size(value) == toast_raw_datum_size(wanted) &&
+           pg::same_text(value, wanted);
 }
 
 struct Name {

@@ -15,6 +15,7 @@
 #include "mana_ai/pg/process_usage.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -161,10 +162,7 @@ PGDLLEXPORT Datum mana_ai_metrics_text(PG_FUNCTION_ARGS) {
     (void)fcinfo;
     return pg::entry_point([] {
         const std::string text = metrics_exposition();
-        return pg::guarded([&text] {
-            return PointerGetDatum(
-                cstring_to_text_with_len(text.data(), static_cast<int>(text.size())));
-        });
+        return pg::guarded([&text] { return pg::text_datum(text); });
     });
 }
 

@@ -9,6 +9,7 @@
 
 #include "mana_ai/extension/sync/lww_record.hpp"
 #include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/text.hpp"
 
 extern "C" {
 #include "access/attnum.h"
@@ -95,10 +96,7 @@ core::Instant saturating_instant(TimestampTz time);
 inline bool is_column_text(TupleTableSlot* slot, AttrNumber column, std::string_view wanted) {
     bool is_null = false;
     const Datum value = slot_getattr(slot, column, &is_null);
-    if (is_null)
-        return false;
-    const text* packed = DatumGetTextPP(value);
-    return std::string_view(VARDATA_ANY(packed), VARSIZE_ANY_EXHDR(packed)) == wanted;
+    return !is_null && pg::text_view(value) == wanted;
 }
 
 // Where a row is, as a number that grows with physical order.
