@@ -1,6 +1,5 @@
 #include "mana_ai/extension/sync/user_records.hpp"
 
-#include <cstring>
 #include <string_view>
 
 #include "mana_ai/extension/sync/snapshots.hpp"
