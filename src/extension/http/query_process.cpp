@@ -1,4 +1,5 @@
 #include "mana_ai/extension/http/query_process.hpp"
+#include "mana_ai/extension/process/background_worker.hpp"
 
 #include <algorithm>
 #include <cstring>
@@ -212,25 +213,18 @@ bool QueryProcess::open_pipe() {
         shm_mq* answers = shm_mq_create(answer_place(p->segment), kAnswerQueue);
         shm_mq_set_sender(questions, MyProc);
         shm_mq_set_receiver(answers, MyProc);
-        BackgroundWorker worker{};
-        worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-        worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-        worker.bgw_restart_time = BGW_NEVER_RESTART;
-        worker.bgw_notify_pid = MyProcPid;
+        BackgroundWorker worker =
+            background_worker(kQueryMain, "mana_ai http query", "mana_ai http query");
         worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(p->segment));
-        strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-        strlcpy(worker.bgw_function_name, kQueryMain, sizeof(worker.bgw_function_name));
-        strlcpy(worker.bgw_type, "mana_ai http query", sizeof(worker.bgw_type));
-        strlcpy(worker.bgw_name, "mana_ai http query", sizeof(worker.bgw_name));
+        p->handle = start_background_worker(worker);
+        if (p->handle == nullptr)
+            return false;
         const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        const bool registered_worker = RegisterDynamicBackgroundWorker(&worker, &p->handle);
-        if (registered_worker) {
-            running().push_back(p->handle);
-            p->questions = shm_mq_attach(questions, p->segment, p->handle);
-            p->answers = shm_mq_attach(answers, p->segment, p->handle);
-        }
+        running().push_back(p->handle);
+        p->questions = shm_mq_attach(questions, p->segment, p->handle);
+        p->answers = shm_mq_attach(answers, p->segment, p->handle);
         MemoryContextSwitchTo(previous);
-        return registered_worker;
+        return true;
     });
     if (!started) {
         complain("all slots for background workers are in use");

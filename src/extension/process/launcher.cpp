@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/process/background_worker.hpp"
 #include "mana_ai/extension/process/databases.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/extension/process/static_process.hpp"
@@ -48,24 +49,12 @@ struct Watched {
 };
 
 BackgroundWorkerHandle* start_worker(const std::string& database, Oid oid, int number) {
-    return pg::guarded([&]() -> BackgroundWorkerHandle* {
-        BackgroundWorker worker{};
-        worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-        worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-        worker.bgw_restart_time = BGW_NEVER_RESTART;  // the launcher does that
-        worker.bgw_notify_pid = MyProcPid;
+    const std::string name = "mana_ai worker for " + database;
+    return pg::guarded([&] {
+        BackgroundWorker worker = background_worker(kWorkerMain, "mana_ai worker", name.c_str());
         worker.bgw_main_arg = ObjectIdGetDatum(oid);
         memcpy(worker.bgw_extra, &number, sizeof(number));
-        strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-        strlcpy(worker.bgw_function_name, kWorkerMain, sizeof(worker.bgw_function_name));
-        strlcpy(worker.bgw_type, "mana_ai worker", sizeof(worker.bgw_type));
-        snprintf(worker.bgw_name, sizeof(worker.bgw_name), "mana_ai worker for %s",
-                 database.c_str());
-        BackgroundWorkerHandle* handle = nullptr;
-        const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        const bool registered = RegisterDynamicBackgroundWorker(&worker, &handle);
-        MemoryContextSwitchTo(previous);
-        return registered ? handle : nullptr;
+        return start_background_worker(worker);
     });
 }
 

@@ -1,5 +1,6 @@
 #include "mana_ai/extension/process/static_process.hpp"
 
+#include "mana_ai/extension/process/background_worker.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/pg/guard.hpp"
 
@@ -12,14 +13,8 @@ extern "C" {
 namespace mana_ai {
 
 void register_static_process(const char* entry_point, const char* name, int restart_seconds) {
-    BackgroundWorker worker{};
-    worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-    worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+    BackgroundWorker worker = background_worker(entry_point, name, name);
     worker.bgw_restart_time = restart_seconds;
-    strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-    strlcpy(worker.bgw_function_name, entry_point, sizeof(worker.bgw_function_name));
-    strlcpy(worker.bgw_name, name, sizeof(worker.bgw_name));
-    strlcpy(worker.bgw_type, name, sizeof(worker.bgw_type));
     RegisterBackgroundWorker(&worker);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "mana_ai/extension/process/background_worker.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -42,21 +43,11 @@ BackgroundWorkerHandle* as_handle(void* handle) {
 
 BackgroundWorkerHandle* start_process(dsm_segment* segment) {
     return pg::guarded([segment]() -> BackgroundWorkerHandle* {
-        BackgroundWorker worker{};
-        worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-        worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
-        worker.bgw_restart_time = BGW_NEVER_RESTART;
-        worker.bgw_notify_pid = MyProcPid;
+        BackgroundWorker worker =
+            background_worker(kHandTickMain, "mana_ai tick", "mana_ai manual tick");
         worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(segment));
-        strlcpy(worker.bgw_library_name, kLibraryName, sizeof(worker.bgw_library_name));
-        strlcpy(worker.bgw_function_name, kHandTickMain, sizeof(worker.bgw_function_name));
-        strlcpy(worker.bgw_type, "mana_ai tick", sizeof(worker.bgw_type));
-        strlcpy(worker.bgw_name, "mana_ai manual tick", sizeof(worker.bgw_name));
-        BackgroundWorkerHandle* handle = nullptr;
-        const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        const bool registered = RegisterDynamicBackgroundWorker(&worker, &handle);
-        MemoryContextSwitchTo(previous);
-        if (!registered)
+        BackgroundWorkerHandle* handle = start_background_worker(worker);
+        if (handle == nullptr)
             ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
                             errmsg("could not start a background worker for the tick"),
                             errdetail("All slots for background workers are in use."),
