@@ -5,11 +5,12 @@
 #include <utility>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/crypto/access_key.hpp"
+#include "mana_ai/crypto/secret_bytes.hpp"
 #include "mana_ai/extension/http/page.hpp"
 #include "mana_ai/extension/process/databases.hpp"
-#include "mana_ai/net/secret.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -39,9 +40,15 @@ HttpAnswer json_answer(const core::Json& json) {
     return answer;
 }
 
-net::Secret service_key() {
+crypto::SecretBytes secret(std::string text) {
+    crypto::SecretBytes copy = crypto::SecretBytes::copy_of(text);
+    core::wipe(text);
+    return copy;
+}
+
+crypto::SecretBytes service_key() {
     std::string problem;
-    return net::Secret(pg::settings::service_key(problem));
+    return secret(pg::settings::service_key(problem));
 }
 
 HttpAnswer redirect(std::string where, std::string cookie = {}) {
@@ -136,7 +143,7 @@ struct CrossOriginReply {
 // cannot be found by trial. Other clients are not affected.
 HttpEndpoint::Access HttpEndpoint::access(const HttpServerRequest& request,
                                           std::string_view offered_key) {
-    const net::Secret key = service_key();
+    const crypto::SecretBytes key = service_key();
     if (key.empty())
         return Access::NoKey;
     if (offered_key.empty())
@@ -157,7 +164,7 @@ HttpEndpoint::Access HttpEndpoint::access_by_header(const HttpServerRequest& req
 // The page needs the ticket from the login, or the key. A ticket is too long to be guessed, so it
 // is accepted even if wrong keys come from the same address.
 HttpEndpoint::Access HttpEndpoint::access_to_page(const HttpServerRequest& request) {
-    const net::Secret key = service_key();
+    const crypto::SecretBytes key = service_key();
     if (tickets_.is_good(request.cookie(kTicketCookie), key.view(), pg::now()))
         return Access::Granted;
     return access_by_header(request);
@@ -410,7 +417,7 @@ void HttpEndpoint::page(const HttpServerRequest& request, HttpReply reply) {
 }
 
 void HttpEndpoint::login(const HttpServerRequest& request, HttpReply reply) {
-    const net::Secret offered(form_field(request.body, "key"));
+    const crypto::SecretBytes offered = secret(form_field(request.body, "key"));
     if (const Access how = access(request, offered.view()); how != Access::Granted) {
         reply.send(redirect(how == Access::TooManyWrongKeys ? "/?login=later" : "/?login=failed"));
         return;
