@@ -6,6 +6,7 @@
 #include <system_error>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::crypto {
 
@@ -98,31 +99,12 @@ class Scanner {
         return true;
     }
 
-    // One well-formed UTF-8 sequence except control characters (Unicode 15, table 3-7).
+    // One well-formed UTF-8 sequence except control characters.
     bool utf8(char32_t& code_point) noexcept {
-        const auto byte = [&](std::size_t i) -> char32_t {
-            return static_cast<unsigned char>(rest_[i]);
-        };
-        const char32_t lead = byte(0);
-        if (lead < 0x80) {
-            code_point = lead;
-            rest_.remove_prefix(1);
-            return lead >= 0x20;
-        }
-        const std::size_t length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-        if (lead < 0xC2 || lead > 0xF4 || rest_.size() < length) {
-            return false;
-        }
-        code_point = lead & (0x7Fu >> length);
-        for (std::size_t i = 1; i < length; ++i) {
-            if ((byte(i) & 0xC0) != 0x80) {
-                return false;
-            }
-            code_point = code_point << 6 | (byte(i) & 0x3F);
-        }
-        rest_.remove_prefix(length);
-        return (length != 3 || code_point >= 0x800) && (length != 4 || code_point >= 0x10000) &&
-               (code_point < 0xD800 || code_point > 0xDFFF) && code_point <= 0x10FFFF;
+        const core::CodePoint c = core::first_code_point(rest_);
+        rest_.remove_prefix(c.length);
+        code_point = c.value;
+        return c.value >= 0x20 && !c.is_invalid();
     }
 
     bool hex4(char32_t& unit) noexcept {

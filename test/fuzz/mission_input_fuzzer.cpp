@@ -10,6 +10,7 @@
 #include "mana_ai/core/record/plan_basis.hpp"
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 
 namespace {

@@ -10,6 +10,7 @@
 
 #include "mana_ai/core/service/model_wire.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace {
 

@@ -11,6 +11,7 @@
 #include "mana_ai/core/service/deep_research.hpp"
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 
 namespace {

@@ -8,6 +8,7 @@
 #include "mana_ai/core/service/model_wire.hpp"
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mana_ai/core/text/ascii.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 
@@ -20,10 +21,6 @@ bool is_space(char c) noexcept {
 
 bool is_word_character(char c) noexcept {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
-}
-
-bool is_continuation(char c) noexcept {
-    return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
 }
 
 bool is_long_enough(std::string_view text) noexcept {

@@ -8,6 +8,7 @@
 #include "mana_ai/core/planner/prompts.hpp"
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 
@@ -19,25 +20,6 @@ constexpr std::array<std::string_view, 6> kTags = {"userdata",    "agentcontext"
 
 constexpr std::string_view kHarmlessBracket = "‹";
 constexpr char32_t kFullWidthBracket = 0xFF1C;
-
-// Decodes the code point at `at` of valid UTF-8: its value and its length in bytes.
-std::pair<char32_t, std::size_t> code_point(std::string_view text, std::size_t at) noexcept {
-    const auto byte = [&](std::size_t i) {
-        return static_cast<char32_t>(static_cast<unsigned char>(text[at + i]));
-    };
-    const char32_t lead = byte(0);
-    if (lead < 0x80) {
-        return {lead, 1};
-    }
-    if (lead < 0xE0) {
-        return {(lead & 0x1F) << 6 | (byte(1) & 0x3F), 2};
-    }
-    if (lead < 0xF0) {
-        return {(lead & 0x0F) << 12 | (byte(1) & 0x3F) << 6 | (byte(2) & 0x3F), 3};
-    }
-    return {(lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F),
-            4};
-}
 
 // Invisible characters: control characters and the tag block, in which whole instructions can be
 // hidden.
@@ -69,7 +51,7 @@ bool names_a_tag(std::string_view text, std::size_t at) noexcept {
     alive.fill(true);
     bool any_alive = true;
     while (any_alive && at < text.size()) {
-        const auto [c, length] = code_point(text, at);
+        const auto [c, length] = first_code_point(text.substr(at));
         at += length;
         if (is_separator(c)) {
             continue;
@@ -99,7 +81,7 @@ std::string neutralise_tags(std::string_view text) {
             ++at;
             continue;
         }
-        const auto [c, length] = code_point(valid, at);
+        const auto [c, length] = first_code_point(std::string_view(valid).substr(at));
         const bool opens_a_tag =
             (c == '<' || c == kFullWidthBracket) && names_a_tag(valid, at + length);
         if (opens_a_tag || is_dropped(c)) {

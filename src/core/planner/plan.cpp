@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 
 namespace mana_ai::core {

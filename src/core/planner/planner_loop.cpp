@@ -7,6 +7,7 @@
 #include "mana_ai/core/planner/injection.hpp"
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 

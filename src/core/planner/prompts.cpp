@@ -8,6 +8,7 @@
 #include "mana_ai/core/planner/plan.hpp"
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 
@@ -84,12 +85,6 @@ void append_section(std::string& prompt, const char* heading, std::string_view t
     }
 }
 
-std::size_t count_chars(std::string_view text) noexcept {
-    return static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
-        return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
-    }));
-}
-
 std::string render_input(const ResolvedInput& input, std::size_t max_content) {
     std::string text = "Quelle: " + line_for_model(input.module, kMaxShortField) + "/" +
                        line_for_model(input.table, kMaxShortField) +
@@ -109,7 +104,7 @@ void append_inputs(std::string& prompt, const std::vector<ResolvedInput>& inputs
     std::size_t room = PromptLimits::all_inputs;
     bool is_cut = false;
     for (auto input = inputs.rbegin(); input != inputs.rend() && room > 0; ++input) {
-        const std::size_t size = count_chars(input->content);
+        const std::size_t size = count_code_points(input->content);
         is_cut = is_cut || size > room;
         kept.push_back(render_input(*input, room));
         room -= std::min(size, room);

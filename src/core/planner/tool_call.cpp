@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "mana_ai/core/planner/prompts.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 
@@ -155,7 +156,7 @@ std::size_t length_of(std::string_view text) noexcept {
     std::size_t units = 0;
     for (const char byte : text) {
         const auto value = static_cast<unsigned char>(byte);
-        units += (value & 0xC0U) == 0x80U ? 0 : value >= 0xF0U ? 2 : 1;
+        units += is_continuation(byte) ? 0 : value >= 0xF0U ? 2 : 1;
     }
     return units;
 }

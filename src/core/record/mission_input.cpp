@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/core/text/words.hpp"
 

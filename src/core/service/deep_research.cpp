@@ -6,6 +6,7 @@
 
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 #include "research_sources.hpp"
 

@@ -8,6 +8,7 @@
 
 #include "mana_ai/core/service/retry_after.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 
 namespace mana_ai::core {

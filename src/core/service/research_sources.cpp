@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "mana_ai/core/text/ascii.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 
 namespace mana_ai::core::research {

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 #include "research_sources.hpp"
 

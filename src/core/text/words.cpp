@@ -5,38 +5,11 @@
 #include <cstddef>
 
 #include "mana_ai/core/text/ascii.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 
 namespace {
-
-constexpr char32_t kInvalid = 0xFFFD;
-
-struct CodePoint {
-    char32_t value;
-    std::size_t length;  // in bytes, at least 1
-};
-
-// Tolerant: every invalid byte counts as one U+FFFD.
-CodePoint code_point(std::string_view text, std::size_t at) noexcept {
-    const auto lead = static_cast<unsigned char>(text[at]);
-    if (lead < 0x80) {
-        return {lead, 1};
-    }
-    const std::size_t length = lead < 0xC2 ? 0 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-    if (length == 0 || lead > 0xF4 || text.size() - at < length) {
-        return {kInvalid, 1};
-    }
-    char32_t value = lead & (0xFF >> (length + 1));
-    for (std::size_t i = 1; i < length; ++i) {
-        const auto next = static_cast<unsigned char>(text[at + i]);
-        if ((next & 0xC0) != 0x80) {
-            return {kInvalid, 1};
-        }
-        value = value << 6 | (next & 0x3F);
-    }
-    return {value, length};
-}
 
 bool is_space(char32_t c) noexcept {
     return (c >= '\t' && c <= '\r') || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 ||
@@ -105,7 +78,7 @@ std::size_t end_of_phrase(std::string_view text, std::size_t at, std::string_vie
         if (wanted == ' ') {
             const std::size_t start = at;
             while (at < text.size()) {
-                const CodePoint c = code_point(text, at);
+                const CodePoint c = first_code_point(text.substr(at));
                 if (!is_space(c.value)) {
                     break;
                 }
@@ -134,14 +107,14 @@ bool contains_phrase(std::string_view text, std::span<const std::string_view> ph
             ++at;
             continue;
         }
-        const CodePoint c = code_point(text, at);
+        const CodePoint c = first_code_point(text.substr(at));
         const bool in_word = is_word(c.value);
         if (in_word && !after_word) {
             for (const std::string_view phrase : phrases) {
                 const std::size_t stop = end_of_phrase(text, at, phrase);
                 if (stop != std::string_view::npos &&
                     (end == PhraseEnd::Anywhere || stop == text.size() ||
-                     !is_word(code_point(text, stop).value))) {
+                     !is_word(first_code_point(text.substr(stop)).value))) {
                     return true;
                 }
             }
@@ -155,7 +128,7 @@ bool contains_phrase(std::string_view text, std::span<const std::string_view> ph
 std::string_view trimmed(std::string_view text) noexcept {
     const auto is_blank = [](char32_t c) { return is_space(c) || is_control(c); };
     while (!text.empty()) {
-        const CodePoint c = code_point(text, 0);
+        const CodePoint c = first_code_point(text);
         if (!is_blank(c.value)) {
             break;
         }
@@ -163,11 +136,10 @@ std::string_view trimmed(std::string_view text) noexcept {
     }
     while (!text.empty()) {
         std::size_t start = text.size() - 1;
-        while (start > 0 && text.size() - start < 4 &&
-               (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) {
+        while (start > 0 && text.size() - start < 4 && is_continuation(text[start])) {
             --start;
         }
-        const CodePoint c = code_point(text, start);
+        const CodePoint c = first_code_point(text.substr(start));
         if (start + c.length != text.size() || !is_blank(c.value)) {
             break;
         }

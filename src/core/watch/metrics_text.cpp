@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 namespace mana_ai::core {
 

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 // Written directly, without a tree of values: a span costs about a microsecond, and every mission
 // makes several.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/crypto/access_key.hpp"

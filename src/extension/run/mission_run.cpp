@@ -9,6 +9,7 @@
 #include "mana_ai/core/record/plan_basis.hpp"
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/service/web_research.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/crypto/grant.hpp"

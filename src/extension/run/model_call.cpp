@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/service/backoff.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
@@ -69,9 +70,8 @@ void end_call_span(SpanScope& span, const std::string& model, const net::HttpRes
         span.set("llm.tokens.cached", reply.usage.cached);
         span.set("llm.tokens.reasoning", reply.usage.reasoning);
         span.set("llm.answered_by", reply.model);
-        // In characters: continuation bytes do not count.
-        span.set("llm.response.length", std::count_if(reply.content.begin(), reply.content.end(),
-                                                      [](char c) { return (c & 0xc0) != 0x80; }));
+        span.set("llm.response.length",
+                 static_cast<int64_t>(core::count_code_points(reply.content)));
     }
     span.end();
 }

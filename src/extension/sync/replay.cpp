@@ -1,6 +1,5 @@
 #include "mana_ai/extension/sync/replay.hpp"
 
-
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/text.hpp"
 

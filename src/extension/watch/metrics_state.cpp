@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/function_call.hpp"

@@ -28,21 +28,6 @@ std::string json_string(std::string_view text);
 // Removes U+0000 from all strings and object keys, since neither text nor jsonb can hold it.
 void remove_nul(Json& value);
 
-// Valid UTF-8 without U+0000: every invalid byte becomes U+FFFD, NUL bytes are dropped.
-std::string repair_utf8(std::string_view text);
-
-// Length in bytes of the well-formed UTF-8 sequence at the start of a text that is not empty; 0 if
-// there is none.
-std::size_t utf8_sequence_length(std::string_view text) noexcept;
-
-// At most max_chars code points of the text; a cut text ends in "…", which counts as one of them.
-// The result is always valid UTF-8.
-std::string cut_utf8(std::string_view text, std::size_t max_chars);
-
-// The same for valid UTF-8, counted in UTF-16 units, as JavaScript counts the length of a string:
-// a character beyond U+FFFF is two.
-std::string cut_utf16(std::string_view text, std::size_t max_units);
-
 // The string member `key` of an object; the fallback if the value is not an object, has no such
 // member or one of another type. The view lives as long as `object` (or the fallback).
 std::string_view string_or(const Json& object, const char* key, std::string_view fallback);

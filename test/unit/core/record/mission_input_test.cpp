@@ -1,4 +1,5 @@
 #include "mana_ai/core/record/mission_input.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/utf8.hpp"
 
 #include <gtest/gtest.h>
 
