@@ -86,7 +86,7 @@ quickly() {
     if [ ! -e "$top/mana_ai.so" ] || grep -q '_quick ' "$top/build/linked_for" 2>/dev/null; then export QUICK=1; fi
 }
 
-enter() {
+make_workplace() {
     work=$(mktemp -d "${TMPDIR:-/tmp}/mana_ai.XXXXXX")
     trap leave EXIT
     trap 'exit 129' HUP
@@ -98,7 +98,11 @@ enter() {
         chown "$(stat -c %u:%g "$top")" "$work/install"
         chown "$tester" "$work/run"
     fi
+}
 
+# All of it: also builds, and installs in $work.
+enter() {
+    make_workplace
     if [ -n "${QUICK:-}" ]; then
         echo "building for the demo, without optimization (the first time takes a minute or two)"
     else

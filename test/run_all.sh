@@ -259,7 +259,11 @@ ring_reports() {
     if [ -s "$logs/reports.log" ]; then count reports 0 1 0; else count reports 1 0 0; fi
 }
 
-enter
+# Some rings only read the sources.
+case " ${rings[*]} " in
+    " layering " | " packaging " | " layering packaging ") make_workplace ;;
+    *) enter ;;
+esac
 logs=$work/logs
 mkdir "$logs"
 
