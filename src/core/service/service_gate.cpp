@@ -23,6 +23,7 @@ constexpr Instant kLimitedFor = kMicrosPerMinute;
 constexpr Instant kLongestPause = kMicrosPerMinute;
 constexpr double kFirstGuessOfTokens = 2000;
 constexpr double kWindowRefillSeconds = 20;
+constexpr double kLongestDebtSeconds = 60;  // after a rate was lowered
 constexpr Instant kToldIsGood = 2 * kMicrosPerMinute;
 
 double seconds(Instant span) {
@@ -115,7 +116,11 @@ void ServiceGate::set_limits(const GateLimits& limits) {
             return;
         }
         const Bucket before = bucket.value_or(Bucket{capacity, capacity, per_second, 0});
-        bucket = Bucket{std::min(before.level, capacity), capacity, per_second, before.at};
+        // A debt that was made at a higher rate would take long at a lower one.
+        const double lowest =
+            per_second < before.per_second ? -per_second * kLongestDebtSeconds : before.level;
+        bucket = Bucket{std::clamp(before.level, std::min(lowest, capacity), capacity), capacity,
+                        per_second, before.at};
     };
     const double requests = limits.requests_per_minute / 60;
     set(set_requests_, requests, std::max(1.0, requests * kBurstSeconds));

@@ -406,6 +406,28 @@ TEST(ServiceGate, OtherLimitsDoNotRefillWhatWasUsed) {
     }
 }
 
+// What was used at a high rate does not keep everybody waiting for hours after it was lowered.
+TEST(ServiceGate, ALoweredRateDoesNotStretchADebt) {
+    ServiceGate gate({100, 0, 6'000'000});
+    CallReport report;
+    report.tokens = 3'000'000;
+    gate.end(gate.start(kSecond), report, kSecond);
+    ASSERT_TRUE(gate.next_permit_at(kSecond));
+    gate.set_limits({100, 0, 6000});
+    const auto next = gate.next_permit_at(kSecond);
+    ASSERT_TRUE(next);
+    EXPECT_GE(*next, 61 * kSecond);
+    EXPECT_LE(*next, 72 * kSecond);
+    // A debt that is made at this rate is worked off whole.
+    report.tokens = 30'000;
+    gate.end(gate.start(*next), report, *next);
+    const auto after = gate.next_permit_at(*next);
+    ASSERT_TRUE(after);
+    EXPECT_GE(*after - *next, 290 * kSecond);
+    gate.set_limits({50, 0, 6000});
+    EXPECT_EQ(gate.next_permit_at(*next), after);
+}
+
 // A call that needs more than the whole allowance goes out all the same.
 TEST(ServiceGate, ACallLargerThanTheAllowanceIsNotKeptForEver) {
     ServiceGate gate({10, 0, 60});
