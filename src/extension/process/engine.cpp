@@ -98,6 +98,7 @@ void log_run(const std::string& by, const ClaimedMission& claimed, const RunResu
 Engine::Engine(std::string by)
     : by_(std::move(by)),
       number_(pg::random_uint31()),
+      http_(loop_),
       jobs_(loop_),
       tracer_(loop_),
       gates_(loop_, stops_),
@@ -110,23 +111,6 @@ Engine::Engine(std::string by)
         throw pg::make_error(ERRCODE_INTERNAL_ERROR, "could not take the lock of a new engine");
     raise_file_limit();
     load_settings();
-}
-
-// Idle connections through another proxy, or trusted by another file, must not be reused; those in
-// use end with their runs.
-void Engine::renew_http_client() {
-    pg::settings::Transport transport = pg::settings::transport();
-    if (is_busy() || (http_ != nullptr && transport == transport_))
-        return;
-    net::HttpClientOptions options;
-    options.max_connections_total = pg::settings::kMaxConcurrency + kMaxResearchPolls;
-    options.max_connections_per_host = pg::settings::kMaxConcurrency;
-    options.user_agent = std::string("mana_ai/") + MANA_AI_VERSION;
-    options.proxy = transport.proxy;
-    options.ca_file = transport.ca_file;
-    http_ = std::make_unique<net::HttpClient>(loop_, options);
-    services_.http = http_.get();
-    transport_ = std::move(transport);
 }
 
 Engine::~Engine() {
@@ -146,6 +130,9 @@ void Engine::load_settings() {
     std::string key = pg::settings::service_key(problem);
     if (!problem.empty())
         pg::log_warning("calls go out without a service key: " + problem);
+    // Calls that follow in runs that go on keep to it as well.
+    if (services_.http != nullptr)
+        services_.http = http_.renewed();
     const std::string ca_file = pg::settings::transport().ca_file;
     if (!ca_file.empty() && access(ca_file.c_str(), R_OK) != 0)
         pg::log_warning(
@@ -620,7 +607,7 @@ void Engine::check_later_alone(const SuspectMission& mission, core::Instant at) 
 void Engine::start_due_polls(core::Instant due_until) {
     if (!in_tick_ || stops_.is_total() || !polls_.has_due(due_until))
         return;
-    renew_http_client();
+    services_.http = http_.renewed();
     polls_.start_due(due_until);
 }
 
@@ -652,7 +639,7 @@ void Engine::start_mission(const std::string& user_id, const std::string& missio
 
 void Engine::start_claimed(ClaimResult claimed) {
     if (!claimed.claimed.empty()) {
-        renew_http_client();
+        services_.http = http_.renewed();
         load_tools_if_stale();
     }
     start_runs(std::move(claimed));
@@ -777,6 +764,7 @@ void Engine::run_ready() {
             work_left_ = true;  // the next pass checks again
         }
     }
+    http_.drop_drained();
     loop_.run_ready();
     // Foreign code in them may be slow, and the network must not wait for too long.
     const auto started = std::chrono::steady_clock::now();

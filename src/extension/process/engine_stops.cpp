@@ -42,8 +42,7 @@ std::exception_ptr interrupt_of(const std::function<void()>& step) {
 // Receives replies that have just arrived, so that their cost is known. Further requests are not
 // sent.
 std::exception_ptr Engine::take_in_replies() {
-    if (http_ != nullptr)
-        http_->hold(true);
+    http_.hold(true);
     // A failing run has ended and does not affect others' replies.
     std::exception_ptr interrupt;
     bool all_had_their_turn = false;
@@ -56,8 +55,7 @@ std::exception_ptr Engine::take_in_replies() {
 }
 
 void Engine::send_again() {
-    if (http_ != nullptr)
-        http_->hold(false);
+    http_.hold(false);
 }
 
 void Engine::look_at_stops() {

@@ -20,7 +20,7 @@ class ResolverPatience;  // likewise
 // Outlives the runs.
 struct RunServices {
     net::EventLoop& loop;
-    net::HttpClient* http;  // does not change during a run
+    net::HttpClient* http;  // for the next call; another one after a change of settings
     DatabaseJobs& jobs;
     core::ToolCatalog& catalog;
     const GrantKey& grant_key;

@@ -17,13 +17,13 @@
 #include "mana_ai/extension/input/grant_key.hpp"
 #include "mana_ai/extension/input/resolver_patience.hpp"
 #include "mana_ai/extension/lease/database_jobs.hpp"
+#include "mana_ai/extension/process/http_clients.hpp"
 #include "mana_ai/extension/research/research_polls.hpp"
 #include "mana_ai/extension/run/claim.hpp"
 #include "mana_ai/extension/run/mission_run.hpp"
 #include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 #include "mana_ai/net/event_loop.hpp"
-#include "mana_ai/net/http_client.hpp"
 #include "mana_ai/pg/settings.hpp"
 
 namespace mana_ai {
@@ -183,7 +183,6 @@ class Engine {
     void restore_lost_iterations();
     void put_off_checks();
     void check_later_alone(const SuspectMission& mission, core::Instant at);
-    void renew_http_client();
     void release_tick();
     bool may_claim();
     void pause_for_locked_rows(core::Instant due_until);
@@ -203,8 +202,7 @@ class Engine {
     bool table_is_locked_ = false;
     uint32_t number_;
     net::EventLoop loop_;
-    std::unique_ptr<net::HttpClient> http_;
-    pg::settings::Transport transport_;  // of http_
+    HttpClients http_;
     DatabaseJobs jobs_;
     Tracer tracer_;
     core::ToolCatalog catalog_;
