@@ -23,6 +23,8 @@ CREATE TABLE mana_ai.mission_research_jobs (
   polls          int         NOT NULL DEFAULT 0,
   offered        int         NOT NULL DEFAULT 0,
   completed_at   timestamptz,
+  -- How often a run could not use the answer because the model service failed.
+  given_back     int         NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, mission_id),
   CHECK ((state = 'intent') = (task_id IS NULL)),
   CHECK ((state = 'waiting') = (next_poll_at IS NOT NULL)),

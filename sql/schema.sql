@@ -89,6 +89,9 @@ CREATE TABLE mana_ai.mission_schedule (
   told            text[],
   -- A device may have removed a plan: when the worker checks. Null = no check.
   check_iterations_at timestamptz,
+  -- A reply that a budget has cut off at this length, in tokens; known for a day.
+  cut_reply_length int,
+  cut_reply_at     timestamptz,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);

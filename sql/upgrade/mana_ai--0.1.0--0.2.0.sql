@@ -221,11 +221,14 @@ GRANT SELECT ON mana_ai.stops TO pg_monitor;
 
 -- ---------------------------------------------------------------- runs, status and problems
 ALTER TABLE mana_ai.mission_snapshots ADD COLUMN problems text[];
+ALTER TABLE mana_ai.mission_research_jobs ADD COLUMN given_back int NOT NULL DEFAULT 0;
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN problem text;
 -- What users are told of missions that do not run.
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN held_since timestamptz;
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN told text[];
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN check_iterations_at timestamptz;
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN cut_reply_length int;
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN cut_reply_at timestamptz;
 CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (check_iterations_at)
  WHERE check_iterations_at IS NOT NULL;
 CREATE TABLE mana_ai.restored_iterations (

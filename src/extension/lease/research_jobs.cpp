@@ -14,6 +14,7 @@ namespace mana_ai {
 namespace {
 
 constexpr int64_t kDeleteBatch = 500;
+constexpr int64_t kMaxGivenBack = 5;
 
 std::string_view view(const std::string& text) {
     return text;
@@ -76,11 +77,25 @@ UPDATE mana_ai.mission_research_jobs
 }
 
 void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
-                              const std::string& task_id) {
+                              const std::string& task_id, bool was_refused) {
     static pg::Statement give_back(R"sql(
-UPDATE mana_ai.mission_research_jobs SET offered = greatest(offered - 1, 0)
+UPDATE mana_ai.mission_research_jobs
+   SET offered = greatest(offered - 1, 0), given_back = given_back + $4
  WHERE user_id = $1 AND mission_id = $2 AND task_id = $3 AND state = 'ready')sql");
-    give_back.execute({view(user_id), view(mission_id), view(task_id)});
+    give_back.execute(
+        {view(user_id), view(mission_id), view(task_id), int64_t{was_refused ? 1 : 0}});
+}
+
+bool may_give_research_back(const std::string& user_id, const std::string& mission_id,
+                            const std::string& task_id, core::Instant now) {
+    static pg::Statement select_may(R"sql(
+SELECT 1 FROM mana_ai.mission_research_jobs
+ WHERE user_id = $1 AND mission_id = $2 AND task_id = $3
+   AND given_back >= $4 AND completed_at < $5)sql");
+    return select_may
+        .execute({view(user_id), view(mission_id), view(task_id), kMaxGivenBack,
+                  pg::Timestamp{now - pg::settings::deep_research_timeout_us()}})
+        .rows.empty();
 }
 
 void note_completed_research(const std::string& user_id, const std::string& mission_id,

@@ -248,8 +248,8 @@ void end_without_fault(const ClaimedMission& claimed, bool gives_back, const Run
         return;
     }
     if (gives_back)
-        give_research_offer_back(claimed.user_id, claimed.mission_id,
-                                 claimed.research_job->task_id);
+        give_research_offer_back(claimed.user_id, claimed.mission_id, claimed.research_job->task_id,
+                                 result.decision == kSkippedService);
     hold_back(claimed, result, not_before, now);
 }
 
@@ -423,7 +423,15 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         Failure reason = provider_failure(services, claimed, *error);
         if (read.anything_was_decrypted)
             reason.message = kTextWithheld;
-        if (error->of_service) {
+        bool may_be_mission = false;
+        if (error->of_service && was_offered && claimed.research_job) {
+            DatabaseJobs::Work look = [&] {
+                may_be_mission = !may_give_research_back(claimed.user_id, claimed.mission_id,
+                                                         claimed.research_job->task_id, pg::now());
+            };
+            co_await write_until_done(services, claimed, std::move(look));
+        }
+        if (error->of_service && !may_be_mission) {
             const core::Instant delay = services.gates.pause_of_planner();
             co_await end_at_closed_gate(services, claimed, was_offered, std::move(reason), delay,
                                         result);

@@ -48,9 +48,14 @@ bool offer_research(const std::string& user_id, const std::string& mission_id,
                     const std::string& task_id, core::Instant now);
 
 // The run was to use the answer and could not plan, without fault of the mission: it does not
-// count.
+// count. `was_refused`: because the model service failed.
 void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
-                              const std::string& task_id);
+                              const std::string& task_id, bool was_refused);
+
+// False: the model service has failed with this answer several times, and for longer than
+// deep_research_timeout. It may be the answer, so such a run is one that has failed.
+bool may_give_research_back(const std::string& user_id, const std::string& mission_id,
+                            const std::string& task_id, core::Instant now);
 
 // A ready answer that could not be fetched: the mission waits for it again, and the run does not
 // count.
