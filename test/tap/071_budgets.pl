@@ -102,7 +102,9 @@ my $look = value($node, "SELECT decided_at FROM mana_ai.mission_schedule WHERE m
 wait_for($node, 'it is looked at again', 20, "SELECT decided_at > '$look' AND lease_owner IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'", 't');
 is($model->count, 1, 'without another call');
 is(scalar @{ iterations_of($node, 'cut-off') }, 0, 'its user gets no empty plan');
-# Room for a reply that would be cut off again is no room.
+# Room for a reply that would be cut off again is no room, also for a process that has not made that call.
+value($node, 'SELECT pg_terminate_backend(worker_pid) FROM mana_ai.status()');
+wait_for_worker($node);
 answers(2000);
 push_change($node, table => 'agents', id => 'cut-off', data => { maxTokensPerDay => 2 * $estimate - 950 }, stamps => { maxTokensPerDay => iso(0) });
 $look = value($node, 'SELECT clock_timestamp()');
@@ -111,6 +113,7 @@ is($model->count, 0, 'what was too short is not asked for again');
 push_change($node, table => 'agents', id => 'cut-off', data => { maxTokensPerDay => 3 * $estimate }, stamps => { maxTokensPerDay => iso(1) });
 is_planned('cut-off');
 is(($model->requests)[0]{body}{max_tokens}, 1000, 'and is planned when there is room for a longer one');
+is(value($node, "SELECT num_nulls(cut_reply_length, cut_reply_at) FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'"), 2, 'which makes good for it');
 # The provider has a limit of its own: that is not the budget's.
 $model->reset;
 $model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { message => { content => 'Der Pl' }, finish_reason => 'length' } ],

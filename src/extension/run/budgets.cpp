@@ -9,6 +9,10 @@
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
 
+extern "C" {
+#include "catalog/pg_type_d.h"
+}
+
 namespace mana_ai {
 
 namespace {
@@ -16,19 +20,13 @@ namespace {
 constexpr core::Instant kPauseForRoom = 5 * core::kMicrosPerSecond;
 constexpr size_t kMaxLongPrompts = 10'000;
 constexpr int64_t kLongestUsualPrompt = 20'000;
-// Budgets are daily: a mission that never has enough room pays for one such reply per day.
-constexpr core::Instant kCutOffIsKnownFor = 24 * 60 * core::kMicrosPerMinute;
 
 int64_t last_first_call = 0;  // of this process, and some more
 // Of missions whose budget had no room for it, by user and mission.
 std::map<std::pair<std::string, std::string>, int64_t> long_prompts;
 
-struct CutOff {
-    int64_t length = 0;       // tokens of the reply, which were too few
-    core::Instant until = 0;  // on the monotonic clock
-};
-// Of missions whose budget had no room for the whole reply; likewise.
-std::map<std::pair<std::string, std::string>, CutOff> cut_off_replies;
+// Of missions whose budget had no room for the whole reply, likewise; as of their last claim.
+std::map<std::pair<std::string, std::string>, int64_t> cut_off_replies;
 
 void note_long_prompt(const std::pair<std::string, std::string>& mission,
                       const core::CallNeed& need) {
@@ -129,26 +127,40 @@ core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id
     const auto known = cut_off_replies.find({user_id, mission_id});
     if (known == cut_off_replies.end())
         return need;
-    if (pg::monotonic_now() >= known->second.until) {
-        cut_off_replies.erase(known);
-        return need;
-    }
     const int64_t longest = pg::settings::llm_max_tokens();
     if (longest > 0)
-        need.least_reply = std::max(need.least_reply, std::min(2 * known->second.length, longest));
+        need.least_reply = std::max(need.least_reply, std::min(2 * known->second, longest));
     return need;
 }
 
 void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length) {
     const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);
-    if (cut_off_replies.size() >= kMaxLongPrompts)
-        cut_off_replies.clear();
-    cut_off_replies[mission] = {length, pg::monotonic_now() + kCutOffIsKnownFor};
+    set_cut_off_reply(claimed.user_id, claimed.mission_id, length);
     note_long_prompt(mission, need);
 }
 
-void forget_cut_off_reply(const ClaimedMission& claimed) {
-    cut_off_replies.erase({claimed.user_id, claimed.mission_id});
+void set_cut_off_reply(const std::string& user_id, const std::string& mission_id, int64_t length) {
+    if (length <= 0) {
+        cut_off_replies.erase({user_id, mission_id});
+        return;
+    }
+    if (cut_off_replies.size() >= kMaxLongPrompts)
+        cut_off_replies.clear();
+    cut_off_replies[{user_id, mission_id}] = length;
+}
+
+bool forget_cut_off_reply(const ClaimedMission& claimed) {
+    return cut_off_replies.erase({claimed.user_id, claimed.mission_id}) > 0;
+}
+
+void store_cut_off_reply(const ClaimedMission& claimed, std::optional<int64_t> length) {
+    static pg::Statement store(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET cut_reply_length = $4, cut_reply_at = CASE WHEN $4 IS NOT NULL THEN clock_timestamp() END
+ WHERE user_id = $1 AND mission_id = $2 AND run_id = $3::uuid)sql");
+    store.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                   std::string_view(claimed.run_id),
+                   length ? pg::Param(*length) : pg::Param(pg::Null{INT8OID})});
 }
 
 void forget_lengths(std::string_view user_id) {

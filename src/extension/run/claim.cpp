@@ -61,7 +61,8 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
            WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running') END,
        (SELECT o.service_tier FROM mana_ai.agent_options o
          WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id),
-       s.shared_clocks
+       s.shared_clocks,
+       CASE WHEN s.cut_reply_at > now() - interval '24 hours' THEN s.cut_reply_length END
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -139,6 +140,7 @@ enum Column : size_t {
     kAgentReserved,
     kServiceTier,
     kSharedClocks,
+    kCutReplyLength,
 };
 
 // The results of one pass; written with one statement each.
@@ -436,6 +438,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     const bool is_capped = agent != nullptr && agent->max_tokens_per_day;
     if (is_capped)
         gates.agent_tokens_24h = budgets_.used_by(key.first, agent->id, {});
+    set_cut_off_reply(key.first, row.text(kMissionId), amount(row, kCutReplyLength));
     const core::CallNeed first_call = need_of_first_call(key.first, row.text(kMissionId));
     std::vector<core::BudgetLimit> limits;
     if (is_capped)

@@ -278,6 +278,8 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             if (*kind == core::ErrorKind::Truncated && is_cut_off_by_budget(reply, longest_reply)) {
                 // Not a fault of the mission: its budget had no room for more.
                 note_cut_off_reply(claimed, spending.need, longest_reply);
+                DatabaseJobs::Work store = [&] { store_cut_off_reply(claimed, longest_reply); };
+                co_await write_until_done(services, claimed, std::move(store));
                 const core::BudgetScope scope = spending.budget.judgement.scope;
                 planner.end_early(budget_reached(scope));
                 events.out_of_budget = {core::BudgetVerdict::Short, scope, 0};
@@ -297,8 +299,10 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         co_await charge(services, claimed, std::move(paid), planner, events.lineage,
                         !planner.finished(), spending);
     }
-    if (!events.out_of_budget)
-        forget_cut_off_reply(claimed);
+    if (!events.out_of_budget && forget_cut_off_reply(claimed)) {
+        DatabaseJobs::Work forget = [&] { store_cut_off_reply(claimed, std::nullopt); };
+        co_await write_until_done(services, claimed, std::move(forget));
+    }
     co_return std::nullopt;
 }
 

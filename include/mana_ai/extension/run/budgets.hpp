@@ -63,12 +63,18 @@ core::CallNeed need_of_first_call(const std::string& user_id, const std::string&
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long);
 
 // A reply that was cut off because of a budget was paid for and gives no plan. Until a run of the
-// mission in this process ends without a cut, at most for a day, its calls are only sent if there
-// is room for a reply of twice that length, or for the longest allowed one.
+// mission ends without a cut, at most for a day, its calls are only sent if there is room for a
+// reply of twice that length, or for the longest allowed one. The schedule has that length for
+// other processes; here it is as of the mission's last claim.
 core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
                                  const std::string& mission_id);
 void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length);
-void forget_cut_off_reply(const ClaimedMission& claimed);
+// The length in the schedule; 0 = none.
+void set_cut_off_reply(const std::string& user_id, const std::string& mission_id, int64_t length);
+// Whether there was one.
+bool forget_cut_off_reply(const ClaimedMission& claimed);
+// Writes it to the schedule, in the current transaction; nullopt = none.
+void store_cut_off_reply(const ClaimedMission& claimed, std::optional<int64_t> length);
 
 // Lengths of prompts and replies of all missions of a user.
 void forget_lengths(std::string_view user_id);
