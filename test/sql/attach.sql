@@ -9,7 +9,7 @@ DROP TABLE IF EXISTS public.sync_changes;
 RESET client_min_messages;
 \set QUIET off
 
--- Without the table the extension says so and is there.
+-- Without the table the extension is created, with a notice.
 CREATE EXTENSION mana_ai;
 SET mana_ai.tick_enabled = off;
 SELECT mana_ai.attached_table();
@@ -17,7 +17,7 @@ SELECT mana_ai.replay('u', 'ai', 'aiMissions', 'm');
 SELECT * FROM mana_ai.refresh_snapshots();
 SELECT mana_ai.detach();
 
--- What is not mana-sync's table is refused, with the reason.
+-- A table that is not mana-sync's is refused, with the reason.
 SELECT mana_ai.attach('pg_catalog.pg_tables');
 CREATE TABLE public.unlike (app_id text, table_name text, record_id text, user_id text, op text, data json,
                             field_timestamps jsonb, created_at timestamptz);
@@ -70,7 +70,7 @@ VALUES ('ai', 'aiMissions', 'm1', 'u1', 'update', '{"title": "three", "state": "
         '{"title": {"at": "2026-01-31T23:59:59Z", "actor": {"kind": "user"}, "origin": "user"}, "state": {"at": "2026-03-01T00:00:00Z"}, "x": {"origin": "user"}}', 'c', '2026-01-04');
 SELECT record FROM mana_ai.mission_snapshots WHERE mission_id = 'm1' AND user_id = 'u1';
 SELECT mana_ai.replay('u1', 'ai', 'aiMissions', 'm1');
--- Renamed to something that nobody knows: the insert goes on, the record waits until the shape is known again.
+-- Renamed to an unknown name: the insert succeeds, the record waits until the shape is known again.
 ALTER TABLE public.sync_changes RENAME field_meta TO field_something;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, field_something, client_id, created_at)
 VALUES ('ai', 'aiMissions', 'm1', 'u1', 'update', '{"title": "four"}', '{"title": "2026-04-01T00:00:00Z"}', 'c', '2026-01-05');
@@ -81,7 +81,7 @@ SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots();
 SELECT record FROM mana_ai.mission_snapshots WHERE mission_id = 'm1' AND user_id = 'u1';
 SELECT count(*) FROM mana_ai.dirty_records;
 
--- The table is rewritten: places of rows are new, results are not.
+-- The table is rewritten: the rows move, results stay the same.
 VACUUM FULL public.sync_changes;
 BEGIN;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, field_meta, client_id, created_at)
@@ -103,7 +103,7 @@ SELECT record = mana_ai.replay(user_id, 'ai', 'agents', agent_id) AS same FROM m
 SELECT count(*) FROM mana_ai.record_tombstones;
 SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots();
 
--- Off and on again: what came in between is folded then.
+-- Detached and attached again: rows inserted meanwhile are folded then.
 SELECT mana_ai.detach();
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, field_meta, client_id, created_at)
 VALUES ('ai', 'aiMissions', 'm2', 'u1', 'update', '{"deletedAt": null, "title": "back"}', '{}', 'c', '2026-06-01');
@@ -120,7 +120,7 @@ SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots(rebuild =
 SELECT user_id, mission_id FROM mana_ai.mission_snapshots ORDER BY 1, 2;
 SELECT user_id, mission_id FROM mana_ai.mission_schedule ORDER BY 1, 2;
 
--- The table goes, the extension stays; the extension goes without CASCADE, the table stays.
+-- The table is dropped, the extension stays; the extension is dropped without CASCADE, the table stays.
 DROP TABLE public.sync_changes;
 SELECT mana_ai.attached_table();
 \set QUIET on
@@ -135,7 +135,7 @@ SELECT agent_id, record FROM mana_ai.agent_snapshots WHERE agent_id = 'a2';
 DROP EXTENSION mana_ai;
 SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.sync_changes'::regclass;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id) VALUES ('ai', 'agents', 'a3', 'u1', 'insert', '{}', 'c');
--- A history that is there before us is folded as part of CREATE EXTENSION.
+-- A history that is older than the extension is folded by CREATE EXTENSION.
 CREATE EXTENSION mana_ai;
 SELECT agent_id, record FROM mana_ai.agent_snapshots ORDER BY 1;
 \set QUIET on

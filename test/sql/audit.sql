@@ -25,7 +25,7 @@ CREATE ROLE regress_mana_caller;
 GRANT USAGE ON SCHEMA mana_ai TO regress_mana_caller;
 GRANT EXECUTE ON FUNCTION mana_ai.read_decrypt_audit(text, int) TO regress_mana_caller;
 
--- The table shows a user's own rows: none of nobody, none of others.
+-- The table shows a user's own rows only, and none without a user.
 SET ROLE regress_mana_reader;
 SELECT count(*) FROM mana_ai.decrypt_audit;
 SET app.current_user_id = '';
@@ -54,7 +54,7 @@ SELECT count(*) FROM mana_ai.read_decrypt_audit(mission_id => 'm3');
 SELECT count(*) FROM mana_ai.decrypt_audit;
 RESET ROLE;
 
--- From 1 to 1000 rows, 200 unless told.
+-- From 1 to 1000 rows, by default 200.
 INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status)
 SELECT 'u1', 'many', 'i', 'notes', n, 'ok' FROM generate_series(1, 1100) n;
 SET ROLE regress_mana_caller;
@@ -65,7 +65,7 @@ SELECT count(*) FROM mana_ai.read_decrypt_audit();
 RESET ROLE;
 RESET app.current_user_id;
 
--- Append-only, whoever asks.
+-- Append-only for every role.
 SELECT test.error_of('UPDATE mana_ai.decrypt_audit SET status = ''ok''');
 SELECT test.error_of('UPDATE mana_ai.decrypt_audit SET reason = NULL WHERE false');
 SELECT test.error_of('INSERT INTO mana_ai.decrypt_audit AS a (id, user_id, mission_id, iteration_id, table_name, record_id, status)
@@ -87,7 +87,7 @@ RESET ROLE;
 RESET app.current_user_id;
 SELECT count(*) FROM mana_ai.decrypt_audit;
 
--- Retention: what is older may go, by hand and by the tick.
+-- Retention: older rows may be deleted, manually and by the tick.
 INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status, ts)
 SELECT 'u1', 'old', 'i', 'notes', n, 'ok', now() - n * interval '1 day' FROM generate_series(1, 10) n;
 SELECT test.error_of('DELETE FROM mana_ai.decrypt_audit WHERE mission_id = ''old''');

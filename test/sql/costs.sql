@@ -1,4 +1,4 @@
--- Prices, what replies cost by them, and what has none.
+-- Prices, the cost of replies, and models without a price.
 \set ECHO none
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
@@ -6,7 +6,7 @@
 \set ECHO all
 SET timezone = 'UTC';
 
--- Amounts are numbers that can be paid.
+-- Prices that no amount could follow from are refused.
 CREATE FUNCTION test.price_error(fields jsonb) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
   INSERT INTO mana_ai.model_prices (model, currency, input_per_million, cached_input_per_million, output_per_million)
@@ -41,13 +41,13 @@ SELECT v.model, v.tier, v.at, test.cost(v.model, v.tier, v.at::timestamptz)
                ('google/gemini-2.5-pro', '', '2026-05-01'), ('google/palm', 'flex', '2026-05-01'), ('google', '', '2026-05-01'),
                ('a_b', '', '2026-05-01'), ('axb', '', '2026-05-01'), ('100%', '', '2026-05-01'), ('100 x', '', '2026-05-01'),
                ('free/x', '', '2026-05-01'), ('late', '', '2025-12-31'), ('late', '', '2026-01-01'), ('', '', '2026-05-01')) AS v(model, tier, at);
--- What the reply does not account for was written by the model; nothing is ever below 0.
+-- Tokens that the reply does not itemize count as completion; no amount is ever below 0.
 SELECT trim_scale(cost), currency FROM mana_ai.cost_of('a_b', '', now(), 0, 0, 1000000);
 SELECT trim_scale(cost), currency FROM mana_ai.cost_of('a_b', '', now(), 1000000, 0, 10);
 SELECT cost, currency FROM mana_ai.cost_of('a_b', '', now(), NULL, NULL, 10);
 SELECT trim_scale(cost), currency FROM mana_ai.cost_of('a_b', '', now(), 20000000, 20000000, 2147483647);
 
--- What came before its price was known.
+-- Replies that arrived before their price was known.
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, ts, run_id, model, service_tier, prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens)
 SELECT 'u' || i % 2, nullif('a' || i % 3, 'a0'), 'm', 1000, timestamptz '2026-05-01 12:00' + i * interval '1 hour',
        ('00000000-0000-0000-0000-00000000000' || i % 4)::uuid, (ARRAY['new', 'newer', 'unknown'])[1 + i % 3], (ARRAY['', 'flex'])[1 + i % 2], 800, 300, 200, 50
@@ -68,7 +68,7 @@ SELECT user_id, run_id, agent_id, currency, trim_scale(cost) AS cost, replies, m
 SET mana_ai.timezone = 'Pacific/Auckland';
 SELECT day, sum(replies) FROM mana_ai.user_costs GROUP BY 1 ORDER BY 1;
 RESET mana_ai.timezone;
--- A price that was wrong.
+-- A wrong price is corrected.
 UPDATE mana_ai.model_prices SET output_per_million = 20 WHERE model = 'new';
 SELECT mana_ai.price_usage();
 SELECT mana_ai.reprice_usage('2026-05-02');
@@ -79,7 +79,7 @@ DELETE FROM mana_ai.model_prices WHERE model = 'newer';
 SELECT mana_ai.reprice_usage('-infinity');
 SELECT count(*) FROM mana_ai.token_usage WHERE model = 'newer' AND cost IS NULL AND currency IS NULL;
 
--- Who may see runs may see what they cost; prices are the operators'.
+-- Roles that may see runs may see their costs; prices belong to operators.
 CREATE ROLE regress_mana_money;
 SET ROLE regress_mana_money;
 SELECT count(*) FROM mana_ai.user_costs;

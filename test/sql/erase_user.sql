@@ -5,7 +5,7 @@
 \i :setup
 \set ECHO all
 
--- Of every table of mana_ai either its rows of single users are known, or that it has none.
+-- For every table of mana_ai it is known which rows belong to single users, or that none do.
 SELECT c.relname AS neither
   FROM pg_class c JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
   JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'mana_ai'
@@ -16,7 +16,7 @@ SELECT c.relname AS neither
        'engine_state',         -- the worker takes the user's missions out of what the last tick could not do
        'erased_users',         -- digests
        'erasures_under_way');  -- the ids, until nothing of theirs can come back
--- Nor has one a column that names users otherwise.
+-- No table has another column that names users.
 SELECT table_name, column_name FROM information_schema.columns
  WHERE table_schema = 'mana_ai' AND column_name ~ 'user' AND column_name NOT IN ('user_id', 'user_digest');
 
@@ -54,7 +54,7 @@ BEGIN
   END LOOP;
 END $$;
 SELECT test.fill(u) FROM unnest(ARRAY['antje', 'ben']) u;
--- An agent of antje's that an operator has stopped, one that ben has, too, and budgets of everybody.
+-- An agent of antje's that an operator has stopped, one that ben also has, and budgets of everybody.
 SELECT test.agent('nur-antje', '{}', 'antje'), test.agent('beide', '{}', 'antje'), test.agent('beide', '{}', 'ben');
 INSERT INTO mana_ai.record_tombstones (user_id, table_name, record_id, deleted_at)
 VALUES ('antje', 'agents', 'geloescht', now()), ('antje', 'aiMissions', 'ä 1', now());
@@ -76,14 +76,14 @@ BEGIN
     RETURN QUERY EXECUTE format('SELECT %L::text, to_jsonb(t) FROM mana_ai.%I t', 'mana_ai.' || t, t);
   END LOOP;
 END $$;
--- Whatever names the user anywhere in our tables is in it; of engine_state that is a mission of the last tick.
+-- It contains everything in our tables that names the user; in engine_state that is a mission of the last tick.
 SELECT h.table_name FROM test.held('antje') h WHERE h.record::text ~ '\mantje\M'
 EXCEPT ALL SELECT e.table_name FROM mana_ai.export_user('antje') e;
 SELECT count(*) FROM mana_ai.export_user('antje') e WHERE e.record::text ~ '\mben\M' OR e.record ->> 'user_id' <> 'antje';
 SELECT count(*) FROM mana_ai.export_user('nobody');
 SELECT test.error_of('SELECT mana_ai.export_user(NULL)');
 
--- Ids that are nobody's take no budget of everybody with them.
+-- Erasing an unknown id does not delete budgets of everybody.
 SELECT sum(removed) FROM mana_ai.erase_user('*') WHERE table_name LIKE 'mana_ai.%';
 SELECT sum(removed) FROM mana_ai.erase_user('') WHERE table_name LIKE 'mana_ai.%';
 SELECT count(*) FROM mana_ai.cost_budgets WHERE user_id IN ('', '*');
@@ -91,7 +91,7 @@ SELECT test.error_of('SELECT mana_ai.erase_user(NULL)');
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT test.error_of('SELECT mana_ai.erase_user(''antje'')');
 ROLLBACK;
--- What is rolled back was nothing.
+-- A rollback undoes all of it.
 CREATE TEMP TABLE held AS SELECT e.table_name, count(*) AS n FROM mana_ai.export_user('antje') e GROUP BY 1;
 CREATE TEMP TABLE held_of_ben AS SELECT * FROM mana_ai.export_user('ben');
 BEGIN;
@@ -99,7 +99,7 @@ SELECT count(*) FROM mana_ai.erase_user('antje') e JOIN held h USING (table_name
 ROLLBACK;
 SELECT e.table_name, count(*) FROM mana_ai.export_user('antje') e GROUP BY 1 EXCEPT SELECT * FROM held;
 
--- All that was held is removed; the rows that say something else:
+-- Everything is removed; the rows that are left:
 SELECT e.* FROM mana_ai.erase_user('antje') e LEFT JOIN held h USING (table_name)
  WHERE e.removed IS DISTINCT FROM h.n OR e.kept > 0 ORDER BY e.table_name COLLATE "C";
 SELECT h.table_name FROM test.held('antje') h WHERE h.record::text ~ '\mantje\M' ORDER BY 1;
@@ -107,7 +107,7 @@ SELECT table_name, count(*) FROM mana_ai.export_user('antje') GROUP BY 1;
 SELECT scope FROM mana_ai.stops ORDER BY 1;
 -- Others lose nothing.
 SELECT count(*) FROM (TABLE held_of_ben EXCEPT ALL SELECT * FROM mana_ai.export_user('ben')) lost;
--- The id itself is gone once nobody can write anything of the user any more; what is left is its digest.
+-- The id itself is deleted once nobody can write anything of the user any more; its digest is left.
 SELECT user_id, engines FROM mana_ai.erasures_under_way ORDER BY 1;
 SELECT user_digest = encode(sha256('antje'), 'hex') AS digest, erased_by = current_user AS by, erased_at <= clock_timestamp() AS at
   FROM mana_ai.erased_users WHERE user_digest = mana_ai.digest_of_user('antje');
@@ -120,7 +120,7 @@ DO $$ BEGIN
     PERFORM pg_sleep(0.1);
   END LOOP;
 END $$;
--- By then the last tick could not do anything for missions of theirs.
+-- By then the last tick could do nothing for their missions.
 SELECT errors FROM mana_ai.engine_state;
 SELECT user_id, failures FROM mana_ai.erasures_under_way ORDER BY 1;
 CREATE FUNCTION test.settle() RETURNS bigint LANGUAGE plpgsql AS $$
@@ -150,7 +150,7 @@ SELECT table_name, count(*) FROM mana_ai.export_user('antje') GROUP BY 1;
 SELECT mission_id FROM mana_ai.mission_snapshots WHERE user_id = 'ben' ORDER BY 1;
 SELECT regexp_replace(mana_ai.why('antje', 'antje-1'), 'at .*;', 'at ...;') AS why;
 SELECT test.error_of('SELECT mana_ai.run_mission(''antje'', ''antje-1'')');
--- Once more finds nothing, and says what the log still has.
+-- A second call finds nothing, and reports what the log still has.
 SELECT * FROM mana_ai.erase_user('antje') WHERE removed > 0 OR kept > 0 ORDER BY table_name COLLATE "C";
 
 -- The audit goes when its retention is over.
@@ -159,7 +159,7 @@ SELECT * FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_ai.decrypt_au
 INSERT INTO mana_ai.decrypt_audit (user_id, mission_id, iteration_id, table_name, record_id, status, ts)
 VALUES ('antje', 'm', 'i', 'notes', 'n', 'ok', clock_timestamp() - interval '2 hours');
 SELECT * FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_ai.decrypt_audit';
--- It is over after so many seconds. Where the session's clock was put forward since, days of the calendar are over before.
+-- It ends after that many seconds. If the session's clock has been put forward since, calendar days end earlier.
 SELECT set_config('TimeZone', x.zone, false) = x.zone AS zone, set_config('mana_ai.audit_retention', x.days || 'd', false) <> '' AS retention
   FROM (SELECT z AS zone, n AS days FROM unnest(ARRAY['Europe/Berlin', 'Australia/Sydney']) z, generate_series(1, 300) n
          WHERE (clock_timestamp() AT TIME ZONE z - make_interval(days => n)) AT TIME ZONE z
@@ -173,7 +173,7 @@ SELECT removed, kept FROM mana_ai.erase_user('antje') WHERE table_name = 'mana_a
 RESET TimeZone;
 RESET mana_ai.audit_retention;
 
--- Back again, when somebody says so: what the log holds then counts.
+-- After readmit_user() the content of the log counts again.
 SELECT test.error_of('SELECT mana_ai.readmit_user(''antje'')');
 SELECT test.settle();
 SELECT mana_ai.readmit_user('antje'), mana_ai.readmit_user('nobody');
@@ -184,7 +184,7 @@ SELECT count(*) FROM mana_ai.dirty_records;
 SELECT test.mission('antje-3', '{}', 'antje');
 SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'antje';
 
--- Who may.
+-- Privileges.
 CREATE ROLE regress_mana_eraser;
 GRANT USAGE ON SCHEMA mana_ai, test TO regress_mana_eraser;
 SET ROLE regress_mana_eraser;

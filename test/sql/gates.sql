@@ -1,4 +1,4 @@
--- Which missions may run: every gate, their order, and what is left behind (tick.md, Gates).
+-- Which missions may run: every gate, their order, and the rows that they leave (tick.md, Gates).
 \set ECHO none
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
@@ -32,7 +32,7 @@ FROM (VALUES
   (22, 'no agent', '{"agentId": null}', NULL, 0, 0)
 ) AS cases (number, what, mission, agent, running, tokens) ORDER BY number;
 
--- The order: what stands first in tick.md decides.
+-- The order: the first in tick.md decides.
 SELECT what, mana_ai.gate_decision(mission, agent, running, 100)
 FROM (VALUES
   (1, '{"agentId": "a1", "title": "enc:1:x"}'::jsonb, '{"state": "archived", "maxTokensPerDay": 1}'::jsonb, 1, 'archived before all'),
@@ -47,7 +47,7 @@ SET mana_ai.max_unreviewed = 0;
 SELECT mana_ai.gate_decision('{"iterations": [{"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}]}', NULL, 0, 0) AS no_limit;
 RESET mana_ai.max_unreviewed;
 
--- What counts as waiting for review: plans of mana_ai as a device gets them, and what it makes of them.
+-- What counts as waiting for review: plans of mana_ai as a device gets them, and as it leaves them.
 CREATE FUNCTION test.waiting(changes jsonb, age interval DEFAULT '1 day') RETURNS jsonb LANGUAGE sql AS $$
   SELECT jsonb_build_object(
     'id', 'it-1', 'summary', 'S', 'overallStatus', 'awaiting-review', 'source', 'server',
@@ -85,7 +85,7 @@ SELECT mana_ai.waiting_plans('{"iterations": "none"}'), mana_ai.waiting_plans('[
 RESET mana_ai.max_unreviewed;
 RESET timezone;
 
--- A tick over missions that all gates hold back: nobody is asked.
+-- A tick over missions that gates hold back: there is no model call.
 SELECT test.agent('archived', '{"state": "archived"}'), test.agent('paused', '{"state": "paused"}'),
        test.agent('broke', '{"maxTokensPerDay": 0}'), test.agent('busy', '{"maxConcurrentMissions": 0}'),
        test.agent('gone');

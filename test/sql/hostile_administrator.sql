@@ -1,5 +1,5 @@
--- What an administrator may do to mana-sync's table. The server survives, inserts go on unless PostgreSQL itself
--- refuses them, and what could not be kept is on record and made good for later.
+-- What an administrator may do to mana-sync's table. The server survives, inserts succeed unless PostgreSQL itself
+-- refuses them, and what could not be kept is recorded and repaired later.
 \set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
@@ -10,7 +10,7 @@ DROP TABLE IF EXISTS public.sync_changes;
 CREATE EXTENSION mana_ai;
 SET mana_ai.tick_enabled = off;
 DO $$ BEGIN EXECUTE pg_read_file(current_setting('mana_ai_test.data') || '/invariants.sql'); END $$;
--- What became of a record.
+-- The state of a record.
 CREATE FUNCTION public.look(record text) RETURNS text LANGUAGE sql AS $$
   SELECT coalesce((SELECT 'kept' FROM mana_ai.mission_snapshots s WHERE s.mission_id = $1),
                   (SELECT string_agg('marked: ' || d.reason, '; ') FROM mana_ai.dirty_records d WHERE d.record_id = $1),
@@ -26,7 +26,7 @@ BEGIN
 EXCEPTION WHEN OTHERS THEN
   RETURN 'refused: ' || SQLSTATE;
 END $$;
--- Everything of mana_ai that reads the log: none of it may end the server, whatever it says.
+-- Everything of mana_ai that reads the log: it may fail, but must not crash the server.
 CREATE FUNCTION public.use_all() RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
   said text[] := '{}';
@@ -44,7 +44,7 @@ BEGIN
   RETURN array_to_string(said, ', ');
 END $$;
 CREATE TABLE public.outcomes (n int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, change text, inserted text, became text, errors text, at_last text);
--- One change, in transactions of their own: made, a row inserted, all of mana_ai's used, undone, refreshed.
+-- One change, in separate transactions: make it, insert a row, use all of mana_ai, undo it, refresh.
 CREATE FUNCTION public.steps(change text, back text, columns text DEFAULT 'app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id')
 RETURNS SETOF text LANGUAGE sql AS $$
   SELECT unnest(ARRAY[
@@ -89,7 +89,7 @@ SELECT change, inserted, became, errors, at_last FROM outcomes ORDER BY n;
 SELECT count(*) FROM mana_ai.refresh_snapshots(rebuild => true);  -- some changes above rewrote what the log says
 SELECT * FROM broken_invariants();
 
--- What is dropped does not come back, so each column goes from a log of its own. Values of the other columns are inserted.
+-- A dropped column does not come back, so each is dropped from a separate log. Values of the other columns are inserted.
 CREATE TABLE public.whole_log AS SELECT * FROM public.sync_changes;
 CREATE FUNCTION public.insert_without(col text, id text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -182,7 +182,7 @@ SELECT count(*) FROM mana_ai.refresh_snapshots();
 SELECT look('became a partition');
 SELECT count(*) FROM mana_ai.dirty_records;
 SELECT * FROM broken_invariants();
--- A child by inheritance is a table of its own.
+-- A child by inheritance is a separate table.
 CREATE TABLE public.child () INHERITS (public.sync_changes);
 SELECT try_insert('has a child');
 SELECT look('has a child'), use_all();

@@ -1,5 +1,5 @@
 -- What an administrator may put on tables of mana_ai: all of it counts as if SQL had written the rows, except row triggers and
--- rules. What a rule refuses is marked; the insert goes on; the server survives.
+-- rules. What a rule refuses is marked; the insert succeeds; the server survives.
 \set srcdir `echo "$PG_ABS_SRCDIR"`
 \set table_ddl :srcdir '/data/sync_changes.sql'
 \set QUIET on
@@ -47,7 +47,7 @@ END $$;
 SELECT * FROM try_all();
 SELECT all_is_right();
 
--- Indexes: on expressions, partial, unique, of other kinds. They hold what the rows hold.
+-- Indexes: on expressions, partial, unique, of other kinds. They match the rows.
 CREATE FUNCTION public.who() RETURNS text LANGUAGE sql STABLE AS 'SELECT current_user::text';
 CREATE FUNCTION public.as_owner(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -82,7 +82,7 @@ ALTER TABLE mana_ai.record_tombstones ADD COLUMN extra text NOT NULL DEFAULT 'x'
 SELECT * FROM try_all();
 SELECT count(*) FILTER (WHERE priority = 7) = count(*) AS defaults FROM mana_ai.mission_schedule;
 SELECT count(*) FILTER (WHERE made_by = 'regress_mana_service') AS as_the_role, count(*) FILTER (WHERE title IS DISTINCT FROM record ->> 'title') AS stale FROM mana_ai.mission_snapshots;
--- What refuses: marked, and the insert goes on, also in a bulk load whose first rows were all right.
+-- Refused rows are marked, and the insert succeeds, also in a bulk load whose first rows were accepted.
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN owner text;
 ALTER TABLE mana_ai.mission_schedule ADD CHECK (mission_id NOT LIKE 'bulk%' OR mission_id < 'bulk500');
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)

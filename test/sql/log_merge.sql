@@ -18,7 +18,7 @@ CREATE FUNCTION test.old_missions(prefix text) RETURNS void LANGUAGE sql AS $$
     FROM generate_series(1, 3) i
 $$;
 CREATE FUNCTION test.retention() RETURNS void LANGUAGE sql AS $$ DELETE FROM public.sync_changes WHERE created_at < '2026-10-01' $$;
--- What somebody would notice: missions that are not as they were, but for the title.
+-- A difference would show as missions that have changed in more than the title.
 CREATE VIEW test.lost AS
 SELECT m.mission_id, m.record, s.due_at FROM mana_ai.mission_snapshots m LEFT JOIN mana_ai.mission_schedule s USING (user_id, mission_id)
  WHERE m.record - 'title' - 'updatedAt' - 'id' - 'n' IS DISTINCT FROM jsonb '{"objective": "O", "state": "active", "cadence": {"kind": "manual"},
@@ -68,7 +68,7 @@ SELECT * FROM test.lost;
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, field_timestamps, client_id, created_at)
 VALUES ('ai', 'aiMissions', 'm3', 'u1', 'insert', '{"objective": "O", "createdAt": "2026-08-01T00:00:00.000Z", "updatedAt": "2026-08-01T00:00:00.000Z"}', '{}', 'c', '2026-08-01');
 SELECT * FROM test.lost;
--- Off and on again.
+-- Detached and attached again.
 SELECT mana_ai.detach();
 SELECT mana_ai.attach('public.sync_changes');
 SELECT * FROM test.lost;
@@ -78,7 +78,7 @@ UPDATE mana_ai.mission_snapshots SET record = record || '{"title": "damaged"}' W
 SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots();
 SELECT mission_id, record ->> 'title' AS title, record -> 'n' AS n FROM mana_ai.mission_snapshots ORDER BY 1;
 SELECT * FROM test.lost;
--- A tombstone keeps edits out that are older than it, though its row is gone; a newer insert brings the record back.
+-- A tombstone keeps out older edits although its row is gone; a newer insert brings the record back.
 SELECT count(*) FROM mana_ai.record_tombstones;
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES ('u1', 'aiMissions', 'dead', 'busy');
 SELECT new_snapshots, updated_snapshots FROM mana_ai.refresh_snapshots();
@@ -161,9 +161,8 @@ SELECT count(*) FROM public.broken_invariants();
 SELECT due_mission_count FROM mana_ai.run_tick();
 SELECT f.generation = pg_relation_filenode('public.sync_changes') AS up_to_date FROM mana_ai.folded_log f;
 
--- Whatever is deleted when, snapshots are the replay of all rows that there ever were: here of 1200 random ones, most of
--- which go again. Equal times are left out, since places
--- of rows are not kept.
+-- Whichever rows are deleted at any time, snapshots are the replay of all rows ever inserted: here 1200 random ones, most
+-- of which are deleted. There are no equal times, since the places of rows are not kept.
 \set QUIET on
 TRUNCATE public.sync_changes;
 SELECT mana_ai.refresh_snapshots(rebuild => true) IS NOT NULL AS rebuilt;
@@ -194,7 +193,7 @@ SELECT mana_ai.attach('public.sync_changes');
 SELECT test.random_rows(i), test.random_loss(0.5) FROM generate_series(11, 12) i;
 SELECT count(*) > 500 AS many_are_gone, (SELECT count(*) FROM mana_ai.mission_snapshots) > 20 AS many_records FROM test.gone;
 SELECT count(*) > 10 AS log_alone_says_less FROM public.broken_invariants() WHERE problem = 'snapshot';
--- All rows are back, and nobody has looked at them yet.
+-- All rows are back, and have not been read yet.
 SELECT mana_ai.detach();
 WITH back AS (INSERT INTO public.sync_changes SELECT * FROM test.gone RETURNING 1) SELECT count(*) > 500 AS many_are_back FROM back;
 SELECT count(*) FROM public.sync_changes;

@@ -1,5 +1,5 @@
--- Code of the owner of sync_changes never runs with our rights, whoever calls what: not even what PostgreSQL would evaluate
--- when it plans a query over the table, expressions and predicates of its indexes.
+-- Code of the owner of sync_changes never runs with our rights, whoever calls which function. That includes expressions and
+-- predicates of its indexes, which PostgreSQL would evaluate when it plans a query over the table.
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
@@ -96,7 +96,7 @@ SELECT test.owner_is_superuser() AS after_create_extension;
 SELECT sync_table, dirty_records FROM mana_ai.status();
 SELECT test.owner_is_superuser();
 
--- What is not the log that was attached is refused, and snapshots stay.
+-- A table that is not the attached log is refused, and snapshots stay.
 CREATE FUNCTION test.refused() RETURNS TABLE (what text, error text) LANGUAGE sql AS $$
   VALUES ('refresh', test.error_of('SELECT mana_ai.refresh_snapshots()')),
          ('rebuild', test.error_of('SELECT mana_ai.refresh_snapshots(true)')),

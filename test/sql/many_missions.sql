@@ -1,5 +1,5 @@
--- What an operator looks at does not go through all missions, agents and replies (docs/performance.md, Looking at many
--- missions). Counted in rows of our tables, so that a slow machine changes nothing.
+-- An operator's queries do not read all missions, agents and replies (docs/performance.md). Rows read from our tables are
+-- counted, so a slow machine makes no difference.
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set many :here '/bench/many_missions.sql'

@@ -1,5 +1,5 @@
 -- metrics() and the view of the same name. Counters are the server's, or this session's when the library is
--- not preloaded: so only what changes is looked at.
+-- not preloaded, so only changes are compared.
 \set ECHO none
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
@@ -23,10 +23,10 @@ $$;
 \d mana_ai.metrics
 SELECT pg_get_function_result('mana_ai.metrics()'::regprocedure);
 
--- Every metric is described, with its type, whether there is a number yet or not.
+-- Every metric has a description and a type, even before it has a value.
 SELECT substr(line, 8) AS metric FROM regexp_split_to_table(mana_ai.metrics(), '\n') line WHERE line LIKE '# TYPE %';
 
--- What is not preloaded says so in the first line; nothing else may stand before the first metric.
+-- Without preloading the first line says so; nothing else may precede the first metric.
 SELECT CASE WHEN preloaded THEN mana_ai.metrics() ~ '^# HELP mana_ai_agent_decisions_total '
             ELSE mana_ai.metrics() ~ '^# mana_ai is not in shared_preload_libraries: [^\n]*\n# HELP mana_ai_agent_decisions_total ' END AS begins_well
   FROM mana_ai.status();
@@ -90,7 +90,7 @@ SELECT rows_applied FROM mana_ai.refresh_snapshots();
 ROLLBACK;
 SELECT * FROM test.snapshots_moved();
 
--- Gauges are looked up when somebody asks.
+-- Gauges are computed at each call.
 SELECT test.metric('mana_ai_dirty_records') AS dirty, test.metric('mana_ai_missions_in_flight') AS in_flight;
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES ('u1', 'aiMissions', 'm1', 'test'), ('u1', 'aiMissions', 'm1', 'again'), ('u1', 'agents', 'a', 'test');
 INSERT INTO mana_ai.runs (run_id, user_id, mission_id, started_at, outcome, decision) VALUES (gen_random_uuid(), 'u1', 'm1', now(), 'running', 'ran');

@@ -28,12 +28,12 @@ SELECT test.mission('fine', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'),
        test.mission('cadence-never', '{"cadence": {"kind": "cron", "expression": "0 8 30 2 *"}, "nextRunAt": null}');
 SELECT mission_id, problem, since IS NOT NULL AS since FROM mana_ai.mission_problems ORDER BY mission_id COLLATE "C", problem COLLATE "C";
 
--- None of them is due, whatever stands in nextRunAt.
+-- None of them is due, whatever nextRunAt says.
 SELECT due_mission_count FROM mana_ai.run_tick();
 SELECT mission_id, due_at IS NOT NULL AS due, wake_at IS NOT NULL AS wakes FROM mana_ai.mission_schedule
  WHERE due_at IS NOT NULL OR wake_at IS NOT NULL ORDER BY 1;
 
--- Put right, the problem is gone.
+-- After a correction the problem is gone.
 SELECT test.change('next-run-text', '{"nextRunAt": "2100-01-01T00:00:00.000Z"}'), test.change('cadence-zero', '{"state": "done"}');
 SELECT mission_id FROM mana_ai.mission_problems WHERE mission_id IN ('next-run-text', 'cadence-zero');
 -- Stored with each snapshot: record_problems() now returns what was stored.
@@ -42,13 +42,13 @@ SELECT count(*) > 10 AS some, count(*) FILTER (WHERE problems IS DISTINCT FROM n
 
 -- Failures and gates.
 SELECT test.mission('fails', '{"nextRunAt": "2020-01-01T00:00:00Z"}'), test.mission('held', '{"agentId": "nobody", "nextRunAt": "2020-01-01T00:00:00Z"}');
--- Nothing listens at the model's address, which is no problem of the mission; an earlier failure of its own is.
+-- Nothing listens at the model's address, which is not the mission's problem; an earlier failure of its own is.
 UPDATE mana_ai.mission_schedule SET attempts = 1 WHERE mission_id = 'fails';
 SELECT outcome FROM mana_ai.run_mission('u1', 'fails');
 SELECT outcome FROM mana_ai.run_mission('u1', 'held');
 SELECT mission_id, problem FROM mana_ai.mission_problems WHERE mission_id IN ('fails', 'held') ORDER BY 1;
 
--- A row that no record can be made of.
+-- A row that does not make a record.
 SELECT test.mission('crippled', '{"nextRunAt": null}');
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES ('u1', 'aiMissions', 'crippled', 'for the test');
 SELECT mission_id, problem FROM mana_ai.mission_problems WHERE mission_id = 'crippled';

@@ -34,7 +34,7 @@ SELECT mana_ai.next_run('{"kind": "daily", "atHour": 8, "atMinute": 0}', NULL, '
 SELECT mana_ai.next_run('{"kind": "daily", "atHour": 8, "atMinute": 0}', now(), 'Mars/Olympus');
 SELECT mana_ai.next_run('{"kind": "interval", "everyMinutes": 1}', 'infinity', 'UTC');
 SELECT mana_ai.next_run('{"kind": "interval", "everyMinutes": 1}', '-infinity', 'UTC');
--- The ends of what a timestamp can be.
+-- The limits of timestamps.
 SELECT mana_ai.next_run('{"kind": "interval", "everyMinutes": 1e300}', '2026-01-01Z', 'UTC') AS far_away;
 SELECT test.error_of($$SELECT mana_ai.next_run('{"kind": "interval", "everyMinutes": 60}', '294276-12-31 23:59:59Z', 'UTC')$$) <> '' AS end_of_time;
 SELECT test.error_of($$SELECT mana_ai.next_run('{"kind": "daily", "atHour": 1, "atMinute": 0}', '4713-01-01 00:00:00Z BC', 'UTC')$$) AS beginning_of_time;

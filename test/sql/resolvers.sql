@@ -72,7 +72,7 @@ SELECT test.error_of($$SELECT mana_ai.register_resolver('m', 'recipes.absent(tex
 SELECT test.error_of($$SELECT mana_ai.register_resolver('m', 1::oid::regprocedure)$$);
 SELECT count(*) FROM mana_ai.resolvers WHERE module = 'm';
 
--- Who is granted the right registers functions of their own, and leaves others' alone.
+-- A role with the privilege registers its own functions, and cannot change others'.
 SET ROLE regress_mana_author;
 SELECT test.error_of($$SELECT mana_ai.register_resolver('stocks', 'public.of_superuser(text, jsonb)')$$);
 SELECT test.error_of($$SELECT mana_ai.register_resolver('weather', 'recipes.read(text, jsonb)')$$);

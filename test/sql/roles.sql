@@ -10,7 +10,7 @@ CREATE ROLE regress_mana_monitor IN ROLE pg_monitor;
 CREATE ROLE regress_mana_sync;
 GRANT SELECT, INSERT ON public.sync_changes TO regress_mana_sync;
 
--- Nothing of mana_ai is for everybody.
+-- PUBLIC has no privilege on anything of mana_ai.
 SELECT nspname FROM pg_namespace WHERE nspname = 'mana_ai' AND has_schema_privilege('regress_mana_nobody', oid, 'USAGE, CREATE');
 SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'mana_ai'::regnamespace AND has_function_privilege('regress_mana_nobody', oid, 'EXECUTE');
 SELECT oid::regclass FROM pg_class WHERE relnamespace = 'mana_ai'::regnamespace AND relkind IN ('r', 'v')
@@ -24,7 +24,7 @@ SELECT mana_ai.why('u1', 'm1');
 SELECT mana_ai.replay('u1', 'ai', 'aiMissions', 'm1');
 RESET ROLE;
 
--- pg_monitor may read how it goes, not what users wrote, and may start nothing.
+-- pg_monitor may read the state, not what users wrote, and may start nothing.
 SELECT oid::regprocedure FROM pg_proc WHERE pronamespace = 'mana_ai'::regnamespace AND has_function_privilege('regress_mana_monitor', oid, 'EXECUTE') ORDER BY 1;
 SELECT oid::regclass FROM pg_class WHERE relnamespace = 'mana_ai'::regnamespace AND relkind IN ('r', 'v') AND has_table_privilege('regress_mana_monitor', oid, 'SELECT') ORDER BY 1;
 SET ROLE regress_mana_monitor;
@@ -51,7 +51,7 @@ SELECT record FROM mana_ai.mission_snapshots;
 RESET ROLE;
 SELECT user_id, mission_id, record ->> 'title' AS title FROM mana_ai.mission_snapshots;
 
--- The right to execute is all that is needed, whoever has it.
+-- EXECUTE is the only privilege that any role needs.
 GRANT USAGE ON SCHEMA mana_ai TO regress_mana_nobody;
 GRANT EXECUTE ON FUNCTION mana_ai.why(text, text), mana_ai.run_tick() TO regress_mana_nobody;
 SET ROLE regress_mana_nobody;

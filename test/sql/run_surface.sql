@@ -16,7 +16,7 @@ SELECT * FROM mana_ai.run_mission(NULL, 'm');
 SELECT * FROM mana_ai.run_mission('u1', 'm');
 SELECT test.error_of($$SELECT mana_ai.run_mission('u1', 'm')$$);
 
--- Not where nothing can be written.
+-- Not in a read-only transaction.
 BEGIN READ ONLY;
 SELECT * FROM mana_ai.run_tick();
 ROLLBACK;
@@ -43,7 +43,7 @@ BEGIN ISOLATION LEVEL SERIALIZABLE;
 SELECT due_mission_count FROM mana_ai.run_tick();
 COMMIT;
 
--- A mission that nobody can plan: nothing listens at the model's address. That is not the mission's failure.
+-- A mission that cannot be planned: nothing listens at the model's address. That is not the mission's failure.
 SELECT test.mission('m1');
 SELECT outcome, iteration_id, steps, rounds, tokens, error LIKE 'unreachable%' AS unreachable
   FROM mana_ai.run_mission('u1', 'm1');

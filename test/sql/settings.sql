@@ -1,4 +1,4 @@
--- Settings: defaults, what is refused and with which message (interface.md, Settings).
+-- Settings: defaults, refused values and their messages (interface.md, Settings).
 \set ECHO none
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'

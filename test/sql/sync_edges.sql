@@ -1,4 +1,4 @@
--- Repair and refresh where a user, a record or a session is out of the ordinary.
+-- Repair and refresh with unusual users, records and sessions.
 \set here `echo "$PG_ABS_SRCDIR"`
 \set setup :here '/data/regress_setup.sql'
 \set QUIET on
@@ -74,7 +74,7 @@ SELECT extract(year FROM not_before) AS not_before, extract(year FROM wake_at) A
 SELECT test.change('waiting', '{"title": "changed"}', 'aiMissions', 'u6');
 SELECT not_before, extract(year FROM wake_at) AS wake_at FROM mana_ai.mission_schedule WHERE user_id = 'u6';
 
--- A bulk load goes on where rows after the first ones fail for want of a replica identity.
+-- A bulk load continues when rows after the first ones fail for lack of a replica identity.
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id) VALUES ('ai', 'aiMissions', 'old', 'u7', 'insert', '{"title": "t"}', 'c');
 SET client_min_messages = error;
 CREATE PUBLICATION regress_edges FOR TABLE mana_ai.mission_snapshots;
@@ -117,8 +117,8 @@ SELECT test.rows_read('wide') < 40 AS wide, test.rows_read('many') < 40 AS many;
 SELECT count(*) AS marks FROM mana_ai.dirty_records;
 SELECT * FROM public.broken_invariants();
 
--- What a transaction itself writes of a record is read however much it is, and only now and then: a record that one statement
--- writes with thousands of rows is there at the commit, and the thousands of rows of a record are not read for some changes.
+-- A transaction's own rows of a record are read whatever their number, but rarely: a record that one statement writes with
+-- thousands of rows is there at the commit, and a few changes of a record do not read its thousands of rows.
 CREATE FUNCTION test.rows_read_by(statement text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   before bigint := idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'public.sync_changes'::regclass;
@@ -142,13 +142,13 @@ SELECT 'ai', 'aiMissions', 'at once', 'u10', 'update', jsonb_build_object('f' ||
 SELECT record_id, reason FROM mana_ai.dirty_records;
 SELECT count(mana_ai.run_tick());
 SELECT record ->> 'title' AS title, record -> 'f7' AS f7 FROM mana_ai.mission_snapshots WHERE mission_id = 'at once';
--- Somebody else's record of the same id is passed over, but not at any length.
+-- Another user's record of the same id is skipped, up to a limit.
 INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, data, client_id)
 SELECT 'ai', 'aiMissions', 'at once', 'u11', 'update', jsonb_build_object('title', i), 'c' FROM generate_series(1, 3) i;
 SELECT user_id, record_id, reason FROM mana_ai.dirty_records;
 SELECT count(mana_ai.run_tick());
 SELECT record ->> 'title' AS title FROM mana_ai.mission_snapshots WHERE user_id = 'u11';
--- A record that cannot be kept is not read anew for each of its rows.
+-- A record that cannot be kept is not read again for each of its rows.
 ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT no_more CHECK (mission_id <> 'refused') NOT VALID;
 SELECT test.rows_read_by($$SELECT test.changes_of('refused', 5000)$$) < 30000 AS refused;
 ALTER TABLE mana_ai.mission_snapshots DROP CONSTRAINT no_more;

@@ -144,13 +144,13 @@ SELECT mission_id, record FROM mana_ai.mission_snapshots WHERE mission_id LIKE '
 SELECT mission_id, due_at FROM mana_ai.mission_schedule WHERE mission_id LIKE 'odd%' AND due_at IS NOT NULL ORDER BY 1;
 SELECT count(*) FROM mana_ai.dirty_records;
 
--- Ids that our index cannot hold: counted, the insert goes on. No repair could ever change that, so it is no mark.
+-- Ids that our index cannot hold: counted, and the insert succeeds. No repair could change that, so there is no mark.
 SELECT push(repeat('i', 1500), 'insert', '{"a": 1}');
 SELECT count(*) FROM mana_ai.dirty_records;
 SELECT value > 0 AS counted FROM mana_ai.metrics WHERE name = 'mana_ai_changes_unkeepable_total';
 DELETE FROM public.sync_changes WHERE length(record_id) > 1000;
 
--- Whatever is wrong with our own tables: the insert goes on, the record is repaired later.
+-- Whatever is wrong with our own tables: the insert succeeds, the record is repaired later.
 ALTER TABLE mana_ai.mission_snapshots RENAME COLUMN record TO record_gone;
 SELECT push('m7', 'insert', '{"a": 1}');
 -- A bulk load as well.

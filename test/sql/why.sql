@@ -34,7 +34,7 @@ SELECT test.mission('g-paused', '{"agentId": "a-paused"}'), test.mission('g-arch
        test.mission('g-encrypted', '{"title": "enc:1:a.b"}'),
        test.mission('g-unreviewed', '{"iterations": [{"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}, {"source": "server", "overallStatus": "awaiting-review"}]}');
 SELECT mission_id, test.why(mission_id) FROM mana_ai.mission_snapshots WHERE mission_id LIKE 'g-%' ORDER BY mission_id COLLATE "C";
--- A gate that is no longer shut, but was a moment ago.
+-- A gate that opened a moment ago.
 SELECT due_mission_count FROM mana_ai.run_tick();
 SET mana_ai.max_unreviewed = 4;
 SELECT regexp_replace(test.why('g-unreviewed'), 'until .* after', 'until … after') AS why;
@@ -50,7 +50,7 @@ UPDATE mana_ai.mission_schedule SET attempts = 1, error_kind = NULL, not_before 
 SELECT mana_ai.why('u1', 'r-running');
 SELECT id, regexp_replace(test.why(id), 'until .* after', 'until … after') AS why FROM unnest(ARRAY['r-failed', 'r-crashed']) id;
 
--- Nothing is in the way but the worker, which this database may not have.
+-- Only the worker is missing, which this database may not have.
 SELECT test.mission('free');
 SELECT test.why('free') ~ '^(worker is (not running|paused)|due: )' AS worker;
 
