@@ -1,4 +1,4 @@
-# Without preloading: run_tick() and run_mission() start a background worker of their own.
+# Without preloading: run_tick() and run_mission() start their own background worker.
 use strict;
 use warnings;
 use utf8;
@@ -110,7 +110,7 @@ is(value($node, 'SELECT count(*) FROM mana_ai.mission_schedule WHERE lease_owner
     'no lease is left');
 is(run_tick($node)->{due_mission_count}, 0, 'the next tick does not plan it again');
 
-# What went to the model.
+# What was sent to the model.
 my @requests = $model->requests;
 is(scalar @requests, 2, 'the model was asked twice');
 my $body = $requests[0]{body};
@@ -187,7 +187,7 @@ value($node, 'REVOKE ALL ON FUNCTION mana_ai.run_tick() FROM nobody_special; REV
 
 # ---------------------------------------------------------------- overlap and cancel
 
-# Who waits for the model now, and how each is ended.
+# Sessions that wait for the model, and how each is ended.
 sub leases { return value($node, 'SELECT count(*) FROM mana_ai.mission_schedule WHERE lease_owner IS NOT NULL') }
 my $tick_workers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mana_ai tick'";
 
@@ -249,7 +249,7 @@ ended_cleanly('cancel of the worker');
 $session = background($node, 'SELECT * FROM mana_ai.run_tick()');
 $model->wait_in_flight(1);
 $session->kill('KILL');
-# A client that has gone is noticed when the answer is sent; the mission is planned meanwhile.
+# A disconnected client is noticed when the answer is sent; the mission is planned meanwhile.
 value($node, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE '%run_tick%' AND pid <> pg_backend_pid() AND backend_type = 'client backend'");
 ended_cleanly('a client that was killed');
 

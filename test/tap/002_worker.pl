@@ -1,4 +1,4 @@
-# The preloaded worker: when it wakes, how much it does at once, and how it is ended.
+# The preloaded worker: when it wakes, how many missions it runs concurrently, and how it ends.
 use strict;
 use warnings;
 use utf8;
@@ -206,7 +206,7 @@ is(($other->requests)[0]{body}{model}, 'openai/gpt-x', 'also for the model');
 is(last_run($node, 'elsewhere')->{model}, 'openai/gpt-x', 'which is on record');
 value($node, 'ALTER DATABASE mana_sync RESET ALL', 'postgres');
 
-# A worker that runs on old settings would be found out here.
+# A worker with old settings would fail here.
 settings($node, 'mana_ai.tick_interval' => '200ms');
 wait_for($node, 'a shorter tick_interval is heeded', 5,
     "SELECT clock_timestamp() - last_tick_at < interval '1 second' FROM mana_ai.status()", 't');

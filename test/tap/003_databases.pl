@@ -1,5 +1,5 @@
-# The launcher: which databases have a worker, and what becomes of it when the extension or the
-# database comes and goes.
+# The launcher: which databases have a worker, and what happens to it when the extension or the
+# database is created or dropped.
 use strict;
 use warnings;
 use utf8;
@@ -131,7 +131,7 @@ value($node, 'ALTER DATABASE mana_sync RESET ALL', 'postgres');
 
 # ---------------------------------------------------------------- a worker that ends at once
 
-# Each commit asks for it; it is not started again for each of them.
+# Each commit requests a worker; it is not restarted for each of them.
 my $before = log_position($node);
 my $commits = background($node, <<'END');
 DO $$

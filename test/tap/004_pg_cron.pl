@@ -1,4 +1,4 @@
-# pg_cron schedules run_tick(): in its background workers and over connections of its own.
+# pg_cron schedules run_tick(): in its background workers and over separate connections.
 use strict;
 use warnings;
 use utf8;
@@ -12,7 +12,7 @@ my $pkglibdir = `$ENV{PG_CONFIG} --pkglibdir`;
 chomp $pkglibdir;
 plan skip_all => 'pg_cron is not installed' unless -e "$pkglibdir/pg_cron.so";
 
-# Our worker is switched off: what is planned here is planned by pg_cron.
+# Our worker is off, so every plan here comes from pg_cron.
 my $model = start_model();
 my $node  = new_cluster('pg_cron', model => $model, conf => <<'END');
 shared_preload_libraries = 'pg_cron,mana_ai'
@@ -24,21 +24,21 @@ $node->restart;
 value($node, 'CREATE EXTENSION pg_cron');
 
 # Since 1.5 schedules may name seconds. Before, the shortest is a minute, so a job that starts with
-# the server spares us the wait; it takes the same way through pg_cron.
+# the server saves the wait; pg_cron runs it in the same way.
 my ($major, $minor) =
   value($node, "SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'") =~ /^(\d+)\.(\d+)/;
 my $schedule = $major > 1 || $minor >= 5 ? '1 second' : '@reboot';
 my $job = value($node, "SELECT cron.schedule('mana-ai', '$schedule', 'SELECT mana_ai.run_tick()')");
 like($job, qr/^\d+$/, 'the job is scheduled');
 
-# A job of every second runs only while it is looked at: not while a mission arrives or the server restarts.
+# A job of every second runs only while the test watches it, not while a mission arrives or the server restarts.
 sub let_run
 {
     my ($active) = @_;
     return if $schedule eq '@reboot';
     value($node, "SELECT cron.alter_job($job, active := $active)");
     return if $active eq 'true';
-    # What pg_cron has begun before it read that.
+    # Jobs that pg_cron started before it read that.
     sleep 1.5;
     wait_for($node, 'no job runs', 15,
         "SELECT count(*) FROM cron.job_run_details WHERE status NOT IN ('succeeded', 'failed')", '0');

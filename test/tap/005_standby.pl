@@ -1,5 +1,5 @@
-# A streaming standby: nothing runs there until it is promoted; then it goes on where the primary
-# was, with the runs of the dead primary accounted for.
+# A streaming standby: nothing runs there until it is promoted; then it continues where the primary
+# stopped, and the dead primary's runs are accounted for.
 use strict;
 use warnings;
 use utf8;

@@ -21,7 +21,7 @@ sub hang
     $model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
     push_missions($node, \@ids);
     $model->wait_in_flight(scalar @ids);
-    # Whoever comes after the crash gets an answer.
+    # Clients after the crash get an answer.
     $model->reset;
     return;
 }
@@ -154,7 +154,7 @@ my $left = "SELECT count(*) FROM mana_ai.mission_snapshots WHERE mission_id ~ '^
 my ($kills, $edits, $end) = (0, 0, time + 60);
 while ($kills < 8 && time < $end)
 {
-    # Users go on meanwhile; what they were told is committed must not get lost.
+    # Users keep working meanwhile; acknowledged commits must not be lost.
     $edits++;
     my $edited = eval {
         push_change($node, id => $ids[ $edits % @ids ], data => { conceptMarkdown => "Änderung $edits" },
@@ -168,14 +168,14 @@ while ($kills < 8 && time < $end)
         sleep rand 0.12;
         $kills += kill 9, $victim;
         sleep 0.05;
-        # Missions are due again, so that every kill has somebody to hit. The postmaster may not have noticed
-        # yet, and end the very session that pushes them.
+        # Missions are due again, so that every kill finds a worker at work. The postmaster may not have noticed
+        # the last kill yet, and end the session that pushes them.
         wait_until("kill $kills: the server is back", 20,
             sub { eval { push_missions($node, [ "x$kills-1", "x$kills-2" ], cadence => { kind => 'manual' }); 1 } });
     }
 }
 is($kills, 8, 'the worker was killed eight times');
-# Missions that crashed more than once back off; a change of theirs ends that.
+# Missions that crashed more than once back off; a change to them ends that.
 wait_for_worker($node, 'mana_sync', 15);
 push_changes($node, 'mana_sync', map { { id => $_, data => { title => "Noch einmal $_" }, stamps => { title => iso(0) } } } @ids);
 push_changes($node, 'mana_sync',

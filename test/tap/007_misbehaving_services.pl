@@ -14,9 +14,9 @@ my $node  = new_cluster('services', model => $model, conf => "mana_ai.llm_timeou
 # ---------------------------------------------------------------- one mission after the other
 
 # scenario => [outcome, error_kind, requests, backoff from, to in seconds, pattern of error_message]
-# A failure is tried again after a minute ± 20 %, what was refused for good after six hours. What the service alone is
-# to blame for is no failure: the mission is tried again when the service lets it. Each mission has a tick of its
-# own, and so a process that knows nothing of the others: together they would look like an outage.
+# A failure is retried after a minute ± 20 %, a permanent refusal after six hours. If only the service is to blame,
+# it is not a failure: the mission is retried when the service allows it. Each mission has a separate tick, and so a
+# process that does not know of the others: together they would look like an outage.
 my ($minute, $refused, $soon) = ([ 47, 73 ], [ 21599, 21601 ], [ 0.5, 31 ]);
 my %cases = (
     '400'       => [ 'failed',  'unknown',     1, $minute,  qr/^HTTP 400: scripted failure$/ ],
@@ -193,7 +193,7 @@ like($answers{'unknown-tool'}[0]{message}, qr/erase_everything/, 'which names th
 like($answers{'bad-arguments'}[1]{message}, qr/title/, 'or the missing parameter');
 ok($answers{'many-steps'} && !$answers{'many-steps'}[0]{success}, 'the 26th step is refused');
 
-# 128 calls in one turn, bytes that are no UTF-8, text that JSON can hold but jsonb cannot.
+# 128 calls in one turn, bytes that are not UTF-8, text that JSON can hold but jsonb cannot.
 push_changes($node, 'mana_sync', mission_change_of('e-flood', ''));
 $model->control({ steps => [
     { tool_calls => [ map { { name => 'create_task', arguments => { title => "Schritt $_" } } } 1 .. 128 ] },

@@ -21,7 +21,7 @@ log_parameter_max_length_on_error = -1
 mana_ai.service_key_file = '$file'
 mana_ai.tick_enabled = off
 END
-# debug5 is loud: what is looked for comes from a worker, not from statements of this test.
+# debug5 logs everything: the searched text must come from a worker, not from statements of this test.
 my @secrets = ('sk-first-7f3a', 'sk-file-99c1');
 my $user_text = 'Vertrauliches-Vorhaben-4711';
 
@@ -80,7 +80,7 @@ unlike($contents, qr/\Q$_/, "no table or view of mana_ai shows $_") for @secrets
 my $leaked = value($node, "SELECT count(*) FROM pg_settings WHERE setting LIKE '%sk-first%' OR setting LIKE '%sk-file%' OR reset_val LIKE '%sk-%'");
 is($leaked, 0, 'pg_settings does not show it');
 
-# The worker too.
+# The worker as well.
 $node->append_conf('postgresql.conf', "mana_ai.tick_enabled = on\n");
 $node->reload;
 $model->reset;
@@ -88,7 +88,7 @@ push_mission($node, 'm5', title => $user_text, objective => $user_text, conceptM
 wait_for_iterations($node, 'm5', 1, 10);
 is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'm5' AND error_message IS NOT NULL"), 0, 'planned');
 
-# What this test itself said to the server is in the log with log_statement = all. Lines that begin
+# What this test itself sent to the server is in the log with log_statement = all. Lines that begin
 # with a process of mana_ai, and those that continue them, must be clean, whatever the level.
 my ($ours, $leaks, $lines) = (0, '', 0);
 my @pids = do { my %seen; grep { !$seen{$_}++ } log_since($node) =~ /\[(\d+)\] [^\n]*mana_ai: /g };

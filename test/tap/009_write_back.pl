@@ -88,7 +88,7 @@ tick_with(sub { });
 is(record_of($node, 'manual-now')->{nextRunAt}, undef, 'a manual mission is not scheduled again');
 like(why_of($node, 'manual-now'), qr/^not scheduled: nextRunAt is not set/, 'why()');
 
-# A client whose clock is ahead must not win over what is written after it.
+# A client whose clock is ahead must not win over later writes.
 my $future = iso(40 * 3600);
 push_mission($node, 'clock');
 edit('clock', { iterations => [], nextRunAt => iso(-60) }, $future);
@@ -144,7 +144,7 @@ is(value($node, "SELECT lease_owner FROM mana_ai.mission_schedule WHERE mission_
 value($node, "UPDATE mana_ai.mission_schedule SET wake_at = now() - interval '1 s' WHERE mission_id = 'taken'");
 is(run_tick($node)->{plans_written_back}, 1, 'a lease that ran out is taken over');
 
-# A user's transaction that stays open on the record: the write-back waits for it, and the others go on.
+# A user's transaction that stays open on the record: the write-back waits for it, and the others continue.
 push_mission($node, 'open');
 my $held;
 $tick = tick_with(sub {
@@ -209,7 +209,7 @@ ok(!exists $row->{data}{updatedAt}, 'field_meta: no updatedAt, as its clients ke
 is(record_of($node, 'm1', USER_ID, 'newer')->{title}, 'T2', 'field_meta: objects with "at" are clocks');
 is(snapshots_differ($node, 'newer'), '', 'field_meta: snapshots are replays');
 
-# A table that has only what it must have.
+# A table with only the required columns.
 create_sync_database($node, 'lean', extension => 0);
 value($node, <<'END', 'lean');
 SET client_min_messages = warning;
@@ -223,7 +223,7 @@ push_changes($node, 'lean', { id => 'm1', op => 'insert', data => {
 is(run_tick($node, 'lean')->{plans_written_back}, 1, 'without space_id, actor and schema_version: planned');
 is(snapshots_differ($node, 'lean'), '', 'and snapshots are replays');
 
-# The column is renamed while the extension is there, in the middle of a run.
+# The column is renamed during a run.
 push_mission($node, 'renamed');
 tick_with(sub { value($node, 'ALTER TABLE public.sync_changes RENAME COLUMN field_timestamps TO field_meta; ALTER TABLE public.sync_changes ADD COLUMN origin text') });
 is(scalar @{ iterations_of($node, 'renamed') }, 1, 'field_timestamps renamed to field_meta during the run: written');

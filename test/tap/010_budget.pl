@@ -11,7 +11,7 @@ use Time::HiRes qw(sleep time);
 my $model = start_model();
 my $node  = new_cluster('budget', preload => 1, model => $model, conf => "mana_ai.tick_enabled = off\nmana_ai.llm_max_tokens = 1000");
 
-# A call's prompt has as many tokens as it is taken to have before the first reply.
+# A call's prompt has as many tokens as the estimate before the first reply says.
 $model->control({ steps => [ { content => 'Fertig', latency_ms => 1500 } ] });
 push_mission($node, 'probe', cadence => { kind => 'manual' });
 my $probe = background($node, 'SELECT mana_ai.run_tick()');
@@ -77,7 +77,7 @@ $tick = run_tick($node);
 is_deeply([ @$tick{qw(plans_written_back skipped)} ], [ 1, 4 ], 'a budget smaller than two calls: one mission of the agent goes out');
 is($model->stats->{max_in_flight}, 1, 'one call at a time');
 is(used('many'), $call, 'and the budget is not exceeded');
-# They are looked at again after five seconds, which must not come into what follows.
+# They are checked again after five seconds, which must not interfere with the rest.
 push_change($node, id => "p$_", data => { state => 'done' }, stamps => { state => iso(1) }) for 1 .. 5;
 push_agent($node, 'plenty', maxTokensPerDay => 10_000_000, maxConcurrentMissions => 5);
 push_missions($node, [ map { "q$_" } 1 .. 5 ], agentId => 'plenty', cadence => { kind => 'manual' });
@@ -120,7 +120,7 @@ SELECT count(*) FROM mana_ai.runs a JOIN mana_ai.runs b
 END
 is(value($node, "SELECT count(*) FROM mana_ai.mission_snapshots WHERE jsonb_array_length(record -> 'iterations') > 1"), 0, 'each of them once');
 
-# A mission that runs by hand counts as well.
+# A manual run counts as well.
 settings($node, 'mana_ai.tick_enabled' => undef);
 wait_for($node, 'the worker is paused', 5, 'SELECT worker_state FROM mana_ai.status()', 'paused');
 $model->reset;

@@ -1,5 +1,5 @@
-# pg_dump and restore: what is the operator's comes back, what is derived is derived again, and the
-# worker goes on.
+# pg_dump and restore: the operator's data comes back, derived data is derived again, and the
+# worker continues.
 use strict;
 use warnings;
 use utf8;

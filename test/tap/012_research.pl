@@ -1,4 +1,4 @@
-# Research before planning: on the web within the run, and long research across ticks. Whatever the
+# Research before planning: on the web within the run, and deep research across ticks. Whatever the
 # services do, the mission is planned, and research is ordered at most once for one iteration.
 use strict;
 use warnings;
@@ -207,7 +207,7 @@ push_change($node, id => 'deep', data => { nextRunAt => iso(-1) }, stamps => { n
 wait_for_iterations($node, 'deep', 2);
 is($research->stats->{submit}, 2, 'the next iteration orders again');
 
-# By hand: the answer that is there is used at once, whether the mission is due or not.
+# run_mission() uses an available answer at once, whether the mission is due or not.
 fresh(polls => 1000);
 push_mission($node, 'by-hand', objective => $deep);
 wait_until_waiting('by-hand');
@@ -270,7 +270,7 @@ wait_for_iterations($node, 'bumpy', 1);
 like(prompts(), qr/Die Antwort der langen Recherche/, 'polls that fail for a while lose nothing');
 is($research->stats->{submit}, 1, 'and order nothing again');
 
-# Credits are each user's own: one who has none leaves the service open to all others.
+# Each user has separate credits: a user without any leaves the service open to all others.
 fresh(submit => { steps => [ { status => 402 } ], repeat => 'last' });
 push_mission($node, "poor-$_", objective => $deep, user => 'poor') for 1 .. 8;
 wait_for($node, 'eight orders of a user without credits are refused', 20,
@@ -297,7 +297,7 @@ wait_for($node, 'a plan fails after the research', 10,
     "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'kept' AND outcome = 'failed'", 1);
 is(job('kept')->{offered}, 1, 'the answer was offered once');
 is(job('kept')->{state}, 'ready', 'and is kept');
-# Its service is away for a moment: the offer does not count, and nothing is lost.
+# Its service is briefly unavailable: the offer does not count, and nothing is lost.
 $research->control({ poll => { steps => [ { status => 503 } ] } });
 is(run_mission($node, 'kept')->{outcome}, 'skipped-research', 'an answer that cannot be fetched is waited for');
 wait_for($node, 'it is fetched again', 5,
@@ -430,7 +430,7 @@ like(prompts(), qr/Die Antwort der langen Recherche/, 'with the answer');
 is(value($plain, 'SELECT count(*) FROM mana_ai.mission_research_jobs'), 0, 'the job is gone');
 is(value($plain, "SELECT 'mana_ai.mission_research_jobs'::regclass = ANY (extconfig) FROM pg_extension WHERE extname = 'mana_ai'"),
     't', 'pg_dump keeps jobs');
-# More at once than polls may be under way.
+# More jobs than the limit of concurrent polls.
 fresh(polls => 1000);
 my @many = map { "many-$_" } 1 .. 700;
 push_missions($plain, \@many, objective => 'Viel');

@@ -1,4 +1,4 @@
-# kill -9 of the worker between any two steps of long research: it is ordered at most once for one
+# kill -9 of the worker between any two steps of deep research: it is ordered at most once for one
 # iteration, what was ordered is used where that can be known, and the iteration appears.
 use strict;
 use warnings;
@@ -133,7 +133,7 @@ ends_well('while a run plans with the answer', 'planning', 'long');
 is(value($node, "SELECT string_agg(outcome, ',' ORDER BY started_at) FROM mana_ai.runs WHERE mission_id = 'planning'"),
     'skipped,crashed,planned', 'the run that crashed is on record');
 
-# A mission that takes its worker down with it does not get the answer for ever.
+# A mission that keeps crashing its worker does not get the answer again and again.
 fresh(polls => 0);
 $model->control({ steps => [ { hang => $true } ], repeat => 'last' });
 push_mission($node, 'deadly', objective => $deep);

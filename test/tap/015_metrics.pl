@@ -1,4 +1,4 @@
-# Metrics: what is counted is what happened, whoever counts it at the same time; nobody's ids can break the
+# Metrics: counts are right with concurrent processes; no user's ids can break the
 # exposition; Prometheus' own tools accept it, the alerts and the dashboard.
 use strict;
 use warnings;
@@ -42,7 +42,7 @@ sub by_query
 
 my $elsewhere = 0;    # plans of another database
 
-# What our tables say must be what was counted.
+# The counters must match our tables.
 sub counters_agree
 {
     my ($when) = @_;

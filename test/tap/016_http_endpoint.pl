@@ -1,4 +1,4 @@
-# The HTTP endpoint with clients as they are: polite, slow, hostile, and with all kinds of tokens.
+# The HTTP endpoint with polite, slow and hostile clients, and all kinds of tokens.
 use strict;
 use warnings;
 use utf8;
@@ -341,7 +341,7 @@ SKIP:
 {
     my ($chromium) = grep { -x } map { "$_/chromium" } split /:/, $ENV{PATH};
     skip 'chromium is not installed', 3 unless $chromium;
-    # The page's own script, logged in by the header that a proxy adds: what it makes of the data.
+    # The page's own script, logged in by the header that a proxy adds: how it renders the data.
     my $profile = "$PostgreSQL::Test::Utils::tmp_check/chromium";
     my $proxy = TokenIssuer::forward_with_header($port, 'X-Service-Key: the-key');
     my ($dom, $errors) = ('', '');
@@ -388,7 +388,7 @@ is(status_of('GET', '/health'), 200, 'who speaks TLS to it does no harm');
 
 my $before = log_position($node);
 is(status_of('GET', '/api/v1/status', key()), 200, 'a query has just been answered');
-# The worker itself does hold it up: it is ended, and the launcher waits before it starts another one.
+# The worker itself does block it: it is ended, and the launcher waits before it starts another one.
 value($node, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker'", 'postgres');
 wait_for($node, 'the worker is gone', 5, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'mana_ai worker'", 0, 'postgres');
 my $asker = fork // die "fork: $!";
@@ -420,7 +420,7 @@ is_faster_than(1, '/health is served although pg_database is locked', sub { is(s
 my ($locked, undef, $lock_error) = $lock->finish(10);
 is($locked, 0, 'the lock was had') || diag($lock_error);
 
-# A question that takes too long: it ends, and neither holds up the others nor outlives the endpoint.
+# A query that takes too long: it is ended, and neither delays others nor outlives the endpoint.
 value($node, 'CREATE FUNCTION public.slow() RETURNS text LANGUAGE sql AS $$SELECT pg_sleep(60)::text$$');
 value($node, 'ALTER FUNCTION mana_ai.http_status() RENAME TO http_status_of_mana_ai; '
     . 'CREATE FUNCTION mana_ai.http_status() RETURNS jsonb LANGUAGE sql AS $$SELECT to_jsonb(public.slow())$$');

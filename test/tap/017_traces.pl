@@ -1,4 +1,4 @@
-# Traces: what a collector gets, what it must not get, and that it never is in a mission's way.
+# Traces: what a collector gets and must not get, and that it never delays a mission.
 use strict;
 use warnings;
 use utf8;
@@ -256,7 +256,7 @@ is(scalar(keys %{ { map { $_->{traceId} => 1 } @burst } }), 300, 'every run has 
 is(scalar(keys %{ { map { $_->{spanId} => 1 } @burst } }), 1200, 'every span an id of its own');
 forget();
 
-# A collector that is away: 1100 missions make 4400 spans, 4096 are kept.
+# An unavailable collector: 1100 missions make 4400 spans, 4096 are kept.
 my $position = log_position($node);
 $collector->control({ status => 503 });
 plan_with_worker('away', 1100);
@@ -265,7 +265,7 @@ my $state = q{SELECT state || ' ' || call_limit || ' ' || (failed > 0) || ' ' ||
 wait_for($node, 'services() tells that it is away', 10, $state, 'unavailable 1 true true');
 like(value($node, 'SELECT mana_ai.metrics()'), qr/^mana_ai_service_state\{[^}]*state="unavailable"[^}]*upstream="collector"[^}]*\} 1$|^mana_ai_service_state\{[^}]*upstream="collector"[^}]*state="unavailable"[^}]*\} 1$/m, 'so does a metric');
 is(value($node, q{SELECT coalesce(worker_problem, 'none') FROM mana_ai.status()}), 'none', 'which is no problem of the worker');
-# A pause may be under way by now; an endpoint that is set anew is tried at once.
+# A pause may have begun; a newly set endpoint is tried at once.
 $collector->control({});
 my $port = $collector->port;
 settings($node, 'mana_ai.otlp_endpoint' => "http://localhost:$port");
@@ -305,7 +305,7 @@ wait_until('spans come again', 15, sub { grep { /newest/ } map { $_->{attributes
 cmp_ok($collector->stats->{spans}, '>=', 800, 'those of the time without a collector too');
 $collector->reset;
 
-# What is refused for good is not sent again; part of it may be.
+# A permanently refused request is not sent again, but parts of it may be.
 $position = log_position($node);
 $collector->control({ status => 400 });
 plan_with_worker('refused', 1);
@@ -319,7 +319,7 @@ is(scalar(map { @{ $_->{spans} } } map { @{ $_->{scopeSpans} } } @{ ($collector-
 $collector->control({});
 plan_with_worker('whole', 1);
 wait_until('a success', 15, sub { log_since($node, $position) =~ /takes traces again; 6 spans were dropped/ });
-# The run's last span may come in a request of its own.
+# The run's last span may come in a separate request.
 wait_until('all that was sent', 15, sub { spans_in_requests() == 12 });
 
 # An operator's cancel of all runs does not touch the request to the collector.

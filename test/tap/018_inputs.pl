@@ -1,5 +1,5 @@
-# What a mission reads: records of every module, opened under the user's grant and put on record, and
-# never anything else.
+# What a mission reads: records of every module, opened under the user's grant and recorded in the audit,
+# and never anything else.
 use strict;
 use warnings;
 use utf8;
@@ -133,7 +133,7 @@ is(inputs_of('sealed'),
     'notes:s1=used notes:s2=ciphertext-tampered-or-wrong-key notes:s3=ciphertext-malformed '
       . 'notes:s5=record-not-in-grant-allowlist notes:n1=used userContext:s4=used', 'and the run says what was used');
 
-# The user whose data it is can read the trail, through a role that may do nothing else.
+# Users can read the audit of their own data, through a role that may do nothing else.
 $node->safe_psql('mana_sync',
     'GRANT USAGE ON SCHEMA mana_ai TO nobody_special; GRANT EXECUTE ON FUNCTION mana_ai.read_decrypt_audit(text, int) TO nobody_special');
 for my $case ([ 'user-1', 5 ], [ 'user-2', 0 ], [ '', 0 ])

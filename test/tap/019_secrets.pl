@@ -1,6 +1,6 @@
-# What a grant opens is in the model's request and nowhere else: not in a log at its loudest, not in a
-# table, not in a file of the cluster. Nor is a key. Also when the run is killed, and when the service
-# repeats what it was told.
+# Text that a grant opens is in the model's request and nowhere else: not in the most verbose log, not in a
+# table, not in a file of the cluster. The same holds for keys, also when the run is killed or the service
+# repeats what it was sent.
 use strict;
 use warnings;
 use utf8;

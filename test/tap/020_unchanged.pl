@@ -1,5 +1,5 @@
-# mana_ai.skip_unchanged: a recurring mission of which nothing has changed is put off without a model
-# call; whatever a plan depends on makes it run again. And registered resolvers, which take part in that.
+# mana_ai.skip_unchanged: a recurring mission without changes is postponed without a model
+# call; a change of anything that a plan depends on makes it run again. And registered resolvers, which take part in that.
 use strict;
 use warnings;
 use utf8;
@@ -135,7 +135,7 @@ is(run_tick($node)->{plans_written_back}, 1, 'and never put off');
 settings($node, 'mana_ai.skip_unchanged' => 'off');
 
 # A resolver that waits for a lock ends by its own limit; nobody else's run is canceled, and a module that is
-# slow is not asked again and again.
+# slow is not called again and again.
 $node->safe_psql('mana_sync', "SELECT mana_ai.register_resolver('slow', 'public.slow(text, jsonb)')");
 my $locker = background($node, 'BEGIN; LOCK TABLE public.weather; SELECT pg_sleep(30)');
 wait_for($node, 'the table is locked', 5, "SELECT count(*) FROM pg_locks WHERE relation = 'public.weather'::regclass AND mode = 'AccessExclusiveLock' AND granted", 1);

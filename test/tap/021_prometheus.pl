@@ -88,7 +88,7 @@ cmp_ok(scalar keys %types, '>', 35, 'the exposition has all metrics');
 my $metadata = api('metadata');
 is_deeply([ map { "$_ $types{$_}" } grep { ($metadata->{$_}[0]{type} // '') ne $types{$_} } sort keys %types ], [], 'Prometheus knows the type of each');
 
-# The alerts can be evaluated, and none of them is in order to fire here.
+# The alerts can be evaluated, and none of them should fire here.
 my @rules;
 wait_until('the alerts are evaluated', 10, sub {
     my $data = api('rules') or return 0;

@@ -1,5 +1,5 @@
 # Code of others that runs in our processes (what the owner of sync_changes has put on it, resolvers): it
-# runs with its owner's rights, leaves nothing behind, and holds up nobody for long.
+# runs with its owner's rights, leaves nothing behind, and delays nobody for long.
 use strict;
 use warnings;
 use utf8;
@@ -87,7 +87,7 @@ END
 my $pid = wait_for_worker($node);
 my $number = 0;
 
-# Who is no superuser cannot stop us.
+# A role that is not a superuser cannot stop us.
 for my $process (split /\n/, value($node, "SELECT pid || ' ' || backend_type FROM pg_stat_activity WHERE backend_type LIKE 'mana_ai%'"))
 {
     my ($of, $type) = $process =~ /^(\d+) (.*)$/;
@@ -176,7 +176,7 @@ is(last_run($node, 'reads', 'reader')->{inputs}[0]{used}, JSON::PP::true, 'readi
 is_untouched('reading');
 as_owner('DROP POLICY evil ON public.sync_changes');
 
-# Whoever inserts runs the owner's code as well; our trigger must not do it with our rights.
+# Every insert runs the owner's code as well; our trigger must not run it with our rights.
 as_owner("CREATE INDEX evil ON public.sync_changes (record_id) WHERE evil.constant('insert')");
 push_mission($node, 'client', user => 'first', nextRunAt => iso(3600));
 is(value($node, "SELECT rolsuper FROM pg_roles WHERE rolname = 'sync_owner'"), 'f', 'our trigger gives no rights away');
@@ -242,7 +242,7 @@ wait_until('a write-back that does not end is ended', 30,
 is(last_run($node, 'asleep', 'sleeper')->{outcome}, 'running', 'its plan is kept and tried again');
 unlike(log_since($node, $position), qr/runs canceled/, 'other runs go on');
 
-# Many missions of one user, each slow but within the limit: the user waits, and not the others.
+# Many missions of one user, each slow but within the limit: that user waits, the others do not.
 push_missions($node, [ map { "slow-$_" } 1 .. 30 ], user => 'dawdler');
 wait_for($node, 'slow write-backs have begun', 30,
     "SELECT count(*) > 0 FROM public.sync_changes WHERE user_id = 'dawdler' AND client_id = 'mana-ai-runner'", 't');

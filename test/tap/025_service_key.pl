@@ -1,5 +1,5 @@
-# mana_ai.service_key is no setting any more: a value that was left in a configuration is not used, is not
-# shown, and is warned of.
+# mana_ai.service_key is no longer a setting: a value that was left in a configuration is not used and not
+# shown, and there is a warning.
 use strict;
 use warnings;
 use utf8;
@@ -48,7 +48,7 @@ push_mission($node, 'm1');
 wait_for_iterations($node, 'm1', 1, 20);
 ok(!(grep { lc $_ eq 'authorization' } keys %{ ($model->requests)[-1]{headers} }), 'it is not sent');
 
-# Warned of as long as it stands there, wherever that is.
+# The warning repeats as long as the value is in any configuration.
 sub is_warned_of
 {
     my ($where, $expected) = @_;
@@ -62,7 +62,7 @@ sub is_warned_of
     }
     else
     {
-        # The worker reads its configuration before it looks at what is due.
+        # The worker reads its configuration before it claims due missions.
         wait_until('the server reloads', 10, sub { log_since($node, $from) =~ /received SIGHUP/ });
         push_mission($node, "after-$where");
         wait_for_iterations($node, "after-$where", 1, 20);

@@ -82,7 +82,7 @@ is(snapshots_differ($node), '', 'which is the right one');
 settings($node, 'mana_ai.tick_enabled' => 'off');
 wait_for($node, 'the worker pauses', 20, q(SELECT worker_problem FROM mana_ai.status()), 'worker is paused: mana_ai.tick_enabled is off');
 
-# What cannot be repaired now keeps nobody waiting, and idle passes write nothing.
+# Records that cannot be repaired now delay nobody, and idle passes write nothing.
 $node->safe_psql('mana_sync', <<'END');
 ALTER TABLE mana_ai.mission_snapshots ADD CONSTRAINT not_yet CHECK (user_id NOT LIKE 'stuck%');
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason)
@@ -141,7 +141,7 @@ is(value($node, q(SELECT count(*) FROM mana_ai.refresh_snapshots())), 1, 'a refr
 is(value($node, 'SELECT count(*) FROM mana_ai.oversized_records'), 0, 'forgets it, and finds it no more');
 
 # ---------------------------------------------------------------- a repair that fails
-# It is tried again after a pause that grows, and keeps nothing else from being done.
+# It is tried again after growing pauses, and delays nothing else.
 $node->safe_psql('mana_sync', <<'END');
 INSERT INTO mana_ai.dirty_records (user_id, table_name, record_id, reason) VALUES ('kept', 'aiMissions', 'k', 'busy');
 END

@@ -15,7 +15,7 @@ plan skip_all => '/proc is needed' unless -e '/proc/self/status';
 # Far below the 150 MB that are promised, and below two copies of the largest record pushed here.
 my $limit_kb = 110 * 1024;
 
-# In a server with sanitizers, which is several times slower and whose memory says nothing, a few of each kind do.
+# A server with sanitizers is several times slower, and its memory means nothing, so a few of each kind suffice.
 sub many { my ($count) = @_; return is_sanitized() ? 2 : $count }
 
 my $model = start_model();
@@ -25,7 +25,7 @@ mana_ai.skip_unchanged = on
 END
 my $pid = wait_for_worker($node);
 
-# The private memory of the worker at its peak, looked at by a process of its own.
+# The private memory of the worker at its peak, read by a separate process.
 my $peak_file = $node->basedir . '/peak';
 my $watcher   = fork // die "fork: $!";
 if ($watcher == 0)

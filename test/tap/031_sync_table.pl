@@ -1,5 +1,5 @@
-# A table that is swapped, dropped, turned into a partition or cut off from its trigger: seen, and nothing is
-# claimed or paid for until it is put right.
+# A table that is swapped, dropped, turned into a partition or cut off from its trigger: this is noticed, and nothing is
+# claimed or paid for until it is repaired.
 use strict;
 use warnings;
 use utf8;
@@ -17,7 +17,7 @@ sub problem { return value($node, 'SELECT coalesce(worker_problem, $$none$$) FRO
 
 my $number = 0;
 
-# A mission is due while the table is as $break leaves it; $mend puts it right.
+# A mission is due while the table is as $break leaves it; $mend repairs it.
 sub is_held
 {
     my ($what, $break, $problem, $mend) = @_;

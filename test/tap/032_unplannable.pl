@@ -1,5 +1,5 @@
-# Records that cannot be planned cost nothing: clocks far ahead, values that cannot be read. And replies whose
-# numbers cannot be true.
+# Records that cannot be planned cost nothing: clocks far ahead, unreadable values. And replies with impossible
+# numbers.
 use strict;
 use warnings;
 use utf8;
@@ -52,7 +52,7 @@ is(problem_of('deep'), 'record of the mission or its agent cannot be read', 'a p
 like(why_of($node, 'deep'), qr/^record of the mission or its agent cannot be read: /, 'why()');
 is($model->count, $asks, 'nothing was paid for');
 
-# What planning does not read may be anything.
+# Fields that planning does not read may have any value.
 push_mission($node, 'odd');
 $node->safe_psql('mana_sync', <<'END');
 INSERT INTO sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)

@@ -21,7 +21,7 @@ sub wait_for_server
         sub { accepts_sessions($node) });
 }
 
-# kill -9, and what the postmaster makes of it.
+# kill -9, and the postmaster's reaction.
 sub crash
 {
     my ($pid, $what) = @_;
@@ -119,7 +119,7 @@ $node->start;
 wait_for_worker($node, 'mana_sync', 20);
 is(is_safe(), 'f', 'crashes of another version do not count');
 
-# What is no such file is no reason to stay away.
+# A file of another kind does not cause safe mode.
 $node->stop;
 open $out, '>:raw', $file or die $!;
 print $out 'nonsense';
@@ -129,7 +129,7 @@ wait_for_worker($node, 'mana_sync', 20);
 
 # ---------------------------------------------------------------- the trigger crashes
 
-# Whoever inserts this mission stands still inside of the trigger.
+# A session that inserts this mission stops inside the trigger.
 sub slow_down
 {
     my ($table, $condition) = @_;

@@ -1,4 +1,4 @@
-# The server's end is never held up by us, and what has been paid for is on the ledger after it.
+# The extension never delays a shutdown, and paid replies are on the ledger afterwards.
 use strict;
 use warnings;
 use utf8;

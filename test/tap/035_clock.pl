@@ -1,4 +1,4 @@
-# Somebody sets the server's clock: the worker goes on, pays nothing twice, and says so once.
+# The server's clock is set: the worker continues, pays nothing twice, and reports it once.
 use strict;
 use warnings;
 use utf8;
@@ -84,7 +84,7 @@ is(value($node, "SELECT count(*) FROM public.sync_changes WHERE record_id LIKE '
 is($model->stats->{max_in_flight}, 5, 'no mission was called for twice at a time');
 $model->control({ latency_ms => 0 });
 
-# A mission that has become due by the jump is planned.
+# A mission that the jump made due is planned.
 wait_for($node, 'nothing due is left over', 20,
     "SELECT count(*) FROM mana_ai.mission_schedule WHERE due_at <= clock_timestamp() AND not_before IS NULL", 0);
 

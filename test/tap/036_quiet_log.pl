@@ -1,5 +1,5 @@
-# What the trigger says to the server's log in a client's session: not the statement that it was called from, nor the
-# line of a COPY, since both hold what a user wrote.
+# The trigger's log messages in a client's session contain neither the calling statement nor the line of a COPY, since
+# both contain text of users.
 use strict;
 use warnings;
 use utf8;

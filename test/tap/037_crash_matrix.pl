@@ -1,10 +1,10 @@
 # The crash matrix: at every failpoint the server is killed, fails, or waits, and every mission is planned
-# exactly once all the same (lib/ManaAi/CrashMatrix.pm says what is looked at).
+# exactly once (lib/ManaAi/CrashMatrix.pm lists the checks).
 #
 # needs: FAILPOINTS=1
 #
 # MANA_AI_MATRIX chooses the cases: "kill error sleep" for all of them (make crash-matrix), with a part of a
-# failpoint's name only those. As one of all tests it is every kill.
+# failpoint's name only those. In make test it is every kill.
 use strict;
 use warnings;
 use utf8;

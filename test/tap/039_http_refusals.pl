@@ -1,5 +1,5 @@
-# The HTTP endpoint with somebody who guesses the key, a browser that logs out, and requests that two readers
-# could take for different ones.
+# The HTTP endpoint with a client that guesses the key, a browser that logs out, and requests that two readers
+# could read differently.
 use strict;
 use warnings;
 
@@ -91,7 +91,7 @@ $seen{ page_with("guess-$_") }++ for 1 .. 200;
 cmp_ok($seen{401} // 0, '>=', 20, 'some wrong keys are judged');
 cmp_ok($seen{429} // 0, '>=', 100, 'most of many are not');
 is_deeply([ grep { !/^(?:401|429)$/ } keys %seen ], [], 'and nothing else is answered');
-# Guesses until one is not judged, and at once the right key: only the next second brings a try.
+# Guesses until one is not checked, then at once the right key: the next try is checked after a second.
 my $refused = '';
 for (1 .. 500)
 {

@@ -1,4 +1,4 @@
-# What a session keeps of our functions, and what it is told of errors that PostgreSQL raises inside of them.
+# Memory that our functions keep in a session, and how it reports errors that PostgreSQL raises inside them.
 use strict;
 use warnings;
 
@@ -49,7 +49,7 @@ is(scalar(() = $seen{context} =~ /PL\/pgSQL function fail\(\)/g), 1, 'and who ca
 
 # ---------------------------------------------------------------- the service key
 
-# Whoever reads our tables, or a backup of them, must not be able to try keys on what is in them.
+# Our tables, and backups of them, must contain nothing on which keys could be tried.
 my $key_file = "$PostgreSQL::Test::Utils::tmp_check/service_key";
 append_to_file($key_file, "a-key\n");
 utime 1_700_000_000, 1_700_000_000, $key_file;
@@ -68,7 +68,7 @@ isnt($fingerprint->(), $of_a_key, 'but that it was written');
 
 # ---------------------------------------------------------------- dumps
 
-# pg_dump reads the tables of extensions whoever runs it.
+# pg_dump reads the tables of extensions under any role.
 $node->safe_psql('postgres', <<'END');
 CREATE ROLE dumps_all LOGIN BYPASSRLS; GRANT pg_read_all_data TO dumps_all;
 CREATE ROLE dumps_some LOGIN;

@@ -7,7 +7,7 @@ use lib "$FindBin::RealBin/lib";
 use ManaAi;
 use Test::More;
 
-# Nothing folds the log because of the time.
+# No timer folds the log.
 my $node = new_cluster('lost_marks', preload => 1, conf => <<'END');
 mana_ai.database = 'mana_sync'
 mana_ai.tick_interval = '1h'
@@ -17,7 +17,7 @@ wait_for($node, 'a worker is there', 30, 'SELECT clean FROM mana_ai.folded_log',
 
 my $snapshots = 'SELECT count(*) FROM mana_ai.mission_snapshots';
 
-# A change that leaves nothing but a number in memory.
+# A change that leaves only a counter in memory.
 sub leave_unmarked
 {
     my ($id) = @_;

@@ -1,5 +1,5 @@
-# Large records are read only when the attempt is on disk: what takes the worker down while it reads is known
-# afterwards, waits, and holds nobody else up.
+# Large records are read only after the attempt is on disk: a record that crashes its reader is known
+# afterwards, waits, and delays nobody else.
 use strict;
 use warnings;
 use utf8;
@@ -22,7 +22,7 @@ sub outcomes
     return value($node, "SELECT string_agg(outcome, ',' ORDER BY started_at) FROM mana_ai.runs WHERE mission_id = '$id'");
 }
 
-# What reads the record of the mission "bomb" does not come back from it, in the worker.
+# Reading the record of the mission "bomb" crashes the worker.
 sub reading_hangs
 {
     my ($hangs) = @_;

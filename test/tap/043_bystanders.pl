@@ -1,4 +1,4 @@
-# What others do to tables of mana_ai, to the clock and in functions of theirs, and who does not suffer from it.
+# What others do to tables of mana_ai, to the clock and in their functions must not affect bystanders.
 use strict;
 use warnings;
 use utf8;

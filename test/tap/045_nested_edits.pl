@@ -149,7 +149,7 @@ for my $shape (qw(field_timestamps field_meta))
     rename_stamps('field_meta', 'field_timestamps') if $shape eq 'field_meta';
 }
 
-# Marked records are made anew, one by one, from the log. (There is no model that could plan anything.)
+# Marked records are rebuilt one by one from the log. (There is no model, so nothing is planned.)
 settings($node, 'mana_ai.llm_url' => 'http://127.0.0.1:9');
 $node->safe_psql('mana_sync', <<'END');
 DELETE FROM mana_ai.mission_snapshots;
@@ -385,7 +385,7 @@ END
     cmp_ok($peak{path}, '<', $peak{whole} + 150_000, 'at the end of a path it takes a few times its size more');
 }
 
-# Clocks that somebody has damaged are noticed, in whatever byte, and repaired.
+# Damaged clocks are noticed, whichever byte is wrong, and repaired.
 push_rows('field_timestamps',
     { table => 'aiMissions', id => 'damaged', op => 'insert', at => $times[0], data => { title => 't', cadence => { kind => 'daily', atHour => 8 }, updatedAt => $times[0] } },
     { table => 'aiMissions', id => 'damaged', op => 'update', at => $times[1], data => { 'cadence.atHour' => 9 } });

@@ -48,7 +48,7 @@ sub wait_for_ids
     return;
 }
 
-# Nothing is left to look at.
+# Nothing is left to check.
 sub wait_for_checks
 {
     wait_for($node, 'all suspects were looked at', 20,
@@ -172,7 +172,7 @@ like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user
 
 # ---------------------------------------------------------------- what a mission waits for
 
-# A mission whose last run has failed, and of which a plan is lost that is not to be put back yet.
+# A mission whose last run has failed, with a lost plan whose restoring is not due yet.
 $plan = planned('waits');
 $node->safe_psql('mana_sync', "INSERT INTO mana_ai.restored_iterations (user_id, mission_id, iteration_id, restores, restored_at) VALUES ('$user', 'waits', '$plan->{id}', 4, now())");
 device_writes('waits', [], 0, objective => '[[szenario:422]]', nextRunAt => iso(-60));
@@ -409,7 +409,7 @@ device_writes('held', [], 0);
 $holder->finish(20);
 wait_for_ids('held', [ $plan->{id} ], 'a loss of a mission that was held');
 
-# The server dies; the extension is made anew from the log.
+# The server crashes; the extension is created again from the log.
 $plan = planned('crash');
 $node->safe_psql('postgres', "ALTER SYSTEM SET mana_ai.tick_enabled = off; SELECT pg_reload_conf()");
 wait_for($node, 'the worker is paused', 10, 'SELECT worker_state FROM mana_ai.status()', 'paused');

@@ -13,14 +13,14 @@ my $model = start_model();
 my $node  = new_cluster('spaces', model => $model);
 my ($anna, $bert, $carl) = qw(anna bert carl);
 
-# Looks again at what was held back, as if for the first time.
+# Checks missions that were held back, as if for the first time.
 sub look_again
 {
     $node->safe_psql('mana_sync', 'UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at, decision = NULL; DELETE FROM mana_ai.runs');
     return;
 }
 
-# Runs a tick and returns what became of Anna's mission.
+# Runs a tick and returns the outcome of Anna's mission.
 sub outcome_of
 {
     my ($id, $user) = @_;
@@ -143,7 +143,7 @@ push_mission($node, 'a2', user => $anna, space => 's1', agentId => 'legacy:ai-de
 is(outcome_of('a2'), 'skipped-agent-missing', 'two of the default agent hold the mission as well');
 push_change($node, user => $anna, space => 's1', id => 'a2', data => { state => 'done' }, stamps => { state => iso(0) });
 
-# Nothing tells a stranger from a member: an agent that nobody else has is used, but what it says of itself is not.
+# A stranger cannot be distinguished from a member: an agent that nobody else has is used, but not its persona or memory.
 push_agent($node, 'unsynced', user => $adam, space => 's1', name => 'Vorgeschoben', systemPrompt => 'Falsche Persona', memory => 'Falsche Erinnerung');
 push_mission($node, 'a3', user => $anna, space => 's1', agentId => 'unsynced');
 is(outcome_of('a3'), 'planned', 'an agent that only a stranger has');

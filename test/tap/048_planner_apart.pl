@@ -1,4 +1,4 @@
-# A planner on a server of its own (docs/operations.md): the users' server has no mana_ai, changes go to the planner by
+# A planner on a separate server (docs/operations.md): the users' server has no mana_ai, changes go to the planner by
 # logical replication, and plans come back the same way.
 use strict;
 use warnings;
@@ -45,7 +45,7 @@ wait_until('and all others', 60, sub { !grep { plans_of($users, "m$_") ne '1' } 
 is(value($planner, 'SELECT count(*) FROM public.sync_changes'), 22, 'the planner has each change and each plan once');
 is(value($users, 'SELECT count(*) FROM public.sync_changes'), 22, 'and so has the server of the users');
 
-# What a user does with a plan goes the same way.
+# A user's changes of a plan are replicated in the same way.
 push_change($users, id => 'm1', data => { state => 'paused' });
 wait_for($planner, 'the user pauses a mission', 30,
     q(SELECT record ->> 'state' FROM mana_ai.mission_snapshots WHERE mission_id = 'm1'), 'paused');

@@ -26,7 +26,7 @@ sub plan_anew
 }
 sub statuses { return join ' ', map { $_->{status} } @{ $_[0]{plan} } }
 
-# The executor of the known client looks at iterations with source "server" that have a step with status "planned",
+# The executor of the known client handles iterations with source "server" that have a step with status "planned",
 # carries out exactly those, and hands all others back as they were.
 sub carried_out_by_known_client
 {

@@ -1,5 +1,5 @@
-# What model gateways answer when something is wrong, in their own formats: how often they are asked, when the mission
-# is tried again, and what is charged.
+# Errors of model gateways, in their own formats: how often they are called, when the mission is tried again, and what
+# is charged.
 use strict;
 use warnings;
 use utf8;
@@ -21,7 +21,7 @@ for my $i (0 .. $#cases)
     $model->control({ scenario => "gateway-$i", repeat => 'last',
         steps => [ { status => $case->{status}, body => JSON::PP->new->encode($case->{body}) } ] });
     push_mission($node, "m$i", objective => "[[szenario:gateway-$i]] Ziel");
-    # Each has a process of its own, which knows nothing of the others: together they would look like an outage.
+    # Each has a separate process, which does not know of the others: together they would look like an outage.
     run_mission($node, "m$i");
 }
 my %requests;
@@ -33,8 +33,8 @@ for my $i (0 .. $#cases)
 {
     my $case = $cases[$i];
     my $run  = last_run($node, "m$i");
-    # What is the service's alone is no failure of the mission. It may be called again soon, and is asked by the same run
-    # again if it refuses calls for their number.
+    # A fault of the service alone is not a failure of the mission. The service may be called again soon, and the same run
+    # calls it again if it limits the rate of calls.
     my $outcome = $case->{of_service} ? 'skipped' : 'failed';
     my @wait    = $case->{of_service} ? (0, 31) : @{ $case->{wait} };
     is_deeply([ @$run{qw(outcome error_kind)} ], [ $outcome, $case->{kind} ], "$case->{case}: $outcome with $case->{kind}");
@@ -50,8 +50,8 @@ for my $i (0 .. $#cases)
 }
 like(value($node, 'SELECT mana_ai.metrics()'), qr/^mana_ai_provider_errors_total\{.*kind="no_healthy_provider".*\} 1$/m, 'each kind has a metric of its own');
 
-# While the gateway has somebody for other requests, that it has nobody for this one is a failure of the mission, but none
-# that adds up.
+# While the gateway has a provider for other requests, having none for this one is a failure of the mission, but its
+# failures do not accumulate.
 my ($nobody) = grep { $cases[$_]{kind} eq 'no_healthy_provider' } 0 .. $#cases;
 my $body = JSON::PP->new->encode($cases[$nobody]{body});
 $model->control({ scenario => 'for-this', repeat => 'last', steps => [ { status => 503, body => $body, latency_ms => 1500 } ] });

@@ -1,5 +1,5 @@
-# The tool catalogs: what they say is what clients check, each catalog has the tools of its client, and what an
-# operator has changed outlives a change of the catalog, a dump and an upgrade.
+# The tool catalogs: they match what clients check, each has the tools of its client, and an operator's changes
+# survive a change of the catalog, a dump and an upgrade.
 use strict;
 use warnings;
 use utf8;
@@ -72,7 +72,7 @@ my %asked = map { $_->{function}{name} => 1 } @{ ($model->requests)[0]{body}{too
 ok($asked{create_draft} && $asked{forms_create} && !$asked{save_article}, 'models are offered those of the chosen catalog');
 ok(!$asked{save_draft_as_article}, 'and none that no client carries out');
 
-# What a client would refuse is no step, and the model is told.
+# A call that a client would refuse is not a step, and the model is told.
 push_mission($node, 'bounds', cadence => { kind => 'manual' });
 $model->reset;
 $model->control({ steps => [
@@ -104,7 +104,7 @@ $node->safe_psql('mana_sync', sprintf q(UPDATE mana_ai.tools SET parameters = '[
 run_mission($node, 'newest');
 unlike(log_since($node), qr/"create_note" in mana_ai.tools is left out/, 'what the table takes the worker takes');
 $node->safe_psql('mana_sync', q(UPDATE mana_ai.tools SET parameters = shipped -> 'parameters' WHERE name = 'create_note'));
-# A tool of an operator's that says little, in a way that Gemini would refuse, costs nobody a plan.
+# An operator's tool with a schema that Gemini would refuse does not make plans fail.
 $node->safe_psql('mana_sync', <<'END');
 INSERT INTO mana_ai.tools (name, module, description, default_policy, parameters) VALUES
   ('order_pizza', 'food', 'Pizza bestellen.', 'propose', '[

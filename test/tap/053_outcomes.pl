@@ -60,7 +60,7 @@ is_deeply($by_title->{last_messages}, ['Kein offener Task mit … gefunden'], 'w
 is_deeply(outcomes('delete_quiz_question')->[0]{last_messages}, ['Frage … nicht gefunden'], 'nor an id');
 is($by_title->{last_failed}, $iteration->{finishedAt}, 'and when its plan was made');
 
-# Whatever a record holds: no text of it gets out.
+# No text of a record gets out, whatever it holds.
 my $hostile = [ { id => 'x', source => 'server', finishedAt => 'geheim', promptVersion => 'geheim', plan => [
     { status => 'failed', summary => 'S (FEHLER: Geheimnis 4711 anna@example.org)', intent => { toolName => 'geheim' } }, { status => 'approved', intent => 'geheim' }, 'geheim', undef ] },
     { source => 'server', plan => { a => 1 } }, 'geheim', { source => 'browser', plan => [ { status => 'approved', intent => { toolName => 'create_task' } } ] } ];
@@ -95,7 +95,7 @@ is(join(' ', map { counted('create_note', $_) } qw(skipped rejected open approve
 value($node, 'CREATE ROLE watcher; GRANT USAGE ON SCHEMA mana_ai TO watcher; GRANT SELECT ON mana_ai.tool_outcomes TO watcher; GRANT EXECUTE ON FUNCTION mana_ai.count_tool_outcomes(timestamptz) TO watcher');
 is(value($node, 'SET ROLE watcher; SELECT count(*) > 0 FROM mana_ai.tool_outcomes'), 't', 'who is let look needs no right on records');
 
-# What lies further back is not even read.
+# Older plans are not even read.
 sub steps_since { return value($node, "SELECT coalesce(sum(steps), 0) FROM mana_ai.count_tool_outcomes($_[0])") }
 my $steps = steps_since('NULL');
 is(steps_since(q(now() - interval '1 hour')), $steps, 'all plans are of the last hour');

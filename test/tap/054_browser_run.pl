@@ -13,7 +13,7 @@ my $node  = new_cluster('browser_run', preload => 1, model => $model);
 my $user  = USER_ID;
 wait_for_worker($node);
 
-# What a browser writes when it begins to run a mission, and while it goes on.
+# What a browser writes when it begins to run a mission, and during the run.
 sub running
 {
     my ($id, $started, %more) = @_;
@@ -144,7 +144,7 @@ $run = while_planning('broken', sub {
 is($run->{outcome}, 'planned', 'begun and failed during ours: ours is written');
 is(scalar @{ iterations_of($node, 'broken') }, 2, 'in addition to the failed one');
 
-# A plan of a browser that we knew before is no reason to throw ours away.
+# A browser's plan that was known before does not make our plan invalid.
 $model->reset;
 push_mission($node, 'known', iterations => [ finished(running('b1', -30), 'approved') ]);
 wait_for_iterations($node, 'known', 2);

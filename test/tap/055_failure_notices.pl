@@ -47,7 +47,7 @@ sub wait_for_looks
     return;
 }
 
-# Several looks later nothing more has been said.
+# After several more checks there is no further notice.
 sub stays_at
 {
     my ($id, $count, $what) = @_;
@@ -131,7 +131,7 @@ for my $failures (1, 2)
 }
 wait_for_notices('failing', 2);
 
-# Whoever runs a mission by hand reads of its failure in the answer.
+# run_mission() returns the failure in its answer.
 push_mission($node, 'by-hand', objective => '[[szenario:422]]', nextRunAt => iso(86400));
 is(run_mission($node, 'by-hand')->{outcome}, 'failed', "by hand: failure $_") for 1 .. 3;
 is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'by-hand'"), 3, 'all of them count');
@@ -217,7 +217,7 @@ wait_for($node, 'fresh: held back', 20, "SELECT decision FROM mana_ai.mission_sc
 value($node, "UPDATE mana_ai.mission_schedule SET held_since = held_since - interval '3 days' WHERE mission_id = 'fresh'");
 stays_at('fresh', 0, 'the time before it was due does not count');
 
-# What opens by itself, or by what its user is about to do anyway.
+# Gates that open by themselves, or by what their user is about to do anyway.
 push_agent($node, 'resting', state => 'paused');
 push_mission($node, 'resting', agentId => 'resting');
 wait_for($node, 'resting: held back', 20, "SELECT decision FROM mana_ai.mission_schedule WHERE mission_id = 'resting' AND lease_owner IS NULL", 'skipped-paused');
@@ -401,7 +401,7 @@ crash('mixed');
 wait_for($node, 'mixed: the last failure is the one that is named', 20, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'mixed'", 'failed 2 times in a row, the last time: crashed');
 push_change($node, id => 'mixed', data => { state => 'paused' }, stamps => { state => iso(1) });
 
-# A notice that takes the process down itself is no failure of the mission, and is not tried over and over.
+# A notice that crashes the process is not a failure of the mission, and is not tried again and again.
 value($node, q{
 CREATE FUNCTION public.hold_up() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NEW; END $$;
 CREATE TRIGGER hold_up BEFORE INSERT ON public.sync_changes FOR EACH ROW

@@ -1,4 +1,4 @@
-# The HTTP endpoint with the clients that it has: the workbench in a browser, its operator's monitoring, and
+# The HTTP endpoint with its real clients: the workbench in a browser, the operator's monitoring, and
 # the operator.
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-# Databases and servers that are set up unlike most: encodings, ICU, checksums, few places for background processes.
+# Databases and servers with unusual setups: encodings, ICU, checksums, few slots for background workers.
 use strict;
 use warnings;
 use utf8;
@@ -45,7 +45,7 @@ SKIP: {
     is(value($node, "SELECT mana_ai.why('u1', 'Äpfel') IS NOT NULL", 'icu'), 't', 'ids are found');
 }
 
-# The replication launcher and ours take both places.
+# The replication launcher and ours take both slots.
 $node->append_conf('postgresql.conf', "max_worker_processes = 2\nmana_ai.http_listen = '127.0.0.1:$port'\n");
 $node->restart;
 wait_for($node, 'status() tells of the places that are missing', 20,

@@ -1,4 +1,4 @@
-# A model service that limits the rate of calls, that is away, or that refuses the key; and users who share it.
+# A model service that limits the rate of calls, is unavailable, or refuses the key; and users who share it.
 use strict;
 use warnings;
 use utf8;
@@ -50,7 +50,7 @@ cmp_ok(service()->{refused}, '==', $stats->{turned_away}, 'and how many calls it
 cmp_ok(service()->{calls_per_minute}, '>', 300, 'and about how many it takes');
 is(value($node, 'SELECT worker_problem FROM mana_ai.status()'), '', 'which is no problem of the worker');
 
-# What the headers say is kept to: hardly anything is refused.
+# The limits in the headers are observed: hardly any call is refused.
 for my $spelling (qw(openai anthropic)) {
     restart_worker();
     $model->reset;

@@ -25,7 +25,7 @@ sub is_held { my ($id, $decision, $user) = @_; local $Test::Builder::Level = $Te
 sub is_planned { my ($id) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1;
     return wait_for($node, "$id is planned", 40, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = '$id' AND outcome = 'planned'", 1) }
 
-# Between two looks the mission is due.
+# Between two checks the mission is due.
 sub why_is { my ($mission, $words) = @_; local $Test::Builder::Level = $Test::Builder::Level + 1;
     my $why; my $ok = wait_until('why()', 20, sub { $why = why_of($node, @$mission); return $why eq $words });
     diag("$why, not $words") unless $ok; return $ok }
@@ -85,7 +85,7 @@ is_planned('rest');
 cmp_ok(($model->requests)[0]{body}{max_tokens}, '>', 600, 'a longer reply than there is room for is not asked for');
 cmp_ok(($model->requests)[0]{body}{max_tokens}, '<', 800, 'but as long a one as there is');
 cmp_ok(used("agent_id = 'rest'"), '<=', $estimate - 300, 'so the budget holds');
-# A reply that does not get by with that is no failure of the mission.
+# A reply that needs more than that is not a failure of the mission.
 $model->reset;
 $model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { message => { content => 'Der Pl' }, finish_reason => 'length' } ],
     usage => { prompt_tokens => $estimate - 1000, completion_tokens => 700, total_tokens => $estimate - 300 } }) } ] });
@@ -114,7 +114,7 @@ push_change($node, table => 'agents', id => 'cut-off', data => { maxTokensPerDay
 is_planned('cut-off');
 is(($model->requests)[0]{body}{max_tokens}, 1000, 'and is planned when there is room for a longer one');
 is(value($node, "SELECT num_nulls(cut_reply_length, cut_reply_at) FROM mana_ai.mission_schedule WHERE mission_id = 'cut-off'"), 2, 'which makes good for it');
-# The provider has a limit of its own: that is not the budget's.
+# The provider's own limit is not the budget's.
 $model->reset;
 $model->control({ steps => [ { body => JSON::PP->new->encode({ choices => [ { message => { content => 'Der Pl' }, finish_reason => 'length' } ],
     usage => { prompt_tokens => $estimate - 1000, completion_tokens => 100, total_tokens => $estimate - 900 } }) } ], repeat => 'last' });
@@ -156,7 +156,7 @@ push_missions($node, [ map { "u$_" } 1 .. 5 ], user => 'user-2', cadence => { ki
 wait_for($node, 'a user\'s missions without an agent use up the user\'s budget', 40, "SELECT coalesce(sum(tokens_used), 0) FROM mana_ai.token_usage WHERE user_id = 'user-2'", 2 * $estimate);
 wait_for($node, 'three are held back', 30, "SELECT count(*) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget' AND lease_owner IS NULL", 3);
 $left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget'");
-# Between two looks it is due.
+# Between two checks it is due.
 wait_for($node, 'why()', 20, "SELECT mana_ai.why('user-2', '$left')",
     "the user's missions have used @{[ 2 * $estimate ]} of @{[ 2 * $estimate + 100 ]} tokens in the last 24 hours; $rest");
 is(last_run($node, $left, 'user-2')->{decision}, 'skipped-user-budget', 'runs says it');
@@ -188,7 +188,7 @@ wait_for($node, 'without it they are planned', 40, "SELECT count(*) FROM mana_ai
 
 # ---------------------------------------------------------------- foreign code runs without the lock of budgets
 
-# Whoever has written to the ledger holds it until the commit.
+# A transaction that has written to the ledger holds it until the commit.
 $node->safe_psql('mana_sync', <<'END');
 CREATE TABLE public.charged_meanwhile (replies bigint);
 CREATE FUNCTION public.look_at_charges() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$

@@ -1,5 +1,5 @@
-# An operator stops runs whose replies cannot be put on the ledger at that moment: their calls end at once all the same,
-# what has been paid for is charged when it can be, and whatever stands in the way of a stop does not lose it.
+# An operator stops runs whose replies cannot be put on the ledger at that moment: their calls still end at once, paid
+# replies are charged as soon as possible, and obstacles only delay a stop.
 use strict;
 use warnings;
 use utf8;
@@ -34,7 +34,7 @@ sub let_go
 
 # ---------------------------------------------------------------- the ledger is locked
 
-# Of one user a reply arrives together with the stop and another call hangs; of another user a reply arrives, too.
+# Of one user a reply arrives together with the stop and another call hangs; of another user a reply arrives.
 $model->control({ match => 'Debt', steps => [ { content => 'Fertig', latency_ms => 1000, usage => { prompt_tokens => 700, completion_tokens => 77 } } ],
     repeat => 'last' });
 $model->control({ match => 'Hang', steps => [ { hang => JSON::PP::true } ], repeat => 'last' });

@@ -1,4 +1,4 @@
-# Several planner models, and tiers: who is asked when the first one is away, cannot do it, or has no room at the tier.
+# Several planner models, and tiers: which is called when the first one is unavailable, cannot do it, or has no room at the tier.
 use strict;
 use warnings;
 use utf8;
@@ -137,7 +137,7 @@ value($node, q{SELECT mana_ai.stop('model:test/third', 'alle')});
 like(value($node, q{SELECT worker_problem FROM mana_ai.status()}), qr/^model:test\/first was stopped by postgres/, 'without any left planning is stopped');
 value($node, qq{SELECT mana_ai.resume('model:test/$_')}) for qw(first second third);
 
-# One that is stopped is not asked either when all others are away.
+# A stopped one is not called even when all others are unavailable.
 $model->reset;
 does('"model":"test/second"', { status => 503, error => 'overloaded' });
 does('"model":"test/', $done);

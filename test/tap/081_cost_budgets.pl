@@ -44,7 +44,7 @@ wait_for($node, 'the rest of a user\'s missions is held back', 40, "SELECT count
 wait_for($node, 'nothing runs any more', 30, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'", 0);
 cmp_ok(spent("user_id = 'user-2'"), '==', amount(2 * $estimate), 'when the budget has no room for another call');
 my $left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget'");
-# Between two looks it is due.
+# Between two checks it is due.
 wait_until('why()', 20, sub { return why_of($node, $left, 'user-2') =~ /^the user's missions have cost 0\.\d+ of 0\.\d+ EUR in the last 24 hours; there is money for 100 tokens, calls under way have reserved 0$/ });
 is(last_run($node, $left, 'user-2')->{decision}, 'skipped-user-budget', 'runs says it');
 cmp_ok(stops('user'), '>', 0, 'the metric counts it');

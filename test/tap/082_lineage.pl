@@ -1,5 +1,5 @@
-# What runs were based on: every request is on record by its digest, and can be made again from the log as the run saw it,
-# whatever is written meanwhile and afterwards; and no text of it is anywhere but in the log.
+# What runs were based on: every request is recorded by its digest, and can be rebuilt from the log as the run saw it,
+# whatever is written meanwhile and afterwards; and its text is nowhere but in the log.
 use strict;
 use warnings;
 use utf8;

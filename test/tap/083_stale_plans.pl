@@ -92,7 +92,7 @@ edit('notes', 'notes', 'n1', { content => 'Zu alt' }, -5000);
 edit('ai', 'aiMissions', 'm2', { nextRunAt => iso(7200) });
 is(stale('m2'), '', 'it stays so when nothing of what it was made of has changed');
 
-# In the transaction of the change, too.
+# Also in the transaction of the change.
 is(value($node, <<'END'), 'notes|n1', 'it is stale as soon as the change is made, before it is committed');
 BEGIN;
 SET LOCAL app.current_user_id = 'user-1';

@@ -1,5 +1,5 @@
-# A user is erased while everything is going on: calls in flight, a reply that waits to be written, transactions that are
-# not over. Nothing of theirs comes back, and nobody else loses or waits for anything.
+# A user is erased during calls in flight, a reply that waits to be written, and open transactions. Nothing of theirs
+# comes back, and nobody else loses or waits for anything.
 use strict;
 use warnings;
 use utf8;
@@ -131,7 +131,7 @@ fails_like($node, q{SELECT mana_ai.readmit_user('dora')}, qr/55000: the erasure 
 $end->();
 is_complete('it is when that one is over');
 is(traces_of('dora'), '', 'and nothing of the user is left');
-# Who readmits a user waits for whoever is erasing them once more.
+# readmit_user() waits for a concurrent erase_user() of the same user.
 my $again = hold('eraser_again', q{SELECT count(*) FROM mana_ai.erase_user('dora')});
 my $readmission = background($node, q{SELECT mana_ai.readmit_user('dora')});
 my $waits = q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%readmit_user(''dora%' AND wait_event_type = 'Lock'};
@@ -183,7 +183,7 @@ wait_for_iterations($node, 'b3', 1);
 my $ticked = value($node, 'SELECT last_tick_at FROM mana_ai.engine_state');
 wait_until('ticks are recorded meanwhile', 20, sub { return value($node, 'SELECT last_tick_at FROM mana_ai.engine_state') ne $ticked });
 $open->();
-# Who holds the row of the last tick keeps no mission from being planned.
+# A lock on the row of the last tick does not delay planning.
 $end = hold('state', 'SELECT 1 FROM mana_ai.engine_state FOR UPDATE');
 $position = log_position($node);
 wait_until('a tick cannot be recorded', 30, sub { return log_since($node, $position) =~ /a tick that goes on could not be recorded \(SQLSTATE 55P03\)|the end of a tick could not be recorded \(SQLSTATE 55P03\)/ });
@@ -282,7 +282,7 @@ unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed')
 
 # ---------------------------------------------------------------- crashes on record
 
-# Whoever inserts a mission of that title stands still inside of the trigger, and is killed there.
+# A session that inserts a mission with that title stops inside the trigger, and is killed there.
 value($node, <<'END');
 CREATE FUNCTION public.slow(mana_ai.mission_snapshots) RETURNS boolean LANGUAGE plpgsql AS
 $$ BEGIN IF $1.record ->> 'title' = 'Langsam' THEN PERFORM pg_sleep(600); END IF; RETURN true; END $$;

@@ -1,4 +1,4 @@
-# A model service behind TLS and HTTP/2, as providers have it: nginx stands before the scripted model server.
+# A model service behind TLS and HTTP/2, as providers run it: nginx in front of the scripted model server.
 # Certificates are verified, calls share connections, and a proxy that reloads, dies or shows another certificate
 # costs no run.
 use strict;

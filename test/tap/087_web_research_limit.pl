@@ -1,5 +1,5 @@
-# Research on the web is paid for: each is on the ledger with its price, and a user's missions may have so many a day,
-# however many of them ask at once.
+# Research on the web costs money: each is on the ledger with its price, and a user's missions have a daily limit,
+# also when many ask at once.
 use strict;
 use warnings;
 use utf8;
@@ -67,7 +67,7 @@ wait_for($node, 'planned without', 30, "SELECT outcome FROM mana_ai.runs WHERE m
 is(reason_of('away'), 'http-500', 'the service has failed');
 is(charged('user-3'), '0 unpriced', 'and nothing is charged');
 
-# What is allowed is looked up in an index, and no further than that.
+# The limit is checked by an index scan that reads no more rows than the limit.
 my $plan = value($node, q{SET enable_seqscan = off; EXPLAIN SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = 'x' AND u.model = 'web-research' AND u.ts > now() - interval '1 day'});
 like($plan, qr/token_usage_web_research/, 'by an index of these rows alone');
 

@@ -103,7 +103,7 @@ sub settings
 sub clock_file { return $_[0]->basedir . '/clock' }
 
 # Sets the wall clock of a server that was made with clock => 1 to the machine's plus that many
-# seconds. Its monotonic clock goes on as ever.
+# seconds. Its monotonic clock is not affected.
 sub shift_clock
 {
     my ($node, $seconds) = @_;
@@ -171,7 +171,7 @@ sub encoded
     return $text;
 }
 
-# SQL of one change, in a transaction of its own, the way mana-sync does it.
+# SQL of one change, in a separate transaction, as mana-sync does it.
 #   user, app, table, id, op, data, stamps, client, space; stamps_column when it is field_meta
 sub change_sql
 {
@@ -378,7 +378,7 @@ sub count_due
         "SELECT count(*) FROM mana_ai.mission_schedule WHERE wake_at <= clock_timestamp()");
 }
 
-# What is not as the log says, one line each (test/data/invariants.sql); empty when the invariant of
+# Differences from the log, one line each (test/data/invariants.sql); empty when the invariant of
 # docs/contract/data.md holds.
 sub snapshots_differ
 {
@@ -614,7 +614,7 @@ sub program { return $ENV{MANA_AI_MODEL_SERVER} }
 sub port { return $_[0]->{port} }
 sub url { return "http://127.0.0.1:$_[0]->{port}" }
 
-# Each call has a connection of its own, so that statistics of the server are those of mana_ai.
+# Each call has a separate connection, so that the server's statistics are those of mana_ai.
 sub call
 {
     my ($self, $method, $path, $content) = @_;

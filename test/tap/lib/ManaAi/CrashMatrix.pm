@@ -1,5 +1,5 @@
-# Kills, fails and delays the server at each failpoint (include/mana_ai/pg/failpoint_names.hpp) and looks whether
-# the mission that was worked on, and one that its user changes at that moment, come out right:
+# Kills, fails and delays the server at each failpoint (include/mana_ai/pg/failpoint_names.hpp) and checks
+# the mission in work, and one that its user changes at that moment:
 #
 #   - each is planned once, and its user is told of nothing twice: one iteration of the server's, one row in the log, one run with outcome "planned",
 #     which name each other; what its user wrote is all there
@@ -7,7 +7,7 @@
 #   - the ledger holds what the model server was asked for, except what a cut run was still waiting for, and no
 #     more was asked for than the runs explain
 #
-# A failpoint that its scenario does not come by is a failure.
+# A failpoint that its scenario does not reach is a failure.
 package ManaAi::CrashMatrix;
 
 use strict;
@@ -23,7 +23,7 @@ use Time::HiRes qw(sleep time);
 
 my $true = JSON::PP::true;
 
-# What makes the server come by. Keys:
+# What makes the server reach it. Keys:
 #   settings   mana_ai.NAME => value while the case runs
 #   also       further entries of mana_ai.failpoints, until the failpoint was reached
 #   fields     of the missions: a hash, or sub (self, id)
@@ -392,7 +392,7 @@ sub push_row
     return $self->ask($sql, user => 'mana_sync_service');
 }
 
-# Both missions, each with an iteration that has been looked at. unless_there: a client that does not know whether
+# Both missions, each with an iteration that its user has reviewed. unless_there: a client that does not know whether
 # its push arrived looks first.
 sub push_both
 {
@@ -410,7 +410,7 @@ sub push_both
             iterations => [ { id => "it-$id", plan => [], summary => 'Gesehen', overallStatus => 'approved' } ],
             %$fields);
         $fields{agentId} = "agent-$case->{user}" if ($fields{agentId} // '') eq 'AGENT';
-        # By this the model server's requests are told apart.
+        # Distinguishes the model server's requests.
         $fields{conceptMarkdown} = "Marke-$id-Ende";
         $sql .= ManaAi::change_sql(%{ ManaAi::mission_change($id, user => $case->{user}, %fields) });
     }

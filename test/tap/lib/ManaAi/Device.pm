@@ -10,7 +10,7 @@ use IPC::Run;
 use JSON::PP;
 use ManaAi;
 
-# The server's private key, in a file of its own.
+# The server's private key, in a separate file.
 sub new_key
 {
     my ($node, $name) = @_;
