@@ -118,7 +118,7 @@ if wanted fold || wanted idle; then
             before=$(cpu_ns "$pid")
             sleep 10
             after=$(cpu_ns "$pid")
-            thorough=$((after - before))
+            full_pass=$((after - before))
             q -c "ALTER SYSTEM SET mana_ai.tick_interval = '10min'" -c "SELECT pg_reload_conf()" >/dev/null
             sleep 0.5
             before=$(cpu_ns "$pid")
@@ -128,7 +128,7 @@ if wanted fold || wanted idle; then
             after=$(cpu_ns "$pid")
             start=$(now_ms)
             for _ in 1 2 3 4 5; do q -c "SELECT mana_ai.run_tick()" >/dev/null; done
-            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 200 }') ms CPU a wake-up by a commit, with its pass; $(awk -v n=$thorough 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms a full pass; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
+            echo "idle: $rows ai rows, nothing due: $(awk -v n=$((after - before)) 'BEGIN { printf "%.3f", n / 1e6 / 200 }') ms CPU a wake-up by a commit, with its pass; $(awk -v n=$full_pass 'BEGIN { printf "%.3f", n / 1e6 / 100 }') ms a full pass; run_tick() with its process $((($(now_ms) - start) / 5)) ms"
         fi
         end_cluster "history$rows"
     done

@@ -167,7 +167,7 @@ void Engine::end_tick() {
     if (!in_tick_)
         return;
     try {
-        if (counts_.due > 0 || thorough_tick_)
+        if (counts_.due > 0 || tick_is_full_pass_)
             record_tick();
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
@@ -206,7 +206,7 @@ void Engine::release_tick() {
     if (!in_tick_)
         return;
     in_tick_ = false;
-    thorough_tick_ = false;
+    tick_is_full_pass_ = false;
     pg::release_session_lock(pg::LockKey::Tick);
 }
 
@@ -228,7 +228,7 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
     transaction.commit();
     MANA_AI_FAILPOINT("tick.after_commit");
     // A tick without due missions is recorded only if it began with a full pass.
-    if (counts_.due == 0 && !thorough_tick_)
+    if (counts_.due == 0 && !tick_is_full_pass_)
         return;
     pg::metrics::count(core::Metric::Ticks);
     pg::metrics::observe(core::Metric::TickDuration,
@@ -238,9 +238,9 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 // Marks are repaired as soon as their transactions have ended. Records that cannot be repaired are
 // tried again after growing pauses.
-void Engine::repair_snapshots(bool thorough) {
+void Engine::repair_snapshots(bool full_pass) {
     try {
-        repair_marked(thorough);
+        repair_marked(full_pass);
     } catch (const pg::PgError& error) {
         if (!error.is_interrupt())
             repair_later(false);
@@ -254,15 +254,15 @@ void Engine::repair_later(bool got_on) {
     next_repair_at_ = pg::monotonic_now() + repair_pause_;
 }
 
-void Engine::repair_marked(bool thorough) {
-    if (thorough) {
+void Engine::repair_marked(bool full_pass) {
+    if (full_pass) {
         // In a separate transaction, so that a failing repair does not undo it.
         pg::Transaction transaction("mana_ai: keeping up with the log");
         keep_up_with_log();
         transaction.commit();
     }
     pg::Transaction transaction("mana_ai: repairing snapshots");
-    if (thorough)
+    if (full_pass)
         retry_oversized_records(SetAside::Changed);
     const RepairCounts counts = repair_dirty_records(kRepairBatch);
     MANA_AI_FAILPOINT("repair.before_commit");
@@ -276,43 +276,43 @@ void Engine::repair_marked(bool thorough) {
     repair_later(counts.repaired > 0);
 }
 
-void Engine::keep_house(bool thorough) {
-    thorough_tick_ |= thorough && in_tick_;
+void Engine::keep_house(bool full_pass) {
+    tick_is_full_pass_ |= full_pass && in_tick_;
     const core::Instant now = pg::now();
     // A problem of the log or of a mark does not prevent the rest.
     std::optional<pg::PgError> repair_failure;
     try {
-        repair_snapshots(thorough);
+        repair_snapshots(full_pass);
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
         repair_failure = error;
     }
-    prepare_tick(thorough, now);
+    prepare_tick(full_pass, now);
     settle_erasures();
-    begin_missed_erasures(thorough);
-    delete_expired(thorough);
+    begin_missed_erasures(full_pass);
+    delete_expired(full_pass);
     if (repair_failure)
         throw *repair_failure;
 }
 
 // In transactions of their own, for a bounded time: what is left goes with the next pass.
-void Engine::delete_expired(bool thorough) {
-    more_has_expired_ |= thorough;
+void Engine::delete_expired(bool full_pass) {
+    more_has_expired_ |= full_pass;
     const core::Instant started = pg::monotonic_now();
     while (more_has_expired_ && pg::monotonic_now() - started < kHouseTime) {
         pg::Transaction transaction("mana_ai: deleting what has expired");
         more_has_expired_ = delete_expired_rows(pg::now());
         transaction.commit();
     }
-    if (!thorough)
+    if (!full_pass)
         return;
     pg::Transaction transaction("mana_ai: looking for orphaned lineage");
     sweep_orphaned_lineage();
     transaction.commit();
 }
 
-void Engine::prepare_tick(bool thorough, core::Instant now) {
+void Engine::prepare_tick(bool full_pass, core::Instant now) {
     pg::Transaction transaction("mana_ai: preparing a tick");
     if (agents_seen_at_ == 0)
         agents_seen_at_ = last_tick_at();
@@ -322,7 +322,7 @@ void Engine::prepare_tick(bool thorough, core::Instant now) {
     free_missions_of_changed_agents(std::min(agents_seen_at_, now), now);
     for (const AgentKey& key : agents_with_room_)
         free_missions_waiting_for_agent(key.first, key.second);
-    if (thorough) {
+    if (full_pass) {
         recover_runs_of_dead_engines(number_, now);
         recover_own_runs(now);
         free_missions_after_new_settings(now);

@@ -60,7 +60,7 @@ class Worker {
     void turn();
     void pass();
     void try_pass();
-    void keep_house(bool thorough);
+    void keep_house(bool full_pass);
     void begin_to_keep_up();
     void ask_for_fold();
     void end_keeping_up();
@@ -76,7 +76,7 @@ class Worker {
     Engine engine_;
     pg::WaitSet wait_set_;
     // On the monotonic clock, as all pauses are.
-    core::Instant next_thorough_ = 0;
+    core::Instant next_full_pass_ = 0;
     core::Instant last_pass_ = 0;
     core::Instant overlap_until_ = 0;
     core::Instant retry_pass_at_ = 0;
@@ -124,16 +124,16 @@ void Worker::pass() {
                 engine_.abandon_runs(std::nullopt);
             engine_.forget_due_missions();
             problem_ = "version";
-            next_thorough_ = last_pass_ + pg::settings::tick_interval_us();
+            next_full_pass_ = last_pass_ + pg::settings::tick_interval_us();
             return;
     }
     problem_.clear();
-    const bool thorough = last_pass_ >= next_thorough_;
-    if (thorough || !keeps_up_)
+    const bool full_pass = last_pass_ >= next_full_pass_;
+    if (full_pass || !keeps_up_)
         begin_to_keep_up();
     if (!pg::settings::tick_enabled()) {
         engine_.forget_due_missions();
-        keep_house(thorough);
+        keep_house(full_pass);
         ask_for_fold();
         return;
     }
@@ -142,9 +142,9 @@ void Worker::pass() {
         pass_wanted_ = true;
         return;
     }
-    if (thorough)
+    if (full_pass)
         engine_.roll_tick();
-    keep_house(thorough);
+    keep_house(full_pass);
     engine_.start_due_missions(pg::now());
     ask_for_fold();
     if (!engine_.is_busy())
@@ -153,11 +153,11 @@ void Worker::pass() {
 
 // If housekeeping fails because of a lock or of one broken record, it is retried later; missions
 // are planned nevertheless.
-void Worker::keep_house(bool thorough) {
-    if (thorough)
-        next_thorough_ = last_pass_ + pg::settings::tick_interval_us();
+void Worker::keep_house(bool full_pass) {
+    if (full_pass)
+        next_full_pass_ = last_pass_ + pg::settings::tick_interval_us();
     try {
-        engine_.keep_house(thorough);
+        engine_.keep_house(full_pass);
     } catch (const pg::PgError& error) {
         if (error.is_interrupt())
             throw;
@@ -181,7 +181,7 @@ void Worker::ask_for_fold() {
     if (std::exchange(asked_for_fold_, true))
         return;
     if (pg::shared_state::begin_unmarked_changes(MyDatabaseId, !was_clean_))
-        next_thorough_ = 0;
+        next_full_pass_ = 0;
 }
 
 void Worker::end_keeping_up() {
@@ -199,7 +199,8 @@ void Worker::end_keeping_up() {
 
 // A pass is due at the tick interval, when the schedule says so, and after a wake-up.
 core::Instant Worker::next_pass_at() {
-    core::Instant at = std::min(next_thorough_, engine_.next_repair_at().value_or(next_thorough_));
+    core::Instant at =
+        std::min(next_full_pass_, engine_.next_repair_at().value_or(next_full_pass_));
     if (pass_wanted_ || engine_.wants_pass())
         at = 0;
     else if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_wake_at()) {
@@ -246,7 +247,7 @@ void Worker::notice_clock_jump() {
     pg::log_warning("the clock was set " + std::string(jump > 0 ? "forward" : "back") + " by " +
                     std::to_string(std::abs(jump) / 1000) + " ms; the schedule is read again");
     engine_.on_clock_jump(jump);
-    next_thorough_ = 0;
+    next_full_pass_ = 0;
     retry_pass_at_ = 0;
 }
 
@@ -259,7 +260,7 @@ void Worker::turn() {
         reload_settings();
         look_for_retired_settings();
         engine_.load_settings();
-        next_thorough_ = 0;
+        next_full_pass_ = 0;
     }
     pg::check_for_interrupts();
     notice_clock_jump();

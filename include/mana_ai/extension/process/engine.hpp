@@ -64,9 +64,9 @@ class Engine {
     void forget_due_missions();
     bool in_tick() const { return in_tick_; }
 
-    // Work around planning, in separate transactions. `thorough` is for a full pass, which adds
+    // Work around planning, in separate transactions. `full_pass` is for a full pass, which adds
     // what is not needed after every wake-up: dead engines, retention, new settings, all marks.
-    void keep_house(bool thorough);
+    void keep_house(bool full_pass);
 
     // Claims missions due by `due_until` while there is room and starts their runs; also starts
     // polls of research.
@@ -169,17 +169,17 @@ class Engine {
     void heed_stops(Stops stops);
     void settle_erasures();
     void forget_erased_users();
-    void begin_missed_erasures(bool thorough);
-    void delete_expired(bool thorough);
+    void begin_missed_erasures(bool full_pass);
+    void delete_expired(bool full_pass);
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     void cancel_stopped_runs();
     void give_stopped_leases_back();
     void end_stopped_runs();
     std::vector<std::string> own_run_ids() const;
-    void repair_snapshots(bool thorough);
-    void repair_marked(bool thorough);
+    void repair_snapshots(bool full_pass);
+    void repair_marked(bool full_pass);
     void repair_later(bool got_on);
-    void prepare_tick(bool thorough, core::Instant now);
+    void prepare_tick(bool full_pass, core::Instant now);
     void restore_lost_iterations();
     void put_off_checks();
     void check_later_alone(const SuspectMission& mission, core::Instant at);
@@ -234,7 +234,7 @@ class Engine {
     core::Instant locked_until_ = 0;
     core::Instant tick_started_at_ = 0;  // on the monotonic clock
     bool in_tick_ = false;
-    bool thorough_tick_ = false;
+    bool tick_is_full_pass_ = false;
     bool work_left_ = false;
     bool suspects_left_ = false;  // ClaimResult::suspects_left of the last claim
     bool tools_stale_ = true;
