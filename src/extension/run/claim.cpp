@@ -222,7 +222,7 @@ class Pass {
     bool is_stopped(const std::string& user_id, const std::string& agent_id) const {
         return request_.stops != nullptr && request_.stops->concern(user_id, agent_id);
     }
-    void announce(const pg::Row& row, bool by_hand);
+    void announce(const pg::Row& row, bool manual);
 
     const ClaimRequest& request_;
     bool is_announced_;  // the lease in the row is ours and nothing was read with it
@@ -327,7 +327,7 @@ bool Pass::has_crashes_to_tell(const pg::Row& row) const {
            is_notice_due(row.text(kUserId), row.text(kMissionId), kCause, request_.now);
 }
 
-void Pass::announce(const pg::Row& row, bool by_hand) {
+void Pass::announce(const pg::Row& row, bool manual) {
     ClaimedMission claimed;
     claimed.is_unread = true;
     claimed.is_suspect = row.number(kSuspect) != 0;
@@ -339,7 +339,7 @@ void Pass::announce(const pg::Row& row, bool by_hand) {
     claimed.mission_version = row.is_null(kMissionVersion) ? 0 : row.number(kMissionVersion);
     if (!row.is_null(kAgentVersion))
         claimed.agent_version = row.number(kAgentVersion);
-    claimed.by_hand = by_hand;
+    claimed.manual = manual;
     claimed.started_at = request_.now;
     claimed.lease_expires_at = request_.lease_expires_at;
     claimed.engine = request_.engine;
@@ -513,7 +513,7 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         if (request_.started_by_agent != nullptr)
             (*request_.started_by_agent)[key]++;
     }
-    claimed.by_hand = due_or_not;
+    claimed.manual = due_or_not;
     if (agent != nullptr)
         claimed.service_tier = row.optional_text(kServiceTier);
     claim(row, std::move(claimed));
@@ -877,7 +877,7 @@ SELECT 1 FROM mana_ai.mission_schedule
     MANA_AI_FAILPOINT("claim.read");
     forget();
     Pass pass(request, rows, true);
-    pass.judge(rows.front(), announced.by_hand);
+    pass.judge(rows.front(), announced.manual);
     pass.write();
     return std::move(pass.result);
 }

@@ -163,7 +163,7 @@ net::Task<void> record_failure(RunServices& services, const ClaimedMission& clai
     std::optional<core::NoticeCause> cause;
     // A gateway's problem says nothing about the mission, and its user cannot fix it. The caller of
     // run_mission() gets the failure in the result.
-    if (!claimed.by_hand && claimed.attempts + 1 >= kFailuresBeforeNotice &&
+    if (!claimed.manual && claimed.attempts + 1 >= kFailuresBeforeNotice &&
         failure.kind != core::name(core::ErrorKind::NoProvider))
         cause = core::NoticeCause::Failed;
     const core::Instant now = pg::now();
@@ -224,7 +224,7 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     const core::Instant pause =
         std::max(tried ? kUnreadablePause : 0, pg::settings::tick_interval_us());
     std::optional<core::NoticeCause> cause;
-    if (tried && !claimed.by_hand && claimed.previous_decision == result.decision)
+    if (tried && !claimed.manual && claimed.previous_decision == result.decision)
         cause = core::NoticeCause::Unopened;
     std::function<void(bool)> end = [&](bool has_changed) {
         // If the mission has changed since the run read it, it may open now.
@@ -303,7 +303,7 @@ std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read)
 
 bool is_unchanged(const ClaimedMission& claimed, const core::Mission& mission,
                   const std::string& digest) {
-    return !digest.empty() && digest == claimed.plan_basis_digest && !claimed.by_hand &&
+    return !digest.empty() && digest == claimed.plan_basis_digest && !claimed.manual &&
            !core::wants_web_research(mission) && !core::wants_deep_research(mission);
 }
 

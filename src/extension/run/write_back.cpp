@@ -360,7 +360,7 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
 // What a run by hand has planned is what somebody waits for. Of two runs in a row the second one's
 // plan stays: a record that changes all the time must not keep the mission from ever having one.
 bool is_planned_again(const ClaimedMission& claimed, const ReadSetChanges& changes) {
-    return pg::settings::replan_overtaken() && !changes.changed.empty() && !claimed.by_hand &&
+    return pg::settings::replan_overtaken() && !changes.changed.empty() && !claimed.manual &&
            claimed.previous_decision != kSkippedOvertaken;
 }
 

@@ -36,7 +36,7 @@ struct ClaimedMission {
     int attempts = 0;               // failures in a row before this run
     std::string previous_decision;  // of the gates, at the last check; empty = none yet
     std::string plan_basis_digest;  // of the last plan; empty = unknown
-    bool by_hand = false;           // by run_mission(), so it runs even if nothing has changed
+    bool manual = false;            // by run_mission(), so it runs even if nothing has changed
     bool is_unread = false;         // its records are large: read_announced() reads and judges them
     bool is_suspect = false;        // likewise, and its last run crashed the process
     bool is_large = false;          // its records are large, and read: its write-back takes long
