@@ -2027,7 +2027,7 @@ CREATE TABLE mana_ai.model_prices (
 );
 COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
-COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'beside its tokens; what research on the web costs, under the name web-research';
+COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'in addition to its tokens; the cost of research on the web, under the name web-research';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
 -- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.

@@ -67,7 +67,7 @@ wait_for($node, 'planned without', 30, "SELECT outcome FROM mana_ai.runs WHERE m
 is(reason_of('away'), 'http-500', 'the service has failed');
 is(charged('user-3'), '0 unpriced', 'and nothing is charged');
 
-# The limit is checked by an index scan that reads no more rows than the limit.
+# An index on the rows of web research alone serves the check of the limit.
 my $plan = value($node, q{SET enable_seqscan = off; EXPLAIN SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = 'x' AND u.model = 'web-research' AND u.ts > now() - interval '1 day'});
 like($plan, qr/token_usage_web_research/, 'by an index of these rows alone');
 

@@ -24,13 +24,13 @@ constexpr core::Instant kCompareTime = 100'000;  // of a pass
 
 // For digests that were added in another way, and snapshots that a fold has made before it saw
 // them.
-// All users are compared, some in each transaction; what takes longer goes on in the next pass.
+// All users are compared, some in each transaction; the next pass continues what takes longer.
 void Engine::begin_missed_erasures(bool full_pass) {
     static pg::Statement begin(
         "SELECT compared, last_user FROM mana_ai.begin_missed_erasures($1, $2)");
     compares_users_ |= full_pass;
     const core::Instant started = pg::monotonic_now();
-    // A tick by hand has no next pass.
+    // A manual tick has no next pass.
     while (compares_users_ && (counts_started_ || pg::monotonic_now() - started < kCompareTime)) {
         pg::Transaction transaction("mana_ai: comparing users with digests");
         const auto rows = begin

@@ -357,8 +357,8 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
                       std::string_view(digest)});
 }
 
-// What a run by hand has planned is what somebody waits for. Of two runs in a row the second one's
-// plan stays: a record that changes all the time must not keep the mission from ever having one.
+// A manual run's plan is always written, since a caller waits for it. So is the second of two plans
+// in a row: a record that changes all the time must not keep the mission without a plan.
 bool is_planned_again(const ClaimedMission& claimed, const ReadSetChanges& changes) {
     return pg::settings::replan_overtaken() && !changes.changed.empty() && !claimed.manual &&
            claimed.previous_decision != kSkippedOvertaken;

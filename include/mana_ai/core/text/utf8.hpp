@@ -1,4 +1,4 @@
-// UTF-8: what is well-formed, its code points, repaired and cut texts.
+// UTF-8: checks, code points, repaired and cut texts.
 #pragma once
 
 #include <cstddef>

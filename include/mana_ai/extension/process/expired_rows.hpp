@@ -1,16 +1,16 @@
-// Rows whose retention is over, in pieces: none of the transactions of housekeeping is to last
-// long, and none waits for a row that somebody else's holds.
+// Rows whose retention is over, deleted in pieces: housekeeping's transactions are short, and do
+// not wait for rows that other transactions hold.
 #pragma once
 
 #include "mana_ai/core/time/instant.hpp"
 
 namespace mana_ai {
 
-// Deletes a piece of what has expired, in the current transaction. True: there may be more.
+// Deletes some expired rows, in the current transaction. True: there may be more.
 bool delete_expired_rows(core::Instant now);
 
-// Looks at some runs of which lineage is kept, each time at the next ones, and deletes it where the
-// run is not there any more, in the current transaction.
+// Checks some runs that have lineage, the next ones each time, and deletes the lineage of runs that
+// no longer exist, in the current transaction.
 void sweep_orphaned_lineage();
 
 }  // namespace mana_ai

@@ -18,7 +18,7 @@ class HttpClients {
     // The loop must outlive it.
     explicit HttpClients(net::EventLoop& loop) : loop_(loop) {}
 
-    // The client for new calls, by the settings of now.
+    // The client for new calls, by the current settings.
     net::HttpClient* renewed();
 
     // Destroys clients of earlier settings that have no calls left.

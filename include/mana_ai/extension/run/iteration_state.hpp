@@ -1,4 +1,4 @@
-// What an iteration of a mission's record says of itself: whether it waits for its user, tells of a
+// The state of an iteration in a mission's record: whether it waits for its user, reports a
 // failure, or is a run in a browser (docs/contract/tick.md, Gates).
 //
 // The functions may ereport(ERROR): call them inside pg::guarded(). `members` are those of the
@@ -16,11 +16,11 @@ namespace mana_ai {
 // mana_ai.stale_plans.
 bool waits_for_review(const pg::JsonbFields& members, core::Instant now);
 
-// Whether the iteration only tells the user why there was no plan. It says nothing to a model, and
-// it is no reason to plan again.
+// Whether the iteration only tells the user why there was no plan. Models do not read it, and it is
+// not a reason to plan again.
 bool is_notice(const pg::JsonbFields& members);
 
-// When a browser began to run the mission, if this is an iteration of a run that goes on.
+// When a browser began to run the mission, if this is an iteration of a run in progress.
 std::optional<core::Instant> browser_run_start(const pg::JsonbFields& members);
 
 }  // namespace mana_ai

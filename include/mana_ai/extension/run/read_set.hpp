@@ -1,4 +1,4 @@
-// What of the records that a plan was based on has changed by the time it is written
+// Which of the records that a plan is based on have changed by the time it is written
 // (docs/lineage.md).
 #pragma once
 
@@ -19,8 +19,7 @@ struct ReadSetChanges {
 };
 
 // Of the records that the mission refers to. They are read again in the current transaction, for a
-// bounded time: call it before anything is locked. What is changed later is in
-// mana_ai.stale_plans.
+// bounded time: call it before anything is locked. Later changes are in mana_ai.stale_plans.
 ReadSetChanges changes_of_inputs(const std::string& user_id, const Lineage& lineage,
                                  TablePatience& patience);
 
@@ -31,7 +30,7 @@ struct NewestMission {
     const std::optional<std::string>& space_id;
 };
 
-// Puts before those the changes of the mission and of its agent, which are looked up by their keys.
+// Prepends the changes of the mission and of its agent, which are looked up by their keys.
 void add_changes_of_own_records(ReadSetChanges& changes, const ClaimedMission& claimed,
                                 const NewestMission& newest, const Lineage& lineage);
 
