@@ -55,6 +55,13 @@ ifneq ($(QUICK),)
 PG_CXXFLAGS += -O0 -g0
 endif
 BASE_OBJDIR = build/pg$(MAJORVERSION)$(if $(QUICK),_quick)
+# Without optimization most of the time goes into reading nlohmann_json: here it is read once, into a precompiled header.
+# Only the sources that would read it get that, since it takes time as well. An ordinary build has none: compiler caches
+# do not go well with it.
+ifneq ($(QUICK),)
+PREFIX = $(BASE_OBJDIR)/prefix.hpp
+PREFIXED_SOURCES := $(shell src/json_sources.sh)
+endif
 OBJDIR = $(BASE_OBJDIR)$(if $(FAILPOINTS),_failpoints)$(if $(SANITIZE),_sanitized)
 # The HTML page is compiled in, as one string.
 PAGE_SOURCE = build/page/page_html.cpp
@@ -114,7 +121,7 @@ OUR_CXXFLAGS = $(filter-out -I%,$(CPPFLAGS)) $(CXXFLAGS) -std=c++20 $(WARNINGS) 
 POSTGRES_FLAGS = $(EXPORT_FLAGS) -isystem $(includedir_server) -isystem $(includedir_internal) \
 	$(patsubst -I%,-isystem %,$(filter-out -I. -I./ -I$(srcdir) -I$(includedir_server) -I$(includedir_internal),$(filter -I%,$(CPPFLAGS))))
 COMPILE_OURS = $(CXX) $(OUR_CXXFLAGS) $(if $(filter $(VARIANT_SOURCES),$<),$(VARIANT_FLAGS)) \
-	$(if $(filter $(INSIDE_SOURCES),$<),$(POSTGRES_FLAGS))
+	$(if $(filter $(INSIDE_SOURCES),$<),$(POSTGRES_FLAGS)) $(if $(filter $(PREFIXED_SOURCES),$<),-include $(PREFIX))
 # The object's position among all, which shows the progress.
 empty :=
 PLACE = $(words $(subst |, ,$(firstword x$(subst |$@|,| ,|$(subst $(empty) $(empty),|,$(OBJS))|))))
@@ -140,6 +147,15 @@ $(SHARED_OBJS): $(BASE_OBJDIR)/%.o: src/%.cpp $(BASE_OBJDIR)/flags
 	@mkdir -p $(@D)
 	$(SHOW_PROGRESS)
 	$(QUIET)$(COMPILE_OURS) -MMD -MP -c -o $@ $<
+
+ifneq ($(PREFIXED_SOURCES),)
+$(PREFIX).gch: $(BASE_OBJDIR)/flags
+	@mkdir -p $(@D)
+	@echo '#include <nlohmann/json.hpp>' > $(PREFIX)
+	$(QUIET)$(CXX) $(OUR_CXXFLAGS) -x c++-header -o $@ $(PREFIX)
+
+$(sort $(foreach folder,$(BASE_OBJDIR) $(OBJDIR),$(PREFIXED_SOURCES:src/%.cpp=$(folder)/%.o))): $(PREFIX).gch
+endif
 
 -include $(OBJS:.o=.d)
 
