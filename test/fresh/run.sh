@@ -83,7 +83,8 @@ inside() {
     release=$(basename "$(readlink -f "$tree/.base")")
     shift
     mkdir -p "$folder/debs/$release/partial"
-    unshare --mount --pid --ipc --uts --fork --kill-child bash -c '
+    # So that it ends with the shell that waits for it.
+    setpriv --pdeathsig KILL unshare --mount --pid --ipc --uts --fork --kill-child bash -c '
         set -e
         tree=$1 debs=$2 cache=$3 flags=$4
         shift 4
