@@ -60,7 +60,7 @@ BASE_OBJDIR = build/pg$(MAJORVERSION)$(if $(QUICK),_quick)
 # do not go well with it.
 ifneq ($(QUICK),)
 PREFIX = $(BASE_OBJDIR)/prefix.hpp
-PREFIXED_SOURCES := $(shell src/json_sources.sh)
+PREFIXED_SOURCES := $(if $(SOURCES),$(shell src/json_sources.sh))
 endif
 OBJDIR = $(BASE_OBJDIR)$(if $(FAILPOINTS),_failpoints)$(if $(SANITIZE),_sanitized)
 # The HTML page is compiled in, as one string.

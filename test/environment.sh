@@ -104,7 +104,7 @@ make_workplace() {
 enter() {
     make_workplace
     if [ -n "${QUICK:-}" ]; then
-        echo "building for the demo, without optimization (the first time takes a minute or two)"
+        echo "building without optimization (the first time takes a minute or two)"
     else
         echo "building (the first time takes a few minutes)"
     fi
