@@ -8,6 +8,7 @@
 #include "mana_ai/core/record/iteration.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
+#include "mana_ai/extension/lease/research_jobs.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
@@ -357,11 +358,25 @@ UPDATE mana_ai.mission_schedule SET plan_basis_digest = nullif($3, '')
                       std::string_view(digest)});
 }
 
+// Whether the plan before this one was thrown away. By the history, since skips and failures in
+// between replace the schedule's decision.
+bool was_last_plan_overtaken(const ClaimedMission& claimed) {
+    static pg::Statement find(R"sql(
+SELECT r.decision = $3 FROM mana_ai.runs r
+ WHERE r.mission_id = $2 AND r.user_id = $1 AND (r.outcome = 'planned' OR r.decision = $3)
+ ORDER BY r.started_at DESC LIMIT 1)sql");
+    const auto rows =
+        find.execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
+                      std::string_view(kSkippedOvertaken)})
+            .rows;
+    return !rows.empty() && rows.front().number(0) != 0;
+}
+
 // A manual run's plan is always written, since a caller waits for it. So is the second of two plans
 // in a row: a record that changes all the time must not keep the mission without a plan.
 bool is_planned_again(const ClaimedMission& claimed, const ReadSetChanges& changes) {
     return pg::settings::replan_overtaken() && !changes.changed.empty() && !claimed.manual &&
-           claimed.previous_decision != kSkippedOvertaken;
+           !was_last_plan_overtaken(claimed);
 }
 
 void count_overtaken(const ReadSetChanges& changes) {
@@ -378,6 +393,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     const core::Instant now = pg::now();
     // A try before this one, whose transaction failed, may have decided otherwise.
     result.decision = core::name(core::GateDecision::Ran);
+    result.iteration_id.clear();
     // Before the mission is locked: the records belong to other apps, and reading them may take
     // long.
     ReadSetChanges changes = changes_of_inputs(claimed.user_id, result.events.lineage, patience);
@@ -394,6 +410,10 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     if (is_planned_again(claimed, changes)) {
         result.outcome = RunOutcome::Discarded;
         result.decision = kSkippedOvertaken;
+        // The next run needs the answer as well.
+        if (claimed.research_job)
+            give_research_offer_back(claimed.user_id, claimed.mission_id,
+                                     claimed.research_job->task_id, false);
         hold_back(claimed, result, now, now);
         return;
     }
