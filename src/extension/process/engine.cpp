@@ -301,9 +301,12 @@ void Engine::delete_expired(bool full_pass) {
     more_has_expired_ |= full_pass;
     const core::Instant started = pg::monotonic_now();
     while (more_has_expired_ && pg::monotonic_now() - started < kHouseTime) {
+        // After an error the next full pass goes on.
+        more_has_expired_ = false;
         pg::Transaction transaction("mana_ai: deleting what has expired");
-        more_has_expired_ = delete_expired_rows(pg::now());
+        const bool more = delete_expired_rows(pg::now());
         transaction.commit();
+        more_has_expired_ = more;
     }
     if (!full_pass)
         return;

@@ -31,20 +31,22 @@ DELETE FROM mana_ai.run_reads WHERE ctid = ANY (ARRAY(
   SELECT l.ctid
     FROM (SELECT run_id FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
            ORDER BY started_at LIMIT $2) r
-    JOIN mana_ai.run_reads l ON l.run_id = r.run_id LIMIT $3)))sql");
+    JOIN mana_ai.run_reads l ON l.run_id = r.run_id LIMIT $3
+     FOR UPDATE OF l SKIP LOCKED)))sql");
     static pg::Statement delete_requests(R"sql(
 DELETE FROM mana_ai.run_requests WHERE ctid = ANY (ARRAY(
   SELECT l.ctid
     FROM (SELECT run_id FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
            ORDER BY started_at LIMIT $2) r
-    JOIN mana_ai.run_requests l ON l.run_id = r.run_id LIMIT $3)))sql");
+    JOIN mana_ai.run_requests l ON l.run_id = r.run_id LIMIT $3
+     FOR UPDATE OF l SKIP LOCKED)))sql");
     for (pg::Statement* statement : {&delete_reads, &delete_requests})
         if (is_whole_batch(statement->execute({pg::Timestamp{until}, kRunBatch, kDeleteBatch})))
             return true;
     static pg::Statement delete_runs(R"sql(
 DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
-   ORDER BY started_at LIMIT $2)))sql");
+   ORDER BY started_at LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
     return delete_runs.execute({pg::Timestamp{until}, kRunBatch}).processed ==
            static_cast<uint64_t>(kRunBatch);
 }
@@ -66,22 +68,25 @@ DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
     more |= delete_expired_audit(now, kDeleteBatch);
     // Of runs that others have ended.
     static pg::Statement delete_iterations(R"sql(
-DELETE FROM mana_ai.iterations_at_claim i
- WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
-                    WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running'))sql");
+DELETE FROM mana_ai.iterations_at_claim WHERE ctid = ANY (ARRAY(
+  SELECT i.ctid FROM mana_ai.iterations_at_claim i
+   WHERE NOT EXISTS (SELECT FROM mana_ai.runs r
+                      WHERE r.user_id = i.user_id AND r.run_id = i.run_id AND r.outcome = 'running')
+     FOR UPDATE SKIP LOCKED)))sql");
     delete_iterations.execute();
     // A month without a loss, and it counts as new.
     static pg::Statement delete_restored(R"sql(
 DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM mana_ai.restored_iterations
-   WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2)))sql");
+   WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
     more |= delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
             static_cast<uint64_t>(kDeleteBatch);
     static pg::Statement delete_restored_of_deleted(R"sql(
 DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
   SELECT r.ctid FROM mana_ai.restored_iterations r
    WHERE NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
-                      WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1)))sql");
+                      WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1
+     FOR UPDATE SKIP LOCKED)))sql");
     more |= delete_restored_of_deleted.execute({kDeleteBatch}).processed ==
             static_cast<uint64_t>(kDeleteBatch);
     return retention == 0 ? more : delete_expired_runs(now - retention) || more;
@@ -106,9 +111,11 @@ WITH RECURSIVE walk(run_id, user_id, n) AS (
 SELECT w.run_id::text,
        NOT EXISTS (SELECT FROM mana_ai.runs r WHERE r.user_id = w.user_id AND r.run_id = w.run_id)
   FROM walk w ORDER BY w.n)sql"),
-          remove_("DELETE FROM mana_ai." + table + R"sql( WHERE ctid = ANY (ARRAY(
+          remove_(
+              "DELETE FROM mana_ai." + table + R"sql( WHERE ctid = ANY (ARRAY(
   SELECT l.ctid FROM mana_ai.)sql" +
-                  table + " l WHERE l.run_id = ANY ($1::text[]::uuid[]) LIMIT $2))") {}
+              table +
+              " l WHERE l.run_id = ANY ($1::text[]::uuid[]) LIMIT $2 FOR UPDATE SKIP LOCKED))") {}
 
     void go_on() {
         const auto rows = find_.execute({std::string_view(position_), kSweptRuns}).rows;
