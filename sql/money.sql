@@ -82,7 +82,8 @@ BEGIN
     END IF;
     EXIT WHEN last_model IS NULL;
     SELECT min(p.valid_from) INTO priced_since FROM mana_ai.model_prices p
-     WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern;
+     WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern
+       AND (last_model <> 'web-research' OR p.per_call IS NOT NULL);
     CONTINUE WHEN priced_since IS NULL;
     UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
       FROM (SELECT w.id, k.cost, k.currency
@@ -221,7 +222,7 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.tokens_used > 0 ORDER BY x.ts DESC LIMIT 1) u) m(name)
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')

@@ -105,10 +105,12 @@ COMMENT ON VIEW mana_ai.stale_plans IS
   'plans that wait for their user, with each record that has changed since they were made, or of which nobody can tell';
 
 -- For why() and the page: the first three records of a waiting plan that have changed. Not for plans with very many
--- records, since all of them are read.
+-- records, since all of them are read. Null also when the statement has taken two seconds already: the page asks this of
+-- many plans.
 CREATE FUNCTION mana_ai.stale_records(user_id text, run_id uuid)
 RETURNS text[] LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET mana_ai.sync_table_timeout = '100ms' AS $$
+  SELECT CASE WHEN clock_timestamp() < statement_timestamp() + interval '2 seconds' THEN (
   SELECT array_agg(format('%s of %s', left(c.record_id, 100), left(c.table_name, 100)))
     FROM (SELECT s.record_id, s.table_name
             FROM mana_ai.runs r
@@ -116,5 +118,5 @@ SET search_path = pg_catalog, pg_temp AS $$
            CROSS JOIN LATERAL mana_ai.stale_reads(r.run_id) s
            WHERE r.user_id = $1 AND r.run_id = $2 AND r.outcome = 'planned' AND r.iteration_id = w.iteration_id
              AND s.state = 'changed' AND (SELECT count(*) FROM mana_ai.run_reads x WHERE x.run_id = $2) <= 50
-           LIMIT 3) c
+           LIMIT 3) c) END
 $$;

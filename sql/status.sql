@@ -453,7 +453,7 @@ BEGIN
                           nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
                  (SELECT count(*) FROM mana_ai.token_usage u
                    WHERE u.user_id = why.user_id AND u.model = 'web-research'
-                     AND u.ts > clock_timestamp() - interval '24 hours') AS had) l
+                     AND u.ts > statement_timestamp() - interval '24 hours') AS had) l
    WHERE l.had >= l.most
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL

@@ -653,7 +653,7 @@ BEGIN
                           nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
                  (SELECT count(*) FROM mana_ai.token_usage u
                    WHERE u.user_id = why.user_id AND u.model = 'web-research'
-                     AND u.ts > clock_timestamp() - interval '24 hours') AS had) l
+                     AND u.ts > statement_timestamp() - interval '24 hours') AS had) l
    WHERE l.had >= l.most
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
@@ -2090,7 +2090,8 @@ BEGIN
     END IF;
     EXIT WHEN last_model IS NULL;
     SELECT min(p.valid_from) INTO priced_since FROM mana_ai.model_prices p
-     WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern;
+     WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern
+       AND (last_model <> 'web-research' OR p.per_call IS NOT NULL);
     CONTINUE WHEN priced_since IS NULL;
     UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
       FROM (SELECT w.id, k.cost, k.currency
@@ -2229,7 +2230,7 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.tokens_used > 0 ORDER BY x.ts DESC LIMIT 1) u) m(name)
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')
@@ -2903,7 +2904,8 @@ COMMENT ON VIEW mana_ai.stale_plans IS
 -- records, since all of them are read.
 CREATE FUNCTION mana_ai.stale_records(user_id text, run_id uuid)
 RETURNS text[] LANGUAGE sql VOLATILE STRICT SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET mana_ai.sync_table_timeout = '100ms' AS $$
+  SELECT CASE WHEN clock_timestamp() < statement_timestamp() + interval '2 seconds' THEN (
   SELECT array_agg(format('%s of %s', left(c.record_id, 100), left(c.table_name, 100)))
     FROM (SELECT s.record_id, s.table_name
             FROM mana_ai.runs r
@@ -2911,7 +2913,7 @@ SET search_path = pg_catalog, pg_temp AS $$
            CROSS JOIN LATERAL mana_ai.stale_reads(r.run_id) s
            WHERE r.user_id = $1 AND r.run_id = $2 AND r.outcome = 'planned' AND r.iteration_id = w.iteration_id
              AND s.state = 'changed' AND (SELECT count(*) FROM mana_ai.run_reads x WHERE x.run_id = $2) <= 50
-           LIMIT 3) c
+           LIMIT 3) c) END
 $$;
 
 REVOKE ALL ON mana_ai.run_reads, mana_ai.run_requests, mana_ai.stale_plans FROM PUBLIC;

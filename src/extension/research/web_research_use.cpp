@@ -34,7 +34,7 @@ SELECT $1, $2, $3, 0, $4::uuid, 'web-research', 0, 0, 0, 0, c.cost, c.currency
     OR l.most > (SELECT count(*)
                    FROM (SELECT FROM mana_ai.token_usage u
                           WHERE u.user_id = $1 AND u.model = 'web-research'
-                            AND u.ts > clock_timestamp() - interval '24 hours'
+                            AND u.ts > now() - interval '24 hours'
                           LIMIT l.most) had)
 RETURNING id::text, CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency)sql");
     const auto rows =
