@@ -26,23 +26,23 @@ bool Stops::hold_all_of(const Stops& others) const {
            holds(models, others.models) && holds(tools, others.tools);
 }
 
-bool free_stopped_missions() {
+bool free_stopped_missions(core::Instant held_until) {
     static pg::Statement free_missions(R"sql(
 WITH held AS (
   SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
    WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL
-     AND s.not_before IS NOT NULL),
+     AND s.not_before IS NOT NULL AND s.decided_at <= $1),
 ours AS (
   SELECT s.user_id, s.mission_id FROM mana_ai.mission_schedule s
    WHERE s.decision = 'skipped-stopped' AND s.lease_owner IS NULL AND s.due_at IS NOT NULL
-     AND s.not_before IS NOT NULL
+     AND s.not_before IS NOT NULL AND s.decided_at <= $1
      FOR UPDATE SKIP LOCKED),
 freed AS (
   UPDATE mana_ai.mission_schedule s SET not_before = NULL, wake_at = s.due_at
     FROM ours o
    WHERE s.user_id = o.user_id AND s.mission_id = o.mission_id)
 SELECT (SELECT count(*) FROM held) = (SELECT count(*) FROM ours))sql");
-    return free_missions.execute({}).rows.front().number(0) != 0;
+    return free_missions.execute({pg::Timestamp{held_until}}).rows.front().number(0) != 0;
 }
 
 Stops read_stops() {

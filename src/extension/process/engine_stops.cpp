@@ -3,6 +3,7 @@
 #include <chrono>
 #include <iterator>
 
+#include "mana_ai/extension/lease/ledger.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
@@ -21,6 +22,10 @@ namespace {
 // that continues has other runs.
 constexpr std::chrono::milliseconds kEndKeepTime{500};
 constexpr std::chrono::milliseconds kStoppedKeepTime{150};
+
+// Between tries to free missions whose rows somebody has locked; each pause is twice the last one.
+constexpr core::Instant kFirstFreePause = 3 * core::kMicrosPerSecond / 10;
+constexpr core::Instant kLongestFreePause = 10 * core::kMicrosPerSecond;
 
 // Null: it ended, or failed in a way that does not prevent anything else.
 std::exception_ptr interrupt_of(const std::function<void()>& step) {
@@ -84,7 +89,12 @@ void Engine::heed_stops(Stops stops) {
     std::set_difference(stops.models.begin(), stops.models.end(), stops_.models.begin(),
                         stops_.models.end(), std::inserter(new_models, new_models.end()));
     stops_ = std::move(stops);
-    frees_stopped_ |= is_resumed;
+    if (is_resumed) {
+        frees_stopped_ = true;
+        resumed_at_ = pg::now();
+        free_again_at_ = 0;
+        free_pause_ = kFirstFreePause;
+    }
     polls_.cancel_stopped();
     // This is still the catalog that runs were offered.
     const auto offers_stopped_tool = [&](const ClaimedMission& claimed) {
@@ -99,11 +109,15 @@ void Engine::heed_stops(Stops stops) {
                stops_.concern(claimed.user_id, claimed.mission.agent_id.value_or("")) ||
                offers_stopped_tool(claimed);
     });
-    if (frees_stopped_) {
+    // Somebody may hold their rows for long, and each look reads the whole schedule.
+    if (frees_stopped_ && pg::monotonic_now() >= free_again_at_) {
         pg::Transaction transaction("mana_ai: resuming what was stopped");
-        const bool are_free = free_stopped_missions();
+        const bool are_free = free_stopped_missions(resumed_at_);
         transaction.commit();
         frees_stopped_ = !are_free;
+        work_left_ |= are_free;
+        free_again_at_ = pg::monotonic_now() + free_pause_;
+        free_pause_ = std::min(2 * free_pause_, kLongestFreePause);
     }
 }
 
@@ -158,7 +172,10 @@ void Engine::cancel_stopped_runs() {
             continue;
         }
         loop_.cancel(active.task);
-        if (!stops_.erased.contains(active.claimed.user_id))
+        // The charge that it waited for has brought the user's id back.
+        if (stops_.erased.contains(active.claimed.user_id))
+            forget_sums();
+        else
             note_error("mission " + pg::printable(active.claimed.mission_id) + ": stopped",
                        active.claimed.user_id);
         end_run_span(active.span, active.result);

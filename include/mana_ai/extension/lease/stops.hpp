@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/core/time/instant.hpp"
+
 namespace mana_ai {
 
 struct Stops {
@@ -40,8 +42,8 @@ Stops read_stops();
 // In the current transaction, which has written nothing yet.
 void settle_erasures(const std::vector<std::string>& users, uint32_t engine);
 
-// Makes missions due again that were held back because of a stop; those that another stop concerns
-// are held back again at their next check. False: somebody has locked some of them.
-bool free_stopped_missions();
+// Makes missions due again that were held back because of a stop, until this time; those that
+// another stop concerns are held back again at their next check. False: somebody has locked some.
+bool free_stopped_missions(core::Instant held_until);
 
 }  // namespace mana_ai

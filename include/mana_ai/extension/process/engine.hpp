@@ -213,8 +213,11 @@ class Engine {
     Stops stops_;
     core::Instant stops_seen_at_ = 0;  // on the monotonic clock
     bool frees_stopped_ = false;       // missions that were resumed are locked by somebody
-    int stopped_ = 0;                  // ActiveRun::is_stopped
-    int canceled_ = 0;                 // of those, so far
+    core::Instant resumed_at_ = 0;     // what was held back until then is freed
+    core::Instant free_again_at_ = 0;  // on the monotonic clock
+    core::Instant free_pause_ = 0;
+    int stopped_ = 0;                             // ActiveRun::is_stopped
+    int canceled_ = 0;                            // of those, so far
     std::set<std::string, std::less<>> settled_;  // stops_.erased when erasures were last settled
     std::string settled_last_;                    // of them, the one whose turn was last
     core::Instant settled_at_ = 0;                // on the monotonic clock
