@@ -21,6 +21,7 @@ volatile sig_atomic_t swallowed = 0;  // how often its cancel was delivered with
 volatile sig_atomic_t cancels = 0;    // of operators
 
 TimeoutId timer = USER_TIMEOUT;
+bool is_watching = false;
 
 extern "C" {
 // Ends the function like a cancel. If a function catches every cancel, the process ends, which is
@@ -47,7 +48,9 @@ static void on_sigint(SIGNAL_ARGS) {
 
 }  // namespace
 
-CallWatch::CallWatch(int64_t limit_us) {
+CallWatch::CallWatch(int64_t limit_us) : is_outermost_(!is_watching) {
+    if (!is_outermost_)
+        return;
     times_up = 0;
     swallowed = 0;
     cancels = 0;
@@ -58,9 +61,13 @@ CallWatch::CallWatch(int64_t limit_us) {
         // Repeatedly: a function may catch a cancel and continue.
         compat::enable_repeated_timeout(id, limit_us, kRepeatMs);
     });
+    is_watching = true;
 }
 
 CallWatch::~CallWatch() {
+    if (!is_outermost_)
+        return;
+    is_watching = false;
     disable_timeout(timer, false);
     // The caller reads the counts and handles the events that the function has not.
     if ((times_up > 0 || cancels > 0) && !termination_requested())

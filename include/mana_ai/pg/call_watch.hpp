@@ -13,7 +13,8 @@
 namespace mana_ai::pg {
 
 // Ends the code in its scope like a cancel when its time is up, and records what happened during
-// it. The SQLSTATE of an error does not show that: foreign code can raise any.
+// it. The SQLSTATE of an error does not show that: foreign code can raise any. Inside another watch
+// (foreign code that calls our functions) it does nothing: the outer limit holds.
 class CallWatch {
  public:
     explicit CallWatch(int64_t limit_us);
@@ -24,6 +25,9 @@ class CallWatch {
     // Of the last watch of this process.
     static bool timed_out();
     static bool was_canceled();  // by an operator, or by the client's statement_timeout
+
+ private:
+    bool is_outermost_;
 };
 
 struct WatchedCall {
