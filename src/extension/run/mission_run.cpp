@@ -24,6 +24,7 @@
 #include "mana_ai/extension/research/web_research.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
+#include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/planning.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
 #include "mana_ai/pg/error.hpp"
@@ -423,8 +424,11 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         Failure reason = provider_failure(services, claimed, *error);
         if (read.anything_was_decrypted)
             reason.message = kTextWithheld;
+        // The research answer may be what the service fails with; unless nothing was sent, or the
+        // service fails others as well.
         bool may_be_mission = false;
-        if (error->of_service && was_offered && claimed.research_job) {
+        if (error->of_service && was_offered && claimed.research_job && !lineage.requests.empty() &&
+            !has_failed_others(services, claimed, result.events.asked_model)) {
             DatabaseJobs::Work look = [&] {
                 may_be_mission = !may_give_research_back(claimed.user_id, claimed.mission_id,
                                                          claimed.research_job->task_id, pg::now());

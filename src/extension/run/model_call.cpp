@@ -100,6 +100,11 @@ core::ProviderError stopped_by_operator() {
     return error;
 }
 
+// The mission, for the gates.
+uint64_t caller_of(const ClaimedMission& claimed) {
+    return std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
+}
+
 // Open, or to be probed now.
 bool may_be_asked(RunServices& services, const std::string& model) {
     if (services.stops.models.contains(model))
@@ -122,12 +127,17 @@ bool is_for_another_model(const core::ProviderError& error, const net::CallGate&
 
 }  // namespace
 
+bool has_failed_others(RunServices& services, const ClaimedMission& claimed,
+                       const std::string& model) {
+    return services.gates.of_model(model).has_failed_others(caller_of(claimed));
+}
+
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, const BodyOf& body_of) {
     std::string body;
     const core::WipeAtEnd wipe_body(body);  // may quote decrypted text
     std::optional<std::string> body_tier;   // requested in the body
-    const uint64_t caller = std::hash<std::string>()(claimed.user_id + '\n' + claimed.mission_id);
+    const uint64_t caller = caller_of(claimed);
     int64_t begun = services.loop.now_us();
     const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
     int refusals = 0;

@@ -39,6 +39,11 @@ struct CallWish {
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, const BodyOf& body_of);
 
+// Whether the model's service has lately failed calls of other missions too, so that a failure says
+// nothing about this one.
+bool has_failed_others(RunServices& services, const ClaimedMission& claimed,
+                       const std::string& model);
+
 // The models that may plan, the preferred one first, and the run's present one. A run does not ask
 // a model that has failed it again.
 struct PlannerModels {
