@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "mana_ai/extension/lease/ledger.hpp"
+#include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/cost_budgets.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -154,6 +155,9 @@ bool forget_cut_off_reply(const ClaimedMission& claimed) {
 }
 
 void store_cut_off_reply(const ClaimedMission& claimed, std::optional<int64_t> length) {
+    // Also so as not to wait for the row.
+    if (!hold_lease(claimed))
+        return;
     static pg::Statement store(R"sql(
 UPDATE mana_ai.mission_schedule
    SET cut_reply_length = $4, cut_reply_at = CASE WHEN $4 IS NOT NULL THEN clock_timestamp() END
