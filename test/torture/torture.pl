@@ -501,7 +501,7 @@ sub check_round
 
     # Money.
     my $charges = 0;
-    for my $line (split /\n/, ask("SELECT json_build_object('m', mission_id, 'n', count(*), 'tokens', sum(tokens_used)) FROM mana_ai.token_usage WHERE mission_id $like GROUP BY mission_id"))
+    for my $line (split /\n/, ask("SELECT json_build_object('m', mission_id, 'n', count(*), 'tokens', sum(tokens_used)) FROM mana_ai.token_usage WHERE mission_id $like AND model <> 'web-research' GROUP BY mission_id"))
     {
         my $sum = $json->decode($line);
         $charges += $sum->{n};

@@ -273,7 +273,7 @@ my %place = (
     (map { $_ => 'deep' } qw(research.intended research.answered research.stored research.before_wait research.after_wait
           research.offered research.fetched poll.before_commit poll.after_commit poll.answered poll.recorded)),
     'research.given_up' => 'no_research',
-    'research.web'      => 'web',
+    (map { $_ => 'web' } qw(research.charged research.web)),
     (map { $_ => 'erase' } qw(erasure.before_commit erasure.after_commit)),
     (map { $_ => 'brake' } qw(stop.before_commit stop.after_commit)),
     (map { $_ => 'stop' } qw(abandon.before_commit abandon.after_commit)),
@@ -487,7 +487,10 @@ SELECT json_object_agg(m.id, json_build_object(
                AND c.client_id = 'mana-ai-runner' AND c.data ?& '{iterations,nextRunAt}'),
   'notices', (SELECT count(*) FROM public.sync_changes c WHERE c.user_id = '$user' AND c.record_id = m.id
                  AND c.client_id = 'mana-ai-runner' AND c.data ? 'iterations' AND NOT c.data ? 'nextRunAt'),
-  'charges', (SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = '$user' AND u.mission_id = m.id),
+  'charges', (SELECT count(*) FROM mana_ai.token_usage u
+               WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model <> 'web-research'),
+  'searches', (SELECT count(*) FROM mana_ai.token_usage u
+                WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model = 'web-research'),
   'audited', (SELECT count(*) FROM mana_ai.decrypt_audit d WHERE d.user_id = '$user' AND d.mission_id = m.id AND status = 'ok'),
   'left', (SELECT count(*) FROM mana_ai.mission_research_jobs j WHERE j.user_id = '$user' AND j.mission_id = m.id)
         + (SELECT count(*) FROM mana_ai.dirty_records d WHERE d.user_id = '$user' AND d.record_id = m.id),
@@ -533,6 +536,9 @@ END
         my $free = $case->{name} =~ /^(?:retried|refused|compacts)$/ ? 4 : 0;
         $free = grep { /szenario:503/ } @asked if $case->{name} eq 'away';
         push @wrong, "$id: charged $charged times for $asked calls, $cut runs were cut" if $charged < $asked - $cut - $free;
+        my $searched = $found->{$id}{searches};
+        push @wrong, "$id: charged for research on the web $searched times in " . @$runs . ' runs' if $searched > @$runs;
+        push @wrong, "$id: not charged for research on the web" if $case->{name} eq 'web' && $searched == 0;
         my $ended = grep { $_->{outcome} ne 'skipped' } @$runs;
         push @wrong, "$id: $asked calls of $ended runs" if $asked > 2 * $ended + $free;
         push @wrong, "$id: " . scalar(@$runs) . ' runs: ' . join(' ', map { $_->{outcome} } @$runs) if @$runs > $wanted + 4;
