@@ -95,6 +95,8 @@ for my $name (@names)
         is(value($node, "SELECT attempts FROM mana_ai.mission_schedule WHERE mission_id = 'c-$name'"), 0, "$name: no attempt");
         next;
     }
+    # On a slow machine the minute is over by now.
+    value($node, "UPDATE mana_ai.mission_schedule SET not_before = greatest(not_before, now() + interval '1 hour') WHERE mission_id = 'c-$name'");
     like(why_of($node, "c-$name"), qr/^backing off until .* after 1 failure: $run->{error_kind}/, "$name: why()");
 }
 is(value($node, 'SELECT count(*) FROM mana_ai.mission_problems'), $failed,
