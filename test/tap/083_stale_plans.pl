@@ -232,11 +232,15 @@ $model->reset;
 $model->control({ steps => [ { latency_ms => 4000, content => 'Fertig.' } ], repeat => 'last' });
 push_mission($node, 'again', inputs => [ { module => 'notes', table => 'notes', id => 'n1' } ], cadence => { kind => 'interval', everyMinutes => 600 });
 settings($node, 'mana_ai.tick_enabled' => 'on');
-for my $attempt (1, 2)
-{
-    wait_until("attempt $attempt is under way", 30, sub { $model->count == $attempt });
-    edit('notes', 'notes', 'n1', { content => "Weizen $attempt" });
-}
+wait_until('the first attempt is under way', 30, sub { $model->count == 1 });
+settings($node, 'mana_ai.tick_enabled' => 'off');
+edit('notes', 'notes', 'n1', { content => 'Weizen 1' });
+wait_until('it is over', 30, sub { value($node, "SELECT count(*) FROM mana_ai.runs WHERE mission_id = 'again' AND finished_at IS NOT NULL") == 1 });
+# As a look would do that finds another mission of the agent running.
+value($node, "UPDATE mana_ai.mission_schedule SET decision = 'skipped-concurrency' WHERE mission_id = 'again'");
+settings($node, 'mana_ai.tick_enabled' => 'on');
+wait_until('the second attempt is under way', 30, sub { $model->count == 2 });
+edit('notes', 'notes', 'n1', { content => 'Weizen 2' });
 wait_for_iterations($node, 'again', 1, 30);
 settings($node, 'mana_ai.tick_enabled' => 'off');
 is_deeply([ map { "$_->{outcome} $_->{decision}" } @{ rows($node, "SELECT outcome, decision FROM mana_ai.runs WHERE mission_id = 'again' ORDER BY started_at") } ],
