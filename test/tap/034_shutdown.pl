@@ -42,7 +42,8 @@ sub hang
     $model->reset;
     $model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
     push_missions($node, \@ids);
-    $model->wait_in_flight(scalar @ids, 30);
+    # Missions of before may be among them.
+    wait_until(scalar(@ids) . ' model calls are in flight', 30, sub { $model->in_flight >= @ids });
     return;
 }
 
