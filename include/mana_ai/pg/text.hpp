@@ -4,7 +4,7 @@
 
 #include <string_view>
 
-#include "mana_ai/pg/postgres.hpp"
+#include "mana_ai/pg/compat.hpp"
 
 namespace mana_ai::pg {
 
