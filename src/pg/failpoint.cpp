@@ -13,6 +13,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 
@@ -35,13 +36,6 @@ struct Failpoint {
     int only = 0;  // the time that counts; 0 = each
 };
 
-std::string trimmed(std::string_view text) {
-    const size_t first = text.find_first_not_of(" \n\t");
-    if (first == std::string_view::npos)
-        return {};
-    return std::string(text.substr(first, text.find_last_not_of(" \n\t") - first + 1));
-}
-
 bool is_number(const std::string& text) {
     return !text.empty() && text.size() < 8 &&
            std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
@@ -53,8 +47,8 @@ std::optional<Failpoint> parse(std::string_view entry) {
     if (equals == std::string_view::npos)
         return std::nullopt;
     Failpoint point;
-    point.name = trimmed(entry.substr(0, equals));
-    std::string rest = trimmed(entry.substr(equals + 1));
+    point.name = core::ascii::trimmed(entry.substr(0, equals));
+    std::string rest(core::ascii::trimmed(entry.substr(equals + 1)));
     if (const size_t at = rest.find('@'); at != std::string::npos) {
         const std::string when = rest.substr(at + 1);
         rest.resize(at);
@@ -82,7 +76,7 @@ bool for_each(std::string_view list, F&& f) {
         const size_t comma = list.find(',');
         const std::string_view entry = list.substr(0, comma);
         list = comma == std::string_view::npos ? std::string_view() : list.substr(comma + 1);
-        if (trimmed(entry).empty())
+        if (core::ascii::trimmed(entry).empty())
             continue;
         const auto point = parse(entry);
         if (!point || !f(*point))

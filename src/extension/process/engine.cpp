@@ -48,8 +48,8 @@ constexpr core::Instant kFirstRepairPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestRepairPause = core::kMicrosPerMinute;
 constexpr core::Instant kFirstLockedPause = core::kMicrosPerSecond / 10;
 constexpr core::Instant kLongestLockedPause = 5 * core::kMicrosPerSecond;
-constexpr int kFlushesPerTurn =
-    4;  // batches of database steps before the network gets its turn again
+// Batches of database steps before the network gets its turn again.
+constexpr int kFlushesPerTurn = 4;
 constexpr core::Instant kClockTolerance = core::kMicrosPerSecond;
 constexpr std::chrono::milliseconds kFlushTimePerTurn{100};
 constexpr size_t kMaxTickErrors = 20;

@@ -24,22 +24,21 @@ bool is_whole_batch(const pg::StatementResult& result) {
     return result.processed == static_cast<uint64_t>(kDeleteBatch);
 }
 
+// Deletes rows of this table that belong to the expired runs which go next.
+std::string delete_lineage_from(const std::string& table) {
+    return "DELETE FROM mana_ai." + table + R"sql( WHERE ctid = ANY (ARRAY(
+  SELECT l.ctid
+    FROM (SELECT run_id FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
+           ORDER BY started_at LIMIT $2) r
+    JOIN mana_ai.)sql" +
+           table + R"sql( l ON l.run_id = r.run_id LIMIT $3
+     FOR UPDATE OF l SKIP LOCKED)))sql";
+}
+
 // What they were based on goes first; runs whose lineage is more than one piece wait for the next.
 bool delete_expired_runs(core::Instant until) {
-    static pg::Statement delete_reads(R"sql(
-DELETE FROM mana_ai.run_reads WHERE ctid = ANY (ARRAY(
-  SELECT l.ctid
-    FROM (SELECT run_id FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
-           ORDER BY started_at LIMIT $2) r
-    JOIN mana_ai.run_reads l ON l.run_id = r.run_id LIMIT $3
-     FOR UPDATE OF l SKIP LOCKED)))sql");
-    static pg::Statement delete_requests(R"sql(
-DELETE FROM mana_ai.run_requests WHERE ctid = ANY (ARRAY(
-  SELECT l.ctid
-    FROM (SELECT run_id FROM mana_ai.runs WHERE started_at < $1 AND outcome <> 'running'
-           ORDER BY started_at LIMIT $2) r
-    JOIN mana_ai.run_requests l ON l.run_id = r.run_id LIMIT $3
-     FOR UPDATE OF l SKIP LOCKED)))sql");
+    static pg::Statement delete_reads(delete_lineage_from("run_reads"));
+    static pg::Statement delete_requests(delete_lineage_from("run_requests"));
     for (pg::Statement* statement : {&delete_reads, &delete_requests})
         if (is_whole_batch(statement->execute({pg::Timestamp{until}, kRunBatch, kDeleteBatch})))
             return true;
@@ -62,8 +61,7 @@ bool delete_expired_rows(core::Instant now) {
 DELETE FROM mana_ai.token_usage WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM mana_ai.token_usage WHERE ts < $1 LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
         const core::Instant until = now - std::max(retention, kShortestLedger);
-        more = delete_usage.execute({pg::Timestamp{until}, kDeleteBatch}).processed ==
-               static_cast<uint64_t>(kDeleteBatch);
+        more = is_whole_batch(delete_usage.execute({pg::Timestamp{until}, kDeleteBatch}));
     }
     more |= delete_expired_audit(now, kDeleteBatch);
     // Of runs that others have ended.
@@ -79,16 +77,14 @@ DELETE FROM mana_ai.iterations_at_claim WHERE ctid = ANY (ARRAY(
 DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
   SELECT ctid FROM mana_ai.restored_iterations
    WHERE restored_at < $1::timestamptz - interval '30 days' LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
-    more |= delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}).processed ==
-            static_cast<uint64_t>(kDeleteBatch);
+    more |= is_whole_batch(delete_restored.execute({pg::Timestamp{now}, kDeleteBatch}));
     static pg::Statement delete_restored_of_deleted(R"sql(
 DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
   SELECT r.ctid FROM mana_ai.restored_iterations r
    WHERE NOT EXISTS (SELECT FROM mana_ai.mission_snapshots m
                       WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1
      FOR UPDATE SKIP LOCKED)))sql");
-    more |= delete_restored_of_deleted.execute({kDeleteBatch}).processed ==
-            static_cast<uint64_t>(kDeleteBatch);
+    more |= is_whole_batch(delete_restored_of_deleted.execute({kDeleteBatch}));
     return retention == 0 ? more : delete_expired_runs(now - retention) || more;
 }
 

@@ -4,6 +4,7 @@
 
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -104,8 +105,7 @@ Datum waiting_plans(Datum record) {
         const JsonbValueRef* id = find_field(members, "id");
         const auto text = id == nullptr ? std::nullopt : pg::string_of(*id);
         if (text && waits_for_review(members, now))
-            ids[count++] = PointerGetDatum(
-                cstring_to_text_with_len(text->data(), static_cast<int>(text->size())));
+            ids[count++] = pg::text_datum(*text);
         if (members.fields != nullptr)
             pfree(members.fields);
     }
