@@ -26,9 +26,6 @@ int64_t last_first_call = 0;  // of this process, and some more
 // Of missions whose budget had no room for it, by user and mission.
 std::map<std::pair<std::string, std::string>, int64_t> long_prompts;
 
-// Of missions whose budget had no room for the whole reply, likewise; as of their last claim.
-std::map<std::pair<std::string, std::string>, int64_t> cut_off_replies;
-
 void note_long_prompt(const std::pair<std::string, std::string>& mission,
                       const core::CallNeed& need) {
     if (long_prompts.size() >= kMaxLongPrompts)
@@ -113,45 +110,26 @@ void ClaimBudgets::reserve(const std::string& user_id, int64_t tokens) {
     total_.reserved += tokens;
 }
 
-core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id) {
+core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id,
+                                  int64_t cut_reply_length) {
     core::CallNeed need = core::estimated_tokens(0, {}, pg::settings::llm_max_tokens());
     const auto known = long_prompts.find({user_id, mission_id});
     if (known != long_prompts.end())
         need.prompt = known->second;
     else
         need.reply = std::max(need.reply, last_first_call);
-    return with_known_length(need, user_id, mission_id);
+    return with_known_length(need, cut_reply_length);
 }
 
-core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
-                                 const std::string& mission_id) {
-    const auto known = cut_off_replies.find({user_id, mission_id});
-    if (known == cut_off_replies.end())
-        return need;
+core::CallNeed with_known_length(core::CallNeed need, int64_t cut_reply_length) {
     const int64_t longest = pg::settings::llm_max_tokens();
     if (longest > 0)
-        need.least_reply = std::max(need.least_reply, std::min(2 * known->second, longest));
+        need.least_reply = std::max(need.least_reply, std::min(2 * cut_reply_length, longest));
     return need;
 }
 
-void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length) {
-    const std::pair<std::string, std::string> mission(claimed.user_id, claimed.mission_id);
-    set_cut_off_reply(claimed.user_id, claimed.mission_id, length);
-    note_long_prompt(mission, need);
-}
-
-void set_cut_off_reply(const std::string& user_id, const std::string& mission_id, int64_t length) {
-    if (length <= 0) {
-        cut_off_replies.erase({user_id, mission_id});
-        return;
-    }
-    if (cut_off_replies.size() >= kMaxLongPrompts)
-        cut_off_replies.clear();
-    cut_off_replies[{user_id, mission_id}] = length;
-}
-
-bool forget_cut_off_reply(const ClaimedMission& claimed) {
-    return cut_off_replies.erase({claimed.user_id, claimed.mission_id}) > 0;
+void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need) {
+    note_long_prompt({claimed.user_id, claimed.mission_id}, need);
 }
 
 void store_cut_off_reply(const ClaimedMission& claimed, std::optional<int64_t> length) {
@@ -170,7 +148,6 @@ UPDATE mana_ai.mission_schedule
 void forget_lengths(std::string_view user_id) {
     const auto is_theirs = [&](const auto& entry) { return entry.first.first == user_id; };
     std::erase_if(long_prompts, is_theirs);
-    std::erase_if(cut_off_replies, is_theirs);
 }
 
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long) {

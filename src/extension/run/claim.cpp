@@ -438,8 +438,9 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
     const bool is_capped = agent != nullptr && agent->max_tokens_per_day;
     if (is_capped)
         gates.agent_tokens_24h = budgets_.used_by(key.first, agent->id, {});
-    set_cut_off_reply(key.first, row.text(kMissionId), amount(row, kCutReplyLength));
-    const core::CallNeed first_call = need_of_first_call(key.first, row.text(kMissionId));
+    claimed.cut_reply_length = amount(row, kCutReplyLength);
+    const core::CallNeed first_call =
+        need_of_first_call(key.first, row.text(kMissionId), claimed.cut_reply_length);
     std::vector<core::BudgetLimit> limits;
     if (is_capped)
         limits.push_back({core::BudgetScope::Agent, *agent->max_tokens_per_day,

@@ -51,7 +51,7 @@ void estimate_next(const ClaimedMission& claimed, const core::PlannerLoop& plann
                    Spending& spending) {
     spending.need = with_known_length(core::estimated_tokens(planner.request_size(), spending.last,
                                                              pg::settings::llm_max_tokens()),
-                                      claimed.user_id, claimed.mission_id);
+                                      claimed.cut_reply_length);
 }
 
 // Providers have their own maximum length of a reply, which may be shorter. If the provider does
@@ -277,7 +277,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             broken.kind = *kind;
             if (*kind == core::ErrorKind::Truncated && is_cut_off_by_budget(reply, longest_reply)) {
                 // Not a fault of the mission: its budget had no room for more.
-                note_cut_off_reply(claimed, spending.need, longest_reply);
+                note_cut_off_reply(claimed, spending.need);
                 DatabaseJobs::Work store = [&] { store_cut_off_reply(claimed, longest_reply); };
                 co_await write_until_done(services, claimed, std::move(store));
                 const core::BudgetScope scope = spending.budget.judgement.scope;
@@ -299,7 +299,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         co_await charge(services, claimed, std::move(paid), planner, events.lineage,
                         !planner.finished(), spending);
     }
-    if (!events.out_of_budget && forget_cut_off_reply(claimed)) {
+    if (!events.out_of_budget && claimed.cut_reply_length > 0) {
         DatabaseJobs::Work forget = [&] { store_cut_off_reply(claimed, std::nullopt); };
         co_await write_until_done(services, claimed, std::move(forget));
     }

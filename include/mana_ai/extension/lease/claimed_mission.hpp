@@ -33,6 +33,7 @@ struct ClaimedMission {
     std::optional<int64_t> agent_version;
     std::string mission_clocks;  // of what prompts are made of; empty = unknown
     std::string agent_clocks;
+    int64_t cut_reply_length = 0;   // tokens; of the last reply that a budget cut off; 0 = none
     int attempts = 0;               // failures in a row before this run
     std::string previous_decision;  // of the gates, at the last check; empty = none yet
     std::string plan_basis_digest;  // of the last plan; empty = unknown

@@ -59,24 +59,20 @@ struct RunBudget {
 // The estimate for a run's first call before its prompt is known: the use of the last one in this
 // process, and some more. For a mission whose prompt was too long for a budget at its last check,
 // that length.
-core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id);
+core::CallNeed need_of_first_call(const std::string& user_id, const std::string& mission_id,
+                                  int64_t cut_reply_length);
 void note_first_call(const ClaimedMission& claimed, const core::CallNeed& need, bool was_too_long);
 
 // A reply that was cut off because of a budget was paid for and gives no plan. Until a run of the
 // mission ends without a cut, at most for a day, its calls are only sent if there is room for a
-// reply of twice that length, or for the longest allowed one. The schedule has that length for
-// other processes; here it is as of the mission's last claim.
-core::CallNeed with_known_length(core::CallNeed need, const std::string& user_id,
-                                 const std::string& mission_id);
-void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need, int64_t length);
-// The length in the schedule; 0 = none.
-void set_cut_off_reply(const std::string& user_id, const std::string& mission_id, int64_t length);
-// Whether there was one.
-bool forget_cut_off_reply(const ClaimedMission& claimed);
+// reply of twice that length, or for the longest allowed one. 0 = none was.
+core::CallNeed with_known_length(core::CallNeed need, int64_t cut_reply_length);
+// Its prompt was too long as well.
+void note_cut_off_reply(const ClaimedMission& claimed, const core::CallNeed& need);
 // Writes it to the schedule, in the current transaction; nullopt = none.
 void store_cut_off_reply(const ClaimedMission& claimed, std::optional<int64_t> length);
 
-// Lengths of prompts and replies of all missions of a user.
+// Lengths of prompts of all missions of a user.
 void forget_lengths(std::string_view user_id);
 
 // Whether the run's budgets have room for this call in addition to others' reservations. No other
