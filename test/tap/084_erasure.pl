@@ -274,8 +274,13 @@ settings($node, 'mana_ai.tick_enabled' => 'on');
 is_complete('the erasure is complete');
 value($node, "DELETE FROM public.sync_changes WHERE user_id = 'frida-$marker'");
 value($node, 'ANALYZE');
-value($node, 'VACUUM FULL');
-value($node, 'CHECKPOINT');
+# It keeps rows that a snapshot of the running worker may still see.
+for (1 .. 10)
+{
+    value($node, 'VACUUM FULL');
+    value($node, 'CHECKPOINT');
+    last unless @{ files_with($marker) };
+}
 is_deeply(files_with($marker), [], 'after VACUUM FULL nothing of an erased user is in any file but the WAL');
 
 unlike(log_since($node), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
