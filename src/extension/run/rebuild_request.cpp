@@ -1,5 +1,4 @@
-// rebuild_request(): the requests of a past run, rebuilt from the log (docs/lineage.md). Works with
-// its caller's privileges: it sees only the rows of the tables and of the log that they may read.
+#include "mana_ai/extension/run/rebuild_request.hpp"
 
 #include <optional>
 #include <string>
@@ -29,59 +28,6 @@ extern "C" {
 }
 
 namespace mana_ai {
-
-namespace {
-
-struct RecordedRequest {
-    int64_t ordinal = 0;
-    std::string purpose;
-    int64_t round = 0;
-    std::string sha256;
-    std::string model;
-    std::string service_tier;
-    int64_t max_tokens = 0;
-    bool has_cache_key = false;
-    int64_t agent_tokens = 0;
-};
-
-struct RecordedRead {
-    std::string role;
-    std::string module;
-    std::string table;
-    std::string id;
-    std::string clocks;
-    bool was_encrypted = false;
-    bool is_left_out = false;
-};
-
-struct RecordedRun {
-    std::string user_id;
-    std::string prompt_version;
-    core::CivilTime local_time;
-    std::string research;
-    std::vector<RecordedRequest> requests;
-    std::vector<RecordedRead> reads;
-};
-
-// Why a request cannot be rebuilt; a fixed text with ids.
-struct Obstacle {
-    const char* status;
-    std::string reason;
-};
-
-struct Prompt {
-    std::optional<Obstacle> obstacle;
-    std::string system;
-    std::string user;
-    std::optional<core::Agent> agent;
-    core::OfferedTools tools;
-};
-
-struct Answer {
-    const char* status = "rebuilt";
-    std::string reason;
-    std::string body;
-};
 
 RecordedRun recorded_run(const std::string& run_id) {
     static pg::Statement select_requests(R"sql(
@@ -114,6 +60,8 @@ SELECT role, module, table_name, record_id, encode(clocks, 'hex'), was_encrypted
                              row.number(5) != 0, row.number(6) != 0});
     return run;
 }
+
+namespace {
 
 // The result of planning_record() or planning_agent() for the record as it was; nullopt:
 // unavailable.
@@ -189,8 +137,10 @@ std::optional<Obstacle> read_inputs(const RecordedRun& run,
     return std::nullopt;
 }
 
-Prompt rebuild_prompt(const RecordedRun& run) {
-    Prompt prompt;
+}  // namespace
+
+RebuiltPrompt rebuild_prompt(const RecordedRun& run) {
+    RebuiltPrompt prompt;
     prompt.obstacle = known_obstacle(run);
     if (prompt.obstacle)
         return prompt;
@@ -198,12 +148,13 @@ Prompt rebuild_prompt(const RecordedRun& run) {
     for (const RecordedRead& read : run.reads) {
         if ((read.role != "mission" && read.role != "agent") || read.is_left_out)
             continue;
-        const auto text = planning_text(run.user_id, read);
+        auto text = planning_text(run.user_id, read);
         if (read.role == "mission") {
             if (auto planning = text ? read_planning_mission(*text) : std::nullopt)
                 mission = std::move(planning->mission);
         } else if (text) {
             prompt.agent = read_planning_agent(*text, read.id);
+            prompt.agent_text = std::move(*text);
         }
         if (read.role == "mission" ? !mission : !prompt.agent) {
             prompt.obstacle = lost(read);
@@ -230,7 +181,8 @@ Prompt rebuild_prompt(const RecordedRun& run) {
     return prompt;
 }
 
-Answer rebuild(const RecordedRun& run, const Prompt& prompt, const RecordedRequest& request) {
+RebuiltRequest rebuild_request(const RecordedRun& run, const RebuiltPrompt& prompt,
+                               const RecordedRequest& request) {
     if (prompt.obstacle)
         return {prompt.obstacle->status, prompt.obstacle->reason, {}};
     if (request.purpose != "plan" || request.round > 1)
@@ -246,7 +198,7 @@ Answer rebuild(const RecordedRun& run, const Prompt& prompt, const RecordedReque
     if (request.has_cache_key)
         wishes.prompt_cache_key =
             prompt_cache_key_of(run.user_id, prompt.agent ? prompt.agent->id : std::string());
-    Answer answer;
+    RebuiltRequest answer;
     answer.body =
         planner.request_body(request.model, core::reminders(state), request.max_tokens, wishes);
     // Never returns a body that differs from the request.
@@ -254,8 +206,6 @@ Answer rebuild(const RecordedRun& run, const Prompt& prompt, const RecordedReque
         return {"changed", "what the log says does not give the digest that was recorded", {}};
     return answer;
 }
-
-}  // namespace
 
 }  // namespace mana_ai
 
@@ -272,9 +222,9 @@ PGDLLEXPORT Datum mana_ai_rebuild_request(PG_FUNCTION_ARGS) {
         const RecordedRun run = recorded_run(run_id);
         if (run.requests.empty())
             return Datum{0};
-        const Prompt prompt = rebuild_prompt(run);
+        const RebuiltPrompt prompt = rebuild_prompt(run);
         for (const RecordedRequest& request : run.requests) {
-            const Answer answer = rebuild(run, prompt, request);
+            const RebuiltRequest answer = rebuild_request(run, prompt, request);
             pg::guarded([&] {
                 Datum values[7] = {
                     Int32GetDatum(static_cast<int32>(request.ordinal)),
