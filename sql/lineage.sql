@@ -2,12 +2,13 @@
 -- the rows of app.current_user_id. Rows are deleted with their runs.
 
 -- clocks: of the fields that prompts are made of (include/mana_ai/extension/sync/clock_vector.hpp); null = the log
--- does not tell.
+-- does not tell. role: 'mission', 'agent', 'input', 'linked'. Only mana_ai writes these tables, and their values have no
+-- CHECK: PostgreSQL reads its expression again in each statement.
 CREATE TABLE mana_ai.run_reads (
   run_id        uuid     NOT NULL,
   ordinal       smallint NOT NULL,
   user_id       text COLLATE "C" NOT NULL,
-  role          text     NOT NULL CHECK (role IN ('mission', 'agent', 'input', 'linked')),
+  role          text     NOT NULL,
   module        text,
   table_name    text     NOT NULL,
   record_id     text     NOT NULL,
@@ -20,12 +21,13 @@ COMMENT ON TABLE mana_ai.run_reads IS
   'the records that runs have read, with the clocks that their fields had then';
 
 -- sha256, bytes: null if the body contains opened or fetched text, which could be found by trial from them.
--- agent_tokens: what the agent had used before the run, which a reminder may name.
+-- agent_tokens: what the agent had used before the run, which a reminder may name. purpose: 'plan' or 'compaction'.
+-- research: 'used', 'failed' or null.
 CREATE TABLE mana_ai.run_requests (
   run_id           uuid        NOT NULL,
   ordinal          smallint    NOT NULL,
   user_id          text COLLATE "C" NOT NULL,
-  purpose          text        NOT NULL CHECK (purpose IN ('plan', 'compaction')),
+  purpose          text        NOT NULL,
   round            smallint    NOT NULL,
   sha256           bytea,
   bytes            bigint,
@@ -37,7 +39,7 @@ CREATE TABLE mana_ai.run_requests (
   agent_tokens     bigint      NOT NULL,
   prompt_version   text        NOT NULL,
   local_time       timestamp   NOT NULL,
-  research         text CHECK (research IN ('used', 'failed')),
+  research         text,
   PRIMARY KEY (run_id, ordinal)
 );
 COMMENT ON TABLE mana_ai.run_requests IS

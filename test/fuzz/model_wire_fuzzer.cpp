@@ -39,9 +39,9 @@ void check(const ModelReply& reply) {
         require(is_clean(call.id) && is_clean(call.name) && is_clean(call.arguments));
         messages.push_back(tool_message(call.id, call.arguments));
     }
-    const std::string body = build_chat_request(
+    const ChatBody body = build_chat_request(
         {.model = reply.content, .messages = messages, .tools_json = {}, .temperature = 0.3});
-    require(parse_json(body).has_value());
+    require(parse_json(body.text).has_value());
 }
 
 }  // namespace

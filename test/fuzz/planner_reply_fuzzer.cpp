@@ -88,7 +88,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
             }
         }
         const std::optional<Json> request =
-            parse_json(loop.request_body("fuzz/model", reminders(loop.state())));
+            parse_json(loop.request_body("fuzz/model", reminders(loop.state())).text);
         require(request.has_value());
         require_answers_after_their_calls(request->at("messages"));
     }

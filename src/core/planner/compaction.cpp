@@ -132,7 +132,8 @@ std::string build_compaction_request(std::string_view model, const Transcript& t
         user_message("Der Verlauf:\n" +
                      fence_user_data(ascii::trimmed(conversation), kMaxConversation) +
                      "Fasse ihn jetzt zusammen.")};
-    return build_chat_request({model, request, "", kCompactionTemperature, max_tokens, {}, wishes});
+    return build_chat_request({model, request, "", kCompactionTemperature, max_tokens, {}, wishes})
+        .text;
 }
 
 std::optional<std::string> read_summary(std::string_view reply) {

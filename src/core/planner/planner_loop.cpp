@@ -79,9 +79,8 @@ PlannerLoop::PlannerLoop(std::string_view system_prompt, std::string_view user_p
     transcript_.add(Role::User, user_message(user_prompt));
 }
 
-std::string PlannerLoop::request_body(std::string_view model,
-                                      const std::vector<Reminder>& reminders,
-                                      std::int64_t max_tokens, const ServiceWishes& wishes) const {
+ChatBody PlannerLoop::request_body(std::string_view model, const std::vector<Reminder>& reminders,
+                                   std::int64_t max_tokens, const ServiceWishes& wishes) const {
     return build_chat_request({model, transcript_.messages(), tools_.tools_json(), kTemperature,
                                max_tokens, reminders_text(reminders), wishes});
 }

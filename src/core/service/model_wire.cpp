@@ -462,7 +462,9 @@ ModelResult parse_model_response(int http_status, std::string_view body,
     return reply;
 }
 
-std::string build_chat_request(const ChatRequest& request) {
+// First what all requests of a process share, then what the rounds of a run share, the messages
+// last: so a digest of a body can continue from that of an earlier one.
+ChatBody build_chat_request(const ChatRequest& request) {
     char temperature[32];
     const double value = std::isfinite(request.temperature) ? request.temperature : 0.0;
     const auto end = std::to_chars(std::begin(temperature), std::end(temperature), value).ptr;
@@ -474,29 +476,20 @@ std::string build_chat_request(const ChatRequest& request) {
         length += message.size() + 1;
     }
     length += 2 * request.closing_text.size();
-    std::string body;
+    ChatBody built;
+    std::string& body = built.text;
     body.reserve(length);
-    body += R"({"model":)";
-    body += json_string(request.model);
-    body += R"(,"messages":[)";
-    for (const std::string& message : request.messages) {
-        if (body.back() != '[') {
-            body += ',';
-        }
-        if (&message == &request.messages.back() && !request.closing_text.empty()) {
-            append_with_closing(body, message, request.closing_text);
-        } else {
-            body += message;
-        }
-    }
-    body += ']';
+    body += '{';
     if (!request.tools_json.empty() && request.tools_json != "[]") {
-        body += R"(,"tools":)";
+        body += R"("tools":)";
         body += request.tools_json;
-        body += R"(,"tool_choice":"auto")";
+        body += R"(,"tool_choice":"auto",)";
     }
-    body += R"(,"temperature":)";
+    body += R"("temperature":)";
     body.append(std::begin(temperature), end);
+    body += R"(,"stream":false,"model":)";
+    built.of_all = body.size();
+    body += json_string(request.model);
     if (request.max_tokens > 0) {
         body += R"(,"max_tokens":)" + std::to_string(request.max_tokens);
     }
@@ -506,8 +499,22 @@ std::string build_chat_request(const ChatRequest& request) {
     if (!request.wishes.prompt_cache_key.empty()) {
         body += R"(,"prompt_cache_key":)" + json_string(request.wishes.prompt_cache_key);
     }
-    body += R"(,"stream":false})";
-    return body;
+    body += R"(,"messages":[)";
+    built.of_run = body.size();
+    for (const std::string& message : request.messages) {
+        if (&message != &request.messages.front()) {
+            body += ',';
+        }
+        if (&message == &request.messages.back() && !request.closing_text.empty()) {
+            built.of_run = body.size();
+            append_with_closing(body, message, request.closing_text);
+        } else {
+            body += message;
+            built.of_run = body.size();
+        }
+    }
+    body += "]}";
+    return built;
 }
 
 std::string system_message(std::string_view text) {

@@ -63,13 +63,56 @@ bool holds_withheld_text(const Lineage& lineage) {
     return false;
 }
 
+struct KnownBeginning {
+    std::string text;
+    crypto::Sha256 digest;
+};
+
+// The state after what all requests with these tools begin with.
+crypto::Sha256 digest_of_beginning(std::string_view beginning) {
+    constexpr size_t kMaxKnown = 8;
+    constexpr size_t kWorthKeeping = 1024;  // bytes
+    static std::vector<KnownBeginning> known;
+    for (const KnownBeginning& one : known)
+        if (one.text == beginning)
+            return one.digest;
+    crypto::Sha256 digest;
+    digest.add(beginning);
+    if (beginning.size() < kWorthKeeping)
+        return digest;
+    if (known.size() >= kMaxKnown)
+        known.clear();
+    known.push_back({std::string(beginning), digest});
+    return digest;
+}
+
+// Whether the two bodies differ only behind `of_run` of the first. Nothing but a compaction, which
+// is a request, changes a history otherwise than by adding to it.
+bool begins_alike(const SentRequest& before, const SentRequest& next) {
+    return before.purpose == next.purpose && before.model == next.model &&
+           before.service_tier == next.service_tier && before.max_tokens == next.max_tokens &&
+           before.has_cache_key == next.has_cache_key;
+}
+
+std::string digest_of(Lineage& lineage, const SentRequest& request, const core::ChatBody& body) {
+    const std::string_view text = body.text;
+    const bool continues = lineage.beginning && lineage.beginning->bytes <= body.of_run &&
+                           begins_alike(lineage.requests.back(), request);
+    if (!continues)
+        lineage.beginning = {digest_of_beginning(text.substr(0, body.of_all)), body.of_all};
+    Lineage::Beginning& beginning = *lineage.beginning;
+    beginning.digest.add(text.substr(beginning.bytes, body.of_run - beginning.bytes));
+    beginning.bytes = body.of_run;
+    return beginning.digest.hex_with(text.substr(beginning.bytes));
+}
+
 }  // namespace
 
-void note_request(Lineage& lineage, SentRequest request, std::string_view body) {
+void note_request(Lineage& lineage, SentRequest request, const core::ChatBody& body) {
     request.sent_at = pg::now();
     if (!holds_withheld_text(lineage)) {
-        request.sha256 = crypto::sha256_hex(body);
-        request.bytes = static_cast<int64_t>(body.size());
+        request.sha256 = digest_of(lineage, request, body);
+        request.bytes = static_cast<int64_t>(body.text.size());
     }
     lineage.requests.push_back(std::move(request));
 }
@@ -109,7 +152,9 @@ std::string prompt_cache_key_of(const std::string& user_id, const std::string& a
 
 std::string prompt_version_of(std::string_view tools_json) {
     constexpr size_t kLength = 12;  // enough to distinguish a few dozen versions
-    return crypto::sha256_hex(core::prompt_text() + std::string(tools_json)).substr(0, kLength);
+    return crypto::sha256_hex("layout " + std::to_string(core::kChatLayout) + core::prompt_text() +
+                              std::string(tools_json))
+        .substr(0, kLength);
 }
 
 }  // namespace mana_ai

@@ -147,10 +147,12 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
     const std::string model = pg::settings::compact_model();
     const int64_t longest_reply = max_tokens(spending);
     const BodyOf body_of = [&](const std::string& asked, const std::string& at_tier) {
-        std::string body = planner.compaction_request(asked, longest_reply, {at_tier, {}});
+        core::ChatBody body;
+        body.text = planner.compaction_request(asked, longest_reply, {at_tier, {}});
+        body.of_run = body.text.size();
         SentRequest request = request_of("compaction", planner, asked, at_tier, longest_reply);
         note_request(events.lineage, std::move(request), body);
-        return body;
+        return std::move(body.text);
     };
     // The run can continue without it, so it is not worth a long wait.
     const CallWish wish{model, tier};
@@ -252,13 +254,13 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
         const int64_t longest_reply = max_tokens(spending);
         const BodyOf body_of = [&](const std::string& model, const std::string& at_tier) {
             events.asked_model = model;
-            std::string body =
+            core::ChatBody body =
                 planner.request_body(model, reminders, longest_reply, {at_tier, cache_key});
             SentRequest request = request_of("plan", planner, model, at_tier, longest_reply);
             request.has_cache_key = !cache_key.empty();
             request.agent_tokens = tokens_before_run(planner, spending.budget);
             note_request(events.lineage, std::move(request), body);
-            return body;
+            return std::move(body.text);
         };
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)

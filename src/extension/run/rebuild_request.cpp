@@ -200,7 +200,8 @@ RebuiltRequest rebuild_request(const RecordedRun& run, const RebuiltPrompt& prom
             prompt_cache_key_of(run.user_id, prompt.agent ? prompt.agent->id : std::string());
     RebuiltRequest answer;
     answer.body =
-        planner.request_body(request.model, core::reminders(state), request.max_tokens, wishes);
+        planner.request_body(request.model, core::reminders(state), request.max_tokens, wishes)
+            .text;
     // Never returns a body that differs from the request.
     if (crypto::sha256_hex(answer.body) != request.sha256)
         return {"changed", "what the log says does not give the digest that was recorded", {}};

@@ -14,5 +14,19 @@ TEST(Digest, AgreesWithTheStandardsExamples) {
               "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+TEST(Digest, ACopyContinuesWhereItsOriginalWas) {
+    Sha256 common;
+    common.add(std::string(999, 'a'));
+    Sha256 first = common;
+    first.add("b");
+    EXPECT_EQ(first.hex_with(""), sha256_hex(std::string(999, 'a') + "b"));
+    // Asking changes nothing.
+    EXPECT_EQ(first.hex_with("c"), sha256_hex(std::string(999, 'a') + "bc"));
+    EXPECT_EQ(first.hex_with("d"), sha256_hex(std::string(999, 'a') + "bd"));
+    EXPECT_EQ(common.hex_with(""), sha256_hex(std::string(999, 'a')));
+    common = first;
+    EXPECT_EQ(common.hex_with(""), first.hex_with(""));
+}
+
 }  // namespace
 }  // namespace mana_ai::crypto

@@ -44,8 +44,8 @@ class PlannerLoop {
     // The body of the next request. Only while not finished().
     // The reminders are at the end of its last message, and in no later request. max_tokens limits
     // the reply; 0 = the model's own limit.
-    std::string request_body(std::string_view model, const std::vector<Reminder>& reminders = {},
-                             std::int64_t max_tokens = 0, const ServiceWishes& wishes = {}) const;
+    ChatBody request_body(std::string_view model, const std::vector<Reminder>& reminders = {},
+                          std::int64_t max_tokens = 0, const ServiceWishes& wishes = {}) const;
 
     // The approximate length of that request in bytes.
     std::size_t request_size() const noexcept;

@@ -102,9 +102,21 @@ struct ChatRequest {
 // is worth an attempt. Only for requests with a tier.
 bool is_refusal_of_tier(const ProviderError& error) noexcept;
 
-// The request body. Messages and tools are copied as they are, so that no round serializes the
-// whole history again.
-std::string build_chat_request(const ChatRequest& request);
+// A request body, and how much of its beginning others share.
+struct ChatBody {
+    std::string text;
+    std::size_t of_all = 0;  // bytes that depend on tools and temperature only
+    // Bytes with which the run's next request begins too, if its history only grows and nothing but
+    // the messages and the closing text is different.
+    std::size_t of_run = 0;
+};
+
+// Messages and tools are copied as they are, so that no round serializes the whole history again.
+ChatBody build_chat_request(const ChatRequest& request);
+
+// Part of the version of a prompt (docs/lineage.md): to be increased when the same request would
+// give another body.
+inline constexpr int kChatLayout = 2;
 
 // One message each, serialized.
 std::string system_message(std::string_view text);

@@ -8,7 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "mana_ai/core/service/model_wire.hpp"
 #include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/crypto/digest.hpp"
 
 namespace mana_ai {
 
@@ -46,10 +48,17 @@ struct Lineage {
     core::CivilTime local_time;      // in the prompt
     const char* research = nullptr;  // "used" or "failed"
     std::string prompt_version;
+    // Of the part of the last request that the next one begins with.
+    struct Beginning {
+        crypto::Sha256 digest;
+        size_t bytes;
+    };
+    std::optional<Beginning> beginning;
 };
 
-// Adds the request that is about to be sent.
-void note_request(Lineage& lineage, SentRequest request, std::string_view body);
+// Adds the request that is about to be sent. Its digest continues from those of earlier ones with
+// the same beginning: most of a body are the tools.
+void note_request(Lineage& lineage, SentRequest request, const core::ChatBody& body);
 
 // Writes what is not on disk yet, in the current transaction. It may be called again after a
 // rollback: the caller records the commit in requests_on_disk. The records are written with the

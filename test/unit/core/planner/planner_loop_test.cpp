@@ -27,7 +27,7 @@ ModelReply says(std::string content) {
 
 class Planner : public ::testing::Test {
  protected:
-    Json request() const { return Json::parse(loop_.request_body("google/gemini")); }
+    Json request() const { return Json::parse(loop_.request_body("google/gemini").text); }
 
     PlannerLoop loop_{"SYSTEM", "USER", offer(testing::builtin_tools(), nullptr)};
 };
@@ -188,7 +188,7 @@ TEST_F(Planner, SummaryIsBoundedAndFitForJsonb) {
 
 TEST_F(Planner, WorksWithoutTools) {
     PlannerLoop loop("S", "U", OfferedTools());
-    const Json body = Json::parse(loop.request_body("m"));
+    const Json body = Json::parse(loop.request_body("m").text);
     EXPECT_FALSE(body.contains("tools"));
     EXPECT_FALSE(body.contains("tool_choice"));
     loop.on_reply(calls({task("A")}));
@@ -205,7 +205,7 @@ TEST_F(Planner, DeniedToolsCannotBeCalled) {
 
 TEST_F(Planner, RequestsAreJsonForPromptsOfAnyBytes) {
     PlannerLoop loop(std::string("\xff\0\"\\", 4), std::string(1'000'000, '\n'), OfferedTools());
-    EXPECT_TRUE(parse_json(loop.request_body("m\"\\\xff")));
+    EXPECT_TRUE(parse_json(loop.request_body("m\"\\\xff").text));
 }
 
 }  // namespace

@@ -357,19 +357,45 @@ TEST(ProviderError, CarriesRetryAfter) {
 
 TEST(ChatRequest, HasAllFields) {
     const std::vector<std::string> messages = {system_message("S"), user_message("U")};
-    const std::string body = build_chat_request({.model = "google/gemma \"3\"",
-                                                 .messages = messages,
-                                                 .tools_json = R"([{"type":"function"}])",
-                                                 .temperature = 0.3});
-    EXPECT_EQ(body, R"({"model":"google/gemma \"3\"","messages":[{"role":"system","content":"S"},)"
-                    R"({"role":"user","content":"U"}],"tools":[{"type":"function"}],)"
-                    R"("tool_choice":"auto","temperature":0.3,"stream":false})");
+    const ChatBody body = build_chat_request({.model = "google/gemma \"3\"",
+                                              .messages = messages,
+                                              .tools_json = R"([{"type":"function"}])",
+                                              .temperature = 0.3});
+    EXPECT_EQ(body.text, R"({"tools":[{"type":"function"}],"tool_choice":"auto","temperature":0.3,)"
+                         R"("stream":false,"model":"google/gemma \"3\"","messages":[)"
+                         R"({"role":"system","content":"S"},{"role":"user","content":"U"}]})");
+    EXPECT_TRUE(body.text.substr(0, body.of_all).ends_with(R"("model":)"));
+    EXPECT_EQ(body.text.substr(body.of_run), "]}");
+}
+
+// The digests of bodies rely on it.
+TEST(ChatRequest, KnowsWhatTheNextRequestBeginsWithToo) {
+    std::vector<std::string> messages = {system_message("S"), user_message("U")};
+    const auto body = [&](std::string closing) {
+        return build_chat_request({.model = "m",
+                                   .messages = messages,
+                                   .tools_json = R"([{"type":"function"}])",
+                                   .closing_text = std::move(closing)});
+    };
+    const auto begins_like = [](const ChatBody& next, const ChatBody& before) {
+        return next.of_run >= before.of_run &&
+               next.text.starts_with(std::string_view(before.text).substr(0, before.of_run));
+    };
+    const ChatBody plain = body("");
+    const ChatBody reminded = body("<reminder>R</reminder>");
+    EXPECT_LT(reminded.of_run, plain.of_run);
+    EXPECT_TRUE(begins_like(plain, reminded));
+    messages.push_back(user_message("V"));
+    EXPECT_TRUE(begins_like(body(""), plain));
+    EXPECT_TRUE(begins_like(body("R"), plain));
+    EXPECT_TRUE(begins_like(body("R"), reminded));
 }
 
 TEST(ChatRequest, AsksForATierAndACacheOnlyIfItIsTo) {
     const std::vector<std::string> messages = {user_message("Hallo")};
     const auto body = [&](const ServiceWishes& wishes) {
-        return parse_json(build_chat_request({"m", messages, "", 0.3, 100, {}, wishes})).value();
+        return parse_json(build_chat_request({"m", messages, "", 0.3, 100, {}, wishes}).text)
+            .value();
     };
     EXPECT_FALSE(body({}).contains("service_tier"));
     EXPECT_FALSE(body({}).contains("prompt_cache_key"));
@@ -406,9 +432,10 @@ TEST(ProviderError, TellsWhenTheTierIsRefused) {
 TEST(ChatRequest, LeavesToolsOutIfThereAreNone) {
     const std::vector<std::string> messages;
     for (const char* tools : {"", "[]"}) {
-        const std::string body = build_chat_request(
+        const ChatBody body = build_chat_request(
             {.model = "m", .messages = messages, .tools_json = tools, .temperature = 1.0});
-        EXPECT_EQ(body, R"({"model":"m","messages":[],"temperature":1,"stream":false})");
+        EXPECT_EQ(body.text, R"({"temperature":1,"stream":false,"model":"m","messages":[]})");
+        EXPECT_EQ(body.text.substr(body.of_run), "]}");
     }
 }
 
