@@ -2811,7 +2811,7 @@ CREATE FUNCTION mana_ai.change_of_clocks(seen text, now text)
 RETURNS timestamptz LANGUAGE c STABLE STRICT PARALLEL SAFE
 AS 'MODULE_PATHNAME', 'mana_ai_change_of_clocks';
 
--- A record that a mission refers to, read under the policies for its user.
+-- A record that a mission refers to, read under the policies for its user. linked_seen: null = the run could not read it.
 CREATE FUNCTION mana_ai.input_changed_since(
   user_id text, module text, table_name text, record_id text, seen text, linked_id text, linked_seen text)
 RETURNS timestamptz LANGUAGE c VOLATILE PARALLEL UNSAFE
@@ -2864,7 +2864,8 @@ SET search_path = pg_catalog, pg_temp SET row_security = on AS $$
        WHEN 'input' THEN
          mana_ai.input_changed_since(r.user_id, r.module, r.table_name, r.record_id,
                                      CASE WHEN r.left_out IS NULL THEN coalesce(encode(r.clocks, 'hex'), '') END,
-                                     l.record_id, encode(l.clocks, 'hex'))
+                                     l.record_id,
+                                     CASE WHEN l.left_out IS NULL THEN coalesce(encode(l.clocks, 'hex'), '') END)
        END AS at) c
    WHERE r.run_id = $1 AND (r.left_out IS NULL OR r.left_out = 'missing') AND c.at IS NOT NULL
    ORDER BY r.ordinal
@@ -2879,14 +2880,19 @@ AS 'MODULE_PATHNAME', 'mana_ai_waiting_plans';
 COMMENT ON FUNCTION mana_ai.waiting_plans(jsonb) IS
   'the ids of the iterations of a mission''s record that wait for their user; null when it is too large';
 
--- A function, since a view on the column would keep administrators from altering it.
+-- A function, since a view on the column would keep administrators from altering it. Of a record that is too large to be
+-- read all recent plans may wait.
 CREATE FUNCTION mana_ai.waiting_plans(user_id text, mission_id text)
 RETURNS SETOF text LANGUAGE sql STABLE STRICT SECURITY DEFINER ROWS 1
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT unnest(mana_ai.waiting_plans(m.record)) FROM mana_ai.mission_snapshots m WHERE m.user_id = $1 AND m.mission_id = $2
+  SELECT unnest(coalesce(mana_ai.waiting_plans(m.record),
+                         (SELECT array_agg(r.iteration_id) FROM mana_ai.runs r
+                           WHERE r.mission_id = m.mission_id AND r.user_id = m.user_id AND r.outcome = 'planned'
+                             AND r.started_at > clock_timestamp() - interval '7 days')))
+    FROM mana_ai.mission_snapshots m WHERE m.user_id = $1 AND m.mission_id = $2
 $$;
 COMMENT ON FUNCTION mana_ai.waiting_plans(text, text) IS
-  'the ids of the iterations of a mission that wait for their user';
+  'the ids of the iterations of a mission that wait for their user, or may wait if its record is too large';
 
 -- Waiting plans are at most a week old, and a run takes less than a day.
 CREATE VIEW mana_ai.stale_plans AS

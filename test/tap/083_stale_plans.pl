@@ -6,6 +6,7 @@ use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use ManaAi;
+use Digest::SHA qw(sha256_hex);
 use JSON::PP;
 use Test::More;
 
@@ -188,12 +189,36 @@ settings($node, 'mana_ai.sync_table_timeout' => '1min');
 is(told(plan_beside('careful', sub { weather('snow') })), ' and nobody can tell', 'one that is slow is not waited for');
 weather('fine');
 settings($node, 'mana_ai.sync_table_timeout' => undef);
+
+# A linked record that the run could not read: nobody knows what it was then.
+push_record('timeblocks', 'timeBlocks', 'fragile', { startDate => '2030-12-02T09:00:00.000Z' });
+push_record('calendar', 'events', 'e2', { title => 'Glaser', timeBlockId => 'fragile' });
+push_mission($node, 'tied', inputs => [ { module => 'calendar', table => 'events', id => 'e2' } ], cadence => { kind => 'manual' });
+weather('hail');
+is(told(plan_beside('tied', sub { weather('fine') })), ' and nobody can tell', 'a linked record that can be read by now has not changed for that');
+is(stale('tied'), 'events:e2 is unknown', 'and the view says the same');
+is(value($node, "SELECT status FROM mana_ai.runs r, mana_ai.rebuild_request(r.run_id) WHERE r.mission_id = 'tied' AND round = 1"), 'rebuilt', 'the request is made again without it');
+edit('calendar', 'events', 'e2', { title => 'Glaserei' });
+is(stale('tied'), 'events:e2', 'a change of the record itself is one');
 $node->safe_psql('mana_sync', 'DROP POLICY fragile ON public.sync_changes');
 
 $node->safe_psql('mana_sync', "CREATE FUNCTION public.tides(user_id text, ref jsonb) RETURNS jsonb LANGUAGE sql AS \$\$ SELECT '{\"title\": \"Gezeiten\", \"content\": \"Flut\"}'::jsonb \$\$; SELECT mana_ai.register_resolver('tides', 'public.tides(text, jsonb)')");
 push_mission($node, 'resolved', inputs => [ { module => 'tides', table => 'days', id => 'd1' } ], cadence => { kind => 'manual' });
 is(told(plan_beside('resolved', sub { })), ' and nobody can tell', 'what a resolver would say now is not known');
 is(stale('resolved'), 'days:d1 is unknown', 'nor later');
+
+# A mission that has become too large to be read.
+push_mission($node, 'grown', cadence => { kind => 'manual' });
+$model->reset;
+$model->control({ steps => [ { tool_calls => [ { name => 'create_task', arguments => { title => 'Belege' } } ] }, { content => 'Fertig.' } ] });
+is(run_mission($node, 'grown')->{outcome}, 'planned', 'a mission is planned');
+is(stale('grown'), '', 'and fresh');
+my $of_grown = iterations_of($node, 'grown')->[-1]{id};
+settings($node, 'mana_ai.max_record_size' => '64kB');
+edit('ai', 'aiMissions', 'grown', { conceptMarkdown => join(' ', map { sha256_hex($_) } 1 .. 2000) });
+is(join(' ', map { @{$_}{qw(iteration_id role state)} } @{ rows($node, "SELECT * FROM mana_ai.stale_plans WHERE mission_id = 'grown'") }), "$of_grown mission unknown", 'once it is too large nobody can tell');
+settings($node, 'mana_ai.max_record_size' => undef);
+is(stale('grown'), 'aiMissions:grown', 'until it may be as large');
 
 # ---------------------------------------------------------------- agents that are not the user's own, or not there
 

@@ -99,7 +99,7 @@ ReadChange change_of_input(const SeenInput& seen, int64_t limit_us) {
         found = read_input_record(user_id, *module, seen.table, seen.id, limit_us);
         return true;
     });
-    if (error || (found && found->is_incomplete))
+    if (error)
         return kUnknown;
     if (!found)
         return {seen.was_there ? ReadState::Changed : ReadState::Same, kUnknownChange};
@@ -111,6 +111,8 @@ ReadChange change_of_input(const SeenInput& seen, int64_t limit_us) {
     // gone.
     if (change.state != ReadState::Same)
         return change;
+    if (!seen.clocks.linked_was_read || !now.linked_was_read)
+        return kUnknown;
     if (seen.clocks.linked_id == now.linked_id)
         return change_of_clocks(seen.clocks.linked, now.linked);
     return {ReadState::Changed, kUnknownChange};
@@ -190,7 +192,7 @@ PGDLLEXPORT Datum mana_ai_change_of_clocks(PG_FUNCTION_ARGS) {
 
 // input_changed_since(user_id, module, table_name, record_id, seen, linked_id, linked_seen): of a
 // record that a mission refers to, as its user's policies show it. `seen` as hexadecimal digits,
-// null = there was no such record.
+// null = there was no such record; linked_seen as well, null = it could not be read.
 PG_FUNCTION_INFO_V1(mana_ai_input_changed_since);
 PGDLLEXPORT Datum mana_ai_input_changed_since(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
@@ -209,6 +211,7 @@ PGDLLEXPORT Datum mana_ai_input_changed_since(PG_FUNCTION_ARGS) {
         seen.clocks.own = argument(4);
         seen.clocks.linked_id = argument(5);
         seen.clocks.linked = argument(6);
+        seen.clocks.linked_was_read = PG_ARGISNULL(5) || !PG_ARGISNULL(6);
         return change_of_input(seen, pg::settings::sync_table_timeout_us());
     });
     return return_change(fcinfo, change);

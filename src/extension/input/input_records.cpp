@@ -52,7 +52,7 @@ std::optional<InputRecord> input_of(const ReplayedRecord& replayed, const Wanted
     if (!wanted.further_field.empty())
         if (auto further = fields_of(replayed.record, std::span(&wanted.further_field, 1)))
             record->update(*further);
-    InputRecord input{std::move(*record), replayed.newest_clock, {}, false};
+    InputRecord input{std::move(*record), replayed.newest_clock, {}};
     if (replayed.clocks != nullptr)
         input.clocks.own = replayed.clocks;
     return input;
@@ -130,7 +130,9 @@ void add_linked(InputRecord& input, const core::LinkedRecord& link, const std::s
         // The record itself can be read, and has most of the content.
         if (error.is_interrupt())
             throw;
-        input.is_incomplete = true;
+        input.clocks.linked_table = link.table;
+        input.clocks.linked_id = id;
+        input.clocks.linked_was_read = false;
     }
     if (!linked)
         return;
@@ -168,7 +170,7 @@ std::optional<InputRecord> reread_input_record(const std::string& user_id,
     if (!input || link == nullptr)
         return input;
     input->record.erase(std::string(link_field));
-    if (clocks.linked_id.empty())
+    if (clocks.linked_id.empty() || !clocks.linked_was_read)
         return input;
     const auto linked = reread_one(
         user_id, {link->app_id, link->table, clocks.linked_id, link->fields, {}}, clocks.linked);

@@ -299,7 +299,7 @@ void Reading::note_records() {
                                      .id = std::move(input.clocks.linked_id),
                                      .clocks = std::move(input.clocks.linked),
                                      .was_encrypted = false,
-                                     .left_out = {}});
+                                     .left_out = input.clocks.linked_was_read ? "" : "unreadable"});
     }
 }
 

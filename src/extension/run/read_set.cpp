@@ -79,6 +79,7 @@ ReadSetChanges changes_of_inputs(const std::string& user_id, const Lineage& line
             lineage.reads[i + 1].role == std::string_view("linked")) {
             seen.clocks.linked_id = lineage.reads[i + 1].id;
             seen.clocks.linked = lineage.reads[i + 1].clocks;
+            seen.clocks.linked_was_read = lineage.reads[i + 1].left_out.empty();
         }
         add(changes, read, change_of_input(seen, kTimeForInputs - (pg::monotonic_now() - started)));
         has_read = true;

@@ -125,6 +125,7 @@ std::optional<Obstacle> read_inputs(const RecordedRun& run,
         if (i + 1 < run.reads.size() && run.reads[i + 1].role == "linked") {
             clocks.linked_id = run.reads[i + 1].id;
             clocks.linked = run.reads[i + 1].clocks;
+            clocks.linked_was_read = !run.reads[i + 1].is_left_out;
         }
         const auto record = clocks.own.empty() ? std::nullopt
                                                : reread_input_record(run.user_id, *module,

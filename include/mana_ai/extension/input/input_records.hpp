@@ -19,6 +19,7 @@ struct RecordClocks {
     std::string linked_table;
     std::string linked_id;
     std::string linked;
+    bool linked_was_read = true;  // false: it may be there, but could not be read
 };
 
 struct InputRecord {
@@ -28,7 +29,6 @@ struct InputRecord {
     // When any field of the record was last written; core::kOlderThanEverything if unknown.
     core::Instant newest_clock = core::kOlderThanEverything;
     RecordClocks clocks;
-    bool is_incomplete = false;  // what it is linked to could not be read
 };
 
 // Last-writer-wins replay of one record in the current transaction, as the table's owner and with
