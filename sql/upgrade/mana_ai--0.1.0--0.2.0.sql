@@ -348,8 +348,8 @@ SELECT d.user_id, NULL, 'all snapshots of the user wait for repair', d.ts
 UNION ALL
 SELECT r.user_id, r.mission_id,
        CASE r.iteration_id
-         WHEN '' THEN format('plans that devices have taken away could not be put back: %s attempts have failed', r.restores)
-         ELSE format('devices have taken iteration %s away %s times: it is not put back any more', left(r.iteration_id COLLATE "default", 100), r.restores + 1)
+         WHEN '' THEN format('plans that devices have overwritten could not be restored: %s attempts have failed', r.restores)
+         ELSE format('devices have overwritten iteration %s %s times: it is not restored any more', left(r.iteration_id COLLATE "default", 100), r.restores + 1)
        END,
        r.given_up_at
   FROM mana_ai.restored_iterations r

@@ -442,8 +442,8 @@ void define(bool preloading, UrlCheck check_base_url) {
                             nullptr, &sync_table_timeout_ms, 5000, 100, 60 * 1000, PGC_SUSET,
                             GUC_UNIT_MS, nullptr, nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.restore_iterations",
-                             "Whether plans that a device has taken away without having seen them "
-                             "are put back.",
+                             "Whether plans, and what was done with them, are restored if a device "
+                             "overwrites them with an older copy.",
                              nullptr, &restore_iterations_value, true, PGC_SUSET, 0, nullptr,
                              nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.replan_overtaken",

@@ -152,7 +152,7 @@ END
 }
 wait_for($node, 'the sixth loss is not', 20, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'again' AND given_up_at IS NOT NULL", 1);
 is_deeply(ids_of('again'), [], 'the plan stays away');
-like(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'again'"), qr/^devices have taken iteration \Q$plan->{id}\E away 6 times: it is not put back any more$/, 'and that is a mission problem');
+like(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'again'"), qr/^devices have overwritten iteration \Q$plan->{id}\E 6 times: it is not restored any more$/, 'and that is a mission problem');
 wait_for_checks();
 
 # What was given up is written down once, not with every further loss.
@@ -168,7 +168,7 @@ $node->safe_psql('mana_sync', "UPDATE mana_ai.restored_iterations SET restored_a
 device_writes('many', [], 10);
 wait_until('and again', 30, sub { value($node, "SELECT max(restores) FROM mana_ai.restored_iterations WHERE mission_id = 'many' AND given_up_at IS NULL") == 2 });
 is(value($node, $given_up), $first, 'since the same time');
-like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user \S+ will not be put back any more/, 'with one line in the log');
+like(log_since($node), qr/iteration gone-\d and 2 others of mission many of user \S+ will not be restored any more/, 'with one line in the log');
 
 # ---------------------------------------------------------------- what a mission waits for
 
@@ -364,7 +364,7 @@ SELECT pg_reload_conf()
 END
 wait_for($node, 'the seventh failure', 20, $failures . 7, 1);
 is(value($node, "SELECT check_iterations_at IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'fails'"), 't', 'is the last');
-is(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'fails'"), 'plans that devices have taken away could not be put back: 7 attempts have failed', 'and a mission problem');
+is(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'fails'"), 'plans that devices have overwritten could not be restored: 7 attempts have failed', 'and a mission problem');
 $node->safe_psql('mana_sync', 'DROP FUNCTION public.refuse() CASCADE');
 device_writes('fails', [ { id => 'x', startedAt => iso(0), plan => [], source => 'server' } ], 1);
 device_writes('fails', [], 2);

@@ -52,6 +52,60 @@ wait_for($planner, 'the user pauses a mission', 30,
 is(value($planner, q(SELECT jsonb_array_length(record -> 'iterations') FROM mana_ai.mission_snapshots WHERE mission_id = 'm1')), 1, 'which keeps its plan');
 is(snapshots_differ($planner), '', 'the snapshots are what the log says');
 is(value($planner, 'SELECT count(*) FROM mana_ai.dirty_records'), 0, 'nothing waits for repair');
+# ---------------------------------------------------------------- feedback within the lag
+
+# The user's device as it sees the mission on its server: the newest write of the iterations.
+sub shown
+{
+    my ($id) = @_;
+    return json_value($users, <<"END");
+SELECT data -> 'iterations' FROM public.sync_changes WHERE record_id = '$id' AND data ? 'iterations'
+ ORDER BY coalesce(field_timestamps ->> 'iterations', data ->> 'updatedAt') COLLATE "C" DESC NULLS LAST, created_at DESC LIMIT 1
+END
+}
+
+push_mission($users, 'lag', cadence => { kind => 'manual' });
+wait_until('a mission is planned', 60, sub { plans_of($users, 'lag') eq '1' });
+$planner->safe_psql('mana_sync', 'ALTER SUBSCRIPTION changes DISABLE');
+wait_for($planner, 'then nothing more reaches the planner', 20, "SELECT count(*) FROM pg_stat_subscription WHERE subname = 'changes' AND pid IS NOT NULL", 0);
+my ($plan) = @{ shown('lag') };
+my $done = { %$plan, overallStatus => 'approved', userFeedback => 'Gut', plan => [ map { { %$_, status => 'approved' } } @{ $plan->{plan} } ] };
+push_change($users, id => 'lag', data => { iterations => [$done] }, stamps => { iterations => iso(0) });
+is(shown('lag')->[0]{userFeedback}, 'Gut', 'a user carries the plan out and gives feedback');
+is(run_mission($planner, 'lag')->{outcome}, 'planned', 'meanwhile the planner plans the mission again');
+wait_until('the new plan reaches the user', 60, sub { plans_of($users, 'lag') eq '2' });
+is(shown('lag')->[0]{userFeedback}, undef, 'and overwrites the feedback, which the planner did not have');
+$planner->safe_psql('mana_sync', 'ALTER SUBSCRIPTION changes ENABLE');
+wait_until('it is restored as soon as the planner has it', 60, sub { (shown('lag')->[0]{userFeedback} // '') eq 'Gut' });
+is_deeply(shown('lag')->[0], $done, 'with all that was done');
+is(scalar @{ shown('lag') }, 2, 'and the new plan is kept');
+
+# ---------------------------------------------------------------- failures of either side
+
+$model->control({ latency_ms => 2000 });
+push_missions($users, [ map { "k$_" } 1 .. 5 ]);
+$model->wait_in_flight(5);
+$planner->stop('immediate');
+push_missions($users, [ map { "k$_" } 6 .. 10 ]);
+$users->stop('immediate');
+$planner->start;
+$users->start;
+$model->wait_in_flight(5);
+$users->stop('immediate');
+wait_for($planner, 'without the users\' server the planner goes on', 60,
+    "SELECT count(*) >= 5 FROM public.sync_changes WHERE record_id LIKE 'k%' AND client_id = 'mana-ai-runner'", 't');
+$users->start;
+wait_until('after crashes of both all missions get their plan', 90, sub { !grep { plans_of($users, "k$_") ne '1' } 1 .. 10 });
+for my $node ($users, $planner)
+{
+    is(value($node, <<'END'), 10, 'each one once, on ' . $node->name);
+SELECT count(DISTINCT i ->> 'id') FROM public.sync_changes, jsonb_array_elements(data -> 'iterations') i
+ WHERE record_id LIKE 'k%' AND client_id = 'mana-ai-runner'
+END
+}
+is(snapshots_differ($planner), '', 'the snapshots are what the log says');
+# What docs/scaling.md tells to watch.
+is(value($users, q(SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'changes' AND active)), 1, 'the lag is that of the slot of the planner\'s subscription');
 for my $node ($users, $planner)
 {
     unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/duplicate key|ERROR:.*replica/, 'no row went in a circle on ' . $node->name);

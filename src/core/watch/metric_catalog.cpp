@@ -97,7 +97,7 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
             "Tool calls of models whose arguments carried a marker of prompt injection.",
             {open("tool")}),
     counter(Metric::IterationsRestored, "mana_ai_iterations_restored_total",
-            "Iterations that a device had taken away and that were put back."),
+            "Iterations that an older copy had removed or set back and that were restored."),
     gauge(Metric::LongestTransaction, "mana_ai_longest_transaction_seconds",
           "The longest transaction of a worker or tick since the server's start."),
     counter(Metric::MissionErrors, "mana_ai_mission_errors_total",

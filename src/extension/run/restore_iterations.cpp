@@ -5,6 +5,7 @@
 
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
+#include "mana_ai/extension/run/restore_progress.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/call_watch.hpp"
@@ -102,7 +103,8 @@ struct LostIteration {
 
 struct LostIterations {
     std::vector<LostIteration> found;
-    int64_t left = 0;  // further ones: too many or too large for one pass
+    int64_t left = 0;                    // further ones: too many or too large for one pass
+    std::vector<LostProgress> progress;  // of others, which the record has
 };
 
 // How much of a mission's history is read, newest rows first: devices push the whole list with
@@ -111,22 +113,27 @@ struct LostIterations {
 constexpr int64_t kMostBytesRead = 64 * 1024 * 1024;
 constexpr int64_t kMostRowsRead = 1000;
 
-std::string rows_of_mission(const SyncTable& table, const std::string& elements = "") {
-    return "FROM ONLY " + table.qualified_name + " c" + elements +
-           " WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'"
-           " AND c.record_id = $2";
-}
+// What a device has made of a plan is overwritten at once or never, so it is in the newest of
+// these.
+constexpr int64_t kRecentBytes = 8 * 1024 * 1024;
+constexpr size_t kMostRecentRows = 50;
+
+struct NewestRows {
+    std::vector<std::string> places;
+    std::vector<std::string> recent;  // the first of them
+};
 
 // Places of the rows to read: those that can contain iterations that fit into a record. Large
 // values are not fetched for that. Runs as the table's owner, who may not call the extension's
 // function for their size.
-std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMission& mission) {
+NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
     const int64_t limit = pg::settings::max_record_size();
     // So that even with large records one of the newest rows is likely the server's.
     int64_t room = std::max(kMostBytesRead, 4 * limit);
     const std::string sql = "SELECT c.ctid, c.data " + rows_of_mission(table) +
                             " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
-    std::vector<std::string> places;
+    NewestRows rows;
+    int64_t read = 0;
     pg::guarded([&] {
         Oid types[] = {TEXTOID, TEXTOID};
         Datum values[] = {CStringGetTextDatum(mission.user_id.c_str()),
@@ -147,11 +154,14 @@ std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMissio
             room -= size;
             if (room < 0)
                 break;
-            places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+            rows.places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
+            read += size;
+            if (i == rows.recent.size() && i < kMostRecentRows && (i < 2 || read <= kRecentBytes))
+                rows.recent.push_back(rows.places.back());
         }
         SPI_finish();
     });
-    return places;
+    return rows;
 }
 
 // Of all versions of an iteration in the log, the one on which a device has progressed furthest,
@@ -164,9 +174,6 @@ std::vector<std::string> newest_rows(const SyncTable& table, const SuspectMissio
 // rows in the log.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
-    const std::string stamp = "left(coalesce(c." + table.stamps_column +
-                              " -> 'iterations' ->> 'at', c." + table.stamps_column +
-                              " ->> 'iterations', ''), 100)";
     const std::string is_ours =
         table.has_actor ? R"sql(c.client_id = 'mana-ai-runner' AND pg_column_size(c.actor) <= 65536
            AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
@@ -188,7 +195,8 @@ WITH deletion AS MATERIALIZED (
      AND (c.op = 'delete' OR coalesce(c.data ->> 'deletedAt', '') <> '')),
 version AS (
   SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, c.created_at, )sql" +
-                            stamp + " AS stamp, coalesce(" + is_ours + R"sql(, false) AS is_ours,
+                            iterations_stamp(table) + " AS stamp, coalesce(" + is_ours +
+                            R"sql(, false) AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
          + (SELECT count(*)
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
@@ -243,7 +251,8 @@ SELECT DISTINCT iteration_id FROM mana_ai.runs
 
 // As the table's owner and under the policy for this user; the effects of its code are rolled back.
 LostIterations lost_iterations(const SuspectMission& mission,
-                               const std::vector<std::string>& passed_over, int64_t room,
+                               const std::vector<std::string>& passed_over,
+                               const std::vector<UnfinishedIteration>& unfinished, int64_t room,
                                TablePatience& patience) {
     const SyncTable table = attached_sync_table();
     const std::vector<std::string> of_runs = iterations_of_runs(mission);
@@ -256,17 +265,21 @@ LostIterations lost_iterations(const SuspectMission& mission,
             pg::set_for_scope("app.current_user_id", mission.user_id.c_str());
             pg::set_for_scope("app.current_user_space_ids", "");
         });
-        const std::vector<std::string> places = newest_rows(table, mission);
+        const NewestRows newest = newest_rows(table, mission);
         auto rows =
             select_lost
                 .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                          &places, &passed_over, &of_runs, room})
+                          &newest.places, &passed_over, &of_runs, room})
                 .rows;
         for (pg::Row& row : rows) {
             lost.left = row.number(3);
-            if (!row.is_null(1))
-                lost.found.push_back({row.text(0), row.take_text(1), row.optional_text(2)});
+            if (row.is_null(1))
+                continue;
+            room -= static_cast<int64_t>(row.text(1).size());
+            lost.found.push_back({row.text(0), row.take_text(1), row.optional_text(2)});
         }
+        lost.progress = lost_progress(table, mission.user_id, mission.mission_id, newest.recent,
+                                      unfinished, of_runs, std::max<int64_t>(room, 0));
         lost.left -= static_cast<int64_t>(lost.found.size());
         return false;
     };
@@ -280,27 +293,30 @@ LostIterations lost_iterations(const SuspectMission& mission,
     return lost;
 }
 
-void remember_restore(const SuspectMission& mission, const LostIteration& lost, core::Instant now) {
+void remember_restore(const SuspectMission& mission, const std::string& iteration_id,
+                      core::Instant now) {
     static pg::Statement remember(R"sql(
 INSERT INTO mana_ai.restored_iterations AS r (user_id, mission_id, iteration_id, restored_at)
 VALUES ($1, $2, $3, $4)
     ON CONFLICT (user_id, mission_id, iteration_id)
     DO UPDATE SET restores = r.restores + 1, restored_at = $4)sql");
     remember.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                      std::string_view(lost.id), pg::Timestamp{now}});
+                      std::string_view(iteration_id), pg::Timestamp{now}});
 }
 
-// Further losses are ignored; the first of them is on record (mission_problems).
+// Further losses are ignored; the first of them is on record (mission_problems). Lost are all that
+// are not in `held`, and those in `set_back`.
 void give_up(const SuspectMission& mission, const std::vector<std::string>& held,
-             core::Instant now) {
+             const std::vector<std::string>& set_back, core::Instant now) {
     static pg::Statement note(R"sql(
 UPDATE mana_ai.restored_iterations SET given_up_at = $4, restored_at = $4
  WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND restores >= $5
-   AND given_up_at IS NULL AND iteration_id NOT IN (SELECT unnest($3::text[]))
+   AND given_up_at IS NULL
+   AND (iteration_id NOT IN (SELECT unnest($3::text[])) OR iteration_id IN (SELECT unnest($6::text[])))
 RETURNING iteration_id)sql");
     const auto rows =
         note.execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                      &held, pg::Timestamp{now}, kMostRestores})
+                      &held, pg::Timestamp{now}, kMostRestores, &set_back})
             .rows;
     if (rows.empty())
         return;
@@ -309,8 +325,7 @@ RETURNING iteration_id)sql");
     pg::log_warning("iteration " + pg::printable(rows.front().text(0)) + others + " of mission " +
                     pg::printable(mission.mission_id) + " of user " +
                     pg::printable(mission.user_id) +
-                    " will not be put back any more: devices have "
-                    "taken it away " +
+                    " will not be restored any more: devices have overwritten it " +
                     std::to_string(kMostRestores + 1) + " times");
 }
 
@@ -323,9 +338,14 @@ struct History {
     std::optional<core::Instant> again;    // when the first of the latter may be
 };
 
+core::Instant next_restore_at(const pg::Row& row, size_t restores, size_t restored_at) {
+    return row.optional_instant(restored_at).value_or(0) +
+           pause_after(row.number(restores), kFirstPause);
+}
+
 // Iterations that were put back before and are lost again.
 History history_of(const SuspectMission& mission, const Newest& newest, core::Instant now) {
-    give_up(mission, newest.ids, now);
+    give_up(mission, newest.ids, {}, now);
     static pg::Statement select_history(R"sql(
 SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
  WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> ''
@@ -336,8 +356,7 @@ SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
                                             std::string_view(mission.mission_id), &newest.ids})
                                   .rows) {
         if (row.number(1) < kMostRestores) {
-            const core::Instant due =
-                row.optional_instant(2).value_or(0) + pause_after(row.number(1), kFirstPause);
+            const core::Instant due = next_restore_at(row, 1, 2);
             if (due <= now)
                 continue;
             history.again = std::min(history.again.value_or(due), due);
@@ -347,11 +366,55 @@ SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
     return history;
 }
 
-// Each at its place by its start; the others keep their order.
-std::string merged_iterations(const SuspectMission& mission, const std::string& lost) {
+// Those that devices may have set back, without those that were restored a moment ago.
+std::vector<UnfinishedIteration> unfinished_of(const SuspectMission& mission, History& history,
+                                               core::Instant now) {
+    static pg::Statement select_restored(R"sql(
+SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND restores < $3)sql");
+    std::vector<UnfinishedIteration> unfinished =
+        unfinished_iterations(mission.user_id, mission.mission_id);
+    for (const pg::Row& row : select_restored
+                                  .execute({std::string_view(mission.user_id),
+                                            std::string_view(mission.mission_id), kMostRestores})
+                                  .rows) {
+        const core::Instant due = next_restore_at(row, 1, 2);
+        if (due > now && std::erase_if(unfinished, [&row](const UnfinishedIteration& iteration) {
+                             return iteration.id == row.text(0);
+                         }) > 0)
+            history.again = std::min(history.again.value_or(due), due);
+    }
+    return unfinished;
+}
+
+// Leaves those out that were restored too often.
+void give_up_progress(const SuspectMission& mission, const Newest& newest,
+                      std::vector<LostProgress>& lost, core::Instant now) {
+    static pg::Statement select_hopeless(R"sql(
+SELECT iteration_id FROM mana_ai.restored_iterations
+ WHERE user_id = $1 AND mission_id = $2 AND restores >= $3)sql");
+    if (lost.empty())
+        return;
+    std::vector<std::string> hopeless;
+    for (const pg::Row& row : select_hopeless
+                                  .execute({std::string_view(mission.user_id),
+                                            std::string_view(mission.mission_id), kMostRestores})
+                                  .rows)
+        if (std::erase_if(lost, [&row](const LostProgress& of) { return of.id == row.text(0); }))
+            hopeless.push_back(row.text(0));
+    if (!hopeless.empty())
+        give_up(mission, newest.ids, hopeless, now);
+}
+
+// The lost ones each at its place by its start; the others keep their order. `changes` has fields
+// to replace, by the ids of iterations.
+std::string merged_iterations(const SuspectMission& mission, const std::string& lost,
+                              const std::string& changes) {
     static pg::Statement merge(R"sql(
 WITH held AS MATERIALIZED (
-  SELECT e.iteration, e.place
+  SELECT CASE WHEN $4::jsonb ? (e.iteration ->> 'id')
+              THEN e.iteration || ($4::jsonb -> (e.iteration ->> 'id')) ELSE e.iteration END AS iteration,
+         e.place
     FROM mana_ai.mission_snapshots m,
          jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
                                    THEN m.record -> 'iterations' ELSE '[]' END)
@@ -368,7 +431,7 @@ SELECT jsonb_build_object('iterations', jsonb_agg(x.iteration ORDER BY x.place, 
           FROM jsonb_array_elements($3::jsonb) AS l(iteration)) x)sql");
     return merge
         .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
-                  std::string_view(lost)})
+                  std::string_view(lost), std::string_view(changes)})
         .rows.front()
         .take_text(0);
 }
@@ -468,29 +531,40 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
     }
     History history = history_of(mission, *newest, now);
     history.passed_over.insert(history.passed_over.end(), newest->ids.begin(), newest->ids.end());
-    const LostIterations lost = lost_iterations(
-        mission, history.passed_over,
+    LostIterations lost = lost_iterations(
+        mission, history.passed_over, unfinished_of(mission, history, now),
         std::max<int64_t>(pg::settings::max_record_size() - newest->size, 0), patience);
+    give_up_progress(mission, *newest, lost.progress, now);
     std::string put_back = "[";
     std::optional<std::string> actor;
     for (const LostIteration& iteration : lost.found) {
         put_back += (put_back.size() > 1 ? "," : "") + iteration.iteration;
         if (iteration.actor)
             actor = iteration.actor;
-        remember_restore(mission, iteration, now);
+        remember_restore(mission, iteration.id, now);
     }
     put_back += "]";
-    if (!lost.found.empty()) {
+    std::string changes = "{";
+    for (const LostProgress& progress : lost.progress) {
+        changes +=
+            (changes.size() > 1 ? "," : "") + core::dump_json(progress.id) + ":" + progress.fields;
+        remember_restore(mission, progress.id, now);
+    }
+    changes += "}";
+    if (!lost.found.empty() || !lost.progress.empty()) {
         const std::string written_at = core::to_iso_millis(instant_of_writing(now, newest->clock));
         const std::string stamps = core::dump_json({{"iterations", written_at}});
-        const std::string data = merged_iterations(mission, put_back);
+        const std::string data = merged_iterations(mission, put_back, changes);
         insert_change({mission.user_id, mission.mission_id, newest->space_id, data, stamps, actor},
                       "a restored plan", patience);
         MANA_AI_FAILPOINT("restore.inserted");
         check_taken_over(mission, newest->version);
-        keep_waiting(mission, *newest);
-        pg::metrics::count_at_commit(core::Metric::IterationsRestored, {},
-                                     static_cast<int64_t>(lost.found.size()));
+        // What a device has done ends the wait, as if its row had won.
+        if (lost.progress.empty())
+            keep_waiting(mission, *newest);
+        pg::metrics::count_at_commit(
+            core::Metric::IterationsRestored, {},
+            static_cast<int64_t>(lost.found.size() + lost.progress.size()));
         if (lost.left > 0)
             history.again = now + core::kMicrosPerSecond;
     } else if (lost.left > 0) {

@@ -314,9 +314,9 @@ void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
     work.store.has_all_own_rows = replayed == Replayed::Done;
 }
 
-// A device that has not seen a plan removes it with its next edit of the mission, and the worker
-// puts it back (docs/contract/data.md, Lost plans). A record that is made from the log may have
-// lost one before, if it has changed recently.
+// A device that has not seen a plan, or what another device has made of it, overwrites it with its
+// next edit of the mission, and the worker puts it back (docs/contract/data.md, Lost plans). A
+// record that is made from the log may have lost one before, if it has changed recently.
 constexpr core::Instant kLossesAreYoung = 7 * 24 * core::kMicrosPerHour;
 
 bool may_have_lost_iterations(const RecordState& state) {
@@ -332,19 +332,42 @@ std::optional<pg::JsonbValueRef> iterations_of(const Work& work, const RecordSta
     return value == nullptr ? std::nullopt : std::optional(*value);
 }
 
+// Those that a row writes. A row that arrives late loses against what was written meanwhile by
+// somebody who had not seen it.
+std::optional<pg::JsonbValueRef> iterations_of_row(const Work& work, const ChangeRow* row) {
+    if (row == nullptr || work.name.kind != RecordKind::Mission ||
+        !pg::settings::restore_iterations())
+        return std::nullopt;
+    const pg::JsonbFields fields = pg::read_object(row->data);
+    const pg::JsonbValueRef* value = pg::find_field(fields, "iterations");
+    return value == nullptr ? std::nullopt : std::optional(*value);
+}
+
 Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, Basis basis) {
     Held held = read_snapshot(work);
     // apply_row() changes fields in place.
     const std::optional<pg::JsonbValueRef> iterations = iterations_of(work, held.state);
+    const std::optional<pg::JsonbValueRef> written = iterations_of_row(work, row);
+    const core::FieldClock row_clock = held.state.row_clock;
     auto lost = [&](const RecordState& state) {
-        return iterations && lacks_server_iterations(find_value(state, "iterations"), *iterations);
+        const pg::JsonbValueRef* now = find_value(state, "iterations");
+        if (iterations && has_less_of_server_iterations(now, *iterations))
+            return true;
+        if (now == nullptr)
+            return false;
+        // Of a repair from the log it is not known what its rows have written.
+        return row != nullptr ? written && has_less_of_server_iterations(now, *written)
+                              : iterations && state.row_clock.row_time != row_clock.row_time &&
+                                    may_have_lost_iterations(state);
     };
     if (row != nullptr && held.is_whole) {
         RecordState state = held.state;
         switch (apply_row(state, *row, PlaceLost::AskLog)) {
             case Applied::Nothing:
                 // A rebuild from the log before our commit would lack our row.
-                return pg::lock_seen_row(work.snapshots) ? Kept::Unchanged : Kept::Busy;
+                if (!pg::lock_seen_row(work.snapshots))
+                    return Kept::Busy;
+                return lost(state) ? replace_snapshot(work, state, false, true) : Kept::Unchanged;
             case Applied::Changed:
                 if (work.store.others_to_pass_over > 0)
                     add_own_rows(work, row, state);

@@ -1,0 +1,42 @@
+// What devices have made of the server's plans, and an older copy of another device, or a plan that
+// was written meanwhile, has overwritten (docs/contract/data.md, Lost plans).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "mana_ai/extension/sync/sync_table.hpp"
+
+namespace mana_ai {
+
+// SQL: the rows of mission $2 of user $1, as c; and the time that a row gives to its iterations.
+std::string rows_of_mission(const SyncTable& table, const std::string& elements = "");
+std::string iterations_stamp(const SyncTable& table);
+
+// An iteration of the record on which a device may have got further.
+struct UnfinishedIteration {
+    std::string id;
+    int64_t steps = 0;  // that are not planned any more
+    bool has_feedback = false;
+};
+
+// Those of a mission, the newest ones. Throws PgError.
+std::vector<UnfinishedIteration> unfinished_iterations(const std::string& user_id,
+                                                       const std::string& mission_id);
+
+struct LostProgress {
+    std::string id;
+    std::string fields;  // JSON: those of the iteration that are to be replaced
+};
+
+// What the rows at `places` (ctids) have more of these iterations, if mana_ai wrote
+// them: their ids are in `of_runs`, or a row of the runner names them. At most `room` bytes. To be
+// called as the table's owner and under the policy for the user. Throws PgError.
+std::vector<LostProgress> lost_progress(const SyncTable& table, const std::string& user_id,
+                                        const std::string& mission_id,
+                                        const std::vector<std::string>& places,
+                                        const std::vector<UnfinishedIteration>& unfinished,
+                                        const std::vector<std::string>& of_runs, int64_t room);
+
+}  // namespace mana_ai
