@@ -239,6 +239,15 @@ CREATE TABLE mana_ai.folded_log (
   clean boolean NOT NULL DEFAULT true
 );
 
+-- The leaves of a partitioned log that are folded. A partition that is attached with rows in it fires no trigger for them.
+-- "trigger" is the clone that it got when it was attached, "generation" as in folded_log.
+CREATE TABLE mana_ai.folded_leaves (
+  leaf       oid PRIMARY KEY,
+  trigger    oid NOT NULL,
+  generation oid NOT NULL,
+  folded_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The last report of the engine; at most one row (docs/contract/interface.md, status()).
 CREATE TABLE mana_ai.engine_state (
   only_row             boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -285,7 +294,7 @@ DECLARE
   made_here text;
 BEGIN
   FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
-                                   'dirty_records', 'oversized_records', 'restored_iterations', 'folded_log', 'engine_state'] LOOP
+                                   'dirty_records', 'oversized_records', 'restored_iterations', 'folded_log', 'folded_leaves', 'engine_state'] LOOP
     EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
                    ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
     EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);

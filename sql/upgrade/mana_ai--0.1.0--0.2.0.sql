@@ -261,6 +261,17 @@ ALTER TABLE mana_ai.folded_log ADD COLUMN clean boolean NOT NULL DEFAULT true;
 -- The log is folded once more: clocks that version 0.1.0 has made do not say where places of rows decided.
 DELETE FROM mana_ai.folded_log;
 
+CREATE TABLE mana_ai.folded_leaves (
+  leaf       oid PRIMARY KEY,
+  trigger    oid NOT NULL,
+  generation oid NOT NULL,
+  folded_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.folded_leaves
+  FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
+ALTER TABLE mana_ai.folded_leaves ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
+REVOKE ALL ON mana_ai.folded_leaves FROM PUBLIC;
+
 DROP FUNCTION mana_ai.gate_decision(jsonb, jsonb, int, bigint, boolean);
 CREATE FUNCTION mana_ai.gate_decision(
   mission jsonb, agent jsonb, agent_running int, agent_tokens_24h bigint,

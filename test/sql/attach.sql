@@ -28,7 +28,7 @@ ALTER TABLE public.unlike ADD field_timestamps jsonb, DROP user_id;
 SELECT mana_ai.attach('public.unlike');
 DROP TABLE public.unlike;
 CREATE TABLE public.parts (app_id text, table_name text, record_id text, user_id text, op text, data jsonb,
-                           field_timestamps jsonb, created_at timestamptz) PARTITION BY LIST (app_id);
+                           field_timestamps jsonb, created_at timestamptz) PARTITION BY LIST (lower(app_id));
 SELECT mana_ai.attach('public.parts');
 DROP TABLE public.parts;
 SELECT mana_ai.attached_table();

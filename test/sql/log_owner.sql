@@ -108,8 +108,9 @@ SELECT * FROM test.refused();
 SELECT mana_ai.detach();
 SELECT test.error_of($$SELECT mana_ai.attach('public.sync_changes')$$);
 SELECT test.error_of($$SELECT mana_ai.attach('test.parent')$$);
+SELECT * FROM test.refused();
 ROLLBACK;
--- As pg_dump restores a partitioned table to which somebody gave our trigger.
+-- As pg_dump restores a partitioned table.
 BEGIN;
 SELECT mana_ai.detach();
 CREATE TABLE test.parent (LIKE public.sync_changes) PARTITION BY LIST (app_id);

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "mana_ai/extension/sync/backfill.hpp"
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/guard.hpp"
@@ -16,6 +17,8 @@ extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -28,18 +31,26 @@ namespace {
 constexpr char kTrigger[] = "mana_ai_fold";
 
 struct Log {
-    Relation relation;
+    Oid oid;
+    OpenLeaves leaves;
     Snapshot snapshot;
     const char* name;  // quoted, in the caller's memory context
 };
 
+const char* quoted_name(Oid table) {
+    return quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)),
+                                      get_rel_name(table));
+}
+
 Log open_with_snapshot(Oid oid) {
     return pg::guarded([oid] {
         Relation relation = open_log(oid);
+        const OpenLeaves leaves = open_leaves(leaves_of(oid));
+        // Partitions may be created meanwhile.
+        const bool is_partitioned = relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
+        table_close(relation, is_partitioned ? AccessShareLock : NoLock);
         CommandCounterIncrement();
-        return Log{relation, RegisterSnapshot(GetLatestSnapshot()),
-                   quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
-                                              RelationGetRelationName(relation))};
+        return Log{oid, leaves, RegisterSnapshot(GetLatestSnapshot()), quoted_name(oid)};
     });
 }
 
@@ -60,19 +71,82 @@ void create_trigger(const std::string& table) {
         " DEPENDS ON EXTENSION mana_ai");
 }
 
+List* with_leaves(Oid log) {
+    return list_concat_unique_oid(list_make1_oid(log), leaves_of(log));
+}
+
+// Locks all of them, or none.
+bool try_lock_all(List* tables) {
+    for (int i = 0; i < list_length(tables); i++) {
+        if (ConditionalLockRelationOid(list_nth_oid(tables, i), ShareRowExclusiveLock))
+            continue;
+        while (--i >= 0)
+            UnlockRelationOid(list_nth_oid(tables, i), ShareRowExclusiveLock);
+        return false;
+    }
+    return true;
+}
+
 // CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it.
-// So the lock is first requested without waiting, as long as that is likely to succeed soon.
-void lock_out_writers(Relation relation) {
+// So the locks are first requested without waiting, as long as that is likely to succeed soon.
+void lock_out_writers(Oid log) {
     constexpr int kPatienceMs = 10'000;
     constexpr int kPauseMs = 10;
-    pg::guarded([relation] {
+    pg::guarded([log] {
         for (int waited = 0; waited < kPatienceMs; waited += kPauseMs) {
-            if (ConditionalLockRelation(relation, ShareRowExclusiveLock))
+            if (try_lock_all(with_leaves(log)))
                 return;
             pg::sleep_and_check_interrupts(kPauseMs);
         }
-        LockRelation(relation, ShareRowExclusiveLock);
+        // From the top, like CREATE TRIGGER.
+        LockRelationOid(log, ShareRowExclusiveLock);
+        ListCell* cell;
+        foreach (cell, leaves_of(log))
+            if (lfirst_oid(cell) != log)
+                LockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock);
     });
+}
+
+bool is_partition_of(Oid table, Oid ancestor) {
+    return get_rel_relispartition(table) &&
+           list_member_oid(get_partition_ancestors(table), ancestor);
+}
+
+// The trigger is on a table that has become a partition: it moves to the partitioned one.
+void drop_trigger(Oid table) {
+    run("DROP TRIGGER " + std::string(kTrigger) + " ON " +
+        pg::guarded([table] { return quoted_name(table); }));
+}
+
+// Rows of partitions that were created or attached during the fold.
+void fold_new_leaves(const Log& log, FoldCounts& counts) {
+    const OpenLeaves late = pg::guarded([&log] {
+        return open_leaves(list_difference_oid(leaves_of(log.oid), log.leaves.in_use.leaves));
+    });
+    if (late.count == 0)
+        return;
+    Log rest{log.oid, late, pg::guarded([] { return RegisterSnapshot(GetLatestSnapshot()); }),
+             log.name};
+    const FoldCounts found = fold_history(rest.oid, rest.leaves, rest.snapshot, Basis::Held);
+    counts.new_snapshots += found.new_snapshots;
+    counts.updated_snapshots += found.updated_snapshots;
+    counts.rows_applied += found.rows_applied;
+    pg::guarded([&rest] {
+        UnregisterSnapshot(rest.snapshot);
+        close_leaves(rest.leaves);
+    });
+}
+
+void catch_up_with_leaves(const Log& log, FoldCounts& counts) {
+    for (int i = 0; i < list_length(log.leaves.in_use.leaves); i++) {
+        Relation leaf = nullptr;
+        const LeafOpened opened = pg::guarded(
+            [&] { return open_leaf(list_nth_oid(log.leaves.in_use.leaves, i), true, &leaf); });
+        if (opened != LeafOpened::Opened)
+            continue;
+        catch_up(leaf, log.snapshot, counts);
+        pg::guarded([leaf] { close_leaf(leaf); });
+    }
 }
 
 void attach(Oid table) {
@@ -82,27 +156,28 @@ void attach(Oid table) {
     });
     if (attached == table)
         throw pg::make_error(ERRCODE_DUPLICATE_OBJECT, "mana_ai is attached to this table already");
-    if (OidIsValid(attached))
+    const bool moves_up =
+        OidIsValid(attached) && pg::guarded([&] { return is_partition_of(attached, table); });
+    if (OidIsValid(attached) && !moves_up)
         throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                              "mana_ai is attached to another table", {},
                              "Call mana_ai.detach() first.");
     Log log = open_with_snapshot(table);
     // First the long part, while writers continue; then the trigger, whose creation blocks them;
     // and finally the rows that they wrote in between.
-    FoldCounts counts = fold_history(log.relation, log.snapshot, Basis::Held);
-    pg::guarded(
-        [&log] { table_close(log.relation, NoLock); });  // ALTER TABLE requires it to be unused
-    lock_out_writers(log.relation);
+    FoldCounts counts = fold_history(table, log.leaves, log.snapshot, Basis::Held);
+    // ALTER TABLE requires the tables to be unused.
+    pg::guarded([&log] { close_leaves(log.leaves); });
+    lock_out_writers(table);
+    if (moves_up)
+        drop_trigger(attached);
     create_trigger(log.name);
     MANA_AI_FAILPOINT("attach.trigger_created");
-    log.relation = pg::guarded([table] { return open_log(table); });
-    catch_up(log.relation, log.snapshot, counts);
+    fold_new_leaves(log, counts);
+    catch_up_with_leaves(log, counts);
     count_fold(counts);
-    pg::guarded([&log] {
-        UnregisterSnapshot(log.snapshot);
-        table_close(log.relation, NoLock);
-    });
-    remember_folded(table);
+    pg::guarded([&log] { UnregisterSnapshot(log.snapshot); });
+    remember_folded(table, leaves_now(table));
     pg::wake_worker_at_commit();
     pg::guarded([&counts] {
         pg::notice_in_script(psprintf("mana_ai: history folded: %lld rows, %lld snapshots",
@@ -148,12 +223,9 @@ void detach() {
     if (!OidIsValid(attached))
         throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                              "mana_ai is not attached to a table");
-    const char* table = pg::guarded([attached] {
-        return quote_qualified_identifier(get_namespace_name(get_rel_namespace(attached)),
-                                          get_rel_name(attached));
-    });
-    run("DROP TRIGGER " + std::string(kTrigger) + " ON " + table);
+    drop_trigger(attached);
     run("DELETE FROM mana_ai.folded_log");
+    remember_folded_leaves({});
     pg::wake_worker_at_commit();
 }
 

@@ -1,6 +1,7 @@
 #include "mana_ai/extension/sync/backfill.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <string>
 
 #include "mana_ai/core/record/clock_table.hpp"
@@ -28,6 +29,7 @@ extern "C" {
 #include "access/visibilitymap.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -54,7 +56,7 @@ void note_progress(const FoldCounts& counts) {
 // Folds the rows of one record after the other. All methods may ereport(ERROR).
 class HistoryFold {
  public:
-    HistoryFold(Relation log, Basis basis, FoldCounts& counts)
+    HistoryFold(Oid log, Basis basis, FoldCounts& counts)
         : log_(log), basis_(basis), counts_(counts) {}
 
     void begin() {
@@ -82,9 +84,11 @@ class HistoryFold {
                          PointerGetDatum(DatumGetTextPCopy(row.record_id))};
             MemoryContextSwitchTo(outer);
             in_group_ = true;
+            store_.tree = InvalidOid;  // that of a record without rows is looked up
         }
         if (!row.is_row)
             return;
+        store_.tree = row.tree;
         fold_row(fold_, row.values);
         if (++counts_.rows_applied % kRowsPerNotice == 0)
             note_progress(counts_);
@@ -139,7 +143,7 @@ class HistoryFold {
         in_group_ = false;
     }
 
-    Relation log_;
+    Oid log_;
     Basis basis_;
     FoldCounts& counts_;
     SnapshotStore store_{};
@@ -193,10 +197,10 @@ void catch_up_with_row(SnapshotStore& store, TupleTableSlot* slot, FoldCounts& c
 
 // The next blocks, from `first` on, that may contain such rows. An all-visible page cannot: our
 // own, older MVCC snapshot prevents pages with younger rows from being marked so.
-bool next_young_blocks(Relation log, BlockNumber first, BlockNumber end, Buffer* map,
+bool next_young_blocks(Relation leaf, BlockNumber first, BlockNumber end, Buffer* map,
                        ItemPointer low, ItemPointer high) {
     auto is_old = [&](BlockNumber block) {
-        return (visibilitymap_get_status(log, block, map) & VISIBILITYMAP_ALL_VISIBLE) != 0;
+        return (visibilitymap_get_status(leaf, block, map) & VISIBILITYMAP_ALL_VISIBLE) != 0;
     };
     while (first < end && is_old(first))
         first++;
@@ -216,7 +220,25 @@ void serialize_folds() {
     pg::lock_name_and_wait(kRefreshLock);
 }
 
-FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis) {
+OpenLeaves open_leaves(List* leaves) {
+    OpenLeaves open;
+    open.relations = static_cast<Relation*>(palloc(sizeof(Relation) * (list_length(leaves) + 1)));
+    ListCell* cell;
+    foreach (cell, leaves) {
+        if (open_leaf(lfirst_oid(cell), true, &open.relations[open.count]) != LeafOpened::Opened)
+            continue;
+        open.count++;
+        open.in_use.leaves = lappend_oid(open.in_use.leaves, lfirst_oid(cell));
+    }
+    return open;
+}
+
+void close_leaves(const OpenLeaves& leaves) {
+    for (int i = 0; i < leaves.count; i++)
+        close_leaf(leaves.relations[i]);
+}
+
+FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis basis) {
     MANA_AI_FAILPOINT("fold.begin");
     FoldCounts counts;
     HistoryFold fold(log, basis, counts);
@@ -224,14 +246,15 @@ FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis) {
         PushActiveSnapshot(snapshot);  // values out of line are read long after the scan
         SortedLog sorted;
         sorted.begin();
-        sorted.add_rows(log, snapshot);
+        for (int i = 0; i < leaves.count; i++)
+            sorted.add_rows(leaves.relations[i], leaves.in_use, snapshot);
         if (basis == Basis::Nothing)
             sorted.add_held_records(snapshot);
         sorted.sort();
         fold.begin();
         SortedRow row;
         while (sorted.next(row)) {
-            CHECK_FOR_INTERRUPTS();
+            look(leaves.in_use);
             fold.add(row);
         }
         fold.end();
@@ -242,22 +265,22 @@ FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis) {
     return counts;
 }
 
-void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts) {
+void catch_up(Relation leaf, Snapshot snapshot, FoldCounts& counts) {
     pg::guarded([&] {
         SnapshotStore store;
-        open_store(store, log);
+        open_store(store, leaf);
         CommandCounterIncrement();
         Snapshot now = RegisterSnapshot(GetLatestSnapshot());
-        TupleTableSlot* slot = table_slot_create(log, nullptr);
+        TupleTableSlot* slot = table_slot_create(leaf, nullptr);
         MemoryContext context =
             AllocSetContextCreate(CurrentMemoryContext, "mana_ai catch-up", ALLOCSET_DEFAULT_SIZES);
-        const BlockNumber end = RelationGetNumberOfBlocks(log);
+        const BlockNumber end = RelationGetNumberOfBlocks(leaf);
         Buffer map = InvalidBuffer;
         ItemPointerData low;
         ItemPointerData high;
-        for (BlockNumber first = 0; next_young_blocks(log, first, end, &map, &low, &high);
+        for (BlockNumber first = 0; next_young_blocks(leaf, first, end, &map, &low, &high);
              first = ItemPointerGetBlockNumber(&high) + 1) {
-            TableScanDesc scan = table_beginscan_tidrange(log, now, &low, &high);
+            TableScanDesc scan = table_beginscan_tidrange(leaf, now, &low, &high);
             while (table_scan_getnextslot_tidrange(scan, ForwardScanDirection, slot)) {
                 CHECK_FOR_INTERRUPTS();
                 if (!is_newer_than(slot, snapshot) ||
@@ -286,7 +309,8 @@ void count_fold(const FoldCounts& counts) {
     count_at_commit(core::Metric::SnapshotRowsApplied, {}, counts.rows_applied);
 }
 
-void remember_folded(Oid log) {
+void remember_folded(Oid log, const std::vector<LeafFacts>& leaves) {
+    remember_folded_leaves(leaves);
     static pg::Statement remember(R"sql(
 INSERT INTO mana_ai.folded_log AS f (log) VALUES ($1::oid)
     ON CONFLICT (only_row) DO UPDATE SET log = $1::oid, folded_at = clock_timestamp())sql");
@@ -350,48 +374,79 @@ void mark_ties() {
     });
 }
 
+FoldCounts fold_leaves(Oid log, Basis basis, const std::vector<Oid>* only);
+
 // Somebody else may be folding, and an error of the fold must not prevent the rest.
-void try_to_refresh() {
+bool try_to_fold(const std::function<void()>& fold) {
     static bool logged = false;
-    const auto error = pg::in_subtransaction([] {
-        refresh_snapshots(Basis::Held);
+    const auto error = pg::in_subtransaction([&] {
+        fold();
         return true;
     });
     if (error && !logged)
         pg::log_warning("the log could not be folded (SQLSTATE " + error->sqlstate_text() +
                         "); tried again at each full pass");
     logged = error.has_value();
+    return !error;
+}
+
+void remember_generation(Oid log) {
+    static pg::Statement remember("UPDATE mana_ai.folded_log SET generation = $1::oid");
+    remember.execute({int64_t{pg::guarded([log] { return generation_of(log); })}});
+}
+
+// Partitions come and go, and are rewritten.
+void keep_up_with_leaves(Oid log) {
+    const std::vector<LeafFacts> now = leaves_now(log);
+    const LeafChanges changes = compare_folded_leaves(now);
+    if (!changes.to_fold.empty() &&
+        !try_to_fold([&] { fold_leaves(log, Basis::Held, &changes.to_fold); }))
+        return;
+    if (changes.was_rewritten)
+        mark_ties();
+    if (changes.any)
+        remember_folded_leaves(now);
 }
 
 }  // namespace
 
 void keep_up_with_log() {
     // status() reports a log that cannot be read; it must not prevent the rest.
-    Relation log = pg::guarded([]() -> Relation {
+    struct Log {
+        Oid oid;
+        bool is_partitioned;
+        uint32_t generation;
+    };
+    const Log log = pg::guarded([] {
         const Oid attached = attached_relation();
-        if (!OidIsValid(attached))
-            return nullptr;
-        Relation relation = try_relation_open(attached, AccessShareLock);
-        if (relation == nullptr || log_problem(relation) == nullptr)
-            return relation;
+        Relation relation =
+            OidIsValid(attached) ? try_relation_open(attached, AccessShareLock) : nullptr;
+        if (relation == nullptr)
+            return Log{};
+        Log found{};
+        if (log_problem(relation) == nullptr)
+            found = {attached, relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE,
+                     generation_of(attached)};
         relation_close(relation, AccessShareLock);
-        return nullptr;
+        return found;
     });
-    if (log == nullptr)
+    if (!OidIsValid(log.oid))
         return;
     static pg::Statement select_folded(R"sql(
 SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log = $1::oid)sql");
-    const auto folded =
-        select_folded.execute({int64_t{RelationGetRelid(log)}, int64_t{log_generation(log)}}).rows;
+    const auto folded = select_folded.execute({int64_t{log.oid}, int64_t{log.generation}}).rows;
     const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
     if (folded.empty() || (unmarked && unmarked->waiting > 0)) {
-        try_to_refresh();
-    } else if (folded.front().number(0) == 0) {
-        static pg::Statement remember("UPDATE mana_ai.folded_log SET generation = $1::oid");
-        mark_ties();
-        remember.execute({int64_t{log_generation(log)}});
+        try_to_fold([] { refresh_snapshots(Basis::Held); });
+        return;
     }
-    pg::guarded([log] { table_close(log, NoLock); });
+    if (log.is_partitioned)
+        keep_up_with_leaves(log.oid);
+    if (folded.front().number(0) == 0) {
+        if (!log.is_partitioned)
+            mark_ties();
+        remember_generation(log.oid);
+    }
 }
 
 bool begin_to_keep_up() {
@@ -410,31 +465,47 @@ void end_keeping_up() {
     close.execute();
 }
 
+namespace {
+
+// Folds the leaves in the list, or all of them.
+FoldCounts fold_leaves(Oid log, Basis basis, const std::vector<Oid>* only) {
+    struct Open {
+        OpenLeaves leaves;
+        Snapshot snapshot;
+    };
+    Open open = pg::guarded([&] {
+        serialize_folds();
+        List* leaves = NIL;
+        if (only == nullptr)
+            leaves = leaves_of(log);
+        for (size_t i = 0; only != nullptr && i < only->size(); i++)
+            leaves = lappend_oid(leaves, (*only)[i]);
+        const OpenLeaves opened = open_leaves(leaves);
+        CommandCounterIncrement();
+        return Open{opened, RegisterSnapshot(GetLatestSnapshot())};
+    });
+    const FoldCounts counts = fold_history(log, open.leaves, open.snapshot, basis);
+    count_fold(counts);
+    pg::guarded([&open] {
+        UnregisterSnapshot(open.snapshot);
+        close_leaves(open.leaves);
+        CommandCounterIncrement();
+    });
+    return counts;
+}
+
+}  // namespace
+
 FoldCounts refresh_snapshots(Basis basis) {
     // The fold sees all changes that are missing now.
     const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
     retry_oversized_records(SetAside::All);
-    const Oid log_oid = attached_sync_table().oid;
-    struct Open {
-        Relation log;
-        Snapshot snapshot;
-    };
-    const Open open = pg::guarded([log_oid] {
-        serialize_folds();
-        Relation log = open_log(log_oid);
-        CommandCounterIncrement();
-        return Open{log, RegisterSnapshot(GetLatestSnapshot())};
-    });
-    FoldCounts counts = fold_history(open.log, open.snapshot, basis);
-    count_fold(counts);
-    pg::guarded([&open] {
-        UnregisterSnapshot(open.snapshot);
-        table_close(open.log, NoLock);
-        CommandCounterIncrement();
-    });
+    const Oid log = attached_sync_table().oid;
+    const std::vector<LeafFacts> leaves = leaves_now(log);
+    const FoldCounts counts = fold_leaves(log, basis, nullptr);
     repair_all_dirty_records();
     MANA_AI_FAILPOINT("fold.repaired");
-    remember_folded(log_oid);
+    remember_folded(log, leaves);
     if (unmarked)
         settle_unmarked_at_commit(unmarked->seen);
     pg::wake_worker_at_commit();

@@ -20,6 +20,7 @@
 extern "C" {
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -138,14 +139,18 @@ const char* replay_now(const Mark& mark) {
     const char* problem = log_problem(log);
     if (problem == nullptr) {
         SnapshotStore store;
-        open_store(store, log);
+        if (log->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+            open_store(store, log_oid);
+        else
+            open_store(store, log);
         const Kept kept = keep_record(store, name, nullptr, ScanLimit::None);
         MANA_AI_FAILPOINT("repair.record");
         count_kept(kept);
         problem = reason_of(kept);
         close_store(store);
     }
-    table_close(log, NoLock);
+    // Who creates or drops partitions does not wait for the rest of the repair.
+    table_close(log, AccessShareLock);
     return problem;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/replay.hpp"
 #include "mana_ai/pg/text.hpp"
 
@@ -21,6 +22,7 @@ namespace mana_ai {
 namespace {
 
 constexpr int kParams = 4;
+constexpr int kLeafColumn = 7;  // behind change_row_columns()
 // A folded record has its clocks in addition, and allocations are rounded up.
 constexpr int64_t kFoldedPerStored = 4;
 
@@ -29,7 +31,7 @@ constexpr int64_t kFoldedPerStored = 4;
 // and all of a user's tasks would be read for one of them.
 std::string query_text(const SyncTable& table) {
     return "SELECT " + change_row_columns(table.stamps_column == "field_meta", table.has_space_id) +
-           " FROM ONLY " + table.qualified_name +
+           (table.is_partitioned ? ", tableoid FROM " : " FROM ONLY ") + table.qualified_name +
            " WHERE user_id = $1 AND app_id || '' = $2 AND table_name = $3 AND record_id = $4";
 }
 
@@ -39,6 +41,7 @@ struct FoldReceiver {
     Fold* fold;
     int64_t max_size;           // 0: no limit
     const ClockBounds* bounds;  // nullptr: all rows count
+    Oid log;                    // InvalidOid: it is not partitioned
     bool too_large;
 };
 
@@ -55,9 +58,14 @@ bool has_written(const ClockBounds& bounds, const ChangeRowValues& values) {
 }
 
 bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
-    const ChangeRowValues values = change_row_values(
+    ChangeRowValues values = change_row_values(
         1, [slot](int column, bool* is_null) { return slot_getattr(slot, column, is_null); });
     auto* target = reinterpret_cast<FoldReceiver*>(receiver);
+    if (OidIsValid(target->log)) {
+        bool is_null = false;
+        const Datum leaf = slot_getattr(slot, kLeafColumn, &is_null);
+        values.position |= place_of(target->log, DatumGetObjectId(leaf));
+    }
     // Determined without reading the value.
     const auto is_too_large = [target](bool is_null, Datum value) {
         return !is_null && static_cast<int64_t>(toast_raw_datum_size(value)) > target->max_size;
@@ -108,10 +116,10 @@ ParamListInfo params_of(const RecordAddress& address) {
 RecordQuery& record_query(const SyncTable& table) {
     static std::map<std::string, RecordQuery> queries;
     std::string sql = query_text(table);
-    const auto found = queries.find(sql);
-    if (found != queries.end())
-        return found->second;
-    return queries.emplace(sql, RecordQuery{sql, nullptr}).first->second;
+    RecordQuery& query =
+        queries.try_emplace(sql, RecordQuery{sql, nullptr, InvalidOid}).first->second;
+    query.log = table.is_partitioned ? table.oid : InvalidOid;
+    return query;
 }
 
 ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
@@ -131,6 +139,7 @@ ReplayedRecord replay_by_query(RecordQuery& query, const RecordAddress& address,
     receiver.fold = &fold;
     receiver.max_size = wish.max_size;
     receiver.bounds = wish.bounds;
+    receiver.log = query.log;
     SPIExecuteOptions options{};
     options.params = params_of(address);
     options.read_only = true;

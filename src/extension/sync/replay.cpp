@@ -113,10 +113,13 @@ bool is_own_row(TupleTableSlot* slot) {
         DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber, &is_null)));
 }
 
+uint64_t place_in(const Fold& fold, TupleTableSlot* slot) {
+    return fold.place | position_of(&slot->tts_tid);
+}
+
 // Folds a row of the record unless it is to be skipped. False: there is more than may be read.
 bool take_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape, ScanLimit limit) {
-    const bool is_known =
-        fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid);
+    const bool is_known = fold.known != nullptr && fold.known->position == place_in(fold, slot);
     const bool is_free =
         limit == ScanLimit::None || is_known || (limit != ScanLimit::FewRows && is_own_row(slot));
     if (!is_free && limit == ScanLimit::OnlyOwn)
@@ -187,6 +190,7 @@ void begin_fold(Fold& fold) {
     fold.is_spoilt = false;
     fold.settled_size = 0;
     fold.others_to_pass_over = 0;
+    fold.place = 0;
     fold.bounds = nullptr;
 }
 
@@ -198,12 +202,12 @@ void fold_row(Fold& fold, const ChangeRowValues& values) {
 
 void fold_row(Fold& fold, TupleTableSlot* slot, const SyncShape& shape) {
     MemoryContext outer = MemoryContextSwitchTo(fold.memory);
-    if (fold.known != nullptr && fold.known->position == position_of(&slot->tts_tid)) {
+    if (fold.known != nullptr && fold.known->position == place_in(fold, slot)) {
         apply(fold, *fold.known);
     } else {
         check_background_size(slot, shape.data);
         check_background_size(slot, shape.stamps);
-        apply(fold, read_change_row(slot, shape, true));
+        apply(fold, read_change_row(slot, shape, fold.place, true));
     }
     MemoryContextSwitchTo(outer);
 }
@@ -219,18 +223,24 @@ void end_fold(Fold& fold) {
     MemoryContextDelete(fold.memory);
 }
 
-Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
+void begin_replay(Fold& fold, ScanLimit limit) {
+    fold.left_to_read =
+        limit == ScanLimit::OnlyOwn ? fold.others_to_pass_over * kCostOfRow : kShortReplay;
+}
+
+Replayed replay_record(Relation leaf, const SyncShape& shape, const RecordKey& key,
                        Snapshot snapshot, ScanLimit limit, Fold& fold) {
     const bool use_index = OidIsValid(shape.index);
     if (limit != ScanLimit::None && !(use_index && shape.index_finds_record) &&
-        RelationGetNumberOfBlocks(log) > kSmallTableBlocks)
+        RelationGetNumberOfBlocks(leaf) > kSmallTableBlocks)
         return Replayed::NoIndex;
-    fold.left_to_read =
-        limit == ScanLimit::OnlyOwn ? fold.others_to_pass_over * kCostOfRow : kShortReplay;
+    const bool is_further = fold.place != 0 && limit != ScanLimit::OnlyOwn;
+    if (is_further && limit != ScanLimit::None && !is_affordable(fold, kCostOfRow))
+        return Replayed::TooLong;
     const Datum app = PointerGetDatum(cstring_to_text("ai"));
-    TupleTableSlot* slot = table_slot_create(log, nullptr);
-    const bool whole = use_index ? scan_index(log, shape, key, app, snapshot, slot, limit, fold)
-                                 : scan_table(log, shape, key, app, snapshot, slot, limit, fold);
+    TupleTableSlot* slot = table_slot_create(leaf, nullptr);
+    const bool whole = use_index ? scan_index(leaf, shape, key, app, snapshot, slot, limit, fold)
+                                 : scan_table(leaf, shape, key, app, snapshot, slot, limit, fold);
     ExecDropSingleTupleTableSlot(slot);
     return whole ? Replayed::Done : Replayed::TooLong;
 }

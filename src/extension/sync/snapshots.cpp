@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "mana_ai/extension/sync/erased_users.hpp"
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/lost_iterations.hpp"
 #include "mana_ai/extension/sync/mission_schedule.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
@@ -36,11 +37,23 @@ struct Work {
     Datum snapshot_key[2];
     Datum tombstone_key[3];
     uint64_t name_hash;
+    Oid tree;  // InvalidOid: no partition here has its rows
     uint32_t generation;
 };
 
+bool is_in_leaf(const SnapshotStore& store, Oid tree) {
+    return store.leaf != nullptr && RelationGetRelid(store.leaf) == tree;
+}
+
+uint32_t generation_in(const SnapshotStore& store, Oid tree) {
+    if (is_in_leaf(store, tree))
+        return log_generation(store.leaf);
+    return OidIsValid(tree) ? generation_of(tree) : 0;
+}
+
 Work begin_work(SnapshotStore& store, const RecordName& name) {
     const bool mission = name.kind == RecordKind::Mission;
+    const Oid tree = OidIsValid(store.tree) ? store.tree : tree_of_record(store.log, name.key);
     return {store,
             name,
             mission ? store.missions : store.agents,
@@ -48,7 +61,8 @@ Work begin_work(SnapshotStore& store, const RecordName& name) {
             {name.key.user_id, name.key.record_id},
             {name.key.user_id, name.key.table_name, name.key.record_id},
             name.hash != 0 ? name.hash : name_hash(name.key),
-            log_generation(store.log)};
+            tree,
+            generation_in(store, tree)};
 }
 
 bool open_once(SnapshotStore& store, pg::KeyedTable& table, const pg::TableKey& key) {
@@ -277,6 +291,34 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
     return Kept::Changed;
 }
 
+// Reads the rows of the record in all leaves that may have them.
+Replayed read_log(Work& work, ScanLimit limit, Fold& fold) {
+    SnapshotStore& store = work.store;
+    begin_replay(fold, limit);
+    const bool only_leaf = is_in_leaf(store, work.tree) || limit == ScanLimit::OnlyOwn;
+    if (only_leaf) {
+        fold.place = store.place;
+        return replay_record(store.leaf, *store.shape, work.name.key, SnapshotSelf, limit, fold);
+    }
+    Replayed replayed = Replayed::Done;
+    List* leaves = OidIsValid(work.tree) ? leaves_of(work.tree) : NIL;
+    for (int i = 0; i < list_length(leaves) && replayed == Replayed::Done; i++) {
+        Relation leaf = nullptr;
+        switch (open_leaf(list_nth_oid(leaves, i), false, &leaf)) {
+            case LeafOpened::Busy:
+                return Replayed::Busy;
+            case LeafOpened::Gone:
+                continue;
+            case LeafOpened::Opened:
+                break;
+        }
+        fold.place = place_of(work.tree, RelationGetRelid(leaf));
+        replayed = replay_record(leaf, shape_of(leaf), work.name.key, SnapshotSelf, limit, fold);
+        close_leaf(leaf);
+    }
+    return replayed;
+}
+
 // Merges all present rows of the record into the state. If it gives up, nothing was merged.
 Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState& state) {
     // SnapshotSelf: all rows committed by now, and our own. The log is append-only, so no row can
@@ -285,8 +327,7 @@ Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState&
     begin_fold(fold);
     fold.known = row;
     fold.state = state;
-    const Replayed replayed =
-        replay_record(work.store.log, *work.store.shape, work.name.key, SnapshotSelf, limit, fold);
+    const Replayed replayed = read_log(work, limit, fold);
     if (replayed == Replayed::Done)
         state = fold.state;
     work.store.has_all_own_rows = replayed == Replayed::Done;
@@ -294,11 +335,14 @@ Replayed add_log(Work& work, const ChangeRow* row, ScanLimit limit, RecordState&
 }
 
 Kept given_up(Replayed replayed) {
+    if (replayed == Replayed::Busy)
+        return Kept::Busy;
     return replayed == Replayed::TooLong ? Kept::TooLong : Kept::NoIndex;
 }
 
-// Merges the rows of our own transaction; the state already includes the rest of the log. With too
-// many other rows it merges only some of them, and each is merged in its turn anyway.
+// Merges the rows of our own transaction that are in the leaf; the state already includes the rest
+// of the log. With too many other rows it merges only some of them, and each is merged in its turn
+// anyway.
 void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
     Fold fold;
     begin_fold(fold);
@@ -306,8 +350,7 @@ void add_own_rows(Work& work, const ChangeRow* row, RecordState& state) {
     fold.rule = PlaceLost::AskLog;
     fold.state = copy_of(state);
     fold.others_to_pass_over = work.store.others_to_pass_over;
-    const Replayed replayed = replay_record(work.store.log, *work.store.shape, work.name.key,
-                                            SnapshotSelf, ScanLimit::OnlyOwn, fold);
+    const Replayed replayed = read_log(work, ScanLimit::OnlyOwn, fold);
     if (replayed == Replayed::NoIndex || fold.is_spoilt)
         return;
     state = fold.state;
@@ -480,12 +523,23 @@ uint64_t name_hash(const RecordKey& key) {
     return hash;
 }
 
-void open_store(SnapshotStore& store, Relation log) {
-    check_log(log);
+void open_store(SnapshotStore& store, Relation leaf) {
+    if (const char* problem = leaf_problem(leaf))
+        ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                        errmsg("table \"%s\" cannot be read as the log: %s",
+                               RelationGetRelationName(leaf), problem)));
+    store = SnapshotStore{};
+    store.memory = CurrentMemoryContext;
+    store.leaf = leaf;
+    store.shape = &shape_of(leaf);
+    store.tree = store.shape->tree;
+    store.place = place_of(store.tree, RelationGetRelid(leaf));
+}
+
+void open_store(SnapshotStore& store, Oid log) {
     store = SnapshotStore{};
     store.memory = CurrentMemoryContext;
     store.log = log;
-    store.shape = &shape_of(log);
 }
 
 void close_store(SnapshotStore& store) {

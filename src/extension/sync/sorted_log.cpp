@@ -28,7 +28,8 @@ enum Column : AttrNumber {
     kCreatedAt,
     kSpace,
     kPosition,
-    kColumns = kPosition,
+    kTree,
+    kColumns = kTree,
 };
 
 TupleDesc row_descriptor() {
@@ -44,7 +45,8 @@ TupleDesc row_descriptor() {
     column(kStamps, "stamps", JSONBOID);
     column(kCreatedAt, "created_at", TIMESTAMPTZOID);
     column(kSpace, "space_id", TEXTOID);
-    column(kPosition, "position", TIDOID);
+    column(kPosition, "position", INT8OID);
+    column(kTree, "tree", OIDOID);
     return descriptor;
 }
 
@@ -72,7 +74,7 @@ void SortedLog::begin() {
     output_ = MakeSingleTupleTableSlot(descriptor, &TTSOpsMinimalTuple);
 }
 
-void SortedLog::put(Datum user_id, Datum record_id, RecordKind kind,
+void SortedLog::put(Datum user_id, Datum record_id, RecordKind kind, Oid tree,
                     const ChangeRowValues* values) {
     ExecClearTuple(input_);
     auto set = [this](Column column, Datum value, bool is_null) {
@@ -90,19 +92,22 @@ void SortedLog::put(Datum user_id, Datum record_id, RecordKind kind,
     set(kStamps, row.stamps, no_row || row.stamps_is_null);
     set(kCreatedAt, row.created_at, no_row || row.created_at_is_null);
     set(kSpace, row.space, no_row || row.space_is_null);
-    set(kPosition, row.position, no_row);
+    set(kPosition, Int64GetDatum(static_cast<int64_t>(row.position)), no_row);
+    set(kTree, ObjectIdGetDatum(tree), false);
     ExecStoreVirtualTuple(input_);
     tuplesort_puttupleslot(sort_, input_);
 }
 
-void SortedLog::add_rows(Relation log, Snapshot snapshot) {
-    const SyncShape& shape = shape_of(log);
-    TupleTableSlot* slot = table_slot_create(log, nullptr);
-    TableScanDesc scan = table_beginscan(log, snapshot, 0, nullptr);
+void SortedLog::add_rows(Relation leaf, LeavesInUse& in_use, Snapshot snapshot) {
+    const SyncShape& shape = shape_of(leaf);
+    const Oid tree = shape.tree;
+    const uint64_t place = place_of(tree, RelationGetRelid(leaf));
+    TupleTableSlot* slot = table_slot_create(leaf, nullptr);
+    TableScanDesc scan = table_beginscan(leaf, snapshot, 0, nullptr);
     MemoryContext row_memory =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai row", ALLOCSET_SMALL_SIZES);
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
-        CHECK_FOR_INTERRUPTS();
+        look(in_use);
         RecordKind kind{};
         MemoryContextReset(row_memory);
         MemoryContext outer = MemoryContextSwitchTo(row_memory);
@@ -118,8 +123,8 @@ void SortedLog::add_rows(Relation log, Snapshot snapshot) {
         if (no_record || no_user)
             continue;
         MemoryContextSwitchTo(row_memory);
-        const ChangeRowValues values = change_row_values(slot, shape);
-        put(user_id, record_id, kind, &values);
+        const ChangeRowValues values = change_row_values(slot, shape, place);
+        put(user_id, record_id, kind, tree, &values);
         MemoryContextSwitchTo(outer);
     }
     MemoryContextDelete(row_memory);
@@ -138,7 +143,7 @@ void SortedLog::add_names(Oid table, AttrNumber user_id, AttrNumber record_id,
             continue;
         bool is_null = false;
         put(slot_getattr(slot, user_id, &is_null), slot_getattr(slot, record_id, &is_null), kind,
-            nullptr);
+            InvalidOid, nullptr);
     }
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
@@ -177,8 +182,9 @@ bool SortedLog::next(SortedRow& row) {
     values.stamps = get(kStamps, &values.stamps_is_null);
     values.created_at = get(kCreatedAt, &values.created_at_is_null);
     values.space = get(kSpace, &values.space_is_null);
-    values.position = get(kPosition, &is_null);
+    values.position = static_cast<uint64_t>(DatumGetInt64(get(kPosition, &is_null)));
     row.is_row = !is_null;
+    row.tree = DatumGetObjectId(get(kTree, &is_null));
     return true;
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/pg/detoast.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/text.hpp"
@@ -26,6 +27,7 @@ extern "C" {
 #include "commands/trigger.h"
 #include "storage/itemptr.h"
 #include "utils/fmgroids.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
@@ -36,21 +38,54 @@ namespace mana_ai {
 
 namespace {
 
-struct ShapeCache {
-    Oid relation = InvalidOid;  // of which `shape` is; InvalidOid: nothing cached
+// A log has one shape, or one for each leaf. That of a dropped table stays.
+struct CachedShape {
+    Oid relation;  // the key
+    bool is_valid;
     SyncShape shape;
-    uint64_t changes = 0;  // that came, also while a shape was read
-} shape_cache;
+};
+HTAB* shapes = nullptr;
+const CachedShape* last_shape = nullptr;  // that was asked for; valid if it says so
+uint64_t changes = 0;                     // that came, also while a shape was read
 
 Oid attached_cache = InvalidOid;
 bool callback_registered = false;
 
+void forget_shapes_of(Oid relation) {
+    if (shapes == nullptr)
+        return;
+    if (OidIsValid(relation)) {
+        auto* cached =
+            static_cast<CachedShape*>(hash_search(shapes, &relation, HASH_FIND, nullptr));
+        if (cached != nullptr)
+            cached->is_valid = false;
+        return;
+    }
+    HASH_SEQ_STATUS all;
+    hash_seq_init(&all, shapes);
+    while (auto* cached = static_cast<CachedShape*>(hash_seq_search(&all)))
+        cached->is_valid = false;
+}
+
 void forget_changed_relation(Datum, Oid relation) {
-    shape_cache.changes++;
-    if (!OidIsValid(relation) || relation == shape_cache.relation)
-        shape_cache.relation = InvalidOid;
+    changes++;
+    forget_shapes_of(relation);
     if (!OidIsValid(relation) || relation == attached_cache)
         attached_cache = InvalidOid;
+}
+
+CachedShape& cached_shape(Oid relation) {
+    if (shapes == nullptr) {
+        HASHCTL control{};
+        control.keysize = sizeof(Oid);
+        control.entrysize = sizeof(CachedShape);
+        shapes = hash_create("mana_ai shapes of the log", 16, &control, HASH_ELEM | HASH_BLOBS);
+    }
+    bool found = false;
+    auto* cached = static_cast<CachedShape*>(hash_search(shapes, &relation, HASH_ENTER, &found));
+    if (!found)
+        cached->is_valid = false;
+    return *cached;
 }
 
 void register_callback() {
@@ -166,6 +201,38 @@ void choose_index(SyncShape& shape, Relation relation) {
     list_free(indexes);
 }
 
+// Where a trigger is.
+struct TriggerPlace {
+    Oid relation;
+    bool is_clone;  // of the trigger of a partitioned table
+};
+
+TriggerPlace place_of_trigger(Oid trigger) {
+    Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+    ScanKeyData key;
+    ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+                ObjectIdGetDatum(trigger));
+    SysScanDesc scan = systable_beginscan(catalog, TriggerOidIndexId, true, nullptr, 1, &key);
+    HeapTuple tuple = systable_getnext(scan);
+    TriggerPlace place{};
+    if (HeapTupleIsValid(tuple)) {
+        const auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
+        place = {form->tgrelid, OidIsValid(form->tgparentid)};
+    }
+    systable_endscan(scan);
+    table_close(catalog, AccessShareLock);
+    return place;
+}
+
+bool has_cloned_trigger(Relation relation) {
+    const Oid function = trigger_function();
+    const TriggerDesc* triggers = relation->trigdesc;
+    for (int i = 0; triggers != nullptr && i < triggers->numtriggers; i++)
+        if (triggers->triggers[i].tgfoid == function)
+            return place_of_trigger(triggers->triggers[i].tgoid).is_clone;
+    return false;
+}
+
 SyncShape read_shape(Relation relation) {
     SyncShape shape{};
     TupleDesc descriptor = RelationGetDescr(relation);
@@ -184,8 +251,15 @@ SyncShape read_shape(Relation relation) {
     shape.schema_version = optional_column(descriptor, "schema_version", false);
     shape.actor = optional_column(descriptor, "actor", false);
     shape.origin = optional_column(descriptor, "origin", true);
+    shape.tree = RelationGetRelid(relation);
+    if (relation->rd_rel->relkind != RELKIND_RELATION)
+        return shape;
     if (shape.missing_column == nullptr)
         choose_index(shape, relation);
+    if (relation->rd_rel->relispartition) {
+        shape.has_cloned_trigger = has_cloned_trigger(relation);
+        shape.tree = tree_of_leaf(relation);
+    }
     return shape;
 }
 
@@ -193,6 +267,17 @@ bool is_ordinary_table(const FormData_pg_class* form) {
     return form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID &&
            form->relpersistence != RELPERSISTENCE_TEMP;
 }
+
+bool is_partitioned_table(const FormData_pg_class* form) {
+    return form->relkind == RELKIND_PARTITIONED_TABLE &&
+           form->relpersistence != RELPERSISTENCE_TEMP;
+}
+
+const Jsonb* jsonb_of(Datum value, bool copy) {
+    return reinterpret_cast<const Jsonb*>(copy ? pg::detoast_copy(value) : pg::detoast(value));
+}
+
+}  // namespace
 
 Oid trigger_function() {
     const Oid schema = get_namespace_oid("mana_ai", true);
@@ -203,58 +288,30 @@ Oid trigger_function() {
                            PointerGetDatum(no_arguments), ObjectIdGetDatum(schema));
 }
 
-// The relation of a trigger, by the trigger's oid; not for one that a partition inherits.
-Oid relation_of_trigger(Oid trigger) {
-    Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-    ScanKeyData key;
-    ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
-                ObjectIdGetDatum(trigger));
-    SysScanDesc scan = systable_beginscan(catalog, TriggerOidIndexId, true, nullptr, 1, &key);
-    HeapTuple tuple = systable_getnext(scan);
-    Oid relation = InvalidOid;
-    if (HeapTupleIsValid(tuple)) {
-        const auto* form = reinterpret_cast<Form_pg_trigger>(GETSTRUCT(tuple));
-        if (!OidIsValid(form->tgparentid))
-            relation = form->tgrelid;
-    }
-    systable_endscan(scan);
-    table_close(catalog, AccessShareLock);
-    return relation;
-}
-
-const char* trigger_problem(const Trigger& trigger, const char* table) {
-    switch (trigger.tgenabled) {
-        case TRIGGER_DISABLED:
-            return psprintf("trigger %s of table %s is disabled", trigger.tgname, table);
-        case TRIGGER_FIRES_ON_REPLICA:
-            return psprintf("trigger %s of table %s fires for replicated rows only", trigger.tgname,
-                            table);
-        default:
-            return nullptr;
-    }
-}
-
-const Jsonb* jsonb_of(Datum value, bool copy) {
-    return reinterpret_cast<const Jsonb*>(copy ? pg::detoast_copy(value) : pg::detoast(value));
-}
-
-}  // namespace
-
 const SyncShape* known_shape(Relation relation) {
-    return shape_cache.relation == RelationGetRelid(relation) ? &shape_cache.shape : nullptr;
+    const Oid oid = RelationGetRelid(relation);
+    if (last_shape == nullptr || last_shape->relation != oid) {
+        if (shapes == nullptr)
+            return nullptr;
+        const auto* cached =
+            static_cast<CachedShape*>(hash_search(shapes, &oid, HASH_FIND, nullptr));
+        if (cached == nullptr)
+            return nullptr;
+        last_shape = cached;
+    }
+    return last_shape->is_valid ? &last_shape->shape : nullptr;
 }
 
 const SyncShape& shape_of(Relation relation) {
-    if (shape_cache.relation != RelationGetRelid(relation)) {
-        register_callback();
-        const uint64_t before = shape_cache.changes;
-        const SyncShape shape = read_shape(relation);
-        shape_cache.shape = shape;
-        // Else for this call only.
-        shape_cache.relation =
-            before == shape_cache.changes ? RelationGetRelid(relation) : InvalidOid;
-    }
-    return shape_cache.shape;
+    if (const SyncShape* known = known_shape(relation))
+        return *known;
+    register_callback();
+    const uint64_t before = changes;
+    const SyncShape shape = read_shape(relation);
+    CachedShape& cached = cached_shape(RelationGetRelid(relation));
+    cached.shape = shape;
+    cached.is_valid = before == changes;  // else for this call only
+    return cached.shape;
 }
 
 Oid attached_relation() {
@@ -275,8 +332,10 @@ Oid attached_relation() {
     for (HeapTuple tuple = systable_getnext(scan); HeapTupleIsValid(tuple) && !OidIsValid(found);
          tuple = systable_getnext(scan)) {
         const auto* depend = reinterpret_cast<Form_pg_depend>(GETSTRUCT(tuple));
-        if (depend->classid == TriggerRelationId)
-            found = relation_of_trigger(depend->objid);
+        if (depend->classid != TriggerRelationId)
+            continue;
+        if (const TriggerPlace place = place_of_trigger(depend->objid); !place.is_clone)
+            found = place.relation;
     }
     systable_endscan(scan);
     table_close(catalog, AccessShareLock);
@@ -290,6 +349,7 @@ SyncTable attached_sync_table() {
         const char* name;
         Oid oid, owner;
         SyncShape shape;
+        bool is_partitioned;
     };
     const Facts facts = pg::guarded([] {
         Facts found{};
@@ -303,7 +363,9 @@ SyncTable attached_sync_table() {
         found.name = quote_identifier(pstrdup(RelationGetRelationName(relation)));
         found.owner = relation->rd_rel->relowner;
         found.shape = shape_of(relation);
-        table_close(relation, NoLock);
+        found.is_partitioned = is_partitioned_table(relation->rd_rel);
+        // Who creates or drops partitions does not wait for the rest of our transaction.
+        table_close(relation, found.is_partitioned ? AccessShareLock : NoLock);
         return found;
     });
     return {facts.oid,
@@ -313,30 +375,51 @@ SyncTable attached_sync_table() {
             facts.shape.space_id != 0,
             facts.shape.schema_version != 0,
             facts.shape.actor != 0,
-            facts.shape.origin != 0};
+            facts.shape.origin != 0,
+            facts.is_partitioned};
 }
 
-const char* log_problem(Relation relation) {
-    const FormData_pg_class* form = relation->rd_rel;
-    if (!is_ordinary_table(form))
+const char* leaf_problem(Relation relation) {
+    if (!is_ordinary_table(relation->rd_rel))
         return "the log is not an ordinary table";
-    if (form->relispartition)
-        return "the log is a partition";
     if (shape_of(relation).missing_column != nullptr)
         return "columns of the table are not as expected";
     return nullptr;
 }
 
+const char* log_problem(Relation relation) {
+    const bool is_partitioned = is_partitioned_table(relation->rd_rel);
+    if (!is_partitioned && !is_ordinary_table(relation->rd_rel))
+        return "the log is not an ordinary table";
+    if (relation->rd_rel->relispartition)
+        return "the log is a partition";
+    if (shape_of(relation).missing_column != nullptr)
+        return "columns of the table are not as expected";
+    return is_partitioned ? leaves_problem(RelationGetRelid(relation)) : nullptr;
+}
+
+const char* source_problem(Relation relation) {
+    const bool is_leaf = relation->rd_rel->relispartition && shape_of(relation).has_cloned_trigger;
+    return is_leaf ? leaf_problem(relation) : log_problem(relation);
+}
+
 void check_log(Relation relation) {
     const char* hint = "mana_ai.attach() expects the table that mana-sync appends its changes to.";
     const char* name = RelationGetRelationName(relation);
-    if (!is_ordinary_table(relation->rd_rel))
+    const bool is_partitioned = is_partitioned_table(relation->rd_rel);
+    if (!is_partitioned && !is_ordinary_table(relation->rd_rel))
         ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
                         errmsg("\"%s\" is not an ordinary table", name), errhint("%s", hint)));
     if (relation->rd_rel->relispartition)
         ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE), errmsg("\"%s\" is a partition", name),
                         errdetail("The log cannot be read from one partition of it."),
-                        errhint("%s", hint)));
+                        errhint("Call mana_ai.attach() with the partitioned table.")));
+    if (is_partitioned)
+        if (const char* problem = leaves_problem(RelationGetRelid(relation)))
+            ereport(ERROR, (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+                            errmsg("partitioned table \"%s\" cannot be the log: %s", name, problem),
+                            errhint("It must be partitioned by columns, into ordinary tables. "
+                                    "Partitions on other servers need mana_ai there.")));
     const SyncShape& shape = shape_of(relation);
     if (shape.missing_column == nullptr)
         return;
@@ -357,25 +440,6 @@ Relation open_log(Oid log) {
     Relation relation = table_open(log, AccessShareLock);
     check_log(relation);
     return relation;
-}
-
-const char* attached_problem() {
-    const Oid attached = attached_relation();
-    Relation relation =
-        OidIsValid(attached) ? try_relation_open(attached, AccessShareLock) : nullptr;
-    if (relation == nullptr)
-        return "mana_ai is not attached to a table";
-    const char* problem = log_problem(relation);
-    if (problem != nullptr)
-        problem =
-            psprintf("table %s cannot be used: %s", RelationGetRelationName(relation), problem);
-    const Oid function = trigger_function();
-    const TriggerDesc* triggers = relation->trigdesc;
-    for (int i = 0; problem == nullptr && triggers != nullptr && i < triggers->numtriggers; i++)
-        if (triggers->triggers[i].tgfoid == function)
-            problem = trigger_problem(triggers->triggers[i], RelationGetRelationName(relation));
-    relation_close(relation, AccessShareLock);
-    return problem;
 }
 
 core::Instant saturating_instant(TimestampTz time) {
@@ -403,7 +467,7 @@ ChangeRow make_change_row(const ChangeRowValues& values, bool copy) {
     ChangeRow row;
     row.op = core::parse_row_op(pg::text_view(values.op));
     row.created_at = created_at_of(values);
-    row.position = position_of(reinterpret_cast<ItemPointer>(DatumGetPointer(values.position)));
+    row.position = values.position;
     if (!values.data_is_null)
         row.data = jsonb_of(values.data, copy);
     if (!values.stamps_is_null)
@@ -421,7 +485,7 @@ std::string change_row_columns(bool has_field_meta, bool has_space_id) {
            ", created_at, " + (has_space_id ? "space_id" : "NULL::pg_catalog.text") + ", ctid";
 }
 
-ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape) {
+ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape, uint64_t place) {
     ChangeRowValues values{};
     bool op_is_null = false;
     values.op = slot_getattr(slot, shape.op, &op_is_null);
@@ -433,28 +497,12 @@ ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape) 
     values.space_is_null = true;
     if (shape.space_id != 0)
         values.space = slot_getattr(slot, shape.space_id, &values.space_is_null);
-    values.position = PointerGetDatum(&slot->tts_tid);
+    values.position = place | position_of(&slot->tts_tid);
     return values;
 }
 
-ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy) {
-    return make_change_row(change_row_values(slot, shape), copy);
+ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, uint64_t place, bool copy) {
+    return make_change_row(change_row_values(slot, shape, place), copy);
 }
 
 }  // namespace mana_ai
-
-extern "C" {
-
-// attached_problem(): what is wrong with the attached table itself.
-PG_FUNCTION_INFO_V1(mana_ai_attached_problem);
-PGDLLEXPORT Datum mana_ai_attached_problem(PG_FUNCTION_ARGS) {
-    using namespace mana_ai;
-    (void)fcinfo;
-    const char* problem =
-        pg::entry_point([] { return pg::guarded([] { return attached_problem(); }); });
-    if (problem == nullptr)
-        PG_RETURN_NULL();
-    PG_RETURN_TEXT_P(cstring_to_text(problem));
-}
-
-}  // extern "C"

@@ -29,6 +29,7 @@
 extern "C" {
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
 #include "storage/proc.h"
@@ -254,6 +255,7 @@ void name_record(const Change& change) {
 // ones.
 struct RowsOfStatement {
     uint64_t name;  // a hash
+    Oid leaf;
     LocalTransactionId transaction;
     SubTransactionId subtransaction;
     CommandId statement;
@@ -261,7 +263,7 @@ struct RowsOfStatement {
     bool are_folded;
 
     bool is_of_same(const RowsOfStatement& other) const {
-        return name == other.name && transaction == other.transaction &&
+        return name == other.name && leaf == other.leaf && transaction == other.transaction &&
                subtransaction == other.subtransaction && statement == other.statement;
     }
 };
@@ -275,6 +277,7 @@ RowsOfStatement& place_of(const RowsOfStatement& rows) {
 RowsOfStatement count_row_of_statement(const Change& change) {
     const CommandId statement = HeapTupleHeaderGetCmin(change.trigger->tg_trigtuple->t_data);
     const RowsOfStatement none{change.name.hash,
+                               RelationGetRelid(change.trigger->tg_relation),
                                pg::compat::current_local_transaction(),
                                GetCurrentSubTransactionId(),
                                statement,
@@ -307,7 +310,8 @@ void keep(const Change& change, uint32_t row_of_statement, Attempt& result) {
     // skipped in relation to the rows themselves.
     if (row_of_statement > 1 && (row_of_statement & (row_of_statement - 1)) == 0)
         store.others_to_pass_over = kOthersToPassOver * row_of_statement;
-    const ChangeRow row = read_change_row(change.trigger->tg_trigslot, *store.shape, false);
+    const ChangeRow row =
+        read_change_row(change.trigger->tg_trigslot, *store.shape, store.place, false);
     MANA_AI_FAILPOINT("trigger.row");
     // If the record cannot be made, the following rows do not read them all again.
     result.kept = keep_record(store, change.name, &row,
@@ -478,6 +482,9 @@ void keep_long_ids_out() {
 // A row that may be of a mission or an agent. Not inlined, to keep the path of other rows short.
 [[gnu::noinline]] void keep_row(Change change, Subject subject, pg::crash_watch::TriggerMode mode) {
     TriggerData* const trigger = change.trigger;
+    // mana_ai of that server handles it.
+    if (trigger->tg_relation->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+        return;
     std::optional<pg::PgError> error;
     if (subject == Subject::Hidden) {
         subject = Subject::Unknown;
@@ -500,7 +507,7 @@ void keep_long_ids_out() {
         bool ids_fit;
     };
     const Seen seen = pg::guarded([&] {
-        return Seen{log_problem(trigger->tg_relation), ids_fit(change.name.key)};
+        return Seen{source_problem(trigger->tg_relation), ids_fit(change.name.key)};
     });
     if (!seen.ids_fit)
         keep_long_ids_out();

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/compat.hpp"
@@ -53,9 +54,10 @@ Relation index_on_user(Relation log, const SyncShape& shape) {
     return nullptr;
 }
 
-Scan begin_scan(Oid log_oid, const std::string& user_id) {
+// Of one leaf.
+Scan begin_scan(Relation leaf, const std::string& user_id) {
     Scan scan{};
-    scan.log = open_log(log_oid);
+    scan.log = leaf;
     scan.shape = shape_of(scan.log);
     scan.user_id = pg::text_datum(user_id);
     scan.slot = table_slot_create(scan.log, nullptr);
@@ -90,7 +92,26 @@ void end_scan(Scan& scan) {
     }
     MemoryContextDelete(scan.row_memory);
     ExecDropSingleTupleTableSlot(scan.slot);
-    table_close(scan.log, NoLock);
+    close_leaf(scan.log);
+}
+
+// The leaves that can have rows of the user. May ereport(ERROR).
+List* leaves_of_user(const std::string& user_id) {
+    const Oid log = attached_relation();
+    if (!OidIsValid(log))
+        return NIL;
+    table_close(open_log(log), AccessShareLock);  // checks it
+    const Oid tree = tree_of_user(log, pg::text_datum(user_id));
+    return OidIsValid(tree) ? leaves_of(tree) : NIL;
+}
+
+// False: it is gone. May ereport(ERROR).
+bool try_begin_scan(Oid leaf_oid, const std::string& user_id, Scan& scan) {
+    Relation leaf = nullptr;
+    if (open_leaf(leaf_oid, true, &leaf) != LeafOpened::Opened)
+        return false;
+    scan = begin_scan(leaf, user_id);
+    return true;
 }
 
 // False: there is none, or it is too long for any name, and is not read.
@@ -136,17 +157,7 @@ bool next_name(Scan& scan, std::string_view user_id, Name& name) {
     return true;
 }
 
-// -1: there is no readable log. May ereport(ERROR).
-int64_t count_rows(const std::string& user_id) {
-    const Oid log = attached_relation();
-    Relation relation = OidIsValid(log) ? try_relation_open(log, AccessShareLock) : nullptr;
-    if (relation == nullptr)
-        return -1;
-    const bool can_be_read = log_problem(relation) == nullptr;
-    relation_close(relation, NoLock);
-    if (!can_be_read)
-        return -1;
-    Scan scan = begin_scan(log, user_id);
+int64_t count_rows_in(Scan& scan) {
     int64_t count = 0;
     while (next_row(scan)) {
         bool is_null = false;
@@ -156,7 +167,28 @@ int64_t count_rows(const std::string& user_id) {
         count += !is_null && is_same_text(user, scan.user_id) ? 1 : 0;
         MemoryContextSwitchTo(outer);
     }
-    end_scan(scan);
+    return count;
+}
+
+// -1: there is no readable log. May ereport(ERROR).
+int64_t count_rows(const std::string& user_id) {
+    const Oid log = attached_relation();
+    Relation relation = OidIsValid(log) ? try_relation_open(log, AccessShareLock) : nullptr;
+    if (relation == nullptr)
+        return -1;
+    const bool can_be_read = log_problem(relation) == nullptr;
+    relation_close(relation, AccessShareLock);
+    if (!can_be_read)
+        return -1;
+    int64_t count = 0;
+    ListCell* cell;
+    foreach (cell, leaves_of_user(user_id)) {
+        Scan scan{};
+        if (!try_begin_scan(lfirst_oid(cell), user_id, scan))
+            continue;
+        count += count_rows_in(scan);
+        end_scan(scan);
+    }
     return count;
 }
 
@@ -165,22 +197,24 @@ int64_t count_rows(const std::string& user_id) {
 std::set<std::string> next_records_of_user(const std::string& user_id, const std::string& after,
                                            int limit) {
     std::set<std::string> names;
-    const Oid log = pg::guarded([] { return attached_relation(); });
-    if (!OidIsValid(log))
-        return names;
-    Scan scan = pg::guarded([&] { return begin_scan(log, user_id); });
-    Name name;
-    while (pg::guarded([&] { return next_name(scan, user_id, name); })) {
-        if (name.table.empty())
+    List* leaves = pg::guarded([&] { return leaves_of_user(user_id); });
+    for (int i = 0; i < list_length(leaves); i++) {
+        Scan scan{};
+        if (!pg::guarded([&] { return try_begin_scan(list_nth_oid(leaves, i), user_id, scan); }))
             continue;
-        std::string full = std::string(name.table) + "/" + std::string(name.record);
-        if (full <= after)
-            continue;
-        names.insert(std::move(full));
-        if (names.size() > static_cast<size_t>(limit))
-            names.erase(std::prev(names.end()));
+        Name name;
+        while (pg::guarded([&] { return next_name(scan, user_id, name); })) {
+            if (name.table.empty())
+                continue;
+            std::string full = std::string(name.table) + "/" + std::string(name.record);
+            if (full <= after)
+                continue;
+            names.insert(std::move(full));
+            if (names.size() > static_cast<size_t>(limit))
+                names.erase(std::prev(names.end()));
+        }
+        pg::guarded([&] { end_scan(scan); });
     }
-    pg::guarded([&] { end_scan(scan); });
     return names;
 }
 

@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
+#include "mana_ai/extension/sync/folded_leaves.hpp"
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -23,21 +26,33 @@ struct FoldCounts {
 // transaction's end. May ereport(ERROR).
 void serialize_folds();
 
-// Folds all rows of missions and agents that the MVCC snapshot sees, in bounded memory, and stores
-// new results; with Basis::Nothing it also deletes records that have no rows any more. Reports
-// progress to the client. Throws PgError.
-FoldCounts fold_history(Relation log, Snapshot snapshot, Basis basis);
+// Leaves that stay open while they are folded, so that nobody drops them.
+struct OpenLeaves {
+    int count = 0;
+    Relation* relations = nullptr;
+    LeavesInUse in_use;
+};
+// Those of the list that still exist. Waits for their locks. May ereport(ERROR).
+OpenLeaves open_leaves(List* leaves);
+void close_leaves(const OpenLeaves& leaves);  // also releases the locks
+
+// Folds all rows of missions and agents in the leaves that the MVCC snapshot sees, in bounded
+// memory, and stores new results; with Basis::Nothing, for which the leaves must be all of the log,
+// it also deletes records that have no rows any more. Reports progress to the client. Throws
+// PgError.
+FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis basis);
 
 // Updates the records with rows that the MVCC snapshot did not see, which arrived between the fold
 // and the trigger. The caller holds a lock that blocks writers.
-void catch_up(Relation log, Snapshot snapshot, FoldCounts& counts);
+void catch_up(Relation leaf, Snapshot snapshot, FoldCounts& counts);
 
 // Adds what was folded to the metrics, if the transaction commits.
 void count_fold(const FoldCounts& counts);
 
 // A full pass's work on the log as a whole. Folds it if another table's history was folded (after a
-// restore of a dump the trigger exists, but not the snapshots), or if changes could not be marked.
-// If it was rewritten, marks the records with exact ties. Throws PgError.
+// restore of a dump the trigger exists, but not the snapshots), or if changes could not be marked;
+// of a partitioned log it folds the leaves that are new. If it was rewritten, marks the records
+// with exact ties. Throws PgError.
 void keep_up_with_log();
 
 // On disk the log is "clean" while no worker runs and none has left changes without a mark, since
@@ -49,7 +64,7 @@ void end_keeping_up();
 // mana_ai.refresh_snapshots(), in the current transaction. Throws PgError.
 FoldCounts refresh_snapshots(Basis basis);
 
-// Records that the history of the relation is folded.
-void remember_folded(Oid log);
+// Records that the history of the relation is folded, and of which leaves.
+void remember_folded(Oid log, const std::vector<LeafFacts>& leaves);
 
 }  // namespace mana_ai

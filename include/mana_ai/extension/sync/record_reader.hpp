@@ -19,6 +19,7 @@ namespace mana_ai {
 struct RecordQuery {
     std::string sql;
     void* plan = nullptr;  // SPIPlanPtr
+    Oid log = InvalidOid;  // if it is partitioned
 };
 RecordQuery& record_query(const SyncTable& table);
 

@@ -26,7 +26,8 @@ struct Fold {
     PlaceLost rule;
     bool is_spoilt;                // under PlaceLost::AskLog: the log must be replayed
     size_t settled_size;           // of `memory` when the state was last serialized
-    size_t left_to_read;           // of replay_record()
+    size_t left_to_read;           // of begin_replay()
+    uint64_t place;                // of the leaf that is read (log_leaves.hpp)
     uint32_t others_to_pass_over;  // under ScanLimit::OnlyOwn
     const ClockBounds* bounds;     // nullptr: all writes count
 };
@@ -58,11 +59,14 @@ enum class ScanLimit : uint8_t {
     None,
 };
 
-enum class Replayed : uint8_t { Done, NoIndex, TooLong };
+enum class Replayed : uint8_t { Done, NoIndex, TooLong, Busy };
 
-// Folds the rows that the MVCC snapshot sees, bypassing row-level security. If it gives up, only
-// some of the rows have been folded.
-Replayed replay_record(Relation log, const SyncShape& shape, const RecordKey& key,
+// Before the first leaf of a record is read.
+void begin_replay(Fold& fold, ScanLimit limit);
+
+// Folds the rows in a leaf that the MVCC snapshot sees, bypassing row-level security. If it gives
+// up, only some of the rows have been folded.
+Replayed replay_record(Relation leaf, const SyncShape& shape, const RecordKey& key,
                        Snapshot snapshot, ScanLimit limit, Fold& fold);
 
 }  // namespace mana_ai

@@ -41,15 +41,19 @@ uint64_t name_hash(const RecordKey& key);
 // that was current when the store was opened.
 struct SnapshotStore {
     MemoryContext memory;
-    Relation log;
-    const SyncShape* shape;
+    Oid log;                 // the attached table, or InvalidOid if `tree` is known
+    Oid tree;                // of the records (log_leaves.hpp), or InvalidOid: each has its own
+    Relation leaf;           // which has the rows at hand, or nullptr
+    const SyncShape* shape;  // of the leaf
+    uint64_t place;          // of the leaf
     pg::KeyedTable missions, agents, tombstones, schedule;
     // Of keep_record(): if not 0, a row that is applied to a snapshot brings others of our
     // transaction along, past so many that are not; and whether it has brought all.
     uint32_t others_to_pass_over;
     bool has_all_own_rows;
 };
-void open_store(SnapshotStore& store, Relation log);
+void open_store(SnapshotStore& store, Relation leaf);  // for rows in the leaf
+void open_store(SnapshotStore& store, Oid log);        // for any records
 void close_store(SnapshotStore& store);
 
 enum class Kept : uint8_t {

@@ -10,6 +10,7 @@
 
 #include <type_traits>
 
+#include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 
 extern "C" {
@@ -21,6 +22,7 @@ namespace mana_ai {
 struct SortedRow {
     RecordKind kind;
     Datum user_id, record_id;
+    Oid tree;                // of the row, or InvalidOid
     bool is_row;             // false: only the name of a record was added
     ChangeRowValues values;  // valid until the next row
 };
@@ -28,7 +30,7 @@ struct SortedRow {
 class SortedLog {
  public:
     void begin();
-    void add_rows(Relation log, Snapshot snapshot);
+    void add_rows(Relation leaf, LeavesInUse& in_use, Snapshot snapshot);
     // Adds the names of all stored records, so that they appear even without rows.
     void add_held_records(Snapshot snapshot);
     void sort();
@@ -36,7 +38,8 @@ class SortedLog {
     void end();
 
  private:
-    void put(Datum user_id, Datum record_id, RecordKind kind, const ChangeRowValues* values);
+    void put(Datum user_id, Datum record_id, RecordKind kind, Oid tree,
+             const ChangeRowValues* values);
     void add_names(Oid table, AttrNumber user_id, AttrNumber record_id, AttrNumber table_name,
                    RecordKind kind, Snapshot snapshot);
 

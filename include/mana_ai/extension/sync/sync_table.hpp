@@ -31,13 +31,17 @@ struct SyncTable {
     bool has_schema_version;
     bool has_actor;
     bool has_origin;
+    bool is_partitioned;
 };
 SyncTable attached_sync_table();
 
 // Everything below may ereport(ERROR): call it inside pg::guarded().
 
-// The table that carries our trigger, or InvalidOid. Cached.
+// The table that carries our trigger, or InvalidOid. Cached. Partitions have clones of its trigger.
 Oid attached_relation();
+
+// The function of that trigger, or InvalidOid.
+Oid trigger_function();
 
 // One column of an index that finds rows of a record.
 struct LogIndexKey {
@@ -62,28 +66,46 @@ struct SyncShape {
     int index_keys;
     LogIndexKey index_key[kMaxLogIndexKeys];
     bool index_finds_record;  // record_id is among its leading columns
+
+    // Below which all rows of its records are (log_leaves.hpp): the relation itself, unless it is a
+    // partition.
+    Oid tree;
+    bool has_cloned_trigger;  // a partition whose trigger is that of a partitioned table
 };
 
-// The shape of a relation, cached until the relation changes. Valid until the next call.
+// The shape of a relation, cached until the relation changes. Valid until the next call for the
+// same relation. That of a partitioned table has no index.
 const SyncShape& shape_of(Relation relation);
 // The same if it is cached, else null. Raises nothing.
 const SyncShape* known_shape(Relation relation);
 
-// Why the relation cannot be the log, as a phrase for marks and messages; nullptr: it can. Only an
-// ordinary heap table has rows in a physical order, and only one with the columns of sync_changes
-// may be read by their numbers. A partition has only a part of the log.
+// Why the relation cannot be the log, as a phrase for marks and messages; nullptr: it can. Only
+// ordinary heap tables, or partitions that are, have rows in a physical order, and only one with
+// the columns of sync_changes may be read by their numbers. A partition has only a part of the log.
 const char* log_problem(Relation relation);
+
+// Why rows of the relation, the log or a leaf partition of it, cannot be read; likewise.
+const char* leaf_problem(Relation relation);
+
+// Why rows of a relation with our trigger do not count; likewise.
+const char* source_problem(Relation relation);
 
 // Raises what log_problem() finds, as 42809 or 42P17 with DETAIL and HINT.
 void check_log(Relation relation);
 
-// Opens the log for reading below SQL, with AccessShareLock, and checks it. Only this function may
-// pass another role's table to functions of table and index access methods.
+// Opens the log with AccessShareLock and checks it. It may be partitioned: only open_leaf() opens
+// what functions of table and index access methods may be given.
 Relation open_log(Oid log);
 
 // Why plans cannot be made for the attached table and written to it, as a sentence in the current
 // memory context; nullptr: they can. Cheap.
 const char* attached_problem();
+
+// Whether it depends on the user if a plan can be written, as far as attached_problem() has last
+// seen.
+bool may_lack_place_for_user();
+// Why a plan of the user cannot be written, although attached_problem() finds nothing; likewise.
+const char* place_problem(const char* user_id);
 
 // Identifies the incarnation of the table's file: positions of different ones are not comparable.
 uint32_t log_generation(Relation relation);
@@ -103,15 +125,16 @@ inline bool is_column_text(TupleTableSlot* slot, AttrNumber column, std::string_
 uint64_t position_of(const ItemPointerData* tid);
 
 // The row in the slot as ChangeRow. With `copy` it is copied into the current context, else it may
-// borrow from the slot.
-ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, bool copy);
+// borrow from the slot. `place` is place_of() the leaf.
+ChangeRow read_change_row(TupleTableSlot* slot, const SyncShape& shape, uint64_t place, bool copy);
 
 // The same in two steps, or from values that a query returned.
 struct ChangeRowValues {
-    Datum op, data, stamps, created_at, space, position;
+    Datum op, data, stamps, created_at, space;
+    uint64_t position;
     bool data_is_null, stamps_is_null, created_at_is_null, space_is_null;
 };
-ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape);
+ChangeRowValues change_row_values(TupleTableSlot* slot, const SyncShape& shape, uint64_t place);
 ChangeRow make_change_row(const ChangeRowValues& values, bool copy);
 // A row without created_at comes before all others.
 core::Instant created_at_of(const ChangeRowValues& values);
@@ -130,7 +153,9 @@ ChangeRowValues change_row_values(int first, Get get) {
     values.stamps = get(first + 2, &values.stamps_is_null);
     values.created_at = get(first + 3, &values.created_at_is_null);
     values.space = get(first + 4, &values.space_is_null);
-    values.position = get(first + 5, &is_null);
+    const Datum place = get(first + 5, &is_null);
+    values.position =
+        is_null ? 0 : position_of(reinterpret_cast<ItemPointer>(DatumGetPointer(place)));
     return values;
 }
 

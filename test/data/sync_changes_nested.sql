@@ -1,0 +1,42 @@
+-- mana-sync's table (sync_changes.sql), partitioned by user, and then by time.
+CREATE TABLE public.sync_changes (
+  id               uuid        NOT NULL DEFAULT gen_random_uuid(),
+  app_id           text        NOT NULL,
+  table_name       text        NOT NULL,
+  record_id        text        NOT NULL,
+  user_id          text        NOT NULL,
+  space_id         text,
+  op               text        NOT NULL CHECK (op IN ('insert', 'update', 'delete')),
+  data             jsonb,
+  field_timestamps jsonb       DEFAULT '{}',
+  client_id        text        NOT NULL,
+  created_at       timestamptz DEFAULT now(),
+  schema_version   integer     DEFAULT 1,
+  actor            jsonb
+) PARTITION BY HASH (user_id);
+
+CREATE TABLE public.changes_a PARTITION OF public.sync_changes FOR VALUES WITH (MODULUS 2, REMAINDER 0)
+  PARTITION BY RANGE (created_at);
+CREATE TABLE public.changes_a_old PARTITION OF public.changes_a FOR VALUES FROM (MINVALUE) TO ('2021-07-01');
+CREATE TABLE public.changes_a_now PARTITION OF public.changes_a FOR VALUES FROM ('2021-07-01') TO (MAXVALUE);
+CREATE TABLE public.changes_b PARTITION OF public.sync_changes FOR VALUES WITH (MODULUS 2, REMAINDER 1)
+  PARTITION BY RANGE (created_at);
+CREATE TABLE public.changes_b_old PARTITION OF public.changes_b FOR VALUES FROM (MINVALUE) TO ('2021-07-01');
+CREATE TABLE public.changes_b_now PARTITION OF public.changes_b FOR VALUES FROM ('2021-07-01') TO (MAXVALUE);
+
+CREATE INDEX sync_changes_user_app ON public.sync_changes (user_id, app_id, created_at);
+CREATE INDEX sync_changes_record ON public.sync_changes (table_name, record_id, created_at);
+CREATE INDEX sync_changes_user_app_table
+  ON public.sync_changes (user_id, app_id, table_name, created_at);
+CREATE INDEX sync_changes_space
+  ON public.sync_changes (user_id, space_id, app_id, created_at) WHERE space_id IS NOT NULL;
+
+ALTER TABLE public.sync_changes ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.sync_changes FORCE ROW LEVEL SECURITY;
+
+CREATE POLICY sync_changes_own ON public.sync_changes
+  USING (user_id = current_setting('app.current_user_id', true))
+  WITH CHECK (user_id = current_setting('app.current_user_id', true));
+CREATE POLICY sync_changes_shared ON public.sync_changes FOR SELECT
+  USING (space_id = ANY (string_to_array(
+    coalesce(current_setting('app.current_user_space_ids', true), ''), ',')));
