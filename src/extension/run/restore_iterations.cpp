@@ -130,7 +130,7 @@ NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
     const int64_t limit = pg::settings::max_record_size();
     // So that even with large records one of the newest rows is likely the server's.
     int64_t room = std::max(kMostBytesRead, 4 * limit);
-    const std::string sql = "SELECT c.ctid, c.data " + rows_of_mission(table) +
+    const std::string sql = "SELECT " + place_of_row(table) + ", c.data " + rows_of_mission(table) +
                             " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
     NewestRows rows;
     int64_t read = 0;
@@ -179,11 +179,11 @@ pg::Statement& lost_statement(const SyncTable& table) {
            AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
            AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
                         : "false";
-    const std::string actor = table.has_actor
-                                  ? "(SELECT c.actor::text FROM ONLY " + table.qualified_name +
-                                        " c WHERE c.ctid = r.actor_place)"
-                                  : "NULL::text";
-    const std::string read = " AND c.ctid = ANY ($3::text[]::tid[])";
+    const std::string actor =
+        table.has_actor
+            ? "(SELECT c.actor::text " + row_at(table, "r.actor_place", "r.actor_leaf") + ")"
+            : "NULL::text";
+    const std::string read = " AND " + is_at_places(table);
     const std::string from = rows_of_mission(table, R"sql(,
          jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
                                    THEN c.data -> 'iterations' ELSE '[]' END)
@@ -194,7 +194,8 @@ WITH deletion AS MATERIALIZED (
                             rows_of_mission(table) + read + R"sql(
      AND (c.op = 'delete' OR coalesce(c.data ->> 'deletedAt', '') <> '')),
 version AS (
-  SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, c.created_at, )sql" +
+  SELECT e.iteration ->> 'id' AS id, )sql" +
+                            place_columns(table) + ", e.n::int - 1 AS n, c.created_at, " +
                             iterations_stamp(table) + " AS stamp, coalesce(" + is_ours +
                             R"sql(, false) AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
@@ -211,19 +212,21 @@ version AS (
      AND octet_length(e.iteration ->> 'id') BETWEEN 1 AND 100
      AND e.iteration ->> 'id' NOT IN (SELECT unnest($4::text[]))),
 known AS (
-  SELECT DISTINCT ON (v.id) v.id, v.place, v.n,
+  SELECT DISTINCT ON (v.id) v.id, v.place, v.leaf, v.n,
          v.id IN (SELECT unnest($5::text[])) AS is_of_run,
          bool_or(v.is_ours) OVER (PARTITION BY v.id) AS is_ours,
          first_value(CASE WHEN v.is_ours THEN v.place END)
-           OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_place
+           OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_place,
+         first_value(CASE WHEN v.is_ours THEN v.leaf END)
+           OVER (PARTITION BY v.id ORDER BY v.is_ours DESC, v.created_at) AS actor_leaf
     FROM version v
    ORDER BY v.id, v.progress DESC, v.stamp COLLATE "C" DESC, v.created_at DESC),
 ours AS (
   SELECT k.*, count(*) OVER () AS total FROM known k WHERE k.is_ours OR k.is_of_run
    ORDER BY k.is_of_run DESC, k.id LIMIT 100),
 read AS MATERIALIZED (
-  SELECT o.*, (SELECT c.data -> 'iterations' -> o.n FROM ONLY )sql" +
-                            table.qualified_name + R"sql( c WHERE c.ctid = o.place) AS iteration
+  SELECT o.*, (SELECT c.data -> 'iterations' -> o.n )sql" +
+                            row_at(table, "o.place", "o.leaf") + R"sql() AS iteration
     FROM ours o),
 sized AS (
   SELECT r.*, sum(CASE WHEN pg_column_size(r.iteration) <= $6 THEN pg_column_size(r.iteration) END)

@@ -8,6 +8,10 @@ namespace mana_ai {
 
 namespace {
 
+std::string from_log(const SyncTable& table) {
+    return (table.is_partitioned ? "FROM " : "FROM ONLY ") + table.qualified_name + " c";
+}
+
 // A mission that plans often has thousands of iterations, and devices work on the last ones.
 constexpr int64_t kMostUnfinished = 200;
 
@@ -24,7 +28,8 @@ pg::Statement& progress_statement(const SyncTable& table) {
 WITH held AS (
   SELECT * FROM unnest($4::text[], $5::text[]::int[], $6::text[]::boolean[]) AS h(id, steps, has_feedback)),
 version AS MATERIALIZED (
-  SELECT e.iteration ->> 'id' AS id, c.ctid AS place, e.n::int - 1 AS n, )sql" +
+  SELECT e.iteration ->> 'id' AS id, )sql" +
+                            place_columns(table) + ", e.n::int - 1 AS n, " +
                             iterations_stamp(table) + R"sql( AS stamp,
          coalesce()sql" + is_ours +
                             R"sql(, false) AS is_ours,
@@ -38,12 +43,13 @@ version AS MATERIALIZED (
                                    THEN c.data -> 'iterations' ELSE '[]' END)
            WITH ORDINALITY AS e(iteration, n))sql") +
                             R"sql(
-     AND c.ctid = ANY ($3::text[]::tid[]) AND e.iteration ->> 'source' = 'server'
+     AND )sql" + is_at_places(table) +
+                            R"sql( AND e.iteration ->> 'source' = 'server'
      AND e.iteration ->> 'id' IN (SELECT h.id FROM held h)),
 best AS (
   SELECT DISTINCT ON (v.id) v.*,
          bool_or(v.is_ours) OVER w OR v.id IN (SELECT unnest($7::text[])) AS is_known,
-         first_value(v.place) OVER f AS feedback_place, first_value(v.n) OVER f AS feedback_n,
+         first_value(v.place) OVER f AS feedback_place, first_value(v.leaf) OVER f AS feedback_leaf, first_value(v.n) OVER f AS feedback_n,
          bool_or(v.has_feedback) OVER w AS any_feedback
     FROM version v
   WINDOW w AS (PARTITION BY v.id),
@@ -53,14 +59,13 @@ lost AS (
   SELECT b.id,
          CASE WHEN b.steps > h.steps THEN
            (SELECT jsonb_build_object('plan', x.iteration -> 'plan', 'overallStatus', x.iteration -> 'overallStatus')
-              FROM (SELECT c.data -> 'iterations' -> b.n AS iteration FROM ONLY )sql" +
-                            table.qualified_name + R"sql( c WHERE c.ctid = b.place) x)
+              FROM (SELECT c.data -> 'iterations' -> b.n AS iteration )sql" +
+                            row_at(table, "b.place", "b.leaf") + R"sql() x)
            ELSE '{}' END
          || CASE WHEN b.any_feedback AND NOT h.has_feedback THEN
            (SELECT jsonb_build_object('userFeedback', c.data -> 'iterations' -> b.feedback_n -> 'userFeedback')
-              FROM ONLY )sql" +
-                            table.qualified_name +
-                            R"sql( c WHERE c.ctid = b.feedback_place)
+              )sql" + row_at(table, "b.feedback_place", "b.feedback_leaf") +
+                            R"sql()
            ELSE '{}' END AS fields
     FROM best b JOIN held h ON h.id = b.id
    WHERE b.is_known AND (b.steps > h.steps OR b.any_feedback AND NOT h.has_feedback))
@@ -73,9 +78,32 @@ SELECT s.id, s.fields::text
 }  // namespace
 
 std::string rows_of_mission(const SyncTable& table, const std::string& elements) {
-    return "FROM ONLY " + table.qualified_name + " c" + elements +
+    return from_log(table) + elements +
            " WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'"
            " AND c.record_id = $2";
+}
+
+// A ctid is unique in a leaf only.
+std::string place_of_row(const SyncTable& table) {
+    return table.is_partitioned ? "c.tableoid::text || c.ctid::text" : "c.ctid::text";
+}
+
+std::string place_columns(const SyncTable& table) {
+    return table.is_partitioned ? "c.ctid AS place, c.tableoid AS leaf"
+                                : "c.ctid AS place, NULL::oid AS leaf";
+}
+
+std::string is_at_places(const SyncTable& table) {
+    if (!table.is_partitioned)
+        return "c.ctid = ANY ($3::text[]::tid[])";
+    return "c.ctid = ANY (ARRAY(SELECT substr(p.place, strpos(p.place, '('))::tid"
+           " FROM unnest($3::text[]) AS p(place))) AND (" +
+           place_of_row(table) + ") = ANY ($3::text[])";
+}
+
+std::string row_at(const SyncTable& table, const std::string& place, const std::string& leaf) {
+    const std::string at = from_log(table) + " WHERE c.ctid = " + place;
+    return table.is_partitioned ? at + " AND c.user_id = $1 AND c.tableoid = " + leaf : at;
 }
 
 std::string iterations_stamp(const SyncTable& table) {

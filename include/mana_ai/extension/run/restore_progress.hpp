@@ -14,6 +14,14 @@ namespace mana_ai {
 std::string rows_of_mission(const SyncTable& table, const std::string& elements = "");
 std::string iterations_stamp(const SyncTable& table);
 
+// SQL: a row's place, which of a partitioned table includes the leaf: as text; as columns `place`
+// and `leaf`; that c is at one of the places in $3, a text[]; and the row of user $1 as c at a
+// place and leaf.
+std::string place_of_row(const SyncTable& table);
+std::string place_columns(const SyncTable& table);
+std::string is_at_places(const SyncTable& table);
+std::string row_at(const SyncTable& table, const std::string& place, const std::string& leaf);
+
 // An iteration of the record on which a device may have got further.
 struct UnfinishedIteration {
     std::string id;
@@ -30,7 +38,7 @@ struct LostProgress {
     std::string fields;  // JSON: those of the iteration that are to be replaced
 };
 
-// What the rows at `places` (ctids) have more of these iterations, if mana_ai wrote
+// What the rows at `places` (place_of_row()) have more of these iterations, if mana_ai wrote
 // them: their ids are in `of_runs`, or a row of the runner names them. At most `room` bytes. To be
 // called as the table's owner and under the policy for the user. Throws PgError.
 std::vector<LostProgress> lost_progress(const SyncTable& table, const std::string& user_id,
