@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <map>
+#include <stdexcept>
 
 #include "mana_ai/core/planner/gates.hpp"
 #include "mana_ai/core/planner/planner_loop.hpp"
@@ -27,8 +28,10 @@
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/planning.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/postgres.hpp"
 #include "mana_ai/pg/random.hpp"
@@ -86,6 +89,11 @@ Failure provider_failure(const RunServices& services, const ClaimedMission& clai
     return failure;
 }
 
+// What keeps a plan of this user from being written; names only what is the operator's.
+struct NoPlaceError : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
 // A caught error without the parts that might quote a user's text.
 Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr& cause) {
     Failure failure;
@@ -96,6 +104,8 @@ Failure internal_failure(const ClaimedMission& claimed, const std::exception_ptr
         std::rethrow_exception(cause);
     } catch (const pg::PgError& error) {
         failure.message = "SQLSTATE " + error.sqlstate_text();
+    } catch (const NoPlaceError& error) {
+        failure.message = error.what();
     } catch (const std::exception&) {
         failure.kind = "internal";
         failure.message = "internal error";
@@ -467,8 +477,22 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     span.set("outcome", name(result.outcome));
 }
 
+// Of a partitioned table the partition of this user may be missing. Before anything is paid for.
+net::Task<void> check_place(RunServices& services, const ClaimedMission& claimed) {
+    std::string problem;
+    DatabaseJobs::Work look = [&] {
+        const char* found = pg::guarded([&] { return place_problem(claimed.user_id.c_str()); });
+        problem = found == nullptr ? "" : found;
+    };
+    co_await write_until_done(services, claimed, std::move(look));
+    if (!problem.empty())
+        throw NoPlaceError(problem);
+}
+
 net::Task<void> run_to_its_end(RunServices& services, const ClaimedMission& claimed,
                                RunResult& result) {
+    if (may_lack_place_for_user())
+        co_await check_place(services, claimed);
     ReadMission read;
     co_await read_mission(services, claimed, read);
     MANA_AI_FAILPOINT("run.read");
