@@ -172,7 +172,7 @@ CREATE UNLOGGED TABLE mana_ai.iterations_at_claim (
   PRIMARY KEY (user_id, run_id)
 );
 
--- Iterations that devices have removed and the worker has put back: how often, and whether it has given up. A row without
+-- Iterations that devices have overwritten and the worker has restored: how often, and whether it has given up. A row without
 -- an iteration id is for the mission: how often putting back has failed.
 CREATE TABLE mana_ai.restored_iterations (
   user_id      text COLLATE "C" NOT NULL,

@@ -98,6 +98,21 @@ device_writes('both', [ { %$plan, userFeedback => 'Bitte kürzer' } ], iso(1));
 device_writes('both', [ carried_out($plan) ], iso(2));
 wait_for_state('both', 'approved approved approved Bitte kürzer', 'steps of one device and feedback of another one are both kept');
 
+$plan = planned('steps');
+my ($first, $second) = @{ $plan->{plan} };
+device_writes('steps', [ { %$plan, plan => [ { %$first, status => 'rejected' }, $second ] } ], iso(1));
+device_writes('steps', [ { %$plan, overallStatus => 'approved', plan => [ $first, { %$second, status => 'approved' } ] } ], iso(2));
+wait_for_state('steps', 'approved rejected approved -', 'so are steps that different devices have dealt with');
+
+# A mission that backs off goes on waiting if a late row brings nothing new, and then one that does.
+$plan = planned('backs-off');
+push_change($node, id => 'backs-off', data => { objective => '[[szenario:422]]', nextRunAt => iso(-60), cadence => { kind => 'interval', everyMinutes => 60 } });
+wait_for($node, 'a mission fails', 20, "SELECT not_before > now() + interval '1 minute' FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off' AND lease_owner IS NULL", 't');
+my $until = value($node, "SELECT not_before FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off'");
+$node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'backs-off'");
+wait_for_checks();
+is(value($node, "SELECT not_before FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off'"), $until, 'a check that finds nothing does not end its wait');
+
 # ---------------------------------------------------------------- what is not restored
 
 $plan = planned('edited');

@@ -134,6 +134,7 @@ NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
                             " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
     NewestRows rows;
     int64_t read = 0;
+    bool is_recent = true;
     pg::guarded([&] {
         Oid types[] = {TEXTOID, TEXTOID};
         Datum values[] = {CStringGetTextDatum(mission.user_id.c_str()),
@@ -156,7 +157,9 @@ NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
                 break;
             rows.places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
             read += size;
-            if (i == rows.recent.size() && i < kMostRecentRows && (i < 2 || read <= kRecentBytes))
+            is_recent &= rows.recent.size() < kMostRecentRows &&
+                         (rows.recent.size() < 2 || read <= kRecentBytes);
+            if (is_recent)
                 rows.recent.push_back(rows.places.back());
         }
         SPI_finish();
@@ -202,7 +205,7 @@ version AS (
          + (SELECT count(*)
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
                                              THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
-             WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS progress
+             WHERE coalesce(s.step ->> 'status', '') NOT IN ('planned', 'staged')) AS progress
     )sql" + from + read + R"sql(
      AND c.created_at > coalesce((SELECT d.at FROM deletion d), '-infinity')
      AND coalesce(e.iteration ->> 'startedAt', '') COLLATE "C"
@@ -253,22 +256,37 @@ SELECT DISTINCT iteration_id FROM mana_ai.runs
 }
 
 // As the table's owner and under the policy for this user; the effects of its code are rolled back.
-LostIterations lost_iterations(const SuspectMission& mission,
-                               const std::vector<std::string>& passed_over,
-                               const std::vector<UnfinishedIteration>& unfinished, int64_t room,
-                               TablePatience& patience) {
-    const SyncTable table = attached_sync_table();
-    const std::vector<std::string> of_runs = iterations_of_runs(mission);
-    pg::Statement& select_lost = lost_statement(table);
-    LostIterations lost;
+template <class Read>
+void read_as_owner(const SuspectMission& mission, const SyncTable& table, TablePatience& patience,
+                   Read&& read) {
     std::optional<pg::PgError> error;
-    auto read = [&] {
+    auto in_role = [&] {
         const pg::RoleScope as_owner(table.owner);
         pg::guarded([&mission] {
             pg::set_for_scope("app.current_user_id", mission.user_id.c_str());
             pg::set_for_scope("app.current_user_space_ids", "");
         });
-        const NewestRows newest = newest_rows(table, mission);
+        read();
+        return false;
+    };
+    const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(),
+                                        [&] { error = pg::in_subtransaction(in_role); });
+    patience.note(mission.user_id, watched.took_us, pg::monotonic_now());
+    if (watched.error)
+        error = watched.error;
+    if (error)
+        throw watched.timed_out ? pg::make_timeout_error() : pg::as_ordinary_error(*error);
+}
+
+// Sets `recent` to the rows in which progress may be found.
+LostIterations lost_iterations(const SuspectMission& mission, const SyncTable& table,
+                               const std::vector<std::string>& passed_over,
+                               const std::vector<std::string>& of_runs, int64_t room,
+                               TablePatience& patience, std::vector<std::string>& recent) {
+    pg::Statement& select_lost = lost_statement(table);
+    LostIterations lost;
+    read_as_owner(mission, table, patience, [&] {
+        NewestRows newest = newest_rows(table, mission);
         auto rows =
             select_lost
                 .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
@@ -276,23 +294,12 @@ LostIterations lost_iterations(const SuspectMission& mission,
                 .rows;
         for (pg::Row& row : rows) {
             lost.left = row.number(3);
-            if (row.is_null(1))
-                continue;
-            room -= static_cast<int64_t>(row.text(1).size());
-            lost.found.push_back({row.text(0), row.take_text(1), row.optional_text(2)});
+            if (!row.is_null(1))
+                lost.found.push_back({row.text(0), row.take_text(1), row.optional_text(2)});
         }
-        lost.progress = lost_progress(table, mission.user_id, mission.mission_id, newest.recent,
-                                      unfinished, of_runs, std::max<int64_t>(room, 0));
         lost.left -= static_cast<int64_t>(lost.found.size());
-        return false;
-    };
-    const auto watched = pg::watch_call(pg::settings::sync_table_timeout_us(),
-                                        [&] { error = pg::in_subtransaction(read); });
-    patience.note(mission.user_id, watched.took_us, pg::monotonic_now());
-    if (watched.error)
-        error = watched.error;
-    if (error)
-        throw watched.timed_out ? pg::make_timeout_error() : pg::as_ordinary_error(*error);
+        recent = std::move(newest.recent);
+    });
     return lost;
 }
 
@@ -374,39 +381,62 @@ std::vector<UnfinishedIteration> unfinished_of(const SuspectMission& mission, Hi
                                                core::Instant now) {
     static pg::Statement select_restored(R"sql(
 SELECT iteration_id, restores, restored_at FROM mana_ai.restored_iterations
- WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND restores < $3)sql");
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '')sql");
     std::vector<UnfinishedIteration> unfinished =
         unfinished_iterations(mission.user_id, mission.mission_id);
-    for (const pg::Row& row : select_restored
-                                  .execute({std::string_view(mission.user_id),
-                                            std::string_view(mission.mission_id), kMostRestores})
-                                  .rows) {
+    for (const pg::Row& row :
+         select_restored
+             .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id)})
+             .rows) {
+        const auto found = std::find_if(
+            unfinished.begin(), unfinished.end(),
+            [&row](const UnfinishedIteration& iteration) { return iteration.id == row.text(0); });
+        if (found == unfinished.end())
+            continue;
+        found->is_hopeless = row.number(1) >= kMostRestores;
         const core::Instant due = next_restore_at(row, 1, 2);
-        if (due > now && std::erase_if(unfinished, [&row](const UnfinishedIteration& iteration) {
-                             return iteration.id == row.text(0);
-                         }) > 0)
-            history.again = std::min(history.again.value_or(due), due);
+        if (found->is_hopeless || due <= now)
+            continue;
+        history.again = std::min(history.again.value_or(due), due);
+        unfinished.erase(found);
     }
     return unfinished;
 }
 
-// Leaves those out that were restored too often.
-void give_up_progress(const SuspectMission& mission, const Newest& newest,
-                      std::vector<LostProgress>& lost, core::Instant now) {
-    static pg::Statement select_hopeless(R"sql(
-SELECT iteration_id FROM mana_ai.restored_iterations
- WHERE user_id = $1 AND mission_id = $2 AND restores >= $3)sql");
-    if (lost.empty())
-        return;
-    std::vector<std::string> hopeless;
-    for (const pg::Row& row : select_hopeless
-                                  .execute({std::string_view(mission.user_id),
-                                            std::string_view(mission.mission_id), kMostRestores})
-                                  .rows)
-        if (std::erase_if(lost, [&row](const LostProgress& of) { return of.id == row.text(0); }))
-            hopeless.push_back(row.text(0));
-    if (!hopeless.empty())
-        give_up(mission, newest.ids, hopeless, now);
+// If only this cannot be read in time, lost iterations are put back nevertheless.
+LostProgress lost_progress(const SuspectMission& mission, const SyncTable& table, History& history,
+                           const std::vector<std::string>& recent,
+                           const std::vector<std::string>& of_runs, int64_t room, bool may_fail,
+                           core::Instant now, TablePatience& patience) {
+    const std::vector<UnfinishedIteration> unfinished = unfinished_of(mission, history, now);
+    LostProgress lost;
+    try {
+        read_as_owner(mission, table, patience, [&] {
+            lost = find_lost_progress(table, mission.user_id, mission.mission_id, recent,
+                                      unfinished, of_runs, room);
+        });
+    } catch (const pg::PgError&) {
+        if (!may_fail)
+            throw;
+        const core::Instant again = now + kFirstFailurePause;
+        history.again = std::min(history.again.value_or(again), again);
+        return {};
+    }
+    return lost;
+}
+
+// Each row holds all iterations: a client must not cause many of them with small ones of its own.
+constexpr int64_t kMostRowsPerHour = 20;
+
+bool has_been_restored_often(const SuspectMission& mission, core::Instant now) {
+    static pg::Statement count_rows(R"sql(
+SELECT count(DISTINCT restored_at) FROM mana_ai.restored_iterations
+ WHERE user_id = $1 AND mission_id = $2 AND iteration_id <> '' AND restored_at > $3)sql");
+    return count_rows
+               .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),
+                         pg::Timestamp{now - core::kMicrosPerHour}})
+               .rows.front()
+               .number(0) >= kMostRowsPerHour;
 }
 
 // The lost ones each at its place by its start; the others keep their order. `changes` has fields
@@ -415,8 +445,8 @@ std::string merged_iterations(const SuspectMission& mission, const std::string& 
                               const std::string& changes) {
     static pg::Statement merge(R"sql(
 WITH held AS MATERIALIZED (
-  SELECT CASE WHEN $4::jsonb ? (e.iteration ->> 'id')
-              THEN e.iteration || ($4::jsonb -> (e.iteration ->> 'id')) ELSE e.iteration END AS iteration,
+  SELECT CASE WHEN (SELECT $4::jsonb) ? (e.iteration ->> 'id') AND e.iteration ->> 'source' = 'server'
+              THEN e.iteration || ((SELECT $4::jsonb) -> (e.iteration ->> 'id')) ELSE e.iteration END AS iteration,
          e.place
     FROM mana_ai.mission_snapshots m,
          jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
@@ -532,49 +562,57 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
         check_later(mission, newest->clock - kMaxClockLead);
         return;
     }
+    if (has_been_restored_often(mission, now)) {
+        check_later(mission, now + 10 * core::kMicrosPerMinute);
+        return;
+    }
+    const SyncTable table = attached_sync_table();
+    const std::vector<std::string> of_runs = iterations_of_runs(mission);
     History history = history_of(mission, *newest, now);
     history.passed_over.insert(history.passed_over.end(), newest->ids.begin(), newest->ids.end());
-    LostIterations lost = lost_iterations(
-        mission, history.passed_over, unfinished_of(mission, history, now),
-        std::max<int64_t>(pg::settings::max_record_size() - newest->size, 0), patience);
-    give_up_progress(mission, *newest, lost.progress, now);
+    int64_t room = std::max<int64_t>(pg::settings::max_record_size() - newest->size, 0);
+    std::vector<std::string> recent;
+    const LostIterations lost =
+        lost_iterations(mission, table, history.passed_over, of_runs, room, patience, recent);
     std::string put_back = "[";
     std::optional<std::string> actor;
     for (const LostIteration& iteration : lost.found) {
         put_back += (put_back.size() > 1 ? "," : "") + iteration.iteration;
+        room -= static_cast<int64_t>(iteration.iteration.size());
         if (iteration.actor)
             actor = iteration.actor;
         remember_restore(mission, iteration.id, now);
     }
     put_back += "]";
-    std::string changes = "{";
-    for (const LostProgress& progress : lost.progress) {
-        changes +=
-            (changes.size() > 1 ? "," : "") + core::dump_json(progress.id) + ":" + progress.fields;
-        remember_restore(mission, progress.id, now);
-    }
-    changes += "}";
-    if (!lost.found.empty() || !lost.progress.empty()) {
+    const LostProgress progress =
+        lost_progress(mission, table, history, recent, of_runs, std::max<int64_t>(room, 0),
+                      !lost.found.empty(), now, patience);
+    for (const std::string& id : progress.ids)
+        remember_restore(mission, id, now);
+    if (!progress.hopeless.empty())
+        give_up(mission, newest->ids, progress.hopeless, now);
+    const int64_t left = lost.left + progress.left;
+    if (!lost.found.empty() || !progress.ids.empty()) {
         const std::string written_at = core::to_iso_millis(instant_of_writing(now, newest->clock));
         const std::string stamps = core::dump_json({{"iterations", written_at}});
-        const std::string data = merged_iterations(mission, put_back, changes);
+        const std::string data = merged_iterations(mission, put_back, progress.fields);
         insert_change({mission.user_id, mission.mission_id, newest->space_id, data, stamps, actor},
                       "a restored plan", patience);
         MANA_AI_FAILPOINT("restore.inserted");
         check_taken_over(mission, newest->version);
         // What a device has done ends the wait, as if its row had won.
-        if (lost.progress.empty())
+        if (progress.ids.empty())
             keep_waiting(mission, *newest);
-        pg::metrics::count_at_commit(
-            core::Metric::IterationsRestored, {},
-            static_cast<int64_t>(lost.found.size() + lost.progress.size()));
+        pg::metrics::count_at_commit(core::Metric::IterationsRestored, {},
+                                     static_cast<int64_t>(lost.found.size() + progress.ids.size()));
         if (lost.left > 0)
             history.again = now + core::kMicrosPerSecond;
-    } else if (lost.left > 0) {
-        pg::log_warning(std::to_string(lost.left) + " lost iterations of mission " +
+    }
+    if (left > 0 && lost.found.empty()) {
+        pg::log_warning(std::to_string(left) + " lost iterations of mission " +
                         pg::printable(mission.mission_id) + " of user " +
                         pg::printable(mission.user_id) +
-                        " are not put back: the record would be larger than "
+                        " are not restored: the record would be larger than "
                         "mana_ai.max_record_size");
     }
     static pg::Statement forget_failures(R"sql(

@@ -1,7 +1,11 @@
 #include "mana_ai/extension/run/restore_progress.hpp"
 
+#include <algorithm>
 #include <map>
+#include <optional>
+#include <set>
 
+#include "mana_ai/core/record/iteration_progress.hpp"
 #include "mana_ai/pg/spi.hpp"
 
 namespace mana_ai {
@@ -15,65 +19,46 @@ std::string from_log(const SyncTable& table) {
 // A mission that plans often has thousands of iterations, and devices work on the last ones.
 constexpr int64_t kMostUnfinished = 200;
 
-// Per iteration the version with the most steps, of equal ones the newest; and the newest feedback.
-// No client takes a step or feedback back.
-pg::Statement& progress_statement(const SyncTable& table) {
+// The different versions of iterations in these rows that devices have dealt with, the newest
+// first; and those that tell that mana_ai wrote an iteration. A mission that was deleted and came
+// back begins anew.
+pg::Statement& versions_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
     const std::string is_ours =
         table.has_actor ? R"sql(c.client_id = 'mana-ai-runner' AND pg_column_size(c.actor) <= 65536
-           AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
-           AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
+                 AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
+                 AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
                         : "false";
     const std::string sql = R"sql(
-WITH held AS (
-  SELECT * FROM unnest($4::text[], $5::text[]::int[], $6::text[]::boolean[]) AS h(id, steps, has_feedback)),
-version AS MATERIALIZED (
-  SELECT e.iteration ->> 'id' AS id, )sql" +
-                            place_columns(table) + ", e.n::int - 1 AS n, " +
-                            iterations_stamp(table) + R"sql( AS stamp,
-         coalesce()sql" + is_ours +
-                            R"sql(, false) AS is_ours,
-         coalesce(e.iteration ->> 'userFeedback', '') <> '' AS has_feedback,
-         (SELECT count(*)
-            FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
-                                           THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
-           WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS steps
-    )sql" + rows_of_mission(table, R"sql(,
-         jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
-                                   THEN c.data -> 'iterations' ELSE '[]' END)
-           WITH ORDINALITY AS e(iteration, n))sql") +
-                            R"sql(
-     AND )sql" + is_at_places(table) +
-                            R"sql( AND e.iteration ->> 'source' = 'server'
-     AND e.iteration ->> 'id' IN (SELECT h.id FROM held h)),
-best AS (
-  SELECT DISTINCT ON (v.id) v.*,
-         bool_or(v.is_ours) OVER w OR v.id IN (SELECT unnest($7::text[])) AS is_known,
-         first_value(v.place) OVER f AS feedback_place, first_value(v.leaf) OVER f AS feedback_leaf, first_value(v.n) OVER f AS feedback_n,
-         bool_or(v.has_feedback) OVER w AS any_feedback
-    FROM version v
-  WINDOW w AS (PARTITION BY v.id),
-         f AS (PARTITION BY v.id ORDER BY v.has_feedback DESC, v.stamp COLLATE "C" DESC)
-   ORDER BY v.id, v.steps DESC, v.stamp COLLATE "C" DESC),
-lost AS (
-  SELECT b.id,
-         CASE WHEN b.steps > h.steps THEN
-           (SELECT jsonb_build_object('plan', x.iteration -> 'plan', 'overallStatus', x.iteration -> 'overallStatus')
-              FROM (SELECT c.data -> 'iterations' -> b.n AS iteration )sql" +
-                            row_at(table, "b.place", "b.leaf") + R"sql() x)
-           ELSE '{}' END
-         || CASE WHEN b.any_feedback AND NOT h.has_feedback THEN
-           (SELECT jsonb_build_object('userFeedback', c.data -> 'iterations' -> b.feedback_n -> 'userFeedback')
-              )sql" + row_at(table, "b.feedback_place", "b.feedback_leaf") +
-                            R"sql()
-           ELSE '{}' END AS fields
-    FROM best b JOIN held h ON h.id = b.id
-   WHERE b.is_known AND (b.steps > h.steps OR b.any_feedback AND NOT h.has_feedback))
-SELECT s.id, s.fields::text
-  FROM (SELECT l.*, sum(pg_column_size(l.fields)) OVER (ORDER BY l.id) AS size FROM lost l) s
- WHERE s.size <= $8)sql";
+WITH deletion AS MATERIALIZED (
+  SELECT max(c.created_at)::timestamptz AS at )sql" +
+                            rows_of_mission(table) + " AND " + is_at_places(table) + R"sql(
+     AND (c.op = 'delete' OR coalesce(c.data ->> 'deletedAt', '') <> ''))
+SELECT v.id, v.iteration::text, bool_or(v.is_ours)
+  FROM (SELECT e.iteration ->> 'id' AS id, e.iteration, c.created_at, )sql" +
+                            iterations_stamp(table) + " AS stamp, coalesce(" + is_ours +
+                            R"sql(, false) AS is_ours
+          )sql" + rows_of_mission(table, R"sql(,
+               jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
+                                         THEN c.data -> 'iterations' ELSE '[]' END) AS e(iteration))sql") +
+                            " AND " + is_at_places(table) + R"sql( AND c.op <> 'delete'
+           AND c.created_at > coalesce((SELECT d.at FROM deletion d), '-infinity')
+           AND e.iteration ->> 'id' = ANY ($4::text[]) AND e.iteration ->> 'source' = 'server'
+        OFFSET 0) v
+ WHERE v.is_ours OR coalesce(v.iteration ->> 'userFeedback', '') <> ''
+    OR EXISTS (SELECT 1
+                 FROM jsonb_array_elements(CASE WHEN jsonb_typeof(v.iteration -> 'plan') = 'array'
+                                                THEN v.iteration -> 'plan' ELSE '[]' END) AS s(step)
+                WHERE coalesce(s.step ->> 'status', '') NOT IN ('planned', 'staged'))
+ GROUP BY v.id, v.iteration
+ ORDER BY v.id, max(v.stamp COLLATE "C") DESC NULLS LAST, max(v.created_at) DESC)sql";
     return statements.try_emplace(sql, sql).first->second;
 }
+
+struct Versions {
+    std::vector<core::Json> iterations;
+    bool is_ours = false;
+};
 
 }  // namespace
 
@@ -111,57 +96,78 @@ std::string iterations_stamp(const SyncTable& table) {
            table.stamps_column + " ->> 'iterations', ''), 100)";
 }
 
-std::vector<UnfinishedIteration> unfinished_iterations(const std::string& user_id,
-                                                       const std::string& mission_id) {
+std::vector<UnfinishedIteration> unfinished_iterations(std::string_view user_id,
+                                                       std::string_view mission_id) {
     static pg::Statement select_unfinished(R"sql(
-SELECT x.id, x.done, x.has_feedback
-  FROM (SELECT e.iteration ->> 'id' AS id, e.place,
-               coalesce(e.iteration ->> 'userFeedback', '') <> '' AS has_feedback,
-               (SELECT count(*) FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
-                                                               THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
-                 WHERE s.step ->> 'status' IS DISTINCT FROM 'planned') AS done,
-               CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
-                    THEN jsonb_array_length(e.iteration -> 'plan') ELSE 0 END AS steps
-          FROM (SELECT i.iteration, i.place
-                  FROM mana_ai.mission_snapshots m,
-                       jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
-                                                 THEN m.record -> 'iterations' ELSE '[]' END)
-                         WITH ORDINALITY AS i(iteration, place)
-                 WHERE m.user_id = $1 AND m.mission_id = $2 AND i.iteration ->> 'source' = 'server'
-                   AND octet_length(i.iteration ->> 'id') BETWEEN 1 AND 100
-                 ORDER BY i.place DESC LIMIT $3) e) x
- WHERE x.done < x.steps OR NOT x.has_feedback
- ORDER BY x.place DESC)sql");
+SELECT e.iteration ->> 'id', e.iteration::text
+  FROM (SELECT i.iteration, i.place
+          FROM mana_ai.mission_snapshots m,
+               jsonb_array_elements(CASE WHEN jsonb_typeof(m.record -> 'iterations') = 'array'
+                                         THEN m.record -> 'iterations' ELSE '[]' END)
+                 WITH ORDINALITY AS i(iteration, place)
+         WHERE m.user_id = $1 AND m.mission_id = $2 AND i.iteration ->> 'source' = 'server'
+           AND octet_length(i.iteration ->> 'id') BETWEEN 1 AND 100
+         ORDER BY i.place DESC LIMIT $3) e
+ WHERE coalesce(e.iteration ->> 'userFeedback', '') = ''
+    OR EXISTS (SELECT 1
+                 FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
+                                                THEN e.iteration -> 'plan' ELSE '[]' END) AS s(step)
+                WHERE s.step ->> 'status' IN ('planned', 'staged'))
+ ORDER BY e.place DESC)sql");
     std::vector<UnfinishedIteration> unfinished;
-    for (pg::Row& row :
-         select_unfinished
-             .execute({std::string_view(user_id), std::string_view(mission_id), kMostUnfinished})
-             .rows)
-        unfinished.push_back({row.take_text(0), row.number(1), row.number(2) != 0});
+    std::set<std::string> seen;
+    for (pg::Row& row : select_unfinished.execute({user_id, mission_id, kMostUnfinished}).rows)
+        if (seen.insert(row.text(0)).second)
+            unfinished.push_back({row.text(0), row.take_text(1)});
     return unfinished;
 }
 
-std::vector<LostProgress> lost_progress(const SyncTable& table, const std::string& user_id,
-                                        const std::string& mission_id,
-                                        const std::vector<std::string>& places,
-                                        const std::vector<UnfinishedIteration>& unfinished,
-                                        const std::vector<std::string>& of_runs, int64_t room) {
+LostProgress find_lost_progress(const SyncTable& table, std::string_view user_id,
+                                std::string_view mission_id, const std::vector<std::string>& places,
+                                const std::vector<UnfinishedIteration>& unfinished,
+                                const std::vector<std::string>& of_runs, int64_t room) {
+    LostProgress lost;
     if (unfinished.empty() || places.empty())
-        return {};
+        return lost;
     std::vector<std::string> ids;
-    std::vector<std::string> steps;
-    std::vector<std::string> feedback;
-    for (const UnfinishedIteration& iteration : unfinished) {
+    for (const UnfinishedIteration& iteration : unfinished)
         ids.push_back(iteration.id);
-        steps.push_back(std::to_string(iteration.steps));
-        feedback.emplace_back(iteration.has_feedback ? "true" : "false");
+    std::map<std::string, Versions> versions;
+    for (const pg::Row& row :
+         versions_statement(table).execute({user_id, mission_id, &places, &ids}).rows) {
+        Versions& of_iteration = versions[row.text(0)];
+        of_iteration.is_ours |= row.number(2) != 0;
+        if (auto iteration = core::parse_json(row.text(1)))
+            of_iteration.iterations.push_back(std::move(*iteration));
     }
-    std::vector<LostProgress> lost;
-    for (pg::Row& row : progress_statement(table)
-                            .execute({std::string_view(user_id), std::string_view(mission_id),
-                                      &places, &ids, &steps, &feedback, &of_runs, room})
-                            .rows)
-        lost.push_back({row.take_text(0), row.take_text(1)});
+    core::Json fields = core::Json::object();
+    for (const UnfinishedIteration& iteration : unfinished) {
+        const auto found = versions.find(iteration.id);
+        if (found == versions.end() ||
+            !(found->second.is_ours ||
+              std::find(of_runs.begin(), of_runs.end(), iteration.id) != of_runs.end()))
+            continue;
+        const auto held = core::parse_json(iteration.iteration);
+        auto changes = held ? core::lost_progress(*held, found->second.iterations) : std::nullopt;
+        if (!changes)
+            continue;
+        if (iteration.is_hopeless) {
+            lost.hopeless.push_back(iteration.id);
+            continue;
+        }
+        core::Json after = *held;
+        after.update(*changes);
+        const auto growth = static_cast<int64_t>(core::dump_json(after).size()) -
+                            static_cast<int64_t>(core::dump_json(*held).size());
+        if (growth > room) {
+            lost.left++;
+            continue;
+        }
+        room -= std::max<int64_t>(growth, 0);
+        lost.ids.push_back(iteration.id);
+        fields[iteration.id] = std::move(*changes);
+    }
+    lost.fields = core::dump_json(fields);
     return lost;
 }
 

@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
+#include <string_view>
+
+#include "mana_ai/core/record/iteration_progress.hpp"
 
 namespace mana_ai {
 
@@ -17,30 +21,66 @@ bool same_bytes(const pg::JsonbValueRef& a, const pg::JsonbValueRef& b) {
            (a.bytes == b.bytes || std::memcmp(a.bytes, b.bytes, a.size) == 0);
 }
 
-// How far devices have got with an iteration.
-struct Progress {
-    uint32_t steps = 0;  // that are not planned any more
-    bool has_feedback = false;
+// The members that matter of one level of a value. Freed at once: an insert may have any number of
+// iterations and steps.
+struct Members {
+    std::optional<std::string_view> id, status, source, feedback;
+    std::optional<pg::JsonbValueRef> plan;
 };
 
-Progress progress_of(const pg::JsonbFields& iteration) {
-    Progress progress;
-    const pg::JsonbValueRef* plan = pg::find_field(iteration, "plan");
-    const pg::JsonbValues steps = plan == nullptr ? pg::JsonbValues{} : pg::read_array(*plan);
-    for (uint32_t i = 0; i < steps.count; i++)
-        if (member(pg::read_object(steps.values[i]), "status") != "planned")
-            progress.steps++;
-    progress.has_feedback = !member(iteration, "userFeedback").value_or("").empty();
-    return progress;
+Members members_of(const pg::JsonbValueRef& value) {
+    const pg::JsonbFields fields = pg::read_object(value);
+    Members members;
+    members.id = member(fields, "id");
+    members.status = member(fields, "status");
+    members.source = member(fields, "source");
+    members.feedback = member(fields, "userFeedback");
+    if (const pg::JsonbValueRef* plan = pg::find_field(fields, "plan"))
+        members.plan = *plan;
+    if (fields.fields != nullptr)
+        pfree(fields.fields);
+    return members;
 }
 
-bool is_behind(const Progress& a, const Progress& b) {
-    return a.steps < b.steps || (!a.has_feedback && b.has_feedback);
+bool is_open(const Members& step) {
+    return core::is_open_step(step.status.value_or(""));
+}
+
+// Whether a step of `before` that was dealt with is open in `now`.
+bool reopens_steps(const pg::JsonbValueRef& now, const pg::JsonbValueRef& before) {
+    if (same_bytes(now, before))
+        return false;
+    const pg::JsonbValues steps = pg::read_array(now);
+    const pg::JsonbValues earlier = pg::read_array(before);
+    bool reopened = false;
+    for (uint32_t i = 0; i < std::min(steps.count, earlier.count) && !reopened; i++) {
+        if (same_bytes(steps.values[i], earlier.values[i]))
+            continue;
+        const Members step = members_of(steps.values[i]);
+        reopened = is_open(step) && step.id && pg::is_object(earlier.values[i]);
+        if (reopened) {
+            const Members other = members_of(earlier.values[i]);
+            reopened = other.id == step.id && !is_open(other);
+        }
+    }
+    if (steps.values != nullptr)
+        pfree(steps.values);
+    if (earlier.values != nullptr)
+        pfree(earlier.values);
+    return reopened;
+}
+
+bool is_behind(const pg::JsonbValueRef& now, const Members& before) {
+    const Members members = members_of(now);
+    if (members.feedback.value_or("").empty() && !before.feedback.value_or("").empty())
+        return true;
+    return members.plan && before.plan && reopens_steps(*members.plan, *before.plan);
 }
 
 struct Entry {
     std::string_view id;
     const pg::JsonbValueRef* value;
+    bool is_compared = false;  // once, however often a client has written the id
 };
 
 }  // namespace
@@ -55,22 +95,22 @@ bool has_less_of_server_iterations(const pg::JsonbValueRef* now, const pg::Jsonb
     auto* entries = static_cast<Entry*>(palloc(sizeof(Entry) * (size_t{left.count} + 1)));
     uint32_t count = 0;
     for (uint32_t i = 0; i < left.count; i++)
-        if (const auto id = member(pg::read_object(left.values[i]), "id"))
+        if (const auto id = members_of(left.values[i]).id)
             entries[count++] = {*id, &left.values[i]};
-    auto before_in_order = [](const Entry& a, const Entry& b) { return a.id < b.id; };
-    std::sort(entries, entries + count, before_in_order);
+    auto by_id = [](const Entry& a, const Entry& b) { return a.id < b.id; };
+    std::sort(entries, entries + count, by_id);
     for (uint32_t i = 0; i < held.count; i++) {
-        const pg::JsonbFields members = pg::read_object(held.values[i]);
-        const auto id = member(members, "id");
-        if (!id || member(members, "source") != "server")
+        const Members members = members_of(held.values[i]);
+        if (!members.id || members.source != "server")
             continue;
-        const Entry* found =
-            std::lower_bound(entries, entries + count, Entry{*id, nullptr}, before_in_order);
-        if (found == entries + count || found->id != *id)
+        Entry* found =
+            std::lower_bound(entries, entries + count, Entry{*members.id, nullptr}, by_id);
+        if (found == entries + count || found->id != *members.id)
             return true;
-        if (!same_bytes(*found->value, held.values[i]) &&
-            is_behind(progress_of(pg::read_object(*found->value)), progress_of(members)))
+        if (!found->is_compared && !same_bytes(*found->value, held.values[i]) &&
+            is_behind(*found->value, members))
             return true;
+        found->is_compared = true;
     }
     return false;
 }

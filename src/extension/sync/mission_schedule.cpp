@@ -65,8 +65,10 @@ bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& c
         slot_getattr(slot, columns.check_iterations_at, &is_null);
         change.check_iterations = is_null;
     }
-    if (change.check_iterations)
+    if (change.check_iterations) {
+        change.reset_wait &= mission_changed;
         return false;
+    }
     const Datum agent = slot_getattr(slot, columns.agent_id, &is_null);
     if (is_null == change.has_agent || (!is_null && pg::text_view(agent) != change.agent_id))
         return false;

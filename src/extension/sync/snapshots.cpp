@@ -378,7 +378,7 @@ std::optional<pg::JsonbValueRef> iterations_of(const Work& work, const RecordSta
 // Those that a row writes. A row that arrives late loses against what was written meanwhile by
 // somebody who had not seen it.
 std::optional<pg::JsonbValueRef> iterations_of_row(const Work& work, const ChangeRow* row) {
-    if (row == nullptr || work.name.kind != RecordKind::Mission ||
+    if (row == nullptr || row->op == core::RowOp::Delete || work.name.kind != RecordKind::Mission ||
         !pg::settings::restore_iterations())
         return std::nullopt;
     const pg::JsonbFields fields = pg::read_object(row->data);
@@ -414,7 +414,9 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
             case Applied::Changed:
                 if (work.store.others_to_pass_over > 0)
                     add_own_rows(work, row, state);
-                return replace_snapshot(work, state, true, lost(state));
+                return replace_snapshot(work, state, true,
+                                        lost(state) || (work.store.has_all_own_rows && iterations &&
+                                                        may_have_lost_iterations(state)));
             case Applied::AskLog:
                 // apply_row() has changed fields in place, which both states share.
                 held = read_snapshot(work);

@@ -1,5 +1,5 @@
-// Puts back plans that a device has removed without having seen them
-// (docs/contract/data.md, Lost plans).
+// Restores plans that a device has removed without having seen them, and what other devices have
+// made of them (docs/contract/data.md, Lost plans).
 #pragma once
 
 #include <optional>

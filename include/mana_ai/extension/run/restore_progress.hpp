@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mana_ai/extension/sync/sync_table.hpp"
@@ -25,26 +26,27 @@ std::string row_at(const SyncTable& table, const std::string& place, const std::
 // An iteration of the record on which a device may have got further.
 struct UnfinishedIteration {
     std::string id;
-    int64_t steps = 0;  // that are not planned any more
-    bool has_feedback = false;
+    std::string iteration;     // JSON
+    bool is_hopeless = false;  // restored too often already
 };
 
 // Those of a mission, the newest ones. Throws PgError.
-std::vector<UnfinishedIteration> unfinished_iterations(const std::string& user_id,
-                                                       const std::string& mission_id);
+std::vector<UnfinishedIteration> unfinished_iterations(std::string_view user_id,
+                                                       std::string_view mission_id);
 
 struct LostProgress {
-    std::string id;
-    std::string fields;  // JSON: those of the iteration that are to be replaced
+    std::vector<std::string> ids;       // of those to be restored
+    std::string fields = "{}";          // JSON: fields to be replaced, by id
+    std::vector<std::string> hopeless;  // ids of those that were restored too often
+    int64_t left = 0;                   // further ones, which do not fit
 };
 
-// What the rows at `places` (place_of_row()) have more of these iterations, if mana_ai wrote
-// them: their ids are in `of_runs`, or a row of the runner names them. At most `room` bytes. To be
-// called as the table's owner and under the policy for the user. Throws PgError.
-std::vector<LostProgress> lost_progress(const SyncTable& table, const std::string& user_id,
-                                        const std::string& mission_id,
-                                        const std::vector<std::string>& places,
-                                        const std::vector<UnfinishedIteration>& unfinished,
-                                        const std::vector<std::string>& of_runs, int64_t room);
+// What the rows at `places` (place_of_row()) have more of these iterations, if mana_ai wrote them:
+// their ids are in `of_runs`, or a row of the runner names them. The record grows by at most `room`
+// bytes. To be called as the table's owner and under the policy for the user. Throws PgError.
+LostProgress find_lost_progress(const SyncTable& table, std::string_view user_id,
+                                std::string_view mission_id, const std::vector<std::string>& places,
+                                const std::vector<UnfinishedIteration>& unfinished,
+                                const std::vector<std::string>& of_runs, int64_t room);
 
 }  // namespace mana_ai

@@ -6,8 +6,8 @@
 
 namespace mana_ai {
 
-// Whether `now` has less of a server's iteration than `before`: not the iteration, fewer steps that
-// a device has decided or carried out, or no feedback. `now` may be nullptr.
+// Whether `now` has less of a server's iteration than `before`: not the iteration, a step open that
+// a device had dealt with, or no feedback. `now` may be nullptr.
 bool has_less_of_server_iterations(const pg::JsonbValueRef* now, const pg::JsonbValueRef& before);
 
 }  // namespace mana_ai
