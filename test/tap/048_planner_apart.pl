@@ -6,13 +6,15 @@ use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use ManaAi;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $model = start_model();
 my $logical = "wal_level = logical\nmax_wal_senders = 10\n";
-my $users = new_cluster('users', extension => 0, conf => $logical);
+my $users = new_cluster('users', extension => 0, streaming => 'logical', conf => $logical);
 plan skip_all => 'row filters of publications need PostgreSQL 15' if value($users, 'SHOW server_version_num') < 150000;
-my $planner = new_cluster('planner', preload => 1, model => $model, conf => $logical);
+my $planner = new_cluster('planner', preload => 1, streaming => 'logical', model => $model, conf => $logical);
 
 sub subscription
 {
@@ -31,6 +33,22 @@ CREATE PUBLICATION plans FOR TABLE public.sync_changes
 END
 subscription($planner, $users, 'changes', 'changes', '');
 subscription($users, $planner, 'plans', 'plans', 'WITH (copy_data = false)');
+
+# What docs/scaling.md does after a failover: rows of one side that the other does not have.
+sub copy_missing
+{
+    my ($from, $to, $filter) = @_;
+    my $file = PostgreSQL::Test::Utils::tempdir() . '/rows';
+    $from->safe_psql('mana_sync', "COPY (SELECT * FROM public.sync_changes WHERE $filter AND created_at > now() - interval '1 day') TO '$file'");
+    $to->safe_psql('mana_sync', <<"END");
+BEGIN;
+CREATE TEMP TABLE missing (LIKE public.sync_changes) ON COMMIT DROP;
+COPY missing FROM '$file';
+INSERT INTO public.sync_changes SELECT * FROM missing ON CONFLICT (id) DO NOTHING;
+COMMIT;
+END
+    return;
+}
 
 sub plans_of
 {
@@ -106,6 +124,55 @@ END
 is(snapshots_differ($planner), '', 'the snapshots are what the log says');
 # What docs/scaling.md tells to watch.
 is(value($users, q(SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'changes' AND active)), 1, 'the lag is that of the slot of the planner\'s subscription');
+# ---------------------------------------------------------------- failover of the planner
+
+# Its standby has everything that it had, also how far its subscription was. Only the slot of the users' subscription is gone.
+$planner->backup('base');
+my $planner2 = PostgreSQL::Test::Cluster->new('planner2');
+$planner2->init_from_backup($planner, 'base', has_streaming => 1);
+$planner2->start;
+push_mission($users, 'before-failover');
+wait_until('a plan is on its way', 60, sub { plans_of($users, 'before-failover') eq '1' });
+$users->safe_psql('mana_sync', 'ALTER SUBSCRIPTION plans DISABLE');
+wait_for($users, 'the users\' server receives nothing more', 20, "SELECT count(*) FROM pg_stat_subscription WHERE subname = 'plans' AND pid IS NOT NULL", 0);
+push_mission($users, 'in-transit');
+wait_until('a plan is only at the planner', 60, sub { plans_of($planner, 'in-transit') eq '1' });
+$planner->wait_for_catchup($planner2);
+$planner->stop('immediate');
+$planner2->promote;
+$users->safe_psql('mana_sync', 'ALTER SUBSCRIPTION plans SET (slot_name = NONE); DROP SUBSCRIPTION plans');
+subscription($users, $planner2, 'plans', 'plans', 'WITH (copy_data = false)');
+is(plans_of($users, 'in-transit'), 0, 'the plan that was in transit is missing');
+copy_missing($planner2, $users, q(client_id = 'mana-ai-runner'));
+is(plans_of($users, 'in-transit'), 1, 'until what is missing is copied');
+push_mission($users, 'after-failover');
+wait_until('the new planner plans', 60, sub { plans_of($users, 'after-failover') eq '1' });
+
+# ---------------------------------------------------------------- failover of the users' server
+
+$users->backup('base');
+my $users2 = PostgreSQL::Test::Cluster->new('users2');
+$users2->init_from_backup($users, 'base', has_streaming => 1);
+$users2->start;
+$planner2->safe_psql('mana_sync', 'ALTER SUBSCRIPTION changes DISABLE');
+wait_for($planner2, 'the planner receives nothing more', 20, "SELECT count(*) FROM pg_stat_subscription WHERE subname = 'changes' AND pid IS NOT NULL", 0);
+push_mission($users, 'not-sent');
+$users->wait_for_catchup($users2);
+$users->stop('immediate');
+$users2->promote;
+$planner2->safe_psql('mana_sync', 'ALTER SUBSCRIPTION changes SET (slot_name = NONE); DROP SUBSCRIPTION changes');
+subscription($planner2, $users2, 'changes', 'changes', 'WITH (copy_data = false)');
+copy_missing($users2, $planner2, q(client_id <> 'mana-ai-runner'));
+wait_until('a mission that was not sent before is planned', 60, sub { plans_of($users2, 'not-sent') eq '1' });
+push_mission($users2, 'last');
+wait_until('and a new one', 60, sub { plans_of($users2, 'last') eq '1' });
+for my $node ($users2, $planner2)
+{
+    is(value($node, "SELECT count(*) FROM (SELECT record_id FROM public.sync_changes WHERE client_id = 'mana-ai-runner' AND record_id IN ('before-failover', 'in-transit', 'after-failover', 'not-sent', 'last') GROUP BY 1 HAVING count(*) = 1) once"),
+        5, 'each has one plan on ' . $node->name);
+}
+is(snapshots_differ($planner2), '', 'the snapshots are what the log says');
+($users, $planner) = ($users2, $planner2);
 for my $node ($users, $planner)
 {
     unlike(PostgreSQL::Test::Utils::slurp_file($node->logfile), qr/duplicate key|ERROR:.*replica/, 'no row went in a circle on ' . $node->name);
