@@ -16,6 +16,7 @@ inline constexpr std::string_view kFailpointNames[] = {
 
     // attach() and refresh_snapshots().
     "fold.begin",     // nothing is folded yet
+    "fold.record",    // the rows of a record are read
     "fold.folded",    // the history is folded
     "fold.repaired",  // and marked records are repaired; the fold is not recorded yet
     "attach.trigger_created",

@@ -56,8 +56,8 @@ void note_progress(const FoldCounts& counts) {
 // Folds the rows of one record after the other. All methods may ereport(ERROR).
 class HistoryFold {
  public:
-    HistoryFold(Oid log, Basis basis, FoldCounts& counts)
-        : log_(log), basis_(basis), counts_(counts) {}
+    HistoryFold(Oid log, LeavesInUse& in_use, Basis basis, FoldCounts& counts)
+        : log_(log), in_use_(in_use), basis_(basis), counts_(counts) {}
 
     void begin() {
         open_store(store_, log_);
@@ -117,6 +117,8 @@ class HistoryFold {
     void store_group() {
         if (!in_group_)
             return;
+        MANA_AI_FAILPOINT("fold.record");
+        look_for_waiters(in_use_);
         MemoryContext outer = MemoryContextSwitchTo(record_context_);
         if (!ids_fit(name_.key)) {
             mark_dirty(name_.key, "ids too long");
@@ -126,6 +128,7 @@ class HistoryFold {
                  pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
                 pg::sleep_and_check_interrupts(pause_ms);
                 waited_ms_ += pause_ms;
+                look_for_waiters(in_use_);
                 kept = keep_record(store_, name_, nullptr, ScanLimit::None, basis_);
             }
             if (kept == Kept::Created)
@@ -144,6 +147,7 @@ class HistoryFold {
     }
 
     Oid log_;
+    LeavesInUse& in_use_;
     Basis basis_;
     FoldCounts& counts_;
     SnapshotStore store_{};
@@ -241,7 +245,7 @@ void close_leaves(const OpenLeaves& leaves) {
 FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis basis) {
     MANA_AI_FAILPOINT("fold.begin");
     FoldCounts counts;
-    HistoryFold fold(log, basis, counts);
+    HistoryFold fold(log, leaves.in_use, basis, counts);
     pg::guarded([&] {
         PushActiveSnapshot(snapshot);  // values out of line are read long after the scan
         SortedLog sorted;
@@ -254,7 +258,7 @@ FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis ba
         fold.begin();
         SortedRow row;
         while (sorted.next(row)) {
-            look(leaves.in_use);
+            CHECK_FOR_INTERRUPTS();
             fold.add(row);
         }
         fold.end();

@@ -187,7 +187,9 @@ uint64_t place_of(Oid tree, Oid leaf) {
         return 0;
     const Tree& found = current_tree(tree);
     const Oid* at = std::lower_bound(found.leaves, found.leaves + found.count, leaf);
-    const auto ordinal = static_cast<uint64_t>(at - found.leaves);
+    // A leaf that is being detached counts as the last one.
+    const bool is_found = at != found.leaves + found.count && *at == leaf;
+    const auto ordinal = is_found ? static_cast<uint64_t>(at - found.leaves) : kMaxLeaves - 1;
     return std::min<uint64_t>(ordinal, kMaxLeaves - 1) << kPlaceShift;
 }
 
@@ -201,14 +203,47 @@ LeafOpened open_leaf(Oid leaf, bool wait, Relation* relation) {
         UnlockRelationOid(leaf, AccessShareLock);
         return LeafOpened::Gone;
     }
-    if (leaf_problem(*relation) == nullptr)
+    List* locked = NIL;
+    if (!wait && !try_lock_indexes(*relation, &locked)) {
+        close_leaf(*relation);
+        return LeafOpened::Busy;
+    }
+    const bool can_be_read = leaf_problem(*relation) == nullptr;
+    unlock_indexes(locked);
+    if (can_be_read)
         return LeafOpened::Opened;
-    relation_close(*relation, AccessShareLock);
+    close_leaf(*relation);
     return LeafOpened::Gone;
 }
 
 void close_leaf(Relation leaf) {
     relation_close(leaf, AccessShareLock);
+}
+
+// The shape that is read first opens all of them.
+bool try_lock_indexes(Relation leaf, List** locked) {
+    const SyncShape* shape = known_shape(leaf);
+    *locked = NIL;
+    List* indexes = NIL;
+    if (shape == nullptr)
+        indexes = RelationGetIndexList(leaf);
+    else if (OidIsValid(shape->index))
+        indexes = list_make1_oid(shape->index);
+    ListCell* cell;
+    foreach (cell, indexes) {
+        if (!ConditionalLockRelationOid(lfirst_oid(cell), AccessShareLock)) {
+            unlock_indexes(*locked);
+            return false;
+        }
+        *locked = lappend_oid(*locked, lfirst_oid(cell));
+    }
+    return true;
+}
+
+void unlock_indexes(List* locked) {
+    ListCell* cell;
+    foreach (cell, locked)
+        UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
 }
 
 // A request that conflicts with one that waits is refused, although we have a lock already.

@@ -312,8 +312,14 @@ Replayed read_log(Work& work, ScanLimit limit, Fold& fold) {
             case LeafOpened::Opened:
                 break;
         }
+        List* locked = NIL;
+        if (!try_lock_indexes(leaf, &locked)) {
+            close_leaf(leaf);
+            return Replayed::Busy;
+        }
         fold.place = place_of(work.tree, RelationGetRelid(leaf));
         replayed = replay_record(leaf, shape_of(leaf), work.name.key, SnapshotSelf, limit, fold);
+        unlock_indexes(locked);
         close_leaf(leaf);
     }
     return replayed;

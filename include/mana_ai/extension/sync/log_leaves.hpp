@@ -50,6 +50,10 @@ enum class LeafOpened : uint8_t { Opened, Busy, Gone };
 LeafOpened open_leaf(Oid leaf, bool wait, Relation* relation);
 void close_leaf(Relation leaf);  // also releases the lock
 
+// Locks what replay_record() opens besides the leaf, without waiting.
+bool try_lock_indexes(Relation leaf, List** locked);
+void unlock_indexes(List* locked);
+
 // Leaves that are read for long. Who waits for the lock of one (DROP, DETACH, ALTER TABLE) keeps
 // writers waiting: look() then raises 55P03.
 struct LeavesInUse {

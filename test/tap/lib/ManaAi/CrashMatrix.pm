@@ -245,7 +245,7 @@ my %scenario = (
 my %place = (
     (map { $_ => 'push' } qw(trigger.row trigger.folded)),
     (map { $_ => 'push_marked' } qw(trigger.mark trigger.marked)),
-    'fold.begin' => 'refresh', 'fold.folded' => 'refresh', 'fold.repaired' => 'refresh',
+    'fold.begin' => 'refresh', 'fold.record' => 'refresh', 'fold.folded' => 'refresh', 'fold.repaired' => 'refresh',
     'attach.trigger_created' => 'attach',
     'worker.started'         => 'worker_start',
     (map { $_ => 'marked' } qw(repair.record repair.before_commit repair.after_commit)),
