@@ -9,6 +9,7 @@
 #include <string>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/extension/process/background_worker.hpp"
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/process/tick_process.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
@@ -23,7 +24,6 @@
 
 extern "C" {
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "storage/dsm.h"
@@ -199,18 +199,6 @@ void serve(TickRequest& request) {
 }
 
 // ---------------------------------------------------------------- the caller's side
-
-void check_may_start(const char* function) {
-    if (RecoveryInProgress())
-        throw pg::make_error(ERRCODE_READ_ONLY_SQL_TRANSACTION,
-                             std::string("cannot execute ") + function + " during recovery", {},
-                             "Run it on the primary server.");
-    if (XactReadOnly)
-        throw pg::make_error(
-            ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            std::string("cannot execute ") + function + " in a read-only transaction", {},
-            "Begin the transaction with READ WRITE, or set default_transaction_read_only to off.");
-}
 
 // Copies the answer into the caller's memory context.
 TickAnswer* call_worker(const char* function, bool one_mission, const std::string& user_id,

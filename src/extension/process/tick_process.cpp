@@ -74,11 +74,7 @@ TickProcess::TickProcess(uint32_t database, const std::string& user_id,
 
 TickProcess::TickProcess(uint32_t database, bool one_mission, const std::string& user_id,
                          const std::string& mission_id) {
-    if (const auto safe = pg::crash_watch::safe_mode(database))
-        throw pg::make_error(
-            ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "mana_ai is in safe mode in this database",
-            "Processes of mana_ai crashed: " + pg::crash_watch::describe(*safe) + ".",
-            "When the cause is gone, call mana_ai.resume_after_crash().");
+    check_safe_mode(database);
     const size_t size = TickRequest::size(user_id.size() + mission_id.size());
     auto* segment = pg::guarded([size] { return dsm_create(size, 0); });
     segment_ = segment;

@@ -19,4 +19,11 @@ BackgroundWorker background_worker(const char* entry_point, const char* type, co
 // inside guarded().
 BackgroundWorkerHandle* start_background_worker(BackgroundWorker& worker);
 
+// For functions that start a process which writes: throws PgError on a standby or in a read-only
+// transaction. `function` names the caller.
+void check_may_start(const char* function);
+
+// Throws PgError if the database is in safe mode.
+void check_safe_mode(Oid database);
+
 }  // namespace mana_ai
