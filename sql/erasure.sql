@@ -94,9 +94,9 @@ SET search_path = pg_catalog, pg_temp AS $$
      AND (c.relname = 'stops'
           OR EXISTS (SELECT FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
-   -- Stops read agents, so they come first. Tables that workers write to come last, so that they do not wait for the rest,
+   -- Stops read agents, so they come first; so do questions, whose charges do not name the user without their row. Tables that workers write to come last, so that they do not wait for the rest,
    -- and in the common order of locks. Runs come after the schedule: a mission claimed by then has a row in both.
-   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
+   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'what_if_running' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
                            WHEN 'mission_schedule' THEN 5 WHEN 'runs' THEN 6 ELSE 2 END, c.relname
 $$;
 COMMENT ON FUNCTION mana_ai.tables_of_users() IS

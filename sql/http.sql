@@ -51,12 +51,12 @@ last_runs AS (
 -- with very many replies only the last ones are read to find them.
 recent AS MATERIALIZED (
   SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
-         u.cached_tokens
+         u.cached_tokens, u.purpose
     FROM mana_ai.token_usage u
    WHERE u.ts > clock_timestamp() - interval '24 hours' ORDER BY u.ts DESC LIMIT 10000),
 spenders AS (
   SELECT r.user_id, r.agent_id, x.tokens, x.cost
-    FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL
+    FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL AND purpose <> 'what_if'
            GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r
    CROSS JOIN LATERAL (
          SELECT sum(c.tokens)::bigint AS tokens,
@@ -64,7 +64,7 @@ spenders AS (
                           ORDER BY c.currency) AS cost
            FROM (SELECT u.currency, round(sum(u.cost), 6) AS cost, sum(u.tokens_used) AS tokens
                    FROM mana_ai.token_usage u
-                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
+                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id AND u.purpose <> 'what_if'
                     AND u.ts > clock_timestamp() - interval '24 hours'
                   GROUP BY u.currency) c) x),
 paid_models AS (
@@ -74,7 +74,7 @@ paid_models AS (
    ORDER BY sum(p.cost) DESC NULLS FIRST, sum(p.tokens_used) DESC LIMIT 50),
 paying_users AS (
   SELECT p.user_id, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens, round(sum(p.cost), 6) AS cost
-    FROM recent p GROUP BY p.user_id, p.currency
+    FROM recent p WHERE p.purpose <> 'what_if' GROUP BY p.user_id, p.currency
    ORDER BY sum(p.cost) DESC NULLS LAST, sum(p.tokens_used) DESC LIMIT 20),
 newest AS (
   SELECT a.user_id, a.agent_id, 0::bigint AS tokens, NULL::jsonb AS cost

@@ -165,7 +165,7 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
 -- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
--- usage without a price is reported. tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- usage without a price is reported. What operators ask of past runs counts in that of all together. tokens_left: the tokens that the rest pays for at the highest price that the next call
 -- may have; null if no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
@@ -199,13 +199,17 @@ BEGIN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
-       WHERE r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run;
+      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens
+        FROM (SELECT x.run_id, x.reserved_tokens FROM mana_ai.runs x WHERE x.outcome = 'running'
+              UNION ALL
+              SELECT w.what_if_id, w.reserved_tokens FROM mana_ai.what_if_running w) r
+       WHERE r.run_id IS DISTINCT FROM but_run;
     ELSE
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
+         AND u.purpose <> 'what_if'
          AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
@@ -222,10 +226,14 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
+              SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+              UNION
               SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')
+                   UNION
+                   SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
                    UNION
                    SELECT o.service_tier FROM mana_ai.agent_options o
                     WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
@@ -247,7 +255,7 @@ SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens, array_agg(DISTINCT u.model ORDER BY u.model) AS models
   FROM mana_ai.token_usage u
- WHERE u.run_id IS NOT NULL
+ WHERE u.run_id IS NOT NULL AND u.purpose <> 'what_if'
  GROUP BY u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency;
 COMMENT ON VIEW mana_ai.run_costs IS
   'what each run has cost; a row without currency is what has no price';
@@ -260,6 +268,7 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens
   FROM mana_ai.token_usage u
+ WHERE u.purpose <> 'what_if'
  GROUP BY 1, u.user_id, u.agent_id, u.currency;
 COMMENT ON VIEW mana_ai.agent_costs IS
   'what agents have cost by day; a row without currency is what has no price';
@@ -280,8 +289,8 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
        u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
-       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens, u.purpose
   FROM mana_ai.token_usage u
- GROUP BY 1, u.model, u.service_tier, u.currency;
+ GROUP BY 1, u.model, u.service_tier, u.currency, u.purpose;
 COMMENT ON VIEW mana_ai.daily_costs IS
-  'what models have cost by day; a row without currency is what has no price';
+  'what models have cost by day and purpose; a row without currency is what has no price';

@@ -187,7 +187,8 @@ CREATE INDEX restored_iterations_at ON mana_ai.restored_iterations (restored_at)
 CREATE INDEX restored_iterations_given_up ON mana_ai.restored_iterations (given_up_at) WHERE given_up_at IS NOT NULL;
 
 -- What each model reply cost, written as soon as the reply arrives (docs/contract/tick.md, Budgets). "model" is the one that
--- answered; completion_tokens includes reasoning_tokens. cost is null as long as no price is known.
+-- answered; completion_tokens includes reasoning_tokens. cost is null as long as no price is known. What an operator asks of
+-- a past run (what_if) counts only in budgets of all users together.
 CREATE TABLE mana_ai.token_usage (
   user_id     text COLLATE "C" NOT NULL,
   agent_id    text COLLATE "C",
@@ -204,11 +205,12 @@ CREATE TABLE mana_ai.token_usage (
   reasoning_tokens int,
   cost        numeric,
   currency    text COLLATE "C",
+  purpose     text COLLATE "C" NOT NULL DEFAULT 'plan',  -- or 'what_if'
   CHECK ((cost IS NULL) = (currency IS NULL))
 );
 CREATE INDEX token_usage_ts ON mana_ai.token_usage (ts);
 -- Also used for an agent and a mission: a user's rows of a day are few.
-CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used);
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used, purpose);
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;

@@ -373,14 +373,17 @@ caps AS (
 SELECT c.scope, c.cap,
        coalesce(CASE c.scope
          WHEN 'agent' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                             WHERE u.user_id = m.user_id AND u.agent_id = m.agent_id AND u.ts > d.begin)
+                             WHERE u.user_id = m.user_id AND u.agent_id = m.agent_id AND u.ts > d.begin
+                               AND u.purpose <> 'what_if')
          WHEN 'mission' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                               WHERE u.user_id = m.user_id AND u.mission_id = m.mission_id AND u.ts > d.begin)
+                               WHERE u.user_id = m.user_id AND u.mission_id = m.mission_id AND u.ts > d.begin
+                                 AND u.purpose <> 'what_if')
          WHEN 'user' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                            WHERE u.user_id = m.user_id AND u.ts > d.begin)
+                            WHERE u.user_id = m.user_id AND u.ts > d.begin AND u.purpose <> 'what_if')
          ELSE (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u WHERE u.ts > d.begin) END, 0)::bigint,
        coalesce(CASE WHEN c.scope = 'total' THEN
-           (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running')
+           coalesce((SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running'), 0)
+           + coalesce((SELECT sum(w.reserved_tokens) FROM mana_ai.what_if_running w), 0)
          ELSE (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r
                 WHERE r.user_id = m.user_id AND r.outcome = 'running'
                   AND (c.scope <> 'agent' OR r.agent_id = m.agent_id)
@@ -493,7 +496,7 @@ BEGIN
   SELECT count(*) INTO running FROM mana_ai.runs r
    WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
   SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
-   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id
+   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id AND u.purpose <> 'what_if'
      AND u.ts > clock_timestamp() - interval '24 hours';
   SELECT * INTO j FROM mana_ai.mission_research_jobs x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;

@@ -387,12 +387,12 @@ last_runs AS (
 -- with very many replies only the last ones are read to find them.
 recent AS MATERIALIZED (
   SELECT u.user_id, u.agent_id, u.model, u.service_tier, u.currency, u.cost, u.tokens_used, u.prompt_tokens,
-         u.cached_tokens
+         u.cached_tokens, u.purpose
     FROM mana_ai.token_usage u
    WHERE u.ts > clock_timestamp() - interval '24 hours' ORDER BY u.ts DESC LIMIT 10000),
 spenders AS (
   SELECT r.user_id, r.agent_id, x.tokens, x.cost
-    FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL
+    FROM (SELECT user_id, agent_id FROM recent WHERE agent_id IS NOT NULL AND purpose <> 'what_if'
            GROUP BY user_id, agent_id ORDER BY sum(tokens_used) DESC LIMIT 100) r
    CROSS JOIN LATERAL (
          SELECT sum(c.tokens)::bigint AS tokens,
@@ -400,7 +400,7 @@ spenders AS (
                           ORDER BY c.currency) AS cost
            FROM (SELECT u.currency, round(sum(u.cost), 6) AS cost, sum(u.tokens_used) AS tokens
                    FROM mana_ai.token_usage u
-                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id
+                  WHERE u.user_id = r.user_id AND u.agent_id = r.agent_id AND u.purpose <> 'what_if'
                     AND u.ts > clock_timestamp() - interval '24 hours'
                   GROUP BY u.currency) c) x),
 paid_models AS (
@@ -410,7 +410,7 @@ paid_models AS (
    ORDER BY sum(p.cost) DESC NULLS FIRST, sum(p.tokens_used) DESC LIMIT 50),
 paying_users AS (
   SELECT p.user_id, p.currency, count(*) AS replies, sum(p.tokens_used) AS tokens, round(sum(p.cost), 6) AS cost
-    FROM recent p GROUP BY p.user_id, p.currency
+    FROM recent p WHERE p.purpose <> 'what_if' GROUP BY p.user_id, p.currency
    ORDER BY sum(p.cost) DESC NULLS LAST, sum(p.tokens_used) DESC LIMIT 20),
 newest AS (
   SELECT a.user_id, a.agent_id, 0::bigint AS tokens, NULL::jsonb AS cost
@@ -704,7 +704,7 @@ BEGIN
   SELECT count(*) INTO running FROM mana_ai.runs r
    WHERE r.user_id = why.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running';
   SELECT coalesce(sum(u.tokens_used), 0) INTO tokens FROM mana_ai.token_usage u
-   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id
+   WHERE u.user_id = why.user_id AND u.agent_id = s.agent_id AND u.purpose <> 'what_if'
      AND u.ts > clock_timestamp() - interval '24 hours';
   SELECT * INTO j FROM mana_ai.mission_research_jobs x
    WHERE x.user_id = why.user_id AND x.mission_id = why.mission_id;
@@ -1947,6 +1947,26 @@ COMMENT ON TABLE mana_ai.user_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 REVOKE ALL ON mana_ai.user_budgets FROM PUBLIC;
 
+-- Questions in progress: their reservations count in budgets of all users together. "engine" is the number of the process
+-- that asks; rows of dead ones are deleted by housekeeping.
+CREATE TABLE mana_ai.what_if_running (
+  what_if_id      uuid PRIMARY KEY,
+  user_id         text COLLATE "C" NOT NULL,
+  mission_id      text COLLATE "C" NOT NULL,
+  run_id          uuid        NOT NULL,
+  model           text COLLATE "C" NOT NULL,
+  service_tier    text COLLATE "C" NOT NULL,
+  engine          bigint      NOT NULL,
+  started_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+  reserved_tokens bigint      NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE mana_ai.what_if_running IS
+  'past runs that another model is being asked about at the moment, and what these calls have reserved';
+CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.what_if_running
+  FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
+ALTER TABLE mana_ai.what_if_running ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
+REVOKE ALL ON mana_ai.what_if_running FROM PUBLIC;
+
 -- The budgets that apply to a mission: tokens of the last 24 hours, and the reservations of calls in flight.
 CREATE FUNCTION mana_ai.budgets_of_mission(
   user_id text, mission_id text,
@@ -1976,14 +1996,17 @@ caps AS (
 SELECT c.scope, c.cap,
        coalesce(CASE c.scope
          WHEN 'agent' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                             WHERE u.user_id = m.user_id AND u.agent_id = m.agent_id AND u.ts > d.begin)
+                             WHERE u.user_id = m.user_id AND u.agent_id = m.agent_id AND u.ts > d.begin
+                               AND u.purpose <> 'what_if')
          WHEN 'mission' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                               WHERE u.user_id = m.user_id AND u.mission_id = m.mission_id AND u.ts > d.begin)
+                               WHERE u.user_id = m.user_id AND u.mission_id = m.mission_id AND u.ts > d.begin
+                                 AND u.purpose <> 'what_if')
          WHEN 'user' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
-                            WHERE u.user_id = m.user_id AND u.ts > d.begin)
+                            WHERE u.user_id = m.user_id AND u.ts > d.begin AND u.purpose <> 'what_if')
          ELSE (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u WHERE u.ts > d.begin) END, 0)::bigint,
        coalesce(CASE WHEN c.scope = 'total' THEN
-           (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running')
+           coalesce((SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running'), 0)
+           + coalesce((SELECT sum(w.reserved_tokens) FROM mana_ai.what_if_running w), 0)
          ELSE (SELECT sum(r.reserved_tokens) FROM mana_ai.runs r
                 WHERE r.user_id = m.user_id AND r.outcome = 'running'
                   AND (c.scope <> 'agent' OR r.agent_id = m.agent_id)
@@ -2011,9 +2034,10 @@ ALTER TABLE mana_ai.token_usage ADD COLUMN completion_tokens int;
 ALTER TABLE mana_ai.token_usage ADD COLUMN reasoning_tokens int;
 ALTER TABLE mana_ai.token_usage ADD COLUMN cost numeric;
 ALTER TABLE mana_ai.token_usage ADD COLUMN currency text COLLATE "C";
+ALTER TABLE mana_ai.token_usage ADD COLUMN purpose text COLLATE "C" NOT NULL DEFAULT 'plan';
 ALTER TABLE mana_ai.token_usage ADD CHECK ((cost IS NULL) = (currency IS NULL));
 DROP INDEX mana_ai.token_usage_of_agent;
-CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used);
+CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (tokens_used, purpose);
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
@@ -2184,7 +2208,7 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
 -- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
--- usage without a price is reported. tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- usage without a price is reported. What operators ask of past runs counts in that of all together. tokens_left: the tokens that the rest pays for at the highest price that the next call
 -- may have; null if no such price is known and money is left.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
@@ -2218,13 +2242,17 @@ BEGIN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
-       WHERE r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run;
+      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens
+        FROM (SELECT x.run_id, x.reserved_tokens FROM mana_ai.runs x WHERE x.outcome = 'running'
+              UNION ALL
+              SELECT w.what_if_id, w.reserved_tokens FROM mana_ai.what_if_running w) r
+       WHERE r.run_id IS DISTINCT FROM but_run;
     ELSE
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.token_usage u
        WHERE u.user_id = cost_budgets_of.user_id AND u.ts > since
+         AND u.purpose <> 'what_if'
          AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
@@ -2241,10 +2269,14 @@ BEGIN
               UNION
               SELECT current_setting('mana_ai.compact_model')
               UNION
+              SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+              UNION
               SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')
+                   UNION
+                   SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
                    UNION
                    SELECT o.service_tier FROM mana_ai.agent_options o
                     WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
@@ -2266,7 +2298,7 @@ SELECT u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency, sum(u.cost) AS
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens, array_agg(DISTINCT u.model ORDER BY u.model) AS models
   FROM mana_ai.token_usage u
- WHERE u.run_id IS NOT NULL
+ WHERE u.run_id IS NOT NULL AND u.purpose <> 'what_if'
  GROUP BY u.user_id, u.mission_id, u.agent_id, u.run_id, u.currency;
 COMMENT ON VIEW mana_ai.run_costs IS
   'what each run has cost; a row without currency is what has no price';
@@ -2279,6 +2311,7 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
        sum(u.reasoning_tokens)::bigint AS reasoning_tokens
   FROM mana_ai.token_usage u
+ WHERE u.purpose <> 'what_if'
  GROUP BY 1, u.user_id, u.agent_id, u.currency;
 COMMENT ON VIEW mana_ai.agent_costs IS
   'what agents have cost by day; a row without currency is what has no price';
@@ -2299,11 +2332,11 @@ SELECT (u.ts AT TIME ZONE coalesce(nullif(current_setting('mana_ai.timezone', tr
        u.model, u.service_tier, u.currency, sum(u.cost) AS cost, count(*) AS replies,
        sum(u.tokens_used)::bigint AS tokens, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.cached_tokens)::bigint AS cached_tokens, sum(u.completion_tokens)::bigint AS completion_tokens,
-       sum(u.reasoning_tokens)::bigint AS reasoning_tokens
+       sum(u.reasoning_tokens)::bigint AS reasoning_tokens, u.purpose
   FROM mana_ai.token_usage u
- GROUP BY 1, u.model, u.service_tier, u.currency;
+ GROUP BY 1, u.model, u.service_tier, u.currency, u.purpose;
 COMMENT ON VIEW mana_ai.daily_costs IS
-  'what models have cost by day; a row without currency is what has no price';
+  'what models have cost by day and purpose; a row without currency is what has no price';
 
 REVOKE ALL ON mana_ai.cost_budgets, mana_ai.model_prices, mana_ai.agent_options, mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.planner_models() FROM PUBLIC;
@@ -2408,9 +2441,9 @@ SET search_path = pg_catalog, pg_temp AS $$
      AND (c.relname = 'stops'
           OR EXISTS (SELECT FROM pg_attribute a
                       WHERE a.attrelid = c.oid AND a.attname = 'user_id' AND NOT a.attisdropped))
-   -- Stops read agents, so they come first. Tables that workers write to come last, so that they do not wait for the rest,
+   -- Stops read agents, so they come first; so do questions, whose charges do not name the user without their row. Tables that workers write to come last, so that they do not wait for the rest,
    -- and in the common order of locks. Runs come after the schedule: a mission claimed by then has a row in both.
-   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
+   ORDER BY CASE c.relname WHEN 'stops' THEN 1 WHEN 'what_if_running' THEN 1 WHEN 'mission_snapshots' THEN 3 WHEN 'agent_snapshots' THEN 4
                            WHEN 'mission_schedule' THEN 5 WHEN 'runs' THEN 6 ELSE 2 END, c.relname
 $$;
 COMMENT ON FUNCTION mana_ai.tables_of_users() IS
@@ -2940,3 +2973,30 @@ REVOKE ALL ON FUNCTION mana_ai.rebuild_request(uuid), mana_ai.stale_reads(uuid),
   mana_ai.changed_since(jsonb, bytea, text[], text),
   mana_ai.change_of_clocks(text, text), mana_ai.agent_changed_since(text, text, text, text),
   mana_ai.input_changed_since(text, text, text, text, text, text, text) FROM PUBLIC;
+
+-- ---------------------------------------------------------------- what another model would have planned
+-- Reads with the privileges of its caller, like rebuild_request(). The model call is made and charged by a background
+-- process, at the expense of all users together.
+CREATE FUNCTION mana_ai.what_if(
+  run_id uuid, model text DEFAULT NULL,
+  OUT run_id uuid, OUT status text, OUT reason text, OUT model text, OUT steps jsonb, OUT planned_steps jsonb,
+  OUT accepted_steps jsonb, OUT difference jsonb, OUT rounds int, OUT prompt_tokens bigint, OUT cached_tokens bigint,
+  OUT completion_tokens bigint, OUT tokens bigint, OUT cost numeric, OUT currency text, OUT duration interval)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_what_if';
+COMMENT ON FUNCTION mana_ai.what_if(uuid, text) IS
+  'what another model would have planned in a past run, and how that differs; paid for, and not written to the user';
+
+-- The mission's latest run.
+CREATE FUNCTION mana_ai.what_if(
+  user_id text, mission_id text, model text,
+  OUT run_id uuid, OUT status text, OUT reason text, OUT model text, OUT steps jsonb, OUT planned_steps jsonb,
+  OUT accepted_steps jsonb, OUT difference jsonb, OUT rounds int, OUT prompt_tokens bigint, OUT cached_tokens bigint,
+  OUT completion_tokens bigint, OUT tokens bigint, OUT cost numeric, OUT currency text, OUT duration interval)
+RETURNS record LANGUAGE c VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', 'mana_ai_what_if_of_mission';
+COMMENT ON FUNCTION mana_ai.what_if(text, text, text) IS
+  'the same for the latest run of a mission';
+REVOKE ALL ON FUNCTION mana_ai.what_if(uuid, text), mana_ai.what_if(text, text, text) FROM PUBLIC;

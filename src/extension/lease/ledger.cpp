@@ -40,19 +40,19 @@ pg::StatementResult read_sums(const Account& account, core::Instant since) {
     if (!account.mission_id.empty()) {
         static pg::Statement of_mission(R"sql(
 SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND mission_id = $3)sql");
+  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND mission_id = $3 AND purpose <> 'what_if')sql");
         return of_mission.execute({user, begin, std::string_view(account.mission_id)});
     }
     if (!account.agent_id.empty()) {
         static pg::Statement of_agent(R"sql(
 SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND agent_id = $3)sql");
+  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND agent_id = $3 AND purpose <> 'what_if')sql");
         return of_agent.execute({user, begin, std::string_view(account.agent_id)});
     }
     if (!account.is_everybodys) {
         static pg::Statement of_user(R"sql(
 SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2)sql");
+  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND purpose <> 'what_if')sql");
         return of_user.execute({user, begin});
     }
     static pg::Statement of_all(R"sql(

@@ -53,12 +53,12 @@ void observe_due_lag(const ClaimedMission& claimed) {
                                  static_cast<double>(core::kMicrosPerSecond));
 }
 
-namespace {
-
 std::string_view label_of_agent(const ClaimedMission& claimed) {
     const bool has_agent = claimed.agent && !claimed.agent->id.empty();
     return has_agent ? std::string_view(claimed.agent->id) : core::kLegacyAgentId;
 }
+
+namespace {
 
 uint64_t at_least_0(int64_t amount) {
     return static_cast<uint64_t>(std::max<int64_t>(amount, 0));
@@ -66,13 +66,12 @@ uint64_t at_least_0(int64_t amount) {
 
 }  // namespace
 
-void count_tokens(const ClaimedMission& claimed, int64_t tokens) {
-    pg::metrics::count_at_commit(Metric::TokensUsed, {label_of_agent(claimed)}, at_least_0(tokens));
+void count_tokens(std::string_view agent_label, int64_t tokens) {
+    pg::metrics::count_at_commit(Metric::TokensUsed, {agent_label}, at_least_0(tokens));
 }
 
-void count_cost(const ClaimedMission& claimed, int64_t millionths, std::string_view currency) {
-    pg::metrics::count_at_commit(Metric::Cost, {label_of_agent(claimed), currency},
-                                 at_least_0(millionths));
+void count_cost(std::string_view agent_label, int64_t millionths, std::string_view currency) {
+    pg::metrics::count_at_commit(Metric::Cost, {agent_label, currency}, at_least_0(millionths));
 }
 
 void count_unpriced(std::string_view model, int64_t tokens) {

@@ -38,7 +38,7 @@ std::string problem_of(const std::string& decision) {
            decision + " WHEN s.attempts > 0 THEN 'failed' END";
 }
 
-void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
+Charge add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
     const std::optional<std::string> agent_id =
         claimed.agent ? non_empty(claimed.agent->id) : std::nullopt;
     const auto bounded = [](int64_t tokens) { return std::clamp<int64_t>(tokens, 0, INT_MAX); };
@@ -48,14 +48,15 @@ void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply) {
     static pg::Statement insert_usage(R"sql(
 INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, run_id, model,
                                  service_tier, prompt_tokens, cached_tokens, completion_tokens,
-                                 reasoning_tokens, cost, currency)
-SELECT $1, $2, $3, $4, $5::uuid, $6, $7, $8, $9, $10, $11, c.cost, c.currency
+                                 reasoning_tokens, cost, currency, purpose)
+SELECT $1, $2, $3, $4, nullif($5, '')::uuid, $6, $7, $8, $9, $10, $11, c.cost, c.currency, $12
   FROM (SELECT) reply
   LEFT JOIN LATERAL (SELECT x.*
                        FROM (SELECT WHERE EXISTS (SELECT FROM mana_ai.model_prices) OFFSET 0) priced
                       CROSS JOIN LATERAL mana_ai.cost_of($6, $7, clock_timestamp(), $8, $9, $4) x) c
     ON true
-RETURNING CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency)sql");
+RETURNING CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency,
+          cost::text)sql");
     const auto rows =
         insert_usage
             .execute({std::string_view(claimed.user_id), pg::text_or_null(agent_id),
@@ -63,14 +64,17 @@ RETURNING CASE WHEN cost IS NOT NULL THEN least(ceil(cost * 1000000), 9e18) END:
                       std::string_view(claimed.run_id), std::string_view(reply.model),
                       std::string_view(reply.service_tier), bounded(reply.usage.prompt),
                       bounded(reply.usage.cached), bounded(reply.usage.completion),
-                      bounded(reply.usage.reasoning)})
+                      bounded(reply.usage.reasoning), std::string_view(reply.purpose)})
             .rows;
-    count_tokens(claimed, tokens);
+    const std::string_view payer =
+        reply.purpose == std::string_view("plan") ? label_of_agent(claimed) : kLabelOfWhatIf;
+    count_tokens(payer, tokens);
     const pg::Row& cost = rows.front();
     if (cost.is_null(0))
         count_unpriced(reply.model, tokens);
     else
-        count_cost(claimed, cost.number(0), cost.text(1));
+        count_cost(payer, cost.number(0), cost.text(1));
+    return {cost.optional_text(2), cost.is_null(1) ? std::string() : cost.text(1)};
 }
 
 void add_to_run(const ClaimedMission& claimed, const PaidReply& reply, int rounds,

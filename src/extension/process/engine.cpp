@@ -17,6 +17,7 @@
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
+#include "mana_ai/extension/run/what_if.hpp"
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
@@ -327,6 +328,7 @@ void Engine::prepare_tick(bool full_pass, core::Instant now) {
         free_missions_waiting_for_agent(key.first, key.second);
     if (full_pass) {
         recover_runs_of_dead_engines(number_, now);
+        forget_dead_what_ifs();
         recover_own_runs(now);
         free_missions_after_new_settings(now);
         record_grant_key(grant_key_.state(), grant_key_.digest(), now);

@@ -131,7 +131,7 @@ net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission&
         if (!was_answered)
             take_charge_back(*use);
         else if (!use->currency.empty())
-            count_cost(claimed, use->cost_millionths, use->currency);
+            count_cost(label_of_agent(claimed), use->cost_millionths, use->currency);
     };
     co_await write_until_done(services, claimed, std::move(settle));
     log_refusal(research.reason);

@@ -65,7 +65,7 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
    SELECT sum(t.tokens_used) FILTER (WHERE t.ts <= now())::bigint AS settled,
           sum(t.tokens_used)::bigint AS used
      FROM mana_ai.token_usage t
-    WHERE t.user_id = u.user_id
+    WHERE t.user_id = u.user_id AND t.purpose <> 'what_if'
       AND t.ts > timestamptz 'epoch' + u.since::bigint * interval '1 microsecond') t)sql");
     for (pg::Row& row : select_users.execute({&users, &since}).rows) {
         const KnownSum& sum = known.at(row.text(0));
@@ -82,7 +82,8 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
     // Reservations are read first: a call that ends at the same time counts twice rather than
     // never.
     static pg::Statement select_reserved(R"sql(
-SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs WHERE outcome = 'running')sql");
+SELECT (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.runs WHERE outcome = 'running')::bigint
+       + (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.what_if_running)::bigint)sql");
     total_.reserved = amount(select_reserved.execute({}).rows.front(), 0);
     total_.used = used_tokens(everybody(), is_alone_);
 }
@@ -185,7 +186,8 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled
          WHERE x.user_id = $1 AND x.outcome = 'running' AND x.run_id <> $3::uuid) r
  CROSS JOIN (SELECT sum(t.tokens_used) FILTER (WHERE t.ts <= now())::bigint AS settled,
                     sum(t.tokens_used)::bigint AS used
-               FROM mana_ai.token_usage t WHERE t.user_id = $1 AND t.ts > $4) u
+               FROM mana_ai.token_usage t
+              WHERE t.user_id = $1 AND t.ts > $4 AND t.purpose <> 'what_if') u
   LEFT JOIN mana_ai.user_budgets b ON b.user_id = $1)sql");
     const auto rows = select_standing
                           .execute({std::string_view(claimed.user_id),
@@ -216,8 +218,9 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled
     add(core::BudgetScope::User, of_user, used_by_user, amount(row, 2));
     if (of_all) {
         static pg::Statement select_reserved(R"sql(
-SELECT sum(reserved_tokens)::bigint FROM mana_ai.runs
- WHERE outcome = 'running' AND run_id <> $1::uuid)sql");
+SELECT (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.runs
+         WHERE outcome = 'running' AND run_id <> $1::uuid)::bigint
+       + (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.what_if_running)::bigint)sql");
         const auto found = select_reserved.execute({std::string_view(claimed.run_id)});
         add(core::BudgetScope::Total, of_all, used_tokens(everybody(), true),
             amount(found.rows.front(), 0));

@@ -72,6 +72,15 @@ void add_cost_limits(const std::string& user_id, const std::string& agent_id,
         limits.push_back(limit);
 }
 
+void add_total_cost_limit(const std::string& what_if_id, const core::CallNeed& wanted,
+                          std::vector<core::BudgetLimit>& limits) {
+    if (!find_budgets().any)
+        return;
+    for (const core::BudgetLimit& limit : cost_limits({}, {}, {}, what_if_id, wanted))
+        if (limit.scope == core::BudgetScope::Total)
+            limits.push_back(limit);
+}
+
 void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string& agent_id,
                                   const std::string& mission_id, const core::CallNeed& wanted,
                                   std::vector<core::BudgetLimit>& limits) {

@@ -64,7 +64,7 @@ SELECT CASE WHEN mana_ai.raw_size(m.record, m.clocks) <= $3 THEN mana_ai.plannin
        (SELECT count(*) FROM mana_ai.runs r
          WHERE r.user_id = s.user_id AND r.agent_id = s.agent_id AND r.outcome = 'running'),
        (SELECT coalesce(sum(u.tokens_used), 0)::bigint FROM mana_ai.token_usage u
-         WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id
+         WHERE u.user_id = s.user_id AND u.agent_id = s.agent_id AND u.purpose <> 'what_if'
            AND u.ts > clock_timestamp() - interval '24 hours'),
        EXISTS (SELECT FROM mana_ai.mission_research_jobs j
                 WHERE j.user_id = m.user_id AND j.mission_id = m.mission_id

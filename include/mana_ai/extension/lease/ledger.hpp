@@ -24,7 +24,7 @@ struct Account {
     std::string user_id;
     std::string agent_id;
     std::string mission_id;
-    bool is_everybodys = false;  // of all users; without ids
+    bool is_everybodys = false;  // of all users, and what operators ask of past runs; without ids
 };
 Account everybody();
 

@@ -34,9 +34,13 @@ void count_budget_stop(core::BudgetScope scope);
 // Whether the run failed because the model service did, or its reply could not be read.
 bool is_failed_plan(const RunResult& result);
 
+// The label agent_id of what a mission uses, and of what operators ask of past runs.
+std::string_view label_of_agent(const ClaimedMission& claimed);
+inline constexpr std::string_view kLabelOfWhatIf = "what-if";
+
 // At commit: tokens of one reply, what it cost if that is known, and how `runs` runs ended.
-void count_tokens(const ClaimedMission& claimed, int64_t tokens);
-void count_cost(const ClaimedMission& claimed, int64_t millionths, std::string_view currency);
+void count_tokens(std::string_view agent_label, int64_t tokens);
+void count_cost(std::string_view agent_label, int64_t millionths, std::string_view currency);
 void count_unpriced(std::string_view model, int64_t tokens);
 void count_outcome(const RunResult& result);
 void count_decision(const ClaimedMission& claimed, const RunResult& result);

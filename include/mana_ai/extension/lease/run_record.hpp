@@ -2,6 +2,7 @@
 // function runs in the current transaction (docs/contract/data.md, Write-back).
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,11 +22,18 @@ struct PaidReply {
     std::string model;         // that answered
     std::string service_tier;  // empty = the standard one
     bool is_of_planner = true;
+    const char* purpose = "plan";  // or "what_if": not the mission's, and at no user's expense
+};
+
+// nullopt: it has no price.
+struct Charge {
+    std::optional<std::string> cost;  // a numeric
+    std::string currency;
 };
 
 // Records what one model reply cost: in token_usage, by the known price; and in the run's row,
 // where the reservation of the next call replaces that of this one.
-void add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply);
+Charge add_to_ledger(const ClaimedMission& claimed, const PaidReply& reply);
 void add_to_run(const ClaimedMission& claimed, const PaidReply& reply, int rounds,
                 int64_t reserved);
 

@@ -17,6 +17,7 @@ inline constexpr char kLibraryName[] = "mana_ai";
 inline constexpr char kLauncherMain[] = "mana_ai_launcher_main";
 inline constexpr char kWorkerMain[] = "mana_ai_worker_main";
 inline constexpr char kHandTickMain[] = "mana_ai_hand_tick_main";
+inline constexpr char kWhatIfMain[] = "mana_ai_what_if_main";
 inline constexpr char kHttpMain[] = "mana_ai_http_main";
 inline constexpr char kQueryMain[] = "mana_ai_query_main";
 

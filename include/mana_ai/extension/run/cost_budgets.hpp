@@ -16,8 +16,13 @@ void add_cost_limits(const std::string& user_id, const std::string& agent_id,
                      const std::string& mission_id, const std::string& run_id,
                      const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits);
 
-// The same for the missions of one claim, whose reservations are not yet in any row. A mission is
-// claimed once.
+// Only that of all users together, for what an operator asks of a past run: the row in
+// mana_ai.what_if_running.
+void add_total_cost_limit(const std::string& what_if_id, const core::CallNeed& wanted,
+                          std::vector<core::BudgetLimit>& limits);
+
+// As add_cost_limits() for the missions of one claim, whose reservations are not yet in any row. A
+// mission is claimed once.
 class ClaimCostBudgets {
  public:
     void add_limits(const std::string& user_id, const std::string& agent_id,
