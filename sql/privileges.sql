@@ -9,3 +9,4 @@ GRANT EXECUTE ON FUNCTION mana_ai.metrics(), mana_ai.metric_samples() TO pg_moni
 GRANT SELECT ON mana_ai.metrics TO pg_monitor;
 GRANT SELECT ON mana_ai.runs, mana_ai.stops TO pg_monitor;
 GRANT SELECT ON mana_ai.run_costs, mana_ai.agent_costs, mana_ai.user_costs, mana_ai.daily_costs TO pg_monitor;
+GRANT SELECT ON mana_ai.evaluation_report TO pg_monitor;

@@ -199,7 +199,7 @@ is(value($node, 'SELECT count(*) FROM mana_ai.what_if_running'), 0, 'what a dead
 
 # The user is erased during a call: their ids do not come back.
 my $gone = do { script('Fertig.', task('Belege')); push_mission($node, 'theirs', user => 'user-9', cadence => { kind => 'manual' }); run_mission($node, 'theirs', 'user-9'); value($node, "SELECT run_id FROM mana_ai.runs WHERE mission_id = 'theirs'") };
-$model->control({ steps => [ { latency_ms => 3000, content => 'Zu spät.' } ], repeat => 'last' });
+$model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
 $call = background($node, "SELECT status FROM mana_ai.what_if('$gone', 'test/small')");
 wait_for($node, 'a call for a user is in progress', 20, "SELECT count(*) FROM mana_ai.what_if_running WHERE user_id = 'user-9' AND reserved_tokens > 0", 1);
 $node->safe_psql('mana_sync', "SELECT * FROM mana_ai.erase_user('user-9')");

@@ -24,8 +24,9 @@ std::vector<ComparedStep> steps_of_iteration(const Json& iteration) {
             continue;
         }
         const auto params = intent->find("params");
+        const std::string_view status = string_or(step, "status", "planned");
         steps.push_back({std::string(tool), params != intent->end() ? *params : Json::object(),
-                         string_or(step, "status", {}) == "approved"});
+                         status == "approved", status != "planned" && status != "staged"});
     }
     return steps;
 }

@@ -50,6 +50,22 @@ DELETE FROM mana_ai.runs WHERE ctid = ANY (ARRAY(
            static_cast<uint64_t>(kRunBatch);
 }
 
+bool delete_expired_evaluations(core::Instant until) {
+    static pg::Statement delete_runs(R"sql(
+DELETE FROM mana_ai.evaluation_runs WHERE ctid = ANY (ARRAY(
+  SELECT r.ctid FROM mana_ai.evaluations e JOIN mana_ai.evaluation_runs r ON r.evaluation_id = e.evaluation_id
+   WHERE e.started_at < $1 LIMIT $2 FOR UPDATE OF r SKIP LOCKED)))sql");
+    if (is_whole_batch(delete_runs.execute({pg::Timestamp{until}, kDeleteBatch})))
+        return true;
+    static pg::Statement delete_evaluations(R"sql(
+DELETE FROM mana_ai.evaluations WHERE ctid = ANY (ARRAY(
+  SELECT e.ctid FROM mana_ai.evaluations e
+   WHERE e.started_at < $1
+     AND NOT EXISTS (SELECT FROM mana_ai.evaluation_runs r WHERE r.evaluation_id = e.evaluation_id)
+   LIMIT $2 FOR UPDATE SKIP LOCKED)))sql");
+    return is_whole_batch(delete_evaluations.execute({pg::Timestamp{until}, kDeleteBatch}));
+}
+
 }  // namespace
 
 bool delete_expired_rows(core::Instant now) {
@@ -85,7 +101,10 @@ DELETE FROM mana_ai.restored_iterations WHERE ctid = ANY (ARRAY(
                       WHERE m.user_id = r.user_id AND m.mission_id = r.mission_id) LIMIT $1
      FOR UPDATE SKIP LOCKED)))sql");
     more |= is_whole_batch(delete_restored_of_deleted.execute({kDeleteBatch}));
-    return retention == 0 ? more : delete_expired_runs(now - retention) || more;
+    if (retention == 0)
+        return more;
+    more |= delete_expired_evaluations(now - retention);
+    return delete_expired_runs(now - retention) || more;
 }
 
 namespace {

@@ -113,6 +113,12 @@ WhatIfQuestion read_question(const core::Json& json, const std::optional<core::A
     question.agent_tokens = json.at("agent_tokens");
     question.model = json.at("model");
     question.service_tier = json.at("service_tier");
+    if (const auto id = json.find("evaluation_id"); id != json.end()) {
+        question.evaluated = {*id, question.claimed.run_id, {}};
+        for (const core::Json& step : json.at("planned"))
+            question.evaluated.planned.push_back(
+                {step.at("tool"), step.at("params"), step.at("was_approved")});
+    }
     if (agent) {
         question.agent_name = agent->name;
         question.agent_cap = agent->max_tokens_per_day;
@@ -156,7 +162,25 @@ core::Json WhatIfServer::answer(const core::Json& question) {
         return {{"facts", facts_of(question.at("runs"))}};
     if (what == "latest")
         return {{"run_id", latest_run_of(question.at("user_id"), question.at("mission_id"))}};
-    return what_if(question);
+    return what == "what_if" ? what_if(question) : evaluation(what, question);
+}
+
+core::Json WhatIfServer::evaluation(std::string_view what, const core::Json& question) {
+    core::Json answer = core::Json::object();
+    pg::Transaction transaction("mana_ai: recording an evaluation");
+    if (what == "begin") {
+        answer["evaluation_id"] = begin_evaluation(question, number_);
+    } else if (what == "resume") {
+        answer = resume_evaluation(question, number_);
+    } else if (what == "note") {
+        finish_evaluation_run({question.at("evaluation_id"), question.at("run_id"), {}},
+                              question.at("status"), {});
+    } else {
+        end_evaluation(question.at("evaluation_id"), question.at("ended"));
+        answer["report"] = report_of_evaluation(question.at("evaluation_id"));
+    }
+    transaction.commit();
+    return answer;
 }
 
 void WhatIfServer::prepare() {
@@ -190,13 +214,13 @@ core::Json WhatIfServer::what_if(const core::Json& json) {
         answer.status = "stopped";
         answer.reason = "an operator has stopped it";
     }
-    std::vector<core::ComparedStep> steps;
-    for (const core::PlanStep& step : planner.steps())
-        steps.push_back({step.tool_name, step.params});
+    // Of all, not only of this user or agent.
+    if (stops_.all || stops_.models.contains(question.model))
+        answer.evaluation_ended = "stopped";
     core::Json result = {{"status", answer.status},
                          {"reason", answer.reason},
                          {"model", answer.model},
-                         {"steps", core::to_json(steps)},
+                         {"steps", core::to_json(steps_of(planner))},
                          {"rounds", answer.rounds},
                          {"prompt_tokens", answer.usage.prompt},
                          {"cached_tokens", answer.usage.cached},
@@ -204,6 +228,8 @@ core::Json WhatIfServer::what_if(const core::Json& json) {
                          {"tokens", answer.usage.total},
                          {"cost", cost_of(answer)},
                          {"currency", answer.currency},
+                         {"evaluation_ended", answer.evaluation_ended},
+                         {"is_recorded", answer.is_recorded},
                          {"ms", (pg::monotonic_now() - began) / 1000}};
     if (result.at("cost").is_null())
         result["currency"] = nullptr;

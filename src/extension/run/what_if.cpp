@@ -29,8 +29,13 @@ struct Spending {
     core::CallNeed need;
     core::MeasuredPrompt last;
     core::BudgetJudgement judgement;
+    const char* evaluation_ended = nullptr;
     bool is_known = true;  // false: the row is gone, with all that is held of the user
 };
+
+bool is_evaluated(const WhatIfQuestion& question) {
+    return !question.evaluated.evaluation_id.empty();
+}
 
 void announce(const WhatIfQuestion& question) {
     static pg::Statement insert(R"sql(
@@ -40,6 +45,8 @@ VALUES ($1::uuid, $2, $3, $4::uuid, $5, $6, $7))sql");
                     std::string_view(question.claimed.mission_id),
                     std::string_view(question.claimed.run_id), std::string_view(question.model),
                     std::string_view(question.service_tier), int64_t{question.engine}});
+    if (is_evaluated(question))
+        begin_evaluation_run(question.evaluated);
 }
 
 bool write_reservation(const WhatIfQuestion& question, int64_t tokens) {
@@ -67,6 +74,12 @@ SELECT (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.runs WHERE outcome
 void reserve(const WhatIfQuestion& question, Spending& spending) {
     lock_budgets();
     spending.judgement = look_at_total(question, spending.need);
+    spending.evaluation_ended = is_evaluated(question)
+                                    ? evaluation_without_room(question.evaluated, question.model,
+                                                              question.service_tier, spending.need)
+                                    : nullptr;
+    if (spending.evaluation_ended != nullptr)
+        spending.judgement.verdict = core::BudgetVerdict::Short;
     spending.is_known =
         write_reservation(question, tokens_to_reserve(spending.need, spending.judgement));
 }
@@ -93,13 +106,22 @@ Charge charge_somebody(const WhatIfQuestion& question, const PaidReply& reply) {
 }
 
 net::Task<void> charge(RunServices& services, const WhatIfQuestion& question,
-                       const core::ModelReply& reply, WhatIfAnswer& answer) {
+                       const core::PlannerLoop& planner, const core::ModelReply& reply,
+                       WhatIfAnswer& answer) {
     answer.model = reply.model;
     answer.usage += reply.usage;
     PaidReply paid{reply.usage, question.model, reply.model, reply.service_tier};
     paid.purpose = "what_if";
     Charge charged;
-    DatabaseJobs::Work record = [&] { charged = charge_somebody(question, paid); };
+    // With the last reply, so that nothing is paid for twice.
+    const bool is_result = is_evaluated(question) && planner.finished();
+    DatabaseJobs::Work record = [&] {
+        charged = charge_somebody(question, paid);
+        if (is_evaluated(question))
+            charge_evaluation(question.evaluated, paid.usage, charged);
+        if (is_result)
+            finish_evaluation_run(question.evaluated, answer.status, steps_of(planner));
+    };
     std::string what = "purpose=what_if model=" + pg::printable(reply.model) +
                        " prompt_tokens=" + std::to_string(reply.usage.prompt) +
                        " cached_tokens=" + std::to_string(reply.usage.cached) +
@@ -111,6 +133,7 @@ net::Task<void> charge(RunServices& services, const WhatIfQuestion& question,
     if (charged.cost)
         answer.currency = charged.currency;
     answer.costs.push_back(std::move(charged.cost));
+    answer.is_recorded = is_result;
 }
 
 std::vector<core::Reminder> due_reminders(const WhatIfQuestion& question,
@@ -130,6 +153,8 @@ void end_with(WhatIfAnswer& answer, const char* status, std::string reason) {
 void end_without_room(WhatIfAnswer& answer, const Spending& spending) {
     if (!spending.is_known)
         end_with(answer, "stopped", "the user was erased");
+    else if (spending.evaluation_ended != nullptr)
+        end_with(answer, "budget", "the budget of the evaluation has no room for the call");
     else if (spending.judgement.verdict == core::BudgetVerdict::Busy)
         end_with(answer, "budget", "calls in progress have reserved the rest of the total budget");
     else
@@ -146,6 +171,8 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
         co_await reserve_room(services, question, spending);
         if (!spending.is_known || spending.judgement.verdict != core::BudgetVerdict::Fits) {
             end_without_room(answer, spending);
+            if (spending.evaluation_ended != nullptr)
+                answer.evaluation_ended = spending.evaluation_ended;
             co_return;
         }
         const std::vector<core::Reminder> reminders = due_reminders(question, planner);
@@ -172,7 +199,7 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
         else
             planner.on_reply(reply, pg::settings::policy_mode());
         answer.rounds = planner.rounds();
-        co_await charge(services, question, reply, answer);
+        co_await charge(services, question, planner, reply, answer);
         if (broken) {
             end_with(answer, core::name(*broken),
                      *broken == core::ErrorKind::Blocked
@@ -181,6 +208,13 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
             co_return;
         }
     }
+}
+
+bool is_of_all(const std::string& status) {
+    for (const char* known : {"budget", "auth", "rate_limit", "no_healthy_provider", "unreachable"})
+        if (status == known)
+            return true;
+    return false;
 }
 
 void forget(const std::string& id) {
@@ -206,10 +240,26 @@ net::Task<void> ask_what_if(RunServices& services, const WhatIfQuestion& questio
     } catch (...) {
         failure = std::current_exception();
     }
-    DatabaseJobs::Work end = [&] { forget(question.id); };
+    // A failure of the service, or of all together, is none of the run's: it is asked about again.
+    const bool is_result = is_evaluated(question) && !failure && !answer.is_recorded &&
+                           !is_of_all(answer.status) && answer.evaluation_ended.empty();
+    DatabaseJobs::Work end = [&] {
+        forget(question.id);
+        if (is_result)
+            finish_evaluation_run(question.evaluated, answer.status, {});
+    };
     co_await write_until_done(services, question.claimed, std::move(end));
     if (failure)
         std::rethrow_exception(failure);
+    if (is_evaluated(question) && is_of_all(answer.status) && answer.evaluation_ended.empty())
+        answer.evaluation_ended = answer.status == "budget" ? "budget" : "service";
+}
+
+std::vector<core::ComparedStep> steps_of(const core::PlannerLoop& planner) {
+    std::vector<core::ComparedStep> steps;
+    for (const core::PlanStep& step : planner.steps())
+        steps.push_back({step.tool_name, step.params});
+    return steps;
 }
 
 void forget_what_ifs(uint32_t engine) {

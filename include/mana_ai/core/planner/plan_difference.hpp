@@ -12,6 +12,7 @@ struct ComparedStep {
     std::string tool;
     Json params;
     bool was_approved = false;  // the user's device has carried it out
+    bool was_decided = false;   // the device has reported anything about it
 };
 
 // The steps of an iteration in a mission's record; what has another form is left out.

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <string_view>
 
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/extension/input/grant_key.hpp"
@@ -21,12 +22,13 @@ class WhatIfServer {
     WhatIfServer(const WhatIfServer&) = delete;
     WhatIfServer& operator=(const WhatIfServer&) = delete;
 
-    // {"ask": "facts" | "latest" | "what_if", ...}; see what_if_server.cpp. Throws PgError. After
-    // an interrupt what was paid for is recorded, or in the server's log.
+    // {"ask": "facts" | "latest" | "what_if" | "begin" | ..., ...}; see what_if_server.cpp. Throws
+    // PgError. After an interrupt what was paid for is recorded, or in the server's log.
     core::Json answer(const core::Json& question);
 
  private:
     core::Json what_if(const core::Json& question);
+    core::Json evaluation(std::string_view what, const core::Json& question);
     void prepare();
     bool converse(const WhatIfQuestion& question, core::PlannerLoop& planner, WhatIfAnswer& answer);
     void run_ready();

@@ -10,6 +10,7 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/extension/lease/claimed_mission.hpp"
 #include "mana_ai/extension/lease/run_services.hpp"
+#include "mana_ai/extension/run/evaluation.hpp"
 #include "mana_ai/net/task.hpp"
 
 namespace mana_ai {
@@ -25,6 +26,7 @@ struct WhatIfQuestion {
     std::string service_tier;
     std::string prompt_cache_key;
     uint32_t engine = 0;
+    EvaluationRun evaluated;
 };
 
 struct WhatIfAnswer {
@@ -38,6 +40,8 @@ struct WhatIfAnswer {
     int rounds = 0;
 
     bool is_priced_in_one_currency = true;
+    std::string evaluation_ended;  // why the evaluation cannot go on; empty = it can
+    bool is_recorded = false;      // in the evaluation
 };
 
 // Whether an operator has stopped what the question needs, or its user is being erased.
@@ -47,6 +51,8 @@ bool is_stopped(const Stops& stops, const WhatIfQuestion& question);
 // they arise. All references outlive the task.
 net::Task<void> ask_what_if(RunServices& services, const WhatIfQuestion& question,
                             core::PlannerLoop& planner, WhatIfAnswer& answer);
+
+std::vector<core::ComparedStep> steps_of(const core::PlannerLoop& planner);
 
 // In the current transaction: ends what is in progress in this process.
 void forget_what_ifs(uint32_t engine);

@@ -35,6 +35,7 @@ TEST(PlanDifference, ReadsStepsOfIterations) {
     EXPECT_TRUE(steps[0].was_approved);
     EXPECT_EQ(steps[1].params, Json::object());
     EXPECT_FALSE(steps[1].was_approved);
+    EXPECT_TRUE(steps[1].was_decided);
     EXPECT_TRUE(steps_of_iteration(json(R"({"plan": 7})")).empty());
     EXPECT_TRUE(steps_of_iteration(json("{}")).empty());
 }
