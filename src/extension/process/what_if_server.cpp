@@ -212,7 +212,7 @@ core::Json WhatIfServer::what_if(const core::Json& json) {
         answer.reason = "the offered tools have just changed";
     } else if (is_stopped(stops_, question) || converse(question, planner, answer)) {
         answer.status = "stopped";
-        answer.reason = "an operator has stopped it";
+        answer.reason = "an operator has stopped it, or the user was erased";
     }
     // Of all, not only of this user or agent.
     if (stops_.all || stops_.models.contains(question.model))
@@ -246,14 +246,16 @@ void WhatIfServer::run_ready() {
     }
 }
 
-bool WhatIfServer::is_stopped_meanwhile(const WhatIfQuestion& question) {
+bool WhatIfServer::is_stopped_meanwhile(const WhatIfQuestion& question,
+                                        const WhatIfAnswer& answer) {
     if (pg::monotonic_now() - stops_seen_at_ < kStopsInterval)
         return false;
     pg::Transaction transaction("mana_ai: looking for stops");
     stops_ = read_stops();
+    const bool is_erased = answer.is_announced && !is_on_record(question);
     transaction.commit();
     stops_seen_at_ = pg::monotonic_now();
-    return is_stopped(stops_, question);
+    return is_erased || is_stopped(stops_, question);
 }
 
 // The cost of a reply that has arrived is recorded first.
@@ -290,7 +292,7 @@ bool WhatIfServer::converse(const WhatIfQuestion& question, core::PlannerLoop& p
             run_ready();
             if (has_ended)
                 break;
-            if (is_stopped_meanwhile(asked)) {
+            if (is_stopped_meanwhile(asked, answer)) {
                 end_early(task);
                 return true;
             }

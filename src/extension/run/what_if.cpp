@@ -230,10 +230,17 @@ bool is_stopped(const Stops& stops, const WhatIfQuestion& question) {
            stops.models.contains(question.model);
 }
 
+bool is_on_record(const WhatIfQuestion& question) {
+    static pg::Statement select_row(
+        "SELECT 1 FROM mana_ai.what_if_running WHERE what_if_id = $1::uuid");
+    return !select_row.execute({std::string_view(question.id)}).rows.empty();
+}
+
 net::Task<void> ask_what_if(RunServices& services, const WhatIfQuestion& question,
                             core::PlannerLoop& planner, WhatIfAnswer& answer) {
     DatabaseJobs::Work begin = [&] { announce(question); };
     co_await write_until_done(services, question.claimed, std::move(begin));
+    answer.is_announced = true;
     std::exception_ptr failure;
     try {
         co_await converse(services, question, planner, answer);
@@ -243,6 +250,7 @@ net::Task<void> ask_what_if(RunServices& services, const WhatIfQuestion& questio
     // A failure of the service, or of all together, is none of the run's: it is asked about again.
     const bool is_result = is_evaluated(question) && !failure && !answer.is_recorded &&
                            !is_of_all(answer.status) && answer.evaluation_ended.empty();
+    answer.is_announced = false;
     DatabaseJobs::Work end = [&] {
         forget(question.id);
         if (is_result)

@@ -32,7 +32,7 @@ class WhatIfServer {
     void prepare();
     bool converse(const WhatIfQuestion& question, core::PlannerLoop& planner, WhatIfAnswer& answer);
     void run_ready();
-    bool is_stopped_meanwhile(const WhatIfQuestion& question);
+    bool is_stopped_meanwhile(const WhatIfQuestion& question, const WhatIfAnswer& answer);
     void end_early(net::EventLoop::TaskId task);
 
     uint32_t number_;

@@ -42,10 +42,15 @@ struct WhatIfAnswer {
     bool is_priced_in_one_currency = true;
     std::string evaluation_ended;  // why the evaluation cannot go on; empty = it can
     bool is_recorded = false;      // in the evaluation
+    bool is_announced = false;     // the row in mana_ai.what_if_running exists, unless erased
 };
 
 // Whether an operator has stopped what the question needs, or its user is being erased.
 bool is_stopped(const Stops& stops, const WhatIfQuestion& question);
+
+// In the current transaction: whether nobody has removed its row, as the erasure of its user does.
+// The erasure itself may be over before anybody sees it among the stops.
+bool is_on_record(const WhatIfQuestion& question);
 
 // Converses until the planner has finished, or `answer` says why not; the costs are recorded as
 // they arise. All references outlive the task.
