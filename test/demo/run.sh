@@ -44,6 +44,15 @@ if [ "$opened" != 1 ]; then
     exit 1
 fi
 
+echo
+"${psql[@]}" -f "$demo/what_if.sql"
+what_if=$("${psql[@]}" -A -t -c "SELECT (SELECT count(*) FROM mana_ai.stale_plans WHERE record_id = 'note-belege') || ' ' || (SELECT count(*) FROM mana_ai.token_usage WHERE purpose = 'what_if')")
+if [ "$what_if" != '1 2' ]; then
+    echo "demo: expected a stale plan and two replies of another model, found: ${what_if:-none}"
+    tail -n 40 "$cluster/server.log"
+    exit 1
+fi
+
 cat <<'END'
 
 The mission was planned inside PostgreSQL and its plan is back in sync_changes, where every client syncs it.
