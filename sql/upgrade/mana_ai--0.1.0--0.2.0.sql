@@ -513,6 +513,14 @@ SELECT jsonb_build_object(
       'inFlight', v.in_flight, 'waiting', v.waiting, 'refused', v.refused, 'failed', v.failed,
       'nextTryAt', v.next_try_at) ORDER BY v.service, v.name), '[]')
       FROM mana_ai.services() v),
+  'evaluations', (SELECT coalesce(jsonb_agg(jsonb_build_object(
+      'model', left(e.model, 200), 'state', e.state, 'startedAt', e.started_at, 'runs', e.runs, 'asked', e.asked,
+      'comparable', e.comparable, 'same', e.same, 'added', e.added, 'missing', e.missing,
+      'accepted', e.accepted_steps, 'acceptedSame', e.accepted_same, 'acceptedSameTool', e.accepted_same_tool,
+      'tokens', e.tokens_per_run, 'tokensThen', e.planned_tokens_per_run, 'cost', e.cost_per_run, 'currency', e.currency,
+      'costThen', e.planned_cost_per_run, 'currencyThen', e.planned_currency) ORDER BY e.started_at DESC), '[]')
+      FROM (SELECT x.evaluation_id FROM mana_ai.evaluations x ORDER BY x.started_at DESC LIMIT 10) n
+     CROSS JOIN LATERAL (SELECT * FROM mana_ai.evaluation_report v WHERE v.evaluation_id = n.evaluation_id OFFSET 0) e),
   'stops', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'scope', left(t.scope, 200), 'reason', left(t.reason, 500), 'by', t.stopped_by, 'at', t.stopped_at)
       ORDER BY t.stopped_at), '[]')

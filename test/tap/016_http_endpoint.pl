@@ -297,7 +297,7 @@ is(status_of('GET', '/api/v1/status'), 401, 'nor is there any without the key');
 is(status_of('GET', '/api/v1/status', key('wrong')), 401, 'or with another one');
 my $status = ask('GET', '/api/v1/status', key());
 is($status->{status}, 200, 'with the key there is');
-is_deeply([ sort keys %{ json_of($status) } ], [qw(agents costs database due now problems research running runs services stops worker)], 'all of it');
+is_deeply([ sort keys %{ json_of($status) } ], [qw(agents costs database due evaluations now problems research running runs services stops worker)], 'all of it');
 is(json_of($status)->{runs}[0]{outcome}, 'planned', 'for example how runs ended');
 
 my $login = ask('POST', '/login', body => 'key=wrong');

@@ -57,6 +57,11 @@ is(value($node, "SELECT count(DISTINCT runs) FROM (SELECT string_agg(run_id::tex
 is(evaluate("interval '1 day', 'test/small', 100, 1000000")->{runs}, 8, 'there are no more than there are');
 is(evaluate("clock_timestamp() + interval '1 hour', 'test/small', 5, 1000000")->{runs}, 0, 'nor any in the future');
 
+my $shown = json_value($node, "SELECT mana_ai.http_status() -> 'evaluations'");
+is(scalar @$shown, 4, 'the page shows them');
+is_deeply([ @{ $shown->[-1] }{qw(model state runs comparable accepted acceptedSame acceptedSameTool currency)} ], [ 'test/small', 'complete', 6, 6, 8, 4, 8, 'EUR' ], 'the newest first');
+is_deeply([ map { $_ + 0 } @{ $shown->[-1] }{qw(cost costThen)} ], [ map { $_ + 0 } @{$report}{qw(cost_per_run planned_cost_per_run)} ], 'with the price of either model');
+
 # ---------------------------------------------------------------- budgets
 
 $requests = asked();
