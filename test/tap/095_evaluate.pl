@@ -54,11 +54,15 @@ is(value($node, "SELECT count(*) FROM mana_ai.evaluation_runs WHERE mission_id I
 is(value($node, "SELECT started_by FROM mana_ai.evaluations"), 'postgres', 'who has asked is on record');
 my $again = evaluate("interval '1 day', 'test/small', 6, 1000000");
 is(value($node, "SELECT count(DISTINCT runs) FROM (SELECT string_agg(run_id::text, ' ' ORDER BY ordinal) AS runs FROM mana_ai.evaluation_runs GROUP BY evaluation_id) s"), 1, 'the same sample each time');
-is(evaluate("interval '1 day', 'test/small', 100, 1000000")->{runs}, 8, 'there are no more than there are');
+my $run_7 = value($node, "SELECT run_id FROM mana_ai.runs WHERE mission_id = 'm7'");
+$node->safe_psql('mana_sync', "UPDATE mana_ai.runs SET outcome = 'failed' WHERE run_id = '$run_7'");
+is(evaluate("interval '1 day', 'test/small', 100, 1000000")->{runs}, 7, 'runs that have failed are not among them');
+$node->safe_psql('mana_sync', "UPDATE mana_ai.runs SET outcome = 'planned' WHERE run_id = '$run_7'");
+is(value($node, "SET DateStyle = 'SQL, DMY'; SET timezone = 'Asia/Tokyo'; SELECT runs FROM mana_ai.evaluate(interval '1 day', 'test/small', 100, 1000000)"), 8, 'there are no more than there are');
 is(evaluate("clock_timestamp() + interval '1 hour', 'test/small', 5, 1000000")->{runs}, 0, 'nor any in the future');
 
 my $shown = json_value($node, "SELECT mana_ai.http_status() -> 'evaluations'");
-is(scalar @$shown, 4, 'the page shows them');
+is(scalar @$shown, 5, 'the page shows them');
 is_deeply([ @{ $shown->[-1] }{qw(model state runs comparable accepted acceptedSame acceptedSameTool currency)} ], [ 'test/small', 'complete', 6, 6, 8, 4, 8, 'EUR' ], 'the newest first');
 is_deeply([ map { $_ + 0 } @{ $shown->[-1] }{qw(cost costThen)} ], [ map { $_ + 0 } @{$report}{qw(cost_per_run planned_cost_per_run)} ], 'with the price of either model');
 
@@ -142,6 +146,10 @@ END
 my $as = sub { return $node->safe_psql('mana_sync', "SELECT set_config('app.current_user_id', '$_[0]', false) \\g /dev/null\n$_[1]", extra_params => [ '-U', 'mana_sync_service' ]) };
 is($as->('user-2', "SELECT runs, comparable FROM mana_ai.evaluate(now() - interval '1 day', 'test/small', 100, 1000000)"), '4|4', 'a role evaluates what it may read');
 is(value($node, 'SELECT started_by FROM mana_ai.evaluations ORDER BY started_at DESC LIMIT 1'), 'mana_sync_service', 'under its name');
+$node->safe_psql('mana_sync', 'GRANT EXECUTE ON FUNCTION mana_ai.continue_evaluation(uuid, bigint, numeric) TO mana_sync_service');
+fails_like($node, "SELECT mana_ai.continue_evaluation('$id')", qr/42501: must be superuser or the role that began the evaluation/, 'and goes on with none of others', user => 'mana_sync_service');
+is($as->('user-2', "SELECT state FROM mana_ai.continue_evaluation('" . $newest->() . "')"), 'complete', 'but with its own');
+is(value($node, 'SELECT sum(tokens) FROM mana_ai.evaluations'), value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE purpose = 'what_if'"), 'evaluations know of every token that was charged, whatever has become of them');
 is($as->($_, 'SELECT count(*) FILTER (WHERE user_id <> \'' . $_ . '\'), count(*) > 0 FROM mana_ai.evaluation_runs'), '0|t', "$_ sees own rows only") for qw(user-1 user-2);
 is($as->('', 'SELECT count(*) FROM mana_ai.evaluation_runs'), 0, 'nobody sees none');
 is(value($node, "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHERE oid = 'mana_ai.evaluation_runs'::regclass"), 't', 'its owner too');

@@ -10,7 +10,9 @@
 #include "mana_ai/extension/process/what_if_subject.hpp"
 #include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/scratch_memory.hpp"
 #include "mana_ai/pg/spi.hpp"
+#include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -32,18 +34,22 @@ std::string text_of(FunctionCallInfo fcinfo, int n, PGFunction output) {
         [=] { return DatumGetCString(DirectFunctionCall1(output, PG_GETARG_DATUM(n))); });
 }
 
+std::string session_user_name() {
+    return pg::guarded([] { return GetUserNameFromId(GetSessionUserId(), false); });
+}
+
 core::Json text_or_null(FunctionCallInfo fcinfo, int n, PGFunction output) {
     return PG_ARGISNULL(n) ? core::Json() : core::Json(text_of(fcinfo, n, output));
 }
 
 // Those that the caller may read, in an order that is always the same and depends on nothing.
-std::vector<std::string> candidates(const std::string& since, int64_t count) {
+std::vector<std::string> candidates(core::Instant since, int64_t count) {
     static pg::Statement select_runs(R"sql(
 SELECT q.run_id::text FROM mana_ai.run_requests q
- WHERE q.sent_at >= $1::timestamptz AND q.purpose = 'plan' AND q.round = 1 AND q.sha256 IS NOT NULL
+ WHERE q.sent_at >= $1 AND q.purpose = 'plan' AND q.round = 1 AND q.sha256 IS NOT NULL
  GROUP BY q.run_id ORDER BY md5(q.run_id::text) LIMIT $2)sql");
     std::vector<std::string> ids;
-    for (pg::Row& row : select_runs.execute({std::string_view(since), count}, true).rows)
+    for (pg::Row& row : select_runs.execute({pg::Timestamp{since}, count}, true).rows)
         ids.push_back(row.take_text(0));
     return ids;
 }
@@ -62,11 +68,12 @@ bool is_decided(const std::vector<core::ComparedStep>& plan) {
 }
 
 // Runs whose plans users have decided about come first: they say more.
-core::Json draw_sample(WhatIfProcess& process, const std::string& since, int64_t size) {
+core::Json draw_sample(WhatIfProcess& process, core::Instant since, int64_t size) {
     core::Json decided = core::Json::array();
     core::Json others = core::Json::array();
     for (const std::string& run_id : candidates(since, size * kLooks)) {
         pg::check_for_interrupts();
+        const pg::ScratchMemory scratch("mana_ai candidate");
         const PastRun run = look_at(process, run_id);
         if (run.obstacle || !run.plan)
             continue;
@@ -85,6 +92,7 @@ core::Json draw_sample(WhatIfProcess& process, const std::string& since, int64_t
 // Returns why the evaluation cannot go on; empty: it can.
 std::string evaluate_run(WhatIfProcess& process, const std::string& evaluation_id,
                          const std::string& model, const std::string& run_id) {
+    const pg::ScratchMemory scratch("mana_ai evaluated run");
     const auto note = [&](const std::string& status) {
         process.ask({{"ask", "note"},
                      {"evaluation_id", evaluation_id},
@@ -148,7 +156,7 @@ PGDLLEXPORT Datum mana_ai_evaluate(PG_FUNCTION_ARGS) {
         for (int n = 0; n < 4; n++)
             if (PG_ARGISNULL(n))
                 throw pg::make_error(ERRCODE_NULL_VALUE_NOT_ALLOWED, "only max_cost may be null");
-        const std::string since = text_of(fcinfo, 0, timestamptz_out);
+        const core::Instant since = pg::instant_from_timestamptz(PG_GETARG_TIMESTAMPTZ(0));
         const std::string model = pg::text_argument(fcinfo, 1);
         const int64_t size = PG_GETARG_INT32(2);
         check_model_name(model);
@@ -161,14 +169,13 @@ PGDLLEXPORT Datum mana_ai_evaluate(PG_FUNCTION_ARGS) {
         std::vector<std::string> ids;
         for (const core::Json& run : runs)
             ids.push_back(run.at("run_id"));
-        const char* by = pg::guarded([] { return GetUserNameFromId(GetSessionUserId(), false); });
         const core::Json begun = process.ask({{"ask", "begin"},
                                               {"model", model},
                                               {"since", since},
                                               {"sample", size},
                                               {"max_tokens", PG_GETARG_INT64(3)},
                                               {"max_cost", text_or_null(fcinfo, 4, numeric_out)},
-                                              {"by", by},
+                                              {"by", session_user_name()},
                                               {"runs", std::move(runs)}});
         return evaluate_runs(fcinfo, process, begun.at("evaluation_id"), model, ids);
     });
@@ -185,6 +192,8 @@ PGDLLEXPORT Datum mana_ai_continue_evaluation(PG_FUNCTION_ARGS) {
         const core::Json resumed =
             process.ask({{"ask", "resume"},
                          {"evaluation_id", text_of(fcinfo, 0, uuid_out)},
+                         {"by", session_user_name()},
+                         {"is_superuser", pg::guarded([] { return superuser(); })},
                          {"max_tokens", text_or_null(fcinfo, 1, int8out)},
                          {"max_cost", text_or_null(fcinfo, 2, numeric_out)}});
         return evaluate_runs(fcinfo, process, resumed.at("evaluation_id"), resumed.at("model"),

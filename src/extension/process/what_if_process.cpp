@@ -11,6 +11,7 @@
 #include "mana_ai/extension/process/worker_session.hpp"
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/scratch_memory.hpp"
 
 extern "C" {
 #include "storage/dsm.h"
@@ -167,6 +168,7 @@ void serve(shm_mq_handle* questions, shm_mq_handle* answers) {
     const core::WipeAtEnd wipe_text(text);
     while (receive(questions, text)) {
         core::Json answer;
+        const pg::ScratchMemory scratch("mana_ai question");
         try {
             answer = server.answer(core::parse_json(text).value());
         } catch (const pg::PgError& error) {

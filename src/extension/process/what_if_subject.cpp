@@ -52,7 +52,8 @@ void take_facts(PastRun& run, const core::Json& facts) {
     if (!facts.is_object())
         return;
     run.mission_id = facts.at("mission_id");
-    if (!facts.at("iteration_id").is_null())
+    // The iteration of a failed run tells the user so.
+    if (facts.at("outcome") == "planned" && !facts.at("iteration_id").is_null())
         run.plan = read_past_plan(run.recorded.user_id, run.mission_id, facts.at("iteration_id"));
 }
 

@@ -62,13 +62,13 @@ SELECT $1::uuid, r.run_id, x.ordinal, r.user_id, r.mission_id, r.total_tokens, c
 std::string begin_evaluation(const core::Json& question, uint32_t engine) {
     static pg::Statement insert(R"sql(
 INSERT INTO mana_ai.evaluations (evaluation_id, model, since, sample, max_tokens, max_cost, started_by, engine)
-VALUES ($1::uuid, $2, $3::timestamptz, $4, $5, $6::numeric, $7, $8))sql");
+VALUES ($1::uuid, $2, $3, $4, $5, $6::numeric, $7, $8))sql");
     std::string id = pg::random_uuid();
     const std::string model = question.at("model");
-    const std::string since = question.at("since");
     const std::string by = question.at("by");
     const auto max_cost = optional_member(question, "max_cost");
-    insert.execute({std::string_view(id), std::string_view(model), std::string_view(since),
+    insert.execute({std::string_view(id), std::string_view(model),
+                    pg::Timestamp{question.at("since").get<int64_t>()},
                     question.at("sample").get<int64_t>(), question.at("max_tokens").get<int64_t>(),
                     pg::text_or_null(max_cost), std::string_view(by), int64_t{engine}});
     set_currency(id);
@@ -78,7 +78,7 @@ VALUES ($1::uuid, $2, $3::timestamptz, $4, $5, $6::numeric, $7, $8))sql");
 
 core::Json resume_evaluation(const core::Json& question, uint32_t engine) {
     static pg::Statement lock(R"sql(
-SELECT e.engine, e.model FROM mana_ai.evaluations e WHERE e.evaluation_id = $1::uuid FOR UPDATE NOWAIT)sql");
+SELECT e.engine, e.model, e.started_by FROM mana_ai.evaluations e WHERE e.evaluation_id = $1::uuid FOR UPDATE NOWAIT)sql");
     static pg::Statement take(R"sql(
 UPDATE mana_ai.evaluations
    SET engine = $2, ended = NULL, ended_at = NULL, max_tokens = coalesce($3::bigint, max_tokens),
@@ -90,6 +90,10 @@ SELECT run_id::text FROM mana_ai.evaluation_runs WHERE evaluation_id = $1::uuid 
     const auto rows = lock.execute({std::string_view(id)}).rows;
     if (rows.empty())
         throw pg::make_error(ERRCODE_UNDEFINED_OBJECT, "evaluation " + id + " does not exist");
+    // Runs that a role cannot read count as lost.
+    if (!question.at("is_superuser").get<bool>() && question.at("by") != rows.front().text(2))
+        throw pg::make_error(ERRCODE_INSUFFICIENT_PRIVILEGE,
+                             "must be superuser or the role that began the evaluation");
     const auto other = static_cast<uint32_t>(rows.front().number(0));
     if (other != engine && pg::is_session_lock_held(pg::LockKey::Engine, other))
         throw pg::make_error(ERRCODE_OBJECT_IN_USE, "evaluation " + id + " is in progress");
