@@ -163,12 +163,12 @@ SELECT test.add('m', 'u2', 'update', '{"title": "in the new partition"}', '2021-
 SELECT record ->> 'title' AS title FROM mana_ai.mission_snapshots WHERE user_id = 'u2' AND mission_id = 'm';
 -- No partition for what is written now, or soon.
 ALTER TABLE public.sync_changes DETACH PARTITION public.changes_now;
-SELECT regexp_replace(mana_ai.sync_table_problem(), '\(.*', '(now)') AS problem;
+SELECT mana_ai.sync_table_problem() AS problem;
 ALTER TABLE public.changes_now ADD CHECK (created_at < now() + interval '10 minutes');
 \set ECHO none
 SELECT format('ALTER TABLE public.sync_changes ATTACH PARTITION public.changes_now FOR VALUES FROM (''2021-07-01'') TO (%L)', now() + interval '10 minutes') \gexec
 \set ECHO all
-SELECT mana_ai.sync_table_problem() ~ 'no partition that takes a plan' AS soon_missing;
+SELECT mana_ai.sync_table_problem() AS soon_missing;
 CREATE TABLE public.changes_rest PARTITION OF public.sync_changes DEFAULT;
 SELECT mana_ai.sync_table_problem();
 SELECT mana_ai.detach();
@@ -193,7 +193,7 @@ SELECT mana_ai.sync_table_problem();
 ALTER TABLE public.changes_a DETACH PARTITION public.changes_a_now;
 SELECT mana_ai.sync_table_problem() AS of_half_of_the_users;
 ALTER TABLE public.changes_b DETACH PARTITION public.changes_b_now;
-SELECT regexp_replace(mana_ai.sync_table_problem(), '\(.*', '(now)') AS of_all;
+SELECT mana_ai.sync_table_problem() AS of_all;
 -- A whole tree comes with rows.
 CREATE TABLE public.tree (LIKE public.sync_changes INCLUDING DEFAULTS INCLUDING CONSTRAINTS) PARTITION BY LIST (op);
 CREATE TABLE public.tree_rest PARTITION OF public.tree DEFAULT;
@@ -254,6 +254,17 @@ SELECT mana_ai.detach();
 CREATE TABLE public.deep (LIKE public.sync_changes INCLUDING DEFAULTS) PARTITION BY RANGE (created_at);
 ALTER TABLE public.deep ATTACH PARTITION public.spied DEFAULT;
 SELECT test.error_of($$SELECT mana_ai.attach('public.deep')$$);
+-- And so would that of a function of an operator class.
+CREATE FUNCTION test.spy(text, int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT hashtextextended($1, $2)';
+CREATE OPERATOR CLASS test.spying FOR TYPE text USING hash AS OPERATOR 1 =, FUNCTION 2 test.spy(text, int8);
+CREATE TABLE public.classy (LIKE public.sync_changes INCLUDING DEFAULTS) PARTITION BY HASH (user_id test.spying);
+CREATE TABLE public.classy_0 PARTITION OF public.classy FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+SELECT test.error_of($$SELECT mana_ai.attach('public.classy')$$);
+-- The rest of a record on another server.
+CREATE TABLE public.by_time (LIKE public.sync_changes INCLUDING DEFAULTS) PARTITION BY RANGE (created_at);
+CREATE TABLE public.by_time_now PARTITION OF public.by_time FOR VALUES FROM ('2026-01-01') TO (MAXVALUE);
+CREATE FOREIGN TABLE public.by_time_archive PARTITION OF public.by_time FOR VALUES FROM (MINVALUE) TO ('2026-01-01') SERVER regress_nowhere;
+SELECT test.error_of($$SELECT mana_ai.attach('public.by_time')$$);
 
 -- ---------------------------------------------------------------- exact ties across leaves: the leaf decides
 \set QUIET on
@@ -286,7 +297,7 @@ DROP EXTENSION mana_ai;
 SELECT count(*) FROM pg_trigger WHERE tgname = 'mana_ai_fold';
 \set QUIET on
 SET client_min_messages = warning;
-DROP TABLE public.sync_changes, public.front, public.deep CASCADE;
+DROP TABLE public.sync_changes, public.front, public.deep, public.classy, public.by_time CASCADE;
 DROP FUNCTION public.broken_invariants;
 DROP FOREIGN DATA WRAPPER regress_nothing CASCADE;
 DROP TABLE IF EXISTS public.changes_now, public.changes_a_now, public.changes_b_now;

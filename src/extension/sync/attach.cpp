@@ -1,6 +1,7 @@
 // Creating and dropping the trigger on mana-sync's table (docs/contract/interface.md, attach()).
 
 #include <string>
+#include <vector>
 
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/log_leaves.hpp"
@@ -75,36 +76,50 @@ List* with_leaves(Oid log) {
     return list_concat_unique_oid(list_make1_oid(log), leaves_of(log));
 }
 
-// Locks all of them, or none.
-bool try_lock_all(List* tables) {
-    for (int i = 0; i < list_length(tables); i++) {
-        if (ConditionalLockRelationOid(list_nth_oid(tables, i), ShareRowExclusiveLock))
+struct WantedLock {
+    Oid table;
+    LOCKMODE mode;
+};
+
+// All of them, or none.
+bool try_lock_all(const std::vector<WantedLock>& wanted) {
+    for (size_t i = 0; i < wanted.size(); i++) {
+        if (ConditionalLockRelationOid(wanted[i].table, wanted[i].mode))
             continue;
-        while (--i >= 0)
-            UnlockRelationOid(list_nth_oid(tables, i), ShareRowExclusiveLock);
+        while (i-- > 0)
+            UnlockRelationOid(wanted[i].table, wanted[i].mode);
         return false;
     }
     return true;
 }
 
 // CREATE TRIGGER waits for the transactions that are writing, and all new writers wait behind it.
-// So the locks are first requested without waiting, as long as that is likely to succeed soon.
-void lock_out_writers(Oid log) {
+// So the locks are first requested without waiting, as long as that is likely to succeed soon. With
+// partitions nothing else is tried: one of many is locked for long more often. `old` is the table
+// that loses its trigger, or InvalidOid.
+void lock_out_writers(Oid log, Oid old) {
     constexpr int kPatienceMs = 10'000;
     constexpr int kPauseMs = 10;
-    pg::guarded([log] {
-        for (int waited = 0; waited < kPatienceMs; waited += kPauseMs) {
-            if (try_lock_all(with_leaves(log)))
-                return;
-            pg::sleep_and_check_interrupts(kPauseMs);
-        }
-        // From the top, like CREATE TRIGGER.
-        LockRelationOid(log, ShareRowExclusiveLock);
-        ListCell* cell;
-        foreach (cell, leaves_of(log))
-            if (lfirst_oid(cell) != log)
-                LockRelationOid(lfirst_oid(cell), ShareRowExclusiveLock);
-    });
+    for (int waited = 0; waited < kPatienceMs; waited += kPauseMs) {
+        List* leaves = pg::guarded([log] { return with_leaves(log); });
+        std::vector<WantedLock> wanted;
+        if (OidIsValid(old))
+            wanted.push_back({old, AccessExclusiveLock});
+        for (int i = 0; i < list_length(leaves); i++)
+            wanted.push_back({list_nth_oid(leaves, i), ShareRowExclusiveLock});
+        const bool locked = pg::guarded([&wanted] { return try_lock_all(wanted); });
+        if (locked)
+            return;
+        pg::guarded([] { pg::sleep_and_check_interrupts(kPauseMs); });
+    }
+    const bool is_partitioned =
+        pg::guarded([log] { return get_rel_relkind(log) == RELKIND_PARTITIONED_TABLE; });
+    if (is_partitioned)
+        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
+                             "could not lock all partitions of the log within 10 seconds", {},
+                             "Try again when no other session locks one of them; VACUUM and CREATE "
+                             "INDEX CONCURRENTLY do.");
+    pg::guarded([log] { LockRelationOid(log, ShareRowExclusiveLock); });
 }
 
 bool is_partition_of(Oid table, Oid ancestor) {
@@ -168,7 +183,12 @@ void attach(Oid table) {
     FoldCounts counts = fold_history(table, log.leaves, log.snapshot, Basis::Held);
     // ALTER TABLE requires the tables to be unused.
     pg::guarded([&log] { close_leaves(log.leaves); });
-    lock_out_writers(table);
+    lock_out_writers(table, moves_up ? attached : InvalidOid);
+    // It may have been renamed or changed meanwhile.
+    log.name = pg::guarded([table] {
+        table_close(open_log(table), NoLock);
+        return quoted_name(table);
+    });
     if (moves_up)
         drop_trigger(attached);
     create_trigger(log.name);

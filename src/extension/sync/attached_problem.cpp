@@ -40,15 +40,15 @@ bool log_is_partitioned = false;
 // `user_id` may be null.
 const char* lacks_partition(Oid log, const char* user_id) {
     const core::Instant now = pg::now();
-    for (const core::Instant at : {now, now + kRoomForPlan}) {
+    for (const core::Instant ahead : {core::Instant{0}, kRoomForPlan}) {
+        const core::Instant at = now + ahead;
         RowFacts row = row_of_mission();
         row.created_at = &at;
         if (user_id != nullptr)
             row.user_id = CStringGetTextDatum(user_id);
         const char* problem = row_problem(log, row);
         if (problem != nullptr)
-            return psprintf("%s (%s)", problem,
-                            timestamptz_to_str(pg::timestamptz_from_instant(at)));
+            return psprintf("%s (%s)", problem, ahead == 0 ? "now" : "in an hour");
     }
     return nullptr;
 }

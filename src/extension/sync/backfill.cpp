@@ -33,6 +33,8 @@ extern "C" {
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lockdefs.h"
+#include "storage/proc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
@@ -84,10 +86,13 @@ class HistoryFold {
                          PointerGetDatum(DatumGetTextPCopy(row.record_id))};
             MemoryContextSwitchTo(outer);
             in_group_ = true;
+            tree_is_clear_ = true;
             store_.tree = InvalidOid;  // that of a record without rows is looked up
         }
         if (!row.is_row)
             return;
+        // The rows of a partition that is being detached seem to be of a tree of their own.
+        tree_is_clear_ &= !OidIsValid(store_.tree) || store_.tree == row.tree;
         store_.tree = row.tree;
         fold_row(fold_, row.values);
         if (++counts_.rows_applied % kRowsPerNotice == 0)
@@ -119,6 +124,8 @@ class HistoryFold {
             return;
         MANA_AI_FAILPOINT("fold.record");
         look_for_waiters(in_use_);
+        if (!tree_is_clear_)
+            store_.tree = InvalidOid;
         MemoryContext outer = MemoryContextSwitchTo(record_context_);
         if (!ids_fit(name_.key)) {
             mark_dirty(name_.key, "ids too long");
@@ -159,6 +166,7 @@ class HistoryFold {
     Fold fold_{};
     RecordName name_{};
     bool in_group_ = false;
+    bool tree_is_clear_ = true;
     int waited_ms_ = 0;
 };
 
@@ -224,12 +232,29 @@ void serialize_folds() {
     pg::lock_name_and_wait(kRefreshLock);
 }
 
+// Waits for the lock of a leaf, without being in the way of those who wait for others. As long as
+// the session waits for locks.
+LeafOpened open_leaf_patiently(Oid leaf, LeavesInUse& in_use, Relation* relation) {
+    constexpr int kPauseMs = 10;
+    for (int waited = 0;; waited += kPauseMs) {
+        const LeafOpened opened = open_leaf(leaf, false, relation);
+        if (opened != LeafOpened::Busy)
+            return opened;
+        if (LockTimeout > 0 && waited >= LockTimeout)
+            ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                            errmsg("canceling statement due to lock timeout")));
+        look_for_waiters(in_use);
+        pg::sleep_and_check_interrupts(kPauseMs);
+    }
+}
+
 OpenLeaves open_leaves(List* leaves) {
     OpenLeaves open;
     open.relations = static_cast<Relation*>(palloc(sizeof(Relation) * (list_length(leaves) + 1)));
     ListCell* cell;
     foreach (cell, leaves) {
-        if (open_leaf(lfirst_oid(cell), true, &open.relations[open.count]) != LeafOpened::Opened)
+        if (open_leaf_patiently(lfirst_oid(cell), open.in_use, &open.relations[open.count]) !=
+            LeafOpened::Opened)
             continue;
         open.count++;
         open.in_use.leaves = lappend_oid(open.in_use.leaves, lfirst_oid(cell));

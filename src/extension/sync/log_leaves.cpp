@@ -45,6 +45,8 @@ struct Tree {
     int foreign_count;
     Oid not_heap;         // a leaf that is no ordinary table, or InvalidOid
     Oid with_expression;  // a table that is partitioned by an expression, or InvalidOid
+    Oid with_operators;   // one with operator classes that are not PostgreSQL's own, or InvalidOid
+    Oid foreign_part;     // a foreign partition that can have a part of a record, or InvalidOid
 };
 HTAB* trees = nullptr;
 uint64_t changes = 0;  // that came, also while a tree was read
@@ -121,6 +123,8 @@ void read_tree(Tree& tree) {
         const auto* form = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple));
         if (form->relkind == RELKIND_FOREIGN_TABLE) {
             fresh.foreign_count++;
+            if (may_share_records(form->oid, fresh.top))
+                fresh.foreign_part = form->oid;
         } else if (form->relkind == RELKIND_RELATION && form->relam == HEAP_TABLE_AM_OID) {
             fresh.leaves[fresh.count++] = form->oid;
             fresh.generation =
@@ -131,6 +135,8 @@ void read_tree(Tree& tree) {
             fresh.not_heap = form->oid;
         } else if (is_by_expression(form->oid)) {
             fresh.with_expression = form->oid;
+        } else if (has_foreign_operators(form->oid)) {
+            fresh.with_operators = form->oid;
         }
         ReleaseSysCache(tuple);
     }
@@ -167,6 +173,12 @@ const char* leaves_problem(Oid top) {
     if (OidIsValid(tree.with_expression))
         return psprintf("table %s is partitioned by an expression",
                         get_rel_name(tree.with_expression));
+    if (OidIsValid(tree.with_operators))
+        return psprintf("table %s is partitioned with an operator class that is not PostgreSQL's",
+                        get_rel_name(tree.with_operators));
+    if (OidIsValid(tree.foreign_part))
+        return psprintf("foreign partition %s can hold a part of a record",
+                        get_rel_name(tree.foreign_part));
     if (tree.count == 0 && tree.foreign_count > 0)
         return "all partitions are on other servers";
     if (tree.count > kMaxLeaves)

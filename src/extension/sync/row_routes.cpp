@@ -4,11 +4,13 @@
 #include <cstring>
 
 #include "mana_ai/extension/sync/log_leaves.hpp"
+#include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/transam.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -16,6 +18,7 @@ extern "C" {
 #include "catalog/pg_type_d.h"
 #include "partitioning/partbounds.h"
 #include "partitioning/partdesc.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
@@ -36,6 +39,8 @@ bool is_of_records_name(const char* column) {
 struct PartitionColumns {
     int count;
     const char* names[PARTITION_MAX_KEYS];  // null: an expression
+    // Functions of an operator class may belong to anybody, and may be replaced.
+    bool has_foreign_operators;
 };
 
 PartitionColumns partition_columns(Oid partitioned) {
@@ -49,6 +54,12 @@ PartitionColumns partition_columns(Oid partitioned) {
         columns.names[columns.count] =
             number > 0 ? get_attname(partitioned, number, true) : nullptr;
     }
+    bool is_null = false;
+    const Datum classes =
+        SysCacheGetAttr(PARTRELID, tuple, Anum_pg_partitioned_table_partclass, &is_null);
+    const auto* oids = reinterpret_cast<const oidvector*>(DatumGetPointer(classes));
+    for (int i = 0; i < columns.count; i++)
+        columns.has_foreign_operators |= oids->values[i] >= FirstNormalObjectId;
     ReleaseSysCache(tuple);
     return columns;
 }
@@ -82,13 +93,34 @@ bool value_of(const RowFacts& row, const char* column, Oid type, Datum* value) {
            text("op", row.op) || text("client_id", row.client_id);
 }
 
+// A fold that has leaves locked must not wait for a session that has locked a table above them and
+// waits for the fold.
+Relation open_partitioned(Oid oid) {
+    constexpr int kPatienceMs = 200;
+    constexpr int kPauseMs = 5;
+    for (int waited = 0; !ConditionalLockRelationOid(oid, AccessShareLock); waited += kPauseMs) {
+        if (waited >= kPatienceMs) {
+            const char* name = get_rel_name(oid);
+            ereport(ERROR,
+                    (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                     errmsg("could not lock partitioned table \"%s\"", name == nullptr ? "" : name),
+                     errhint("Try again when the session that locks it has finished.")));
+        }
+        pg::sleep_and_check_interrupts(kPauseMs);
+    }
+    Relation table = try_relation_open(oid, NoLock);
+    if (table == nullptr)
+        UnlockRelationOid(oid, AccessShareLock);
+    return table;
+}
+
 enum class Way : uint8_t { Unknown, NoPartition, Known };
 
-// The partition of `table` that takes the row. A key with expressions is never looked at
-// (leaves_problem()); operator classes are made by superusers.
+// The partition of `table` that takes the row. A key with expressions or with operator classes that
+// are not PostgreSQL's own is never looked at (leaves_problem()).
 Way partition_for(Relation table, const RowFacts& row, Oid* partition) {
     const PartitionColumns columns = partition_columns(RelationGetRelid(table));
-    if (columns.count == 0)
+    if (columns.count == 0 || columns.has_foreign_operators)
         return Way::Unknown;
     for (int i = 0; i < columns.count; i++)
         if (columns.names[i] == nullptr)
@@ -147,7 +179,7 @@ Oid follow(Oid top, const RowFacts& row) {
             default:
                 return InvalidOid;
         }
-        Relation table = try_relation_open(at, AccessShareLock);
+        Relation table = open_partitioned(at);
         if (table == nullptr)
             return InvalidOid;
         Oid next = InvalidOid;
@@ -170,7 +202,7 @@ bool may_be_taken(Oid at, const RowFacts& row, Oid* nowhere, bool* is_foreign) {
     *nowhere = at;
     if (kind != RELKIND_PARTITIONED_TABLE)
         return false;
-    Relation table = try_relation_open(at, AccessShareLock);
+    Relation table = open_partitioned(at);
     if (table == nullptr)
         return false;
     Oid next = InvalidOid;
@@ -190,6 +222,22 @@ bool may_be_taken(Oid at, const RowFacts& row, Oid* nowhere, bool* is_foreign) {
 }
 
 }  // namespace
+
+bool has_foreign_operators(Oid partitioned) {
+    return partition_columns(partitioned).has_foreign_operators;
+}
+
+bool may_share_records(Oid partition, Oid top) {
+    List* ancestors = get_partition_ancestors(partition);
+    ListCell* cell;
+    foreach (cell, ancestors) {
+        if (!depends_on_record_alone(lfirst_oid(cell)))
+            return true;
+        if (lfirst_oid(cell) == top)
+            break;
+    }
+    return false;
+}
 
 Oid tree_of_leaf(Relation leaf) {
     if (!leaf->rd_rel->relispartition)

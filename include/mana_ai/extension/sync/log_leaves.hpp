@@ -23,6 +23,12 @@ extern "C" {
 
 namespace mana_ai {
 
+// Whether functions that are not PostgreSQL's own decide which partition takes a row.
+bool has_foreign_operators(Oid partitioned);
+
+// Whether a partition below `top` can have some rows of a record and another one the others.
+bool may_share_records(Oid partition, Oid top);
+
 // The tree of the rows in a relation that is, or may be, a leaf.
 Oid tree_of_leaf(Relation leaf);
 
