@@ -162,6 +162,10 @@ for my $scope ('all', 'user:user-1', 'agent:bob', 'model:test/small')
     $node->safe_psql('mana_sync', "SELECT mana_ai.resume('$scope')");
 }
 
+# A refusal with a time is waited for, as in a run.
+$model->control({ steps => [ { status => 429, retry_after => '1' }, { content => 'Ja.', tool_calls => [ task('Belege') ], model => 'test/small' }, { content => 'Fertig.', model => 'test/small' } ], repeat => 'last' });
+is_deeply([ @{ what_if($run, ", 'test/small'") }{qw(status rounds)} ], [ 'planned', 2 ], 'a refusal is not the end');
+
 # In the middle of a call.
 $model->control({ steps => [ { hang => JSON::PP::true } ], repeat => 'last' });
 my $hanging = sub { return background($node, "SELECT status FROM mana_ai.what_if('$run', 'test/small')") };

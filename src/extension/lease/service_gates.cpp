@@ -105,6 +105,8 @@ void ServiceGates::drop_old() {
     };
     for (const std::string& model : pg::settings::planner_models())
         current.insert(key_of(Kind::Model, url, model));
+    for (const std::string& model : kept_)
+        current.insert(key_of(Kind::Model, url, model));
     may_have_old_ = false;
     std::erase_if(entries_, [&](const auto& entry) {
         const bool is_old = !current.contains(entry.first);

@@ -183,10 +183,11 @@ core::Json WhatIfServer::evaluation(std::string_view what, const core::Json& que
     return answer;
 }
 
-void WhatIfServer::prepare() {
+void WhatIfServer::prepare(const std::string& model) {
     if (reload_requested())
         reload_settings();
     services_.http = http_.renewed();
+    gates_.keep(model);
     pg::Transaction transaction("mana_ai: preparing a question");
     forget_dead_what_ifs();
     catalog_ = core::ToolCatalog(load_tools().tools);
@@ -202,7 +203,7 @@ core::Json WhatIfServer::what_if(const core::Json& json) {
     if (!json.at("agent").is_null())
         agent = read_planning_agent(json.at("agent").get_ref<const std::string&>(), agent_id);
     const WhatIfQuestion question = read_question(json, agent);
-    prepare();
+    prepare(question.model);
     const core::OfferedTools tools = catalog_.offer(agent ? &agent->policy : nullptr);
     WhatIfAnswer answer;
     core::PlannerLoop planner(json.at("system").get_ref<const std::string&>(),
@@ -250,12 +251,18 @@ bool WhatIfServer::is_stopped_meanwhile(const WhatIfQuestion& question,
                                         const WhatIfAnswer& answer) {
     if (pg::monotonic_now() - stops_seen_at_ < kStopsInterval)
         return false;
-    pg::Transaction transaction("mana_ai: looking for stops");
-    stops_ = read_stops();
-    const bool is_erased = answer.is_announced && !is_on_record(question);
-    transaction.commit();
     stops_seen_at_ = pg::monotonic_now();
-    return is_erased || is_stopped(stops_, question);
+    try {
+        pg::Transaction transaction("mana_ai: looking for stops");
+        stops_ = read_stops();
+        const bool is_erased = answer.is_announced && !is_on_record(question);
+        transaction.commit();
+        return is_erased || is_stopped(stops_, question);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        return false;  // somebody has locked them; the next look is soon
+    }
 }
 
 // The cost of a reply that has arrived is recorded first.
@@ -286,7 +293,7 @@ bool WhatIfServer::converse(const WhatIfQuestion& question, core::PlannerLoop& p
             has_ended = true;
             failure = error;
         });
-    std::exception_ptr interrupt;
+    std::exception_ptr trouble;
     try {
         for (;;) {
             run_ready();
@@ -302,13 +309,15 @@ bool WhatIfServer::converse(const WhatIfQuestion& question, core::PlannerLoop& p
             pg::check_for_interrupts();
         }
     } catch (const std::exception&) {
-        interrupt = std::current_exception();
+        trouble = std::current_exception();
     }
-    if (interrupt) {
-        pg::take_termination();
+    if (trouble) {
+        // Only then: this process ignores further requests to end.
+        if (pg::termination_requested())
+            pg::take_termination();
         if (!has_ended)
             end_early(task);
-        std::rethrow_exception(interrupt);
+        std::rethrow_exception(trouble);
     }
     if (failure)
         std::rethrow_exception(failure);

@@ -188,7 +188,7 @@ void finish_evaluation_run(const EvaluationRun& run, const std::string& status,
 UPDATE mana_ai.evaluation_runs
    SET status = $3, asked_at = clock_timestamp(), planned_steps = $4, accepted_steps = $5,
        steps = $6, same = $7, added = $8, missing = $9, same_tool = $10, accepted_same = $11, accepted_same_tool = $12
- WHERE evaluation_id = $1::uuid AND run_id = $2::uuid)sql");
+ WHERE evaluation_id = $1::uuid AND run_id = $2::uuid AND status IS NULL)sql");
     const core::PlanDifference difference = core::compare_plans(run.planned, steps);
     const bool is_planned = status == "planned";
     const auto if_planned = [is_planned](size_t count) {

@@ -35,6 +35,9 @@ class ServiceGates {
     net::CallGate& of_model(const std::string& model);
     net::CallGate& of_research(Kind kind);
 
+    // The gate of this model stays, whether it is configured or not.
+    void keep(const std::string& model) { kept_.insert(model); }
+
     // A run has been started whose first call is still to come; it counts as waiting. `arrived`
     // once it calls, or ends without a call.
     void expect(const std::string& run_id) { coming_.insert(run_id); }
@@ -77,6 +80,7 @@ class ServiceGates {
     const Stops& stops_;
     std::map<std::string, std::unique_ptr<Entry>> entries_;  // by kind, URL and model
     std::unordered_set<std::string> coming_;
+    std::unordered_set<std::string> kept_;
     int64_t reported_at_ = 0;
     bool may_have_old_ = false;  // gates of services that are no longer configured
 };

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <exception>
+#include <string>
 #include <string_view>
 
 #include "mana_ai/core/text/json.hpp"
@@ -29,7 +30,7 @@ class WhatIfServer {
  private:
     core::Json what_if(const core::Json& question);
     core::Json evaluation(std::string_view what, const core::Json& question);
-    void prepare();
+    void prepare(const std::string& model);
     bool converse(const WhatIfQuestion& question, core::PlannerLoop& planner, WhatIfAnswer& answer);
     void run_ready();
     bool is_stopped_meanwhile(const WhatIfQuestion& question, const WhatIfAnswer& answer);
