@@ -120,6 +120,30 @@ is("$continued->{state} $continued->{comparable}", 'complete 8', 'it goes on');
 is(asked() - $requests, 10, 'without asking again what is recorded');
 is(rows($node, "SELECT * FROM mana_ai.continue_evaluation('$id')")->[0]{tokens}, $continued->{tokens}, 'and costs nothing once it is complete');
 
+# Killed at any moment: every charge is known, and a result stays.
+$model->control({ steps => [ { content => 'Ja.', tool_calls => [ task('Belege') ], model => 'test/small', latency_ms => 40 }, { content => 'Fertig.', model => 'test/small', latency_ms => 40 } ], repeat => 'all', per_mission => JSON::PP::true });
+$call = background($node, "SELECT state FROM mana_ai.evaluate(interval '1 day', 'test/small', 8, 1000000)");
+wait_for($node, 'another evaluation has begun', 30, "SELECT evaluation_id <> '$id' FROM mana_ai.evaluations ORDER BY started_at DESC LIMIT 1", 't');
+$id = $newest->();
+my $results = 0;
+for my $kill (1 .. 4)
+{
+    select undef, undef, undef, rand 0.4;
+    my $pid = value($node, "SELECT pid FROM pg_stat_activity WHERE backend_type = 'mana_ai what_if'");
+    kill 'KILL', $pid if $pid;
+    $call->finish(30);
+    wait_until("the server is there again after kill $kill", 60, sub { accepts_sessions($node) });
+    is(value($node, 'SELECT sum(tokens) FROM mana_ai.evaluations'), value($node, "SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE purpose = 'what_if'"), 'every token that was charged is known');
+    is(value($node, "SELECT count(*) FROM mana_ai.evaluation_runs WHERE evaluation_id = '$id' AND (status IS NULL) <> (steps IS NULL)"), 0, 'a run has a result or none');
+    my $now = value($node, "SELECT count(status) FROM mana_ai.evaluation_runs WHERE evaluation_id = '$id'");
+    cmp_ok($now, '>=', $results, "no result is lost ($now)");
+    $results = $now;
+    $call = background($node, "SELECT state FROM mana_ai.continue_evaluation('$id')");
+}
+is(($call->finish(60))[1], "complete\n", 'in the end it is complete');
+# The script goes on where a killed conversation has left it, so some need one call only.
+is(value($node, "SELECT string_agg(DISTINCT status, ' ') || ' ' || count(*) || ' ' || bool_and(rounds > 0) FROM mana_ai.evaluation_runs WHERE evaluation_id = '$id'"), 'planned 8 true', 'with a result for each run');
+
 # A cancel, in the middle of a run that has paid for a reply.
 $model->control({ steps => [ { content => 'Ja.', tool_calls => [ task('Belege') ], model => 'test/small' }, { hang => JSON::PP::true } ], repeat => 'last' });
 $call = background($node, "SELECT state FROM mana_ai.evaluate(interval '1 day', 'test/small', 2, 1000000)");
