@@ -2706,7 +2706,8 @@ BEGIN
     SELECT least((SELECT min(m.user_id) FROM mana_ai.mission_schedule m WHERE m.user_id > w.user_id),
                  (SELECT min(a.user_id) FROM mana_ai.agent_snapshots a WHERE a.user_id > w.user_id),
                  (SELECT min(r.user_id) FROM mana_ai.runs r WHERE r.user_id > w.user_id),
-                 (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id)),
+                 (SELECT min(t.user_id) FROM mana_ai.token_usage t WHERE t.user_id > w.user_id),
+                 (SELECT min(e.user_id) FROM mana_ai.evaluation_runs e WHERE e.user_id > w.user_id)),
            w.place + 1
       FROM users w WHERE w.user_id IS NOT NULL AND w.place < few)
   SELECT array_agg(w.user_id ORDER BY w.place) INTO slice

@@ -180,6 +180,9 @@ is(value($node, "SELECT relrowsecurity AND relforcerowsecurity FROM pg_class WHE
 cmp_ok(value($node, "SELECT count(*) FROM mana_ai.export_user('user-2') WHERE table_name = 'mana_ai.evaluation_runs'"), '>', 0, 'they are exported');
 $node->safe_psql('mana_sync', "SELECT * FROM mana_ai.erase_user('user-2')");
 is(value($node, "SELECT count(*) FROM mana_ai.evaluation_runs WHERE user_id = 'user-2'"), 0, 'and erased');
+$node->safe_psql('mana_sync', "INSERT INTO mana_ai.evaluation_runs (evaluation_id, run_id, ordinal, user_id, mission_id) VALUES ('$id', gen_random_uuid(), 99, 'user-7', 'm'); INSERT INTO mana_ai.erased_users (user_digest) VALUES (mana_ai.digest_of_user('user-7'))");
+run_tick($node) for 1 .. 3;
+is(value($node, "SELECT count(*) FROM mana_ai.evaluation_runs WHERE user_id = 'user-7'"), 0, 'also where an erasure arrives from elsewhere');
 
 # ---------------------------------------------------------------- no text of it is kept; as long as runs
 
