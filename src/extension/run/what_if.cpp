@@ -200,6 +200,11 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
             planner.on_reply(reply, pg::settings::policy_mode());
         answer.rounds = planner.rounds();
         co_await charge(services, question, planner, reply, answer);
+        if (broken == core::ErrorKind::Truncated &&
+            longest_reply < pg::settings::llm_max_tokens()) {
+            end_with(answer, "budget", "the reply was cut off where the total budget ends");
+            co_return;
+        }
         if (broken) {
             end_with(answer, core::name(*broken),
                      *broken == core::ErrorKind::Blocked
