@@ -142,6 +142,7 @@ CREATE TABLE mana_ai.agent_options (
   -- Instead of mana_ai.service_tier: '' is the standard tier, null as is set for all.
   service_tier text COLLATE "C" CHECK (service_tier ~ '^[!-~]{0,40}$'),
   note         text,
+  wake_on_change boolean,  -- instead of mana_ai.wake_on_change; null as is set for all
   PRIMARY KEY (user_id, agent_id)
 );
 COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';

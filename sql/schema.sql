@@ -92,6 +92,8 @@ CREATE TABLE mana_ai.mission_schedule (
   -- A reply that a budget has cut off at this length, in tokens; known for a day.
   cut_reply_length int,
   cut_reply_at     timestamptz,
+  -- Since then due because an input has changed, whatever nextRunAt says; due_at is the earlier of the two.
+  woken_at         timestamptz,
   PRIMARY KEY (user_id, mission_id)
 ) USING heap WITH (fillfactor = 70);
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
@@ -153,6 +155,8 @@ CREATE TABLE mana_ai.runs (
   answered_by       text,
   cached_tokens     bigint      NOT NULL DEFAULT 0,
   reasoning_tokens  bigint      NOT NULL DEFAULT 0,
+  -- When a change of an input made the mission due; null = due by its cadence, or manual.
+  woken_at          timestamptz,
   PRIMARY KEY (user_id, run_id)
 ) WITH (fillfactor = 60);
 -- On a new table all usable indexes look equally good to the planner, and it keeps its choice while the table grows. So of

@@ -468,16 +468,20 @@ BEGIN
                      WHERE x.mission_id = why.mission_id AND x.user_id = why.user_id AND x.outcome = 'planned'
                        AND x.started_at > clock_timestamp() - interval '8 days'
                      ORDER BY x.started_at DESC LIMIT 1) r);
+  IF s.woken_at IS NOT NULL THEN
+    remark := format('; woken by a change at %s', coalesce((SELECT w.last_changed_at FROM mana_ai.input_watches w
+                      WHERE w.user_id = why.user_id AND w.mission_id = why.mission_id), s.woken_at)) || remark;
+  END IF;
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
            AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0') THEN
         'not scheduled: the record has neither title nor objective'
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
-        'not scheduled: nextRunAt is not set' || coalesce(stale, '')
+        coalesce(mana_ai.waits_for_change(why.user_id, why.mission_id), 'not scheduled: nextRunAt is not set') || coalesce(stale, '')
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s%s%s', s.due_at, remark, stale);
+    RETURN format('not due until %s%s%s%s', s.due_at, '; or earlier: ' || mana_ai.waits_for_change(why.user_id, why.mission_id), remark, stale);
   END IF;
 
   IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN

@@ -229,6 +229,7 @@ ALTER TABLE mana_ai.mission_schedule ADD COLUMN told text[];
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN check_iterations_at timestamptz;
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN cut_reply_length int;
 ALTER TABLE mana_ai.mission_schedule ADD COLUMN cut_reply_at timestamptz;
+ALTER TABLE mana_ai.mission_schedule ADD COLUMN woken_at timestamptz;
 CREATE INDEX mission_schedule_check_iterations ON mana_ai.mission_schedule (check_iterations_at)
  WHERE check_iterations_at IS NOT NULL;
 CREATE TABLE mana_ai.restored_iterations (
@@ -684,16 +685,20 @@ BEGIN
                      WHERE x.mission_id = why.mission_id AND x.user_id = why.user_id AND x.outcome = 'planned'
                        AND x.started_at > clock_timestamp() - interval '8 days'
                      ORDER BY x.started_at DESC LIMIT 1) r);
+  IF s.woken_at IS NOT NULL THEN
+    remark := format('; woken by a change at %s', coalesce((SELECT w.last_changed_at FROM mana_ai.input_watches w
+                      WHERE w.user_id = why.user_id AND w.mission_id = why.mission_id), s.woken_at)) || remark;
+  END IF;
   IF s.due_at IS NULL THEN
     RETURN CASE
       WHEN coalesce(m.record -> 'title', '""') IN ('""', 'null', 'false', '0')
            AND coalesce(m.record -> 'objective', '""') IN ('""', 'null', 'false', '0') THEN
         'not scheduled: the record has neither title nor objective'
       WHEN coalesce(jsonb_typeof(m.record -> 'nextRunAt'), 'null') = 'null' THEN
-        'not scheduled: nextRunAt is not set' || coalesce(stale, '')
+        coalesce(mana_ai.waits_for_change(why.user_id, why.mission_id), 'not scheduled: nextRunAt is not set') || coalesce(stale, '')
       ELSE 'not scheduled: nextRunAt is not an instant' END;
   ELSIF s.due_at > clock_timestamp() THEN
-    RETURN format('not due until %s%s%s', s.due_at, remark, stale);
+    RETURN format('not due until %s%s%s%s', s.due_at, '; or earlier: ' || mana_ai.waits_for_change(why.user_id, why.mission_id), remark, stale);
   END IF;
 
   IF mana_ai.stop_in_force(why.user_id, s.agent_id) IS NOT NULL THEN
@@ -2033,6 +2038,7 @@ ALTER TABLE mana_ai.engine_state ADD COLUMN compared_digests text;
 ALTER TABLE mana_ai.runs ADD COLUMN answered_by text;
 ALTER TABLE mana_ai.runs ADD COLUMN cached_tokens bigint NOT NULL DEFAULT 0;
 ALTER TABLE mana_ai.runs ADD COLUMN reasoning_tokens bigint NOT NULL DEFAULT 0;
+ALTER TABLE mana_ai.runs ADD COLUMN woken_at timestamptz;
 ALTER TABLE mana_ai.token_usage ADD COLUMN run_id uuid;
 ALTER TABLE mana_ai.token_usage ADD COLUMN model text COLLATE "C" NOT NULL DEFAULT '';
 ALTER TABLE mana_ai.token_usage ADD COLUMN service_tier text COLLATE "C" NOT NULL DEFAULT '';
@@ -2193,6 +2199,7 @@ CREATE TABLE mana_ai.agent_options (
   -- Instead of mana_ai.service_tier: '' is the standard tier, null as is set for all.
   service_tier text COLLATE "C" CHECK (service_tier ~ '^[!-~]{0,40}$'),
   note         text,
+  wake_on_change boolean,  -- instead of mana_ai.wake_on_change; null as is set for all
   PRIMARY KEY (user_id, agent_id)
 );
 COMMENT ON TABLE mana_ai.agent_options IS 'what operators want of single agents';
@@ -3146,3 +3153,64 @@ REVOKE ALL ON FUNCTION mana_ai.what_if(uuid, text), mana_ai.what_if(text, text, 
   mana_ai.evaluate(timestamptz, text, int, bigint, numeric), mana_ai.evaluate(interval, text, int, bigint, numeric),
   mana_ai.continue_evaluation(uuid, bigint, numeric) FROM PUBLIC;
 GRANT SELECT ON mana_ai.evaluation_report TO pg_monitor;
+
+-- ---------------------------------------------------------------- waking on data
+-- Waking on data (docs/contract/data.md). A mission that is to be planned when its inputs change: the changes since its last
+-- plan, and when it is woken for them; null = there are none. woken: when that was done in the last hour.
+CREATE TABLE mana_ai.input_watches (
+  user_id         text COLLATE "C" NOT NULL,
+  mission_id      text COLLATE "C" NOT NULL,
+  debounce        interval    NOT NULL,
+  min_interval    interval    NOT NULL,
+  planned_at      timestamptz,
+  changed_at      timestamptz,
+  last_changed_at timestamptz,
+  wake_at         timestamptz,
+  woken           timestamptz[] NOT NULL DEFAULT '{}',
+  PRIMARY KEY (user_id, mission_id)
+);
+CREATE INDEX input_watches_wake_at ON mana_ai.input_watches (wake_at) WHERE wake_at IS NOT NULL;
+
+-- The records that these missions wait for. A row's hash is in the filter of shared memory before it is committed.
+CREATE TABLE mana_ai.watched_records (
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  mission_id text COLLATE "C" NOT NULL,
+  PRIMARY KEY (user_id, table_name, record_id, mission_id)
+) USING heap;
+CREATE INDEX watched_records_of_mission ON mana_ai.watched_records (user_id, mission_id);
+
+-- Changes of such records, written by the trigger in the transaction of the change, until the worker has taken them; of
+-- missions: they may have other inputs now. Empty ids: a transaction has changed very many.
+CREATE TABLE mana_ai.input_changes (
+  user_id    text COLLATE "C" NOT NULL,
+  table_name text COLLATE "C" NOT NULL,
+  record_id  text COLLATE "C" NOT NULL,
+  id         uuid PRIMARY KEY DEFAULT gen_random_uuid()
+) USING heap;
+CREATE INDEX input_changes_of_user ON mana_ai.input_changes (user_id, table_name, record_id);
+
+-- Made on each server (see mana_ai.drop_replicated_row()).
+DO $$
+DECLARE
+  made_here text;
+BEGIN
+  FOREACH made_here IN ARRAY ARRAY['input_watches', 'watched_records', 'input_changes'] LOOP
+    EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
+                   ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
+    EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);
+  END LOOP;
+END $$;
+
+-- For why(): what a mission that its inputs wake waits for; null = it is not one.
+CREATE FUNCTION mana_ai.waits_for_change(user_id text, mission_id text)
+RETURNS text LANGUAGE sql STABLE STRICT
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT CASE WHEN w.wake_at IS NULL THEN 'waits for a change of its inputs'
+              ELSE format('an input was changed at %s; woken for that at %s', w.last_changed_at, w.wake_at) END
+    FROM mana_ai.input_watches w WHERE w.user_id = $1 AND w.mission_id = $2
+$$;
+
+REVOKE ALL ON mana_ai.input_watches, mana_ai.watched_records, mana_ai.input_changes FROM PUBLIC;
+REVOKE ALL ON FUNCTION mana_ai.waits_for_change(text, text) FROM PUBLIC;

@@ -64,6 +64,10 @@ int resolver_timeout_ms = 500;
 int sync_table_timeout_ms = 5000;
 bool skip_unchanged_value = false;
 bool replan_overtaken_value = false;
+bool wake_on_change_value = false;
+int wake_debounce_s = 300;
+int wake_min_interval_s = 3600;
+int wakeups_per_user_value = 20;
 bool restore_iterations_value = true;
 int audit_retention_s = 0;
 int max_record_size_kb = 2048;
@@ -451,6 +455,26 @@ void define(bool preloading, UrlCheck check_base_url) {
                              "of changed meanwhile.",
                              nullptr, &replan_overtaken_value, false, PGC_SUSET, 0, nullptr,
                              nullptr, nullptr);
+    DefineCustomBoolVariable("mana_ai.wake_on_change",
+                             "Whether recurring missions are planned sooner when one of their "
+                             "inputs changes.",
+                             nullptr, &wake_on_change_value, false, PGC_SUSET, 0, nullptr, nullptr,
+                             nullptr);
+    DefineCustomIntVariable("mana_ai.wake_debounce",
+                            "How long inputs must not have changed before a mission is planned "
+                            "for that.",
+                            nullptr, &wake_debounce_s, 300, 0, 86400, PGC_SUSET, GUC_UNIT_S,
+                            nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("mana_ai.wake_min_interval",
+                            "The shortest time between a mission's plan and one for changed "
+                            "inputs.",
+                            nullptr, &wake_min_interval_s, 3600, 1, 604800, PGC_SUSET, GUC_UNIT_S,
+                            nullptr, nullptr, nullptr);
+    DefineCustomIntVariable("mana_ai.wakeups_per_user",
+                            "How many missions of a user are planned in an hour because inputs "
+                            "have changed; 0 = no limit.",
+                            nullptr, &wakeups_per_user_value, 20, 0, 100000, PGC_SUSET, 0, nullptr,
+                            nullptr, nullptr);
     DefineCustomBoolVariable("mana_ai.skip_unchanged",
                              "Whether a recurring mission is put off without a model call when "
                              "nothing that it reads has changed.",
@@ -559,6 +583,19 @@ bool restore_iterations() {
 }
 bool replan_overtaken() {
     return replan_overtaken_value;
+}
+
+bool wake_on_change() {
+    return wake_on_change_value;
+}
+int64_t wake_debounce_us() {
+    return int64_t{wake_debounce_s} * 1'000'000;
+}
+int64_t wake_min_interval_us() {
+    return int64_t{wake_min_interval_s} * 1'000'000;
+}
+int wakeups_per_user() {
+    return wakeups_per_user_value;
 }
 
 bool skip_unchanged() {

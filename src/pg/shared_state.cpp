@@ -7,6 +7,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/watch_filter.hpp"
 
 extern "C" {
 #include "storage/ipc.h"
@@ -74,6 +75,7 @@ shmem_startup_hook_type previous_startup_hook = nullptr;
 void request_memory() {
     RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(State)), metrics::shared_memory_size()));
     RequestAddinShmemSpace(crash_watch::shared_memory_size());
+    RequestAddinShmemSpace(watch_filter::shared_memory_size());
     RequestNamedLWLockTranche(kTranche, 1);
 }
 
@@ -93,6 +95,9 @@ static void on_shmem_startup() {
     metrics::use_shared_memory(counters, !found);
     void* slots = ShmemInitStruct("mana_ai crash watch", crash_watch::shared_memory_size(), &found);
     crash_watch::use_shared_memory(slots, !found);
+    void* watched =
+        ShmemInitStruct("mana_ai watched records", watch_filter::shared_memory_size(), &found);
+    watch_filter::use_shared_memory(watched, !found);
     lock = &GetNamedLWLockTranche(kTranche)->lock;
     LWLockRelease(AddinShmemInitLock);
 }

@@ -22,11 +22,12 @@ BEGIN
       UNION ALL
       SELECT a.user_id, 'agents', a.agent_id, a.record FROM mana_ai.agent_snapshots a)
     SELECT user_id, table_name, record_id, l.record_id IS NOT NULL AS in_log, k.record, t.record_id IS NOT NULL AS is_dead,
-           s.mission_id IS NOT NULL AS is_scheduled, s.due_at, s.wake_at, s.not_before, s.agent_id, s.lease_owner
+           s.mission_id IS NOT NULL AS is_scheduled, s.due_at, s.wake_at, s.not_before, s.agent_id, s.lease_owner,
+           (s.whole ->> 'woken_at')::timestamptz AS woken_at  -- 0.1.0 has none
       FROM log l
       FULL JOIN kept k USING (user_id, table_name, record_id)
       FULL JOIN mana_ai.record_tombstones t USING (user_id, table_name, record_id)
-      FULL JOIN (SELECT x.*, 'aiMissions' AS table_name, x.mission_id AS record_id FROM mana_ai.mission_schedule x) s
+      FULL JOIN (SELECT x.*, to_jsonb(x) AS whole, 'aiMissions' AS table_name, x.mission_id AS record_id FROM mana_ai.mission_schedule x) s
                 USING (user_id, table_name, record_id)
   LOOP
     IF NOT r.in_log THEN
@@ -66,6 +67,10 @@ BEGIN
       EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
         due := NULL;  -- not a day of the calendar
       END;
+    END IF;
+    IF (coalesce(r.record -> 'title', '""') NOT IN ('""', 'null', 'false', '0')
+        OR coalesce(r.record -> 'objective', '""') NOT IN ('""', 'null', 'false', '0')) AND r.record -> 'state' = '"active"' THEN
+      due := least(due, r.woken_at);
     END IF;
     IF r.due_at IS DISTINCT FROM due THEN
       problem := 'due_at'; expected := due::text; actual := r.due_at::text;

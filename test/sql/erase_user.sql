@@ -46,7 +46,7 @@ BEGIN
              WHEN a.atttypid = 'text[]'::regtype THEN '''{}'''
              WHEN a.atttypid = 'bool'::regtype THEN 'false'
              WHEN a.atttypid = 'text'::regtype THEN '''x'''
-             ELSE '1' END, ', ' ORDER BY a.attnum)
+             ELSE '''1''' END, ', ' ORDER BY a.attnum)
       INTO columns, vals
       FROM pg_attribute a
      WHERE a.attrelid = ('mana_ai.' || t)::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attidentity = ''

@@ -67,6 +67,10 @@ int64_t resolver_timeout_us();
 int64_t sync_table_timeout_us();
 bool restore_iterations();
 bool replan_overtaken();
+bool wake_on_change();
+int64_t wake_debounce_us();
+int64_t wake_min_interval_us();
+int wakeups_per_user();  // in an hour; 0 = no limit
 bool skip_unchanged();
 int64_t audit_retention_us();  // 0 = for ever
 int64_t max_record_size();     // bytes in memory

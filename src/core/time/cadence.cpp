@@ -7,6 +7,7 @@
 #include <variant>
 
 #include "mana_ai/core/time/cron.hpp"
+#include "mana_ai/core/time/wake.hpp"
 
 namespace mana_ai::core {
 
@@ -62,6 +63,11 @@ Cadence read_cadence(const Json& json) {
         cadence.expression = text->get_ref<const std::string&>();
     }
     return cadence;
+}
+
+// Manual, or when inputs change.
+bool has_no_time(const Cadence& cadence) noexcept {
+    return cadence.kind == "manual" || cadence.kind == kOnChange;
 }
 
 bool is_within(const std::optional<std::int64_t>& value, std::int64_t low, std::int64_t high) {
@@ -129,7 +135,7 @@ std::optional<std::string> cadence_problem(const Cadence& cadence, Instant now) 
         case Cadence::Value::Object:
             break;
     }
-    if (cadence.kind == "manual") {
+    if (has_no_time(cadence)) {
         return std::nullopt;
     }
     if (cadence.kind == "interval") {
@@ -162,16 +168,16 @@ std::optional<std::string> cadence_problem(const Cadence& cadence, Instant now) 
 
 NextRun next_run(const Json& json, Instant after, const TimeZone& zone) {
     const Cadence cadence = read_cadence(json);
-    const bool is_manual = cadence.kind == "manual";
+    const bool is_untimed = has_no_time(cadence);
     // Also keeps PostgreSQL's infinities away from the calendar.
-    if (cadence.value == Cadence::Value::Object && !is_manual &&
+    if (cadence.value == Cadence::Value::Object && !is_untimed &&
         (after < kFirstIsoInstant || after >= kEndOfIsoInstants)) {
         return problem("time to find the next run for is out of range");
     }
     if (auto text = cadence_problem(cadence, after)) {
         return problem(std::move(*text));
     }
-    if (is_manual) {
+    if (is_untimed) {
         return {};
     }
     if (cadence.kind == "interval") {

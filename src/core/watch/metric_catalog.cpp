@@ -184,6 +184,9 @@ constexpr std::array<MetricInfo, kMetricCount> kCatalog = {
             "Trace spans that were thrown away because the collector did not take them."),
     counter(Metric::TriggerErrors, "mana_ai_trigger_errors_total",
             "Errors that the trigger on mana-sync's table caught."),
+    counter(Metric::Wakeups, "mana_ai_wakeups_total",
+            "Missions that changes of their inputs have made due, and what else came of changes.",
+            {fixed("reason")}),
     counter(Metric::WebResearch, "mana_ai_web_research_total",
             "Research on the web before a plan, by what came of it.", {fixed("outcome")}),
 };

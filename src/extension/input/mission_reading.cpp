@@ -13,6 +13,7 @@
 #include "mana_ai/extension/input/resolver_patience.hpp"
 #include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/lease/durable_step.hpp"
+#include "mana_ai/extension/lease/watching.hpp"
 #include "mana_ai/extension/sync/clock_vector.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/error.hpp"
@@ -226,7 +227,7 @@ void Reading::open_and_render(Input& input) {
         return;
     }
     const auto& [module, table, id] = input.reference;
-    if (pg::settings::skip_unchanged())
+    if (pg::settings::skip_unchanged() || may_be_watching(claimed_))
         input.version = content_version(input.record);
     if (input.module->may_be_encrypted) {
         const auto ciphertexts = core::ciphertexts_in(input.record, *input.module);

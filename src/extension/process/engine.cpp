@@ -14,6 +14,7 @@
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/process/expired_rows.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
+#include "mana_ai/extension/run/input_watches.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/run_span.hpp"
 #include "mana_ai/extension/run/tool_table.hpp"
@@ -32,6 +33,7 @@
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
+#include "mana_ai/pg/wake.hpp"
 
 namespace mana_ai {
 
@@ -290,11 +292,37 @@ void Engine::keep_house(bool full_pass) {
         repair_failure = error;
     }
     prepare_tick(full_pass, now);
+    take_input_changes();
     settle_erasures();
     begin_missed_erasures(full_pass);
     delete_expired(full_pass);
     if (repair_failure)
         throw *repair_failure;
+}
+
+// In transactions of their own, as many as there is time for: what is left goes with the next pass.
+void Engine::take_input_changes() {
+    const core::Instant started = pg::monotonic_now();
+    bool is_all = false;
+    while (!is_all && pg::monotonic_now() - started < kHouseTime) {
+        pg::Transaction transaction("mana_ai: taking changes of inputs");
+        load_watch_filter();
+        is_all = mana_ai::take_input_changes(pg::now());
+        next_input_wake_at_ = mana_ai::next_input_wake_at();
+        transaction.commit();
+    }
+    if (!is_all)
+        pg::wake_worker_now();
+}
+
+void Engine::wake_missions() {
+    const core::Instant now = pg::now();
+    if (!next_input_wake_at_ || *next_input_wake_at_ > now)
+        return;
+    pg::Transaction transaction("mana_ai: waking missions whose inputs have changed");
+    mana_ai::wake_missions(now);
+    next_input_wake_at_ = mana_ai::next_input_wake_at();
+    transaction.commit();
 }
 
 // In transactions of their own, for a bounded time: what is left goes with the next pass.
@@ -484,6 +512,7 @@ void Engine::start_due_missions(core::Instant due_until) {
         return;
     }
     restore_lost_iterations();
+    wake_missions();
     bool in_turn = more_than_room_ || pg::settings::max_concurrency_per_user() > 0;
     for (;;) {
         const int room = pg::settings::max_concurrency() - in_flight();

@@ -210,6 +210,8 @@ core::Instant Worker::next_pass_at() {
     }
     if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_check_at())
         at = std::min(at, *engine_.next_check_at() - wall_offset_);
+    if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_input_wake_at())
+        at = std::min(at, *engine_.next_input_wake_at() - wall_offset_);
     if (problem_.empty() && pg::settings::tick_enabled() && engine_.next_poll_at())
         at = std::min(at, *engine_.next_poll_at() - wall_offset_);
     return std::max({at, last_pass_ + kShortestPause, retry_pass_at_, overlap_until_});

@@ -62,7 +62,10 @@ SELECT s.user_id, s.mission_id, s.due_at, s.not_before, s.attempts, s.lease_owne
        (SELECT o.service_tier FROM mana_ai.agent_options o
          WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id),
        s.shared_clocks,
-       CASE WHEN s.cut_reply_at > now() - interval '24 hours' THEN s.cut_reply_length END
+       CASE WHEN s.cut_reply_at > now() - interval '24 hours' THEN s.cut_reply_length END,
+       s.woken_at,
+       (SELECT o.wake_on_change FROM mana_ai.agent_options o
+         WHERE o.user_id = s.user_id AND o.agent_id = s.agent_id)
   FROM (
 SELECT s.*, s.record IS NOT NULL AND s.size <= least($3, $4) AS is_read
   FROM (
@@ -141,6 +144,8 @@ enum Column : size_t {
     kServiceTier,
     kSharedClocks,
     kCutReplyLength,
+    kWokenAt,
+    kWakeOnChange,
 };
 
 // The results of one pass; written with one statement each.
@@ -149,7 +154,7 @@ struct Writes {
     std::vector<std::string> lost_user, lost_run;  // runs whose lease expired
     std::vector<std::string> announce_user, announce_mission, announce_run;
     std::vector<std::string> claim_user, claim_mission, claim_run, claim_agent, claim_decision,
-        claim_reserved;
+        claim_reserved, claim_woken;
     std::vector<std::string> skip_user, skip_mission, skip_decision, skip_agent_version, skip_until;
     std::vector<std::string> first_user, first_mission, first_agent, first_run, first_decision;
     std::vector<std::string> park_user, park_mission;  // nothing to do for now
@@ -277,6 +282,9 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     claimed.plan_basis_digest = row.take_text(kPlanBasisDigest);
     claimed.research_spent = row.number(kResearchSpent) != 0;
     claimed.due_at = row.optional_instant(kDueAt);
+    claimed.woken_at = row.optional_instant(kWokenAt);
+    if (!row.is_null(kWakeOnChange))
+        claimed.wake_on_change = row.number(kWakeOnChange) != 0;
     // Causes that held a due mission back do not count as lag: a backoff, a gate that its user or
     // agent has opened, or a late push.
     if (claimed.due_at && *claimed.due_at <= request_.now)
@@ -293,6 +301,7 @@ void Pass::claim(pg::Row& row, ClaimedMission claimed) {
     writes_.claim_run.push_back(claimed.run_id);
     writes_.claim_agent.push_back(claimed.agent ? claimed.agent->id : "");
     writes_.claim_reserved.push_back(std::to_string(claimed.reserved));
+    writes_.claim_woken.push_back(claimed.woken_at ? std::to_string(*claimed.woken_at) : "");
     // A mission that is claimed only for a notice stays held back.
     writes_.claim_decision.push_back(!claimed.notice ? core::name(core::GateDecision::Ran)
                                      : claimed.notice == core::NoticeCause::Failed
@@ -605,15 +614,16 @@ UPDATE mana_ai.mission_schedule s
         const std::string model = pg::settings::planner_models().front();
         static pg::Statement record_start(R"sql(
 INSERT INTO mana_ai.runs (user_id, mission_id, agent_id, run_id, started_at, outcome, decision,
-                          model, lease_owner, reserved_tokens)
+                          model, lease_owner, reserved_tokens, woken_at)
 SELECT c.user_id, c.mission_id, nullif(c.agent_id, ''), c.run_id::uuid, $1, 'running', c.decision, $2,
-       $3, c.reserved::bigint
-  FROM unnest($4, $5, $6, $7, $8, $9)
-       AS c(user_id, mission_id, agent_id, run_id, decision, reserved))sql");
+       $3, c.reserved::bigint,
+       timestamptz 'epoch' + nullif(c.woken, '')::bigint * interval '1 microsecond'
+  FROM unnest($4, $5, $6, $7, $8, $9, $10)
+       AS c(user_id, mission_id, agent_id, run_id, decision, reserved, woken))sql");
         record_start.execute({now, std::string_view(model), int64_t{request_.engine},
                               &writes_.claim_user, &writes_.claim_mission, &writes_.claim_agent,
-                              &writes_.claim_run, &writes_.claim_decision,
-                              &writes_.claim_reserved});
+                              &writes_.claim_run, &writes_.claim_decision, &writes_.claim_reserved,
+                              &writes_.claim_woken});
         // One mission after the other: any other join may read the records of all missions, even
         // those that are too large.
         static pg::Statement keep_iterations(R"sql(

@@ -21,10 +21,12 @@
 #include "mana_ai/extension/lease/research_jobs.hpp"
 #include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
+#include "mana_ai/extension/lease/watching.hpp"
 #include "mana_ai/extension/research/deep_research.hpp"
 #include "mana_ai/extension/research/web_research.hpp"
 #include "mana_ai/extension/run/budgets.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
+#include "mana_ai/extension/run/input_watches.hpp"
 #include "mana_ai/extension/run/model_call.hpp"
 #include "mana_ai/extension/run/planning.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
@@ -305,7 +307,9 @@ net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& 
 
 // A digest of the plan's basis; empty if the basis cannot be compared between runs.
 std::string basis_digest(const ClaimedMission& claimed, const ReadMission& read) {
-    if (!pg::settings::skip_unchanged() || !core::is_recurring(claimed.mission.cadence))
+    const bool skips =
+        pg::settings::skip_unchanged() && core::is_recurring(claimed.mission.cadence);
+    if (!skips && !may_be_watching(claimed))
         return {};
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     return crypto::sha256_hex(core::plan_basis(claimed.mission, agent, read.versions,
@@ -369,7 +373,14 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     const core::Mission& mission = read.opened ? *read.opened : claimed.mission;
     const core::Agent* agent = claimed.agent ? &*claimed.agent : nullptr;
     const std::string digest = basis_digest(claimed, read);
-    if (is_unchanged(claimed, mission, digest)) {
+    // Nothing that a prompt shows.
+    if (claimed.woken_at && !claimed.manual && !digest.empty() &&
+        digest == claimed.plan_basis_digest) {
+        DatabaseJobs::Work end = [&] { end_wake_for_nothing(claimed, result); };
+        co_await write_until_done(services, claimed, std::move(end));
+        co_return;
+    }
+    if (pg::settings::skip_unchanged() && is_unchanged(claimed, mission, digest)) {
         DatabaseJobs::Work put_off = [&] {
             put_off_unchanged(claimed, result, services.table_patience);
         };

@@ -9,6 +9,7 @@
 #include "mana_ai/core/record/mission_input.hpp"
 #include "mana_ai/core/record/plan_basis.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/time/wake.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/run/iteration_state.hpp"
 #include "mana_ai/extension/sync/clock_vector.hpp"
@@ -142,6 +143,21 @@ void forget(JsonbFields& fields) {
 
 // ---------------------------------------------------------------- the parts of a mission
 
+// References, or ids alone; as ids.
+void write_ids(StringInfo out, const JsonbValueRef& value) {
+    const JsonbValues elements = pg::read_array(value);
+    appendStringInfoChar(out, '[');
+    for (uint32_t i = 0; i < elements.count && i < kInputs; i++) {
+        if (i > 0)
+            appendStringInfoChar(out, ',');
+        JsonbFields members = pg::read_object(elements.values[i]);
+        const JsonbValueRef* id = find_field(members, "id");
+        write_scalar(out, id != nullptr ? *id : elements.values[i], core::kMaxReferencePart);
+        forget(members);
+    }
+    appendStringInfoChar(out, ']');
+}
+
 void write_cadence(StringInfo out, const JsonbValueRef& value) {
     if (!pg::is_object(value)) {
         appendStringInfoString(out, value.type == JENTRY_ISNULL ? "null" : "0");
@@ -152,6 +168,13 @@ void write_cadence(StringInfo out, const JsonbValueRef& value) {
     for (const char* name : {"kind", "everyMinutes", "atHour", "atMinute", "dayOfWeek"})
         write_member(object, members, name, kShort);
     write_member(object, members, "expression", kId);
+    const JsonbValueRef* kind = find_field(members, "kind");
+    if (kind != nullptr && pg::string_of(*kind) == core::kOnChange) {
+        write_member(object, members, "debounceMinutes", kShort);
+        write_member(object, members, "minIntervalMinutes", kShort);
+        if (const JsonbValueRef* inputs = find_field(members, "inputs"))
+            write_ids(object.key("inputs"), *inputs);
+    }
     object.end();
 }
 

@@ -11,6 +11,7 @@
 #include "mana_ai/extension/lease/research_jobs.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/failure_notices.hpp"
+#include "mana_ai/extension/run/input_watches.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/read_set.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
@@ -338,6 +339,10 @@ bool give_way_to_browser(const ClaimedMission& claimed, const NewestRecord& newe
         return false;
     result.outcome = RunOutcome::Discarded;
     result.decision = core::name(core::GateDecision::SkippedBrowserRun);
+    if (!runs) {
+        end_wake(claimed);
+        forget_seen_changes(claimed, now);
+    }
     hold_back(claimed, result, runs ? newest.browser_run_until : now, now);
     return true;
 }
@@ -435,6 +440,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     const core::Json stamps = writing.stamps({"iterations", "nextRunAt"});
     const std::string data = changed_fields(
         claimed, *newest, iteration, {true, next_run_after(*newest, now)}, writing.updated_at);
+    end_wake(claimed);
     insert_plan(claimed, *newest, data, core::dump_json(stamps), actor, patience);
     MANA_AI_FAILPOINT("write_back.inserted");
     check_taken_over(claimed, *newest, writing.at);
@@ -445,6 +451,7 @@ void write_back(const ClaimedMission& claimed, const FinishedPlan& plan, RunResu
     if (plan.basis_digest != claimed.plan_basis_digest)
         remember_basis(claimed, plan.basis_digest);
     release_lease(claimed);
+    note_plan_of_watching(claimed, now);
     if (claimed.research_job || claimed.research_spent || pg::settings::deep_research_enabled())
         close_research(claimed.user_id, claimed.mission_id);
     MANA_AI_FAILPOINT("write_back.finished");
@@ -509,6 +516,24 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
 
     finish_run(claimed, result, now);
     release_lease(claimed);
+}
+
+void end_wake_for_nothing(const ClaimedMission& claimed, RunResult& result) {
+    const core::Instant now = pg::now();
+    result.decision = core::name(core::GateDecision::SkippedUnchanged);
+    const auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return;
+    result.outcome = RunOutcome::Skipped;
+    if (newest->version != claimed.mission_version) {
+        hold_back(claimed, result, now, now);
+        return;
+    }
+    end_wake(claimed);
+    forget_seen_changes(claimed, std::nullopt);
+    finish_run(claimed, result, now);
+    release_lease(claimed);
+    pg::metrics::count_at_commit(core::Metric::Wakeups, {"unchanged"});
 }
 
 }  // namespace mana_ai

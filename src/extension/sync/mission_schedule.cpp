@@ -36,13 +36,14 @@ void read_wishes(const RecordState& state, ScheduleChange& change) {
         return;
     const pg::JsonbValueRef* activity = find_value(state, "state");
     const pg::JsonbValueRef* next_run = find_value(state, "nextRunAt");
-    if (activity == nullptr || next_run == nullptr || pg::string_of(*activity) != "active")
+    change.is_active = activity != nullptr && pg::string_of(*activity) == "active";
+    if (!change.is_active || next_run == nullptr)
         return;
     if (const auto text = pg::string_of(*next_run)) {
         if (const auto instant = core::parse_instant(*text)) {
             // Every year of four digits fits into a timestamptz.
-            change.is_due = true;
-            change.due_at = pg::timestamptz_from_instant(*instant);
+            change.has_next_run = true;
+            change.next_run = pg::timestamptz_from_instant(*instant);
         }
     }
 }
@@ -53,10 +54,28 @@ bool same_time(TupleTableSlot* slot, AttrNumber column, bool wanted, TimestampTz
     return is_null ? !wanted : wanted && DatumGetTimestampTz(value) == time;
 }
 
+// `slot`: the present row, if there is one.
+void set_due(TupleTableSlot* slot, ScheduleChange& change) {
+    const AttrNumber column = own_tables().schedule.woken_at;
+    change.is_due = change.has_next_run;
+    change.due_at = change.next_run;
+    bool is_null = true;
+    const Datum woken = slot == nullptr || column == InvalidAttrNumber
+                            ? Datum{0}
+                            : slot_getattr(slot, column, &is_null);
+    if (is_null || !change.is_active)
+        return;
+    const TimestampTz woken_at = DatumGetTimestampTz(woken);
+    if (!change.is_due || woken_at < change.due_at)
+        change.due_at = woken_at;
+    change.is_due = true;
+}
+
 // Whether the row in the slot already equals the result of the change. A mission that has not
 // changed continues to wait.
 bool is_up_to_date(TupleTableSlot* slot, bool mission_changed, ScheduleChange& change) {
     const ScheduleTable& columns = own_tables().schedule;
+    set_due(slot, change);
     bool is_null = false;
     slot_getattr(slot, columns.lease_owner, &is_null);
     change.reset_wait = is_null;
@@ -100,6 +119,7 @@ bool prepare_schedule(pg::KeyedTable& schedule, Datum user_id, Datum mission_id,
         return false;
     if (locked == pg::Lookup::Missing) {
         change.check_iterations = change.iterations_lost;
+        set_due(nullptr, change);
         change.action = state != nullptr ? Action::Insert : Action::None;
         return true;
     }

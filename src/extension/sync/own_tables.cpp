@@ -120,9 +120,12 @@ ScheduleTable schedule_table(Oid oid) {
                         column(oid, "lease_owner", INT8OID),
                         column(oid, "attempts", INT4OID),
                         column(oid, "research_spent", BOOLOID),
+                        InvalidAttrNumber,
                         InvalidAttrNumber};
     if (get_attnum(oid, "check_iterations_at") != InvalidAttrNumber)
         table.check_iterations_at = column(oid, "check_iterations_at", TIMESTAMPTZOID);
+    if (get_attnum(oid, "woken_at") != InvalidAttrNumber)
+        table.woken_at = column(oid, "woken_at", TIMESTAMPTZOID);
     table.key = {oid,
                  {table.user_id, table.mission_id},
                  2,

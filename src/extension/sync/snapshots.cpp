@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "mana_ai/extension/sync/erased_users.hpp"
+#include "mana_ai/extension/sync/input_marks.hpp"
 #include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/lost_iterations.hpp"
 #include "mana_ai/extension/sync/mission_schedule.hpp"
@@ -254,6 +255,11 @@ void write_schedule_of(Work& work, const ScheduleChange& change) {
         write_schedule(work.store.schedule, work.name.key.user_id, work.name.key.record_id, change);
 }
 
+void mark_if_watching(const Work& work, const RecordState* shown) {
+    if (work.name.kind == RecordKind::Mission)
+        mark_watching_mission(work.name.key, shown);
+}
+
 // Replaces the snapshot in the slot by `state`: live, deleted or missing. If its content changes,
 // it need not be locked, since the update fails if somebody else has written it.
 Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed,
@@ -287,6 +293,7 @@ Kept replace_snapshot(Work& work, const RecordState& state, bool content_changed
         pg::unlock_name(work.name_hash);
     }
     write_schedule_of(work, schedule);
+    mark_if_watching(work, live ? &shown : nullptr);
     pg::wake_worker_at_commit();
     return Kept::Changed;
 }
@@ -464,6 +471,7 @@ Kept place_record(Work& work, bool has_tombstone, const RecordState& state) {
     if (has_tombstone)
         pg::delete_row(work.store.tombstones);
     write_schedule_of(work, schedule);
+    mark_if_watching(work, &shown);
     pg::wake_worker_at_commit();
     return Kept::Created;
 }

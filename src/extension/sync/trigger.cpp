@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/input_marks.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/compat.hpp"
@@ -51,6 +52,9 @@ constexpr int kMaxWaitMs = 200;
 constexpr int kMaxPauseMs = 8;
 constexpr int kRowMs = 20;
 
+// The next one is for all records: each takes a subtransaction.
+constexpr int kMaxInputMarks = 31;
+
 struct TransactionBudget {
     int rows = 0;
     bool has_failed = false;
@@ -68,6 +72,10 @@ struct TransactionBudget {
     // The table of marks was locked: not tried again for the rest of the transaction.
     bool marks_are_locked = false;
     uint64_t unmarked = 0;
+    // Marks of inputs (input_marks.hpp), and where the last one was made.
+    int input_marks = 0;
+    SubTransactionId input_marked_in = InvalidSubTransactionId;
+    bool input_marks_are_locked = false;
 } budget;
 
 bool callback_registered = false;
@@ -84,7 +92,7 @@ static void end_transaction(XactEvent event, void*) {
 }
 }
 
-enum class Fault : uint8_t { NotFolded, NotMarked, IdsTooLong, NotRead, Count };
+enum class Fault : uint8_t { NotFolded, NotMarked, IdsTooLong, NotRead, NotNoted, Count };
 bool was_logged[static_cast<size_t>(Fault::Count)];
 
 void log_once(Fault fault, const std::string& what) {
@@ -102,11 +110,15 @@ void report(Fault fault, const char* what, const pg::PgError& error) {
     log_once(fault, std::string(what) + " (SQLSTATE " + unpack_sql_state(error.sqlstate) + ")");
 }
 
-void begin_row() {
+void begin_budget() {
     if (!callback_registered) {
         RegisterXactCallback(end_transaction, nullptr);
         callback_registered = true;
     }
+}
+
+void begin_row() {
+    begin_budget();
     budget.rows++;
 }
 
@@ -479,6 +491,35 @@ void keep_long_ids_out() {
     log_once(Fault::IdsTooLong, "a changed record has ids that are too long for a snapshot");
 }
 
+// A row of another app's record that somebody may wait for. A change that cannot be marked wakes
+// nobody; that is not worth a fold of the log.
+[[gnu::noinline]] void mark_input(TriggerData* trigger, const SyncShape& shape) {
+    const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
+    begin_budget();
+    const bool many = budget.input_marks >= kMaxInputMarks;
+    const SubTransactionId present = GetCurrentSubTransactionId();
+    if (budget.input_marks_are_locked || (many && budget.input_marked_in == present))
+        return;
+    bool marked = false;
+    const auto error = in_bounded_subtransaction([&] {
+        marked = try_mark_input(trigger->tg_trigslot, shape, many);
+        return marked;
+    });
+    budget.input_marks++;
+    budget.input_marked_in = present;
+    budget.input_marks_are_locked = !marked;
+    if (error)
+        report(Fault::NotNoted, "a change of an input could not be marked", *error);
+    else if (!marked)
+        log_once(Fault::NotNoted, "a change of an input could not be marked (table locked)");
+}
+
+inline void look_for_input(TriggerData* trigger) {
+    const SyncShape* shape = known_shape(trigger->tg_relation);
+    if (shape != nullptr && pg::guarded([&] { return may_wake(trigger->tg_trigslot, *shape); }))
+        mark_input(trigger, *shape);
+}
+
 // A row that may be of a mission or an agent. Not inlined, to keep the path of other rows short.
 [[gnu::noinline]] void keep_row(Change change, Subject subject, pg::crash_watch::TriggerMode mode) {
     TriggerData* const trigger = change.trigger;
@@ -493,8 +534,11 @@ void keep_long_ids_out() {
             return true;
         });
     }
-    if (subject == Subject::NotOurs)
+    if (subject == Subject::NotOurs) {
+        if (!error && mode != pg::crash_watch::TriggerMode::MarkOnly)
+            look_for_input(trigger);
         return;
+    }
     begin_row();
     if (error)
         report(Fault::NotRead, "a new row could not be read", *error);
@@ -535,6 +579,8 @@ void take_row(TriggerData* trigger) {
     const Subject subject = pg::guarded([&] { return look_at_subject(trigger, change.name); });
     if (subject != Subject::NotOurs)
         keep_row(change, subject, mode);
+    else if (mode != pg::crash_watch::TriggerMode::MarkOnly)
+        look_for_input(trigger);
 }
 
 }  // namespace

@@ -172,7 +172,7 @@ sub encoded
 }
 
 # SQL of one change, in a separate transaction, as mana-sync does it.
-#   user, app, table, id, op, data, stamps, client, space; stamps_column when it is field_meta
+#   user, app, table, id, op, data, stamps, client, space, actor, origin; stamps_column when it is field_meta
 sub change_sql
 {
     my (%row) = @_;
@@ -185,6 +185,8 @@ sub change_sql
         client_id  => literal($row{client} // 'browser-1'),
         data       => literal(ref $row{data} ? $json->encode($row{data}) : $row{data}) . '::jsonb');
     $columns{space_id} = literal($row{space}) if defined $row{space};
+    $columns{actor} = literal($json->encode($row{actor})) . '::jsonb' if defined $row{actor};
+    $columns{origin} = literal($row{origin}) if defined $row{origin};
     $columns{ $row{stamps_column} // 'field_timestamps' } =
       literal($json->encode($row{stamps})) . '::jsonb'
       if defined $row{stamps};

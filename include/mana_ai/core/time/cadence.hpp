@@ -35,9 +35,10 @@ struct NextRun {
     bool operator==(const NextRun&) const = default;
 };
 
-// The next run strictly after `after`, by the wall clock of `zone`. Manual has neither instant nor
-// problem; an invalid cadence has a problem instead of an instant. Numbers may be written as
-// integral floats (60.0). For clock changes see cron.hpp. Throws only what `zone` throws.
+// The next run strictly after `after`, by the wall clock of `zone`. Manual and
+// onChange have neither instant nor problem; an invalid cadence has a problem instead of an
+// instant. Numbers may be written as integral floats (60.0). For clock changes see cron.hpp. Throws
+// only what `zone` throws.
 NextRun next_run(const Json& cadence, Instant after, const TimeZone& zone);
 
 }  // namespace mana_ai::core

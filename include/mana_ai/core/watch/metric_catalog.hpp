@@ -68,6 +68,7 @@ enum class Metric : std::uint8_t {
     ToolOutcomes,
     TraceSpansDropped,
     TriggerErrors,
+    Wakeups,
     WebResearch,
 };
 

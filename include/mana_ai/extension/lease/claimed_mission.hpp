@@ -43,6 +43,8 @@ struct ClaimedMission {
     bool is_large = false;          // its records are large, and read: its write-back takes long
     // What the user is to be told about the closed gate; the run does nothing else.
     std::optional<core::NoticeCause> notice;
+    std::optional<bool> wake_on_change;     // of its agent; nullopt = as for all
+    std::optional<core::Instant> woken_at;  // when a changed input made it due
     std::optional<core::Instant> due_at;
     std::optional<core::Instant> runnable_since;  // if due: since when nothing held it back
     core::Instant started_at = 0;

@@ -142,6 +142,9 @@ class Engine {
     // When a mission that may have lost a plan is to be checked, by the wall clock.
     std::optional<core::Instant> next_check_at() const { return next_check_at_; }
 
+    // When a changed input makes a mission due, by the wall clock; as of the last pass.
+    std::optional<core::Instant> next_input_wake_at() const { return next_input_wake_at_; }
+
     // For the tick's errors. For a mission: its user.
     void note_error(const std::string& text, const std::string& user_id = {});
 
@@ -180,6 +183,8 @@ class Engine {
     void repair_marked(bool full_pass);
     void repair_later(bool got_on);
     void prepare_tick(bool full_pass, core::Instant now);
+    void take_input_changes();
+    void wake_missions();
     void restore_lost_iterations();
     void put_off_checks();
     void check_later_alone(const SuspectMission& mission, core::Instant at);
@@ -250,6 +255,7 @@ class Engine {
     std::optional<core::Instant> next_wake_at_;
     std::optional<core::Instant> next_repair_at_;
     std::optional<core::Instant> next_check_at_;
+    std::optional<core::Instant> next_input_wake_at_;
     core::Instant repair_pause_ = 0;
     TickCounts counts_;
     std::optional<RunResult> last_result_;

@@ -54,4 +54,8 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
 // same way (docs/configuration.md, mana_ai.skip_unchanged). Discarded as above.
 void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePatience& patience);
 
+// Ends a run whose mission a change has woken that no prompt shows: as skipped-unchanged, without a
+// row in the log. The mission is due by its nextRunAt again.
+void end_wake_for_nothing(const ClaimedMission& claimed, RunResult& result);
+
 }  // namespace mana_ai

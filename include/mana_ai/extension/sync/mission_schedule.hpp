@@ -12,8 +12,11 @@ namespace mana_ai {
 
 struct ScheduleChange {
     enum class Action : uint8_t { None, Insert, Update, Delete } action = Action::None;
-    bool is_due = false;  // due_at is set
-    TimestampTz due_at = 0;
+    bool is_active = false;
+    bool has_next_run = false;
+    TimestampTz next_run = 0;  // of the record
+    bool is_due = false;       // due_at is set
+    TimestampTz due_at = 0;    // next_run, or earlier if a changed input has woken the mission
     bool has_agent = false;
     std::string_view agent_id;
     bool iterations_lost = false;   // set by the caller: a plan may have been removed

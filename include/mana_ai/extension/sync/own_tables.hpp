@@ -24,7 +24,7 @@ struct ScheduleTable {
     pg::TableKey key;
     AttrNumber user_id, mission_id, wake_at, due_at, not_before, agent_id, lease_owner, attempts,
         research_spent;
-    AttrNumber check_iterations_at;  // 0: installed as version 0.1.0
+    AttrNumber check_iterations_at, woken_at;  // 0: installed as version 0.1.0
 };
 
 struct DirtyTable {

@@ -52,6 +52,11 @@ TEST(Cadence, ManualHasNeitherInstantNorProblem) {
     EXPECT_EQ(next_run({{"kind", "manual"}}, INT64_MAX, UtcTimeZone()), NextRun{});
 }
 
+TEST(Cadence, OnChangeHasNoTime) {
+    EXPECT_EQ(in_utc({{"kind", "onChange"}}), NextRun{});
+    EXPECT_EQ(in_utc({{"kind", "onChange"}, {"debounceMinutes", "soon"}}), NextRun{});
+}
+
 TEST(Cadence, IntervalAddsToNowAndIgnoresTheZone) {
     EXPECT_EQ(
         next(R"({"kind":"interval","everyMinutes":90})", "2026-03-29T00:30:00.123Z", berlin()),
