@@ -89,9 +89,12 @@ bool fold_result_row(TupleTableSlot* slot, DestReceiver* receiver) {
 SPIPlanPtr plan_of(RecordQuery& query) {
     if (query.plan == nullptr) {
         Oid types[kParams] = {TEXTOID, TEXTOID, TEXTOID, TEXTOID};
-        SPIPlanPtr plan = SPI_prepare(query.sql.c_str(), kParams, types);
+        // Partitions are pruned when a generic plan begins; planning all of them again takes
+        // longer.
+        const int options = OidIsValid(query.log) ? CURSOR_OPT_GENERIC_PLAN : 0;
+        SPIPlanPtr plan = SPI_prepare_cursor(query.sql.c_str(), kParams, types, options);
         if (plan == nullptr)
-            elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+            elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
         SPI_keepplan(plan);
         query.plan = plan;
     }
