@@ -146,6 +146,21 @@ like(last_run($node, 'away', 'user-1')->{error_message}, qr/table sync_changes h
 is($model->count, $asks + 2, 'only the other one was paid for');
 $node->safe_psql('mana_sync', "ALTER TABLE public.sync_changes ATTACH PARTITION $leaf FOR VALUES WITH (MODULUS 4, REMAINDER $number)");
 is(run_mission($node, 'away', 'user-1')->{outcome}, 'planned', 'with the partition it is planned');
+# Moved to another server: that one's mana_ai plans them.
+push_mission($node, 'moved', user => 'user-1', cadence => { kind => 'manual' }, nextRunAt => iso(3600));
+$asks = $model->count;
+$node->safe_psql('mana_sync', <<"END");
+CREATE FOREIGN DATA WRAPPER nothing;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing;
+BEGIN;
+ALTER TABLE public.sync_changes DETACH PARTITION $leaf;
+CREATE FOREIGN TABLE public.remote PARTITION OF public.sync_changes FOR VALUES WITH (MODULUS 4, REMAINDER $number) SERVER elsewhere;
+COMMIT;
+END
+is(run_mission($node, 'moved', 'user-1')->{outcome}, 'failed', 'a mission whose partition is on another server is not planned');
+like(last_run($node, 'moved', 'user-1')->{error_message}, qr/partition remote, which takes the plan, is on another server/, 'and its run says so');
+is($model->count, $asks, 'nothing is paid for');
+$node->safe_psql('mana_sync', "DROP FOREIGN TABLE public.remote; ALTER TABLE public.sync_changes ATTACH PARTITION $leaf FOR VALUES WITH (MODULUS 4, REMAINDER $number)");
 is(snapshots_differ($node), '', 'snapshots agree with the log');
 
 # ---------------------------------------------------------------- an attached table becomes a partition
