@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,instructions,plan-instructions
-# runs only these; instructions, which need valgrind, only when they are named.
+# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,partitions,instructions,
+# plan-instructions,partition-instructions runs only these; instructions, which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http}
+parts=${PART:-inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,partitions}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -51,6 +51,11 @@ if wanted instructions; then
 fi
 if wanted plan-instructions; then
     source "$top/test/bench/plan_instructions.sh"
+fi
+
+# ---------------------------------------------------------------- a partitioned log
+if wanted partitions || wanted partition-instructions; then
+    source "$top/test/bench/partitions.sh"
 fi
 
 # ---------------------------------------------------------------- inserts with and without trigger
