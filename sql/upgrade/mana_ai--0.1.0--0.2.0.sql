@@ -3182,7 +3182,7 @@ CREATE TABLE mana_ai.watched_records (
 CREATE INDEX watched_records_of_mission ON mana_ai.watched_records (user_id, mission_id);
 
 -- Changes of such records, written by the trigger in the transaction of the change, until the worker has taken them; of
--- missions: they may have other inputs now. Empty ids: a transaction has changed very many.
+-- missions: they may have other inputs now. Empty ids of the record: a transaction has changed very many of the user.
 CREATE TABLE mana_ai.input_changes (
   user_id    text COLLATE "C" NOT NULL,
   table_name text COLLATE "C" NOT NULL,

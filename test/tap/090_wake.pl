@@ -107,6 +107,38 @@ $node->safe_psql('mana_sync', "INSERT INTO public.sync_changes (app_id, table_na
 settled();
 is(of_wake('stormy', 'changed_at IS NOT NULL'), 't', 'one of a single transaction is noticed');
 
+# Of many records in one transaction, after rows that do not count: nobody is forgotten, and another user is not woken.
+push_record('notes', "b$_", { content => 'Vorher' }) for 1 .. 40;
+push_record('notes', 'other', { content => 'Vorher' }, user => 'user-2');
+push_mission($node, "bulk$_", cadence => on_change(debounceMinutes => 5), nextRunAt => undef, inputs => [ { module => 'notes', table => 'notes', id => "b$_" } ]) for 1 .. 40;
+push_mission($node, 'other', user => 'user-2', cadence => on_change(debounceMinutes => 5), nextRunAt => undef, inputs => [ { module => 'notes', table => 'notes', id => 'other' } ]);
+wait_for($node, 'forty missions wait, and one of another user', 30, "SELECT count(*) FROM mana_ai.input_watches WHERE mission_id LIKE 'bulk%' OR mission_id = 'other'", 41);
+$node->safe_psql('mana_sync', <<'END');
+BEGIN;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data, actor)
+SELECT 'notes', 'notes', 'b' || n, 'user-1', 'update', 'c', '{"content": "Vom Agenten"}', '{"kind": "ai"}' FROM generate_series(1, 35) n;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+SELECT 'notes', 'notes', 'b' || n, 'user-1', 'update', 'c', '{"content": "Importiert"}' FROM generate_series(1, 40) n;
+SAVEPOINT s;
+INSERT INTO public.sync_changes (app_id, table_name, record_id, user_id, op, client_id, data)
+SELECT 'notes', 'notes', 'b' || n, 'user-1', 'update', 'c', '{"content": "Verworfen"}' FROM generate_series(1, 40) n;
+ROLLBACK TO s;
+COMMIT;
+END
+settled();
+is(value($node, "SELECT count(*) FROM mana_ai.input_watches WHERE mission_id LIKE 'bulk%' AND changed_at IS NOT NULL"), 40, 'all that waited for one of forty records have their change');
+is(of_wake('other', 'changed_at IS NULL'), 't', 'nobody else has');
+
+# A mission that was woken and is held back is not planned any more when its user chooses another cadence.
+$node->safe_psql('mana_sync', "SELECT mana_ai.stop('user:user-2', 'Test')");
+push_change($node, app => 'notes', table => 'notes', id => 'other', user => 'user-2', data => { content => 'Nachher' }, stamps => { content => iso(0) });
+settled();
+let_wake('other');
+wait_for($node, 'a mission of a stopped user is woken', 20, "SELECT woken_at IS NOT NULL FROM mana_ai.mission_schedule WHERE mission_id = 'other'", 't');
+push_change($node, id => 'other', user => 'user-2', data => { cadence => { kind => 'manual' } }, stamps => { cadence => iso(2) });
+wait_for($node, 'it is not due any more when it is to be planned by hand', 20, "SELECT woken_at IS NULL AND due_at IS NULL AND wake_at IS NULL FROM mana_ai.mission_schedule WHERE mission_id = 'other'", 't');
+$node->safe_psql('mana_sync', "SELECT mana_ai.resume('user:user-2')");
+
 # ---------------------------------------------------------------- a crash
 
 push_record('notes', 'crash', { content => 'Vorher' });

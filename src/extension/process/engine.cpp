@@ -304,12 +304,17 @@ void Engine::keep_house(bool full_pass) {
 void Engine::take_input_changes() {
     const core::Instant started = pg::monotonic_now();
     bool is_all = false;
-    while (!is_all && pg::monotonic_now() - started < kHouseTime) {
-        pg::Transaction transaction("mana_ai: taking changes of inputs");
-        load_watch_filter();
-        is_all = mana_ai::take_input_changes(pg::now());
-        next_input_wake_at_ = mana_ai::next_input_wake_at();
-        transaction.commit();
+    try {
+        while (!is_all && pg::monotonic_now() - started < kHouseTime) {
+            pg::Transaction transaction("mana_ai: taking changes of inputs");
+            load_watch_filter();
+            is_all = mana_ai::take_input_changes(pg::now());
+            next_input_wake_at_ = mana_ai::next_input_wake_at();
+            transaction.commit();
+        }
+    } catch (const pg::PgError& error) {
+        put_off_wakes(error);
+        return;
     }
     if (!is_all)
         pg::wake_worker_now();
@@ -319,10 +324,32 @@ void Engine::wake_missions() {
     const core::Instant now = pg::now();
     if (!next_input_wake_at_ || *next_input_wake_at_ > now)
         return;
-    pg::Transaction transaction("mana_ai: waking missions whose inputs have changed");
-    mana_ai::wake_missions(now);
-    next_input_wake_at_ = mana_ai::next_input_wake_at();
-    transaction.commit();
+    try {
+        pg::Transaction transaction("mana_ai: waking missions whose inputs have changed");
+        mana_ai::wake_missions(now);
+        next_input_wake_at_ = mana_ai::next_input_wake_at();
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        put_off_wakes(error);
+    }
+    postpone_wakes(now);
+}
+
+// Nothing else must wait for that: the marks and the times stay in the tables.
+void Engine::put_off_wakes(const pg::PgError& error) {
+    constexpr core::Instant kPause = 10 * core::kMicrosPerSecond;
+    if (error.is_interrupt())
+        throw;
+    if (error.sqlstate != ERRCODE_LOCK_NOT_AVAILABLE)
+        pg::log_warning("missions could not be woken by changes of their inputs (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    next_input_wake_at_ = pg::now() + kPause;
+}
+
+// Those that are due could not be woken now.
+void Engine::postpone_wakes(core::Instant now) {
+    if (next_input_wake_at_ && *next_input_wake_at_ <= now)
+        next_input_wake_at_ = now + core::kMicrosPerSecond / 4;
 }
 
 // In transactions of their own, for a bounded time: what is left goes with the next pass.
@@ -504,6 +531,7 @@ void Engine::start_due_missions(core::Instant due_until) {
     if (!may_claim()) {
         note_error(table_problem_);
         next_wake_at_.reset();
+        postpone_wakes(pg::now());
         if (table_is_locked_) {
             next_wake_at_ = due_until;
             pause_for_locked_rows(due_until);

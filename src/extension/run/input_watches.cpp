@@ -24,10 +24,10 @@ namespace mana_ai {
 
 namespace {
 
-constexpr int64_t kMarksAtOnce = 1000;
-constexpr int64_t kWakesAtOnce = 100;
+constexpr int64_t kMarksAtOnce = 100;
+constexpr int64_t kWakesAtOnce = 20;
 // Somebody has locked the mission's row, or a run holds it.
-constexpr core::Instant kBusyPause = core::kMicrosPerSecond / 4;
+constexpr core::Instant kBusyPause = core::kMicrosPerSecond;
 
 struct MissionName {
     std::string user_id;
@@ -41,13 +41,40 @@ uint64_t hash_of(std::string_view user_id, std::string_view table, std::string_v
     return watch_hash(user_id, table, record);
 }
 
+std::optional<core::Instant> next_run_of(const MissionName& name) {
+    static pg::Statement find(R"sql(
+SELECT CASE WHEN jsonb_typeof(record -> 'nextRunAt') = 'string' THEN record ->> 'nextRunAt' END
+  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 AND record ->> 'state' = 'active')sql");
+    const auto rows = find.execute({Param(name.user_id), Param(name.mission_id)}).rows;
+    if (rows.empty() || rows.front().is_null(0))
+        return std::nullopt;
+    return core::parse_instant(rows.front().text(0));
+}
+
+// A mission that was woken and has not run is due when its record says. Of a running one the end of
+// the run does that.
+void take_back_wake(const MissionName& name) {
+    static pg::Statement lock(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND woken_at IS NOT NULL AND lease_owner IS NULL FOR UPDATE)sql");
+    if (lock.execute({Param(name.user_id), Param(name.mission_id)}).rows.empty())
+        return;
+    static pg::Statement take_back(R"sql(
+UPDATE mana_ai.mission_schedule
+   SET woken_at = NULL, due_at = $3, wake_at = CASE WHEN $3 IS NOT NULL THEN greatest($3, not_before) END
+ WHERE user_id = $1 AND mission_id = $2)sql");
+    take_back.execute(
+        {Param(name.user_id), Param(name.mission_id), pg::time_or_null(next_run_of(name))});
+}
+
 void stop_watching(const MissionName& name) {
     static pg::Statement forget_records(
         "DELETE FROM mana_ai.watched_records WHERE user_id = $1 AND mission_id = $2");
     static pg::Statement forget(
         "DELETE FROM mana_ai.input_watches WHERE user_id = $1 AND mission_id = $2");
     forget_records.execute({Param(name.user_id), Param(name.mission_id)});
-    forget.execute({Param(name.user_id), Param(name.mission_id)});
+    if (forget.execute({Param(name.user_id), Param(name.mission_id)}).processed > 0)
+        take_back_wake(name);
 }
 
 struct WatchingMission {
@@ -172,10 +199,16 @@ UPDATE mana_ai.input_watches SET changed_at = $3, last_changed_at = $4, wake_at 
                   pg::Timestamp{changes.last}, pg::Timestamp{at}});
 }
 
+// Also those of missions that do not watch any more.
 std::vector<core::Instant> wakes_of_user(const std::string& user_id, core::Instant now) {
     static pg::Statement find(R"sql(
 SELECT t.at FROM mana_ai.input_watches w, unnest(w.woken) AS t(at)
- WHERE w.user_id = $1 AND t.at > $2::timestamptz - interval '1 hour' ORDER BY t.at)sql");
+ WHERE w.user_id = $1 AND t.at > $2::timestamptz - interval '1 hour'
+UNION
+SELECT r.woken_at FROM mana_ai.runs r
+ WHERE r.user_id = $1 AND r.started_at > $2::timestamptz - interval '1 hour'
+   AND r.woken_at > $2::timestamptz - interval '1 hour'
+ ORDER BY 1)sql");
     std::vector<core::Instant> wakes;
     for (const pg::Row& row : find.execute({Param(user_id), pg::Timestamp{now}}).rows)
         wakes.push_back(row.optional_instant(0).value_or(0));
@@ -189,6 +222,13 @@ void put_off(const MissionName& name, core::Instant until) {
 }
 
 void wake(const MissionName& name, core::Instant now) {
+    static pg::Statement lock(R"sql(
+SELECT 1 FROM mana_ai.mission_schedule
+ WHERE user_id = $1 AND mission_id = $2 AND lease_owner IS NULL FOR UPDATE SKIP LOCKED)sql");
+    if (lock.execute({Param(name.user_id), Param(name.mission_id)}).rows.empty()) {
+        put_off(name, now + kBusyPause);
+        return;
+    }
     if (!look_at_mission(name))
         return;
     const core::Instant allowed_at =
@@ -196,13 +236,6 @@ void wake(const MissionName& name, core::Instant now) {
     if (allowed_at > now) {
         put_off(name, allowed_at);
         pg::metrics::count_at_commit(core::Metric::Wakeups, {"limited"});
-        return;
-    }
-    static pg::Statement lock(R"sql(
-SELECT 1 FROM mana_ai.mission_schedule
- WHERE user_id = $1 AND mission_id = $2 AND lease_owner IS NULL FOR UPDATE SKIP LOCKED)sql");
-    if (lock.execute({Param(name.user_id), Param(name.mission_id)}).rows.empty()) {
-        put_off(name, now + kBusyPause);
         return;
     }
     static pg::Statement make_due(R"sql(
@@ -219,28 +252,20 @@ UPDATE mana_ai.input_watches w
     pg::metrics::count_at_commit(core::Metric::Wakeups, {"change"});
 }
 
-// Of any record: a transaction has changed very many.
-void note_change_of_all(core::Instant now) {
-    static pg::Statement find("SELECT user_id, mission_id FROM mana_ai.input_watches");
-    for (pg::Row& row : find.execute({}).rows)
-        note_change({row.take_text(0), row.take_text(1)}, now);
-}
-
 void note_changes(const std::set<std::tuple<std::string, std::string, std::string>>& records,
                   core::Instant now) {
     static pg::Statement find(R"sql(
 SELECT mission_id FROM mana_ai.watched_records
  WHERE user_id = $1 AND table_name = $2 AND record_id = $3)sql");
+    // A transaction has changed very many records of the user.
+    static pg::Statement find_all(
+        "SELECT mission_id FROM mana_ai.input_watches WHERE user_id = $1");
     std::set<MissionName> missions;
-    bool all = false;
     for (const auto& [user, table, id] : records) {
-        all |= user.empty() && table.empty() && id.empty();
-        for (pg::Row& row : find.execute({Param(user), Param(table), Param(id)}).rows)
+        auto rows = table.empty() ? find_all.execute({Param(user)}).rows
+                                  : find.execute({Param(user), Param(table), Param(id)}).rows;
+        for (pg::Row& row : rows)
             missions.insert({user, row.take_text(0)});
-    }
-    if (all) {
-        note_change_of_all(now);
-        return;
     }
     for (const MissionName& mission : missions)
         note_change(mission, now);
@@ -263,7 +288,8 @@ SELECT user_id, 'aiMissions', mission_id FROM mana_ai.input_watches)sql");
 bool take_input_changes(core::Instant now) {
     static pg::Statement take(R"sql(
 DELETE FROM mana_ai.input_changes
- WHERE id IN (SELECT c.id FROM mana_ai.input_changes c LIMIT $1 FOR UPDATE SKIP LOCKED)
+ WHERE id = ANY (ARRAY(SELECT c.id FROM mana_ai.input_changes c
+                        ORDER BY (c.table_name = 'aiMissions') DESC LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING user_id, table_name, record_id)sql");
     auto rows = take.execute({kMarksAtOnce}).rows;
     if (rows.empty())
@@ -303,13 +329,7 @@ std::optional<core::Instant> next_input_wake_at() {
 void end_wake(const ClaimedMission& claimed) {
     if (!claimed.woken_at)
         return;
-    static pg::Statement find(R"sql(
-SELECT CASE WHEN jsonb_typeof(record -> 'nextRunAt') = 'string' THEN record ->> 'nextRunAt' END
-  FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2)sql");
-    const auto rows = find.execute({Param(claimed.user_id), Param(claimed.mission_id)}).rows;
-    std::optional<core::Instant> next_run;
-    if (!rows.empty() && !rows.front().is_null(0))
-        next_run = core::parse_instant(rows.front().text(0));
+    const auto next_run = next_run_of({claimed.user_id, claimed.mission_id});
     static pg::Statement end(R"sql(
 UPDATE mana_ai.mission_schedule SET woken_at = NULL, due_at = $3
  WHERE user_id = $1 AND mission_id = $2)sql");

@@ -96,7 +96,6 @@ bool open_table(pg::KeyedTable& table, const char* name) {
     return pg::open_keyed_table(table, key);
 }
 
-// While the filter is not known.
 bool is_watched(const Datum* key) {
     pg::KeyedTable table;
     if (!open_table(table, "watched_records"))
@@ -150,23 +149,25 @@ bool may_wake(TupleTableSlot* slot, const SyncShape& shape) {
                       pg::watch_filter::Answer::No;
 }
 
-bool try_mark_input(TupleTableSlot* slot, const SyncShape& shape, bool many) {
+uint64_t user_hash(TupleTableSlot* slot, const SyncShape& shape) {
+    const auto ids = ids_of(slot, shape);
+    return ids ? watch_hash(ids->user, {}, {}) : 0;
+}
+
+InputMarked try_mark_input(TupleTableSlot* slot, const SyncShape& shape, bool all_of_user) {
     const auto ids = ids_of(slot, shape);
     if (!ids || !is_written_by_user(slot, shape))
-        return true;
+        return InputMarked::NoNeed;
     const Datum key[] = {pg::text_datum(ids->user), pg::text_datum(ids->table),
                          pg::text_datum(ids->record)};
     if (!ids_fit({key[0], key[1], key[2]}))
-        return true;
-    if (pg::watch_filter::look_up(watch_hash(ids->user, ids->table, ids->record)) ==
-            pg::watch_filter::Answer::Unknown &&
-        !is_watched(key))
-        return true;
-    if (erasure_of(key[0]) != Erasure::None)
-        return true;
+        return InputMarked::NoNeed;
+    // The filter can be wrong, and anybody can fill it.
+    if (!is_watched(key) || erasure_of(key[0]) != Erasure::None)
+        return InputMarked::NoNeed;
     const Datum nothing = pg::text_datum("");
-    const Datum any[] = {nothing, nothing, nothing};
-    return insert_mark(many ? any : key);
+    const Datum all[] = {key[0], nothing, nothing};
+    return insert_mark(all_of_user ? all : key) ? InputMarked::Done : InputMarked::Locked;
 }
 
 void mark_watching_mission(const RecordKey& key, const RecordState* state) {

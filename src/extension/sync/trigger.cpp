@@ -52,7 +52,7 @@ constexpr int kMaxWaitMs = 200;
 constexpr int kMaxPauseMs = 8;
 constexpr int kRowMs = 20;
 
-// The next one is for all records: each takes a subtransaction.
+// The next ones are for all records of a user: each takes a subtransaction.
 constexpr int kMaxInputMarks = 31;
 
 struct TransactionBudget {
@@ -72,9 +72,10 @@ struct TransactionBudget {
     // The table of marks was locked: not tried again for the rest of the transaction.
     bool marks_are_locked = false;
     uint64_t unmarked = 0;
-    // Marks of inputs (input_marks.hpp), and where the last one was made.
+    // Marks of inputs (input_marks.hpp), and the last one for all records of a user.
     int input_marks = 0;
-    SubTransactionId input_marked_in = InvalidSubTransactionId;
+    uint64_t all_marked_of = 0;
+    SubTransactionId all_marked_in = InvalidSubTransactionId;
     bool input_marks_are_locked = false;
 } budget;
 
@@ -496,21 +497,28 @@ void keep_long_ids_out() {
 [[gnu::noinline]] void mark_input(TriggerData* trigger, const SyncShape& shape) {
     const pg::crash_watch::Scope marking(pg::crash_watch::Code::Mark);
     begin_budget();
-    const bool many = budget.input_marks >= kMaxInputMarks;
+    const bool all_of_user = budget.input_marks >= kMaxInputMarks;
     const SubTransactionId present = GetCurrentSubTransactionId();
-    if (budget.input_marks_are_locked || (many && budget.input_marked_in == present))
+    const uint64_t user = user_hash(trigger->tg_trigslot, shape);
+    if (budget.input_marks_are_locked ||
+        (all_of_user && budget.all_marked_in == present && budget.all_marked_of == user))
         return;
-    bool marked = false;
+    InputMarked marked = InputMarked::NoNeed;
     const auto error = in_bounded_subtransaction([&] {
-        marked = try_mark_input(trigger->tg_trigslot, shape, many);
-        return marked;
+        marked = try_mark_input(trigger->tg_trigslot, shape, all_of_user);
+        return marked == InputMarked::Done;
     });
-    budget.input_marks++;
-    budget.input_marked_in = present;
-    budget.input_marks_are_locked = !marked;
+    if (!error && marked == InputMarked::Done) {
+        budget.input_marks++;
+        if (all_of_user) {
+            budget.all_marked_of = user;
+            budget.all_marked_in = present;
+        }
+    }
+    budget.input_marks_are_locked = marked == InputMarked::Locked;
     if (error)
         report(Fault::NotNoted, "a change of an input could not be marked", *error);
-    else if (!marked)
+    else if (marked == InputMarked::Locked)
         log_once(Fault::NotNoted, "a change of an input could not be marked (table locked)");
 }
 

@@ -24,6 +24,7 @@
 #include "mana_ai/extension/run/restore_iterations.hpp"
 #include "mana_ai/extension/watch/tracing.hpp"
 #include "mana_ai/net/event_loop.hpp"
+#include "mana_ai/pg/error.hpp"
 #include "mana_ai/pg/settings.hpp"
 
 namespace mana_ai {
@@ -185,6 +186,8 @@ class Engine {
     void prepare_tick(bool full_pass, core::Instant now);
     void take_input_changes();
     void wake_missions();
+    void put_off_wakes(const pg::PgError& error);
+    void postpone_wakes(core::Instant now);
     void restore_lost_iterations();
     void put_off_checks();
     void check_later_alone(const SuspectMission& mission, core::Instant at);

@@ -19,14 +19,22 @@ namespace mana_ai {
 uint64_t watch_hash(std::string_view user_id, std::string_view table_name,
                     std::string_view record_id);
 
-// Whether somebody may wait for the row of another app's record, by a hash probe, and the row was
-// written by a user: what agents and the system write wakes nobody. Raises nothing and costs almost
-// nothing if nobody waits.
+// Whether somebody may wait for the row of another app's record, by a hash probe. Raises nothing
+// and costs almost nothing if nobody waits.
 bool may_wake(TupleTableSlot* slot, const SyncShape& shape);
 
-// Marks the row's record; with `many`, a mark for any number of records. Never waits: false if the
-// table of marks is locked. May ereport(ERROR): call it inside pg::guarded().
-bool try_mark_input(TupleTableSlot* slot, const SyncShape& shape, bool many);
+enum class InputMarked : uint8_t {
+    NoNeed,  // nobody waits for the record, or its user did not write the row
+    Done,
+    Locked,  // the table of marks
+};
+
+// Marks the row's record, or with `all_of_user` all records of its user. Never waits. May
+// ereport(ERROR): call it inside pg::guarded().
+InputMarked try_mark_input(TupleTableSlot* slot, const SyncShape& shape, bool all_of_user);
+
+// Of the row's user; 0: there is none.
+uint64_t user_hash(TupleTableSlot* slot, const SyncShape& shape);
 
 // Marks a mission whose record has changed, if its inputs wake it or did so: they may be others
 // now. nullptr: it is gone. A table of marks that is locked is passed over. May ereport(ERROR).
