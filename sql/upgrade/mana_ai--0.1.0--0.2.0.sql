@@ -2286,7 +2286,7 @@ BEGIN
               UNION
               SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
               UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' ORDER BY x.ts DESC LIMIT 1) u) m(name)
+              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' AND x.purpose <> 'what_if' ORDER BY x.ts DESC LIMIT 1) u) m(name)
        CROSS JOIN (SELECT ''
                    UNION
                    SELECT current_setting('mana_ai.service_tier')

@@ -155,6 +155,15 @@ settings($node, 'mana_ai.total_tokens_per_day' => undef);
 $node->safe_psql('mana_sync', "INSERT INTO mana_ai.cost_budgets (cost_per_day, currency) VALUES (0, 'EUR')");
 is(what_if($run)->{status}, 'budget', 'in money as well');
 $node->safe_psql('mana_sync', 'DELETE FROM mana_ai.cost_budgets');
+# The last answer tells at which price tokens are counted; that of a question is not one of a run.
+my $tokens_left = q(SELECT tokens_left FROM mana_ai.cost_budgets_of('user-1', '') WHERE scope = 'user');
+$node->safe_psql('mana_sync', "INSERT INTO mana_ai.cost_budgets (user_id, cost_per_day, currency) VALUES ('user-1', 1, 'EUR')");
+my $left = value($node, $tokens_left);
+$answering = 'test/large';
+script('Fertig.', task('Belege'));
+is(what_if($run, ", 'test/large'")->{status}, 'planned', 'a dear model is asked');
+is(value($node, $tokens_left), $left, 'what is left for a user is what it was');
+$node->safe_psql('mana_sync', 'DELETE FROM mana_ai.cost_budgets');
 settings($node, 'mana_ai.user_tokens_per_day' => 1);
 is(what_if($run)->{status}, 'planned', 'a user has nothing to do with it');
 settings($node, 'mana_ai.user_tokens_per_day' => undef);

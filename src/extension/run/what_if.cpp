@@ -37,10 +37,13 @@ bool is_evaluated(const WhatIfQuestion& question) {
     return !question.evaluated.evaluation_id.empty();
 }
 
+// Nothing is written if the user was erased since the caller has read the run; then there is no
+// room.
 void announce(const WhatIfQuestion& question) {
     static pg::Statement insert(R"sql(
 INSERT INTO mana_ai.what_if_running (what_if_id, user_id, mission_id, run_id, model, service_tier, engine)
-VALUES ($1::uuid, $2, $3, $4::uuid, $5, $6, $7))sql");
+SELECT $1::uuid, $2, $3, $4::uuid, $5, $6, $7 FROM mana_ai.runs r
+ WHERE r.run_id = $4::uuid AND r.user_id = $2 FOR KEY SHARE)sql");
     insert.execute({std::string_view(question.id), std::string_view(question.claimed.user_id),
                     std::string_view(question.claimed.mission_id),
                     std::string_view(question.claimed.run_id), std::string_view(question.model),
