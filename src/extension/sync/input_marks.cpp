@@ -14,9 +14,11 @@
 #include "mana_ai/pg/watch_filter.hpp"
 
 extern "C" {
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "common/hashfn.h"
+#include "storage/bufmgr.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
@@ -96,8 +98,31 @@ bool open_table(pg::KeyedTable& table, const char* name) {
     return pg::open_keyed_table(table, key);
 }
 
+// A table that has never had a row. One of an open transaction counts.
+bool is_empty(const char* name) {
+    const Oid oid = table_oid(name);
+    if (!OidIsValid(oid) || !pg::try_lock_table(oid))
+        return false;
+    Relation table = table_open(oid, NoLock);
+    const bool has_none = RelationGetNumberOfBlocks(table) == 0;
+    table_close(table, NoLock);
+    return has_none;
+}
+
+// If the filter is not known, but nothing has ever been watched, it is known from now on: whoever
+// adds a record later puts it into the filter, too.
+bool nothing_is_watched() {
+    if (!is_empty("watched_records") || !is_empty("input_watches"))
+        return false;
+    pg::watch_filter::complete();
+    return true;
+}
+
+// While the filter is not known.
 bool is_watched(const Datum* key) {
     pg::KeyedTable table;
+    if (nothing_is_watched())
+        return false;
     if (!open_table(table, "watched_records"))
         return false;
     const bool found = pg::count_rows(table, key, 3, 1) > 0;
@@ -178,7 +203,9 @@ void mark_watching_mission(const RecordKey& key, const RecordState* state) {
             return false;
         const uint64_t hash = watch_hash(pg::text_view(key.user_id), pg::text_view(key.table_name),
                                          pg::text_view(key.record_id));
-        return pg::watch_filter::look_up(hash) != pg::watch_filter::Answer::No;
+        const auto answer = pg::watch_filter::look_up(hash);
+        return answer == pg::watch_filter::Answer::Maybe ||
+               (answer == pg::watch_filter::Answer::Unknown && !nothing_is_watched());
     };
     if ((state == nullptr || !wakes_on_change(*state)) && !is_watching())
         return;
