@@ -8,7 +8,7 @@ EXTENSION = mana_ai
 EXTVERSION = 0.2.0
 
 # The install script is these files, in this order. A file in sql/ that is not listed fails `make test`.
-SQL_TOPICS = schema.sql waking.sql lineage.sql what_if.sql money.sql research.sql tools.sql brake.sql lww.sql functions.sql status.sql stale_plans.sql inputs.sql erasure.sql metrics.sql \
+SQL_TOPICS = schema.sql usage_sums.sql waking.sql lineage.sql what_if.sql money.sql research.sql tools.sql brake.sql lww.sql functions.sql status.sql stale_plans.sql inputs.sql erasure.sql metrics.sql \
 	http.sql privileges.sql attach_at_create.sql
 
 # Tests that `make installcheck` runs: test/sql/NAME.sql and test/isolation/specs/NAME.spec.

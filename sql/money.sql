@@ -198,8 +198,8 @@ BEGIN
     currency := b.currency;
     IF b.scope = 'total' THEN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
-             coalesce(sum(u.tokens_used) FILTER (WHERE u.currency IS DISTINCT FROM b.currency), 0)
-        INTO used, unpriced_tokens FROM mana_ai.token_usage u WHERE u.ts > since;
+             coalesce(sum(u.tokens) FILTER (WHERE u.currency <> b.currency), 0)
+        INTO used, unpriced_tokens FROM mana_ai.usage_of_all(since) u;
       SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens
         FROM (SELECT x.run_id, x.reserved_tokens FROM mana_ai.runs x WHERE x.outcome = 'running'
               UNION ALL

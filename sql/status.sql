@@ -380,7 +380,7 @@ SELECT c.scope, c.cap,
                                  AND u.purpose <> 'what_if')
          WHEN 'user' THEN (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u
                             WHERE u.user_id = m.user_id AND u.ts > d.begin AND u.purpose <> 'what_if')
-         ELSE (SELECT sum(u.tokens_used) FROM mana_ai.token_usage u WHERE u.ts > d.begin) END, 0)::bigint,
+         ELSE (SELECT sum(u.tokens) FROM mana_ai.usage_of_all(d.begin) u) END, 0)::bigint,
        coalesce(CASE WHEN c.scope = 'total' THEN
            coalesce((SELECT sum(r.reserved_tokens) FROM mana_ai.runs r WHERE r.outcome = 'running'), 0)
            + coalesce((SELECT sum(w.reserved_tokens) FROM mana_ai.what_if_running w), 0)

@@ -16,7 +16,8 @@ SELECT c.relname AS neither
        'evaluations',          -- figures of many users; evaluation_runs names them
        'engine_state',         -- the worker takes the user's missions out of what the last tick could not do
        'erased_users',         -- digests
-       'erasures_under_way');  -- the ids, until nothing of theirs can come back
+       'erasures_under_way',  -- the ids, until nothing of theirs can come back
+       'usage_sums');         -- of all users together
 -- No table has another column that names users.
 SELECT table_name, column_name FROM information_schema.columns
  WHERE table_schema = 'mana_ai' AND column_name ~ 'user' AND column_name NOT IN ('user_id', 'user_digest');

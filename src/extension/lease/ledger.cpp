@@ -34,31 +34,42 @@ std::string key_of(const Account& account) {
            ' ' + account.user_id + account.agent_id + account.mission_id;
 }
 
+// Of the rows after $1: up to the transaction's begin, all, and that begin.
+std::string sums_where(const std::string& condition) {
+    return "SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, "
+           "coalesce(sum(tokens_used), 0)::bigint, now() "
+           "FROM mana_ai.token_usage WHERE ts > $1" +
+           condition;
+}
+
 pg::StatementResult read_sums(const Account& account, core::Instant since) {
     const pg::Timestamp begin{since};
     const std::string_view user = account.user_id;
+    if (account.is_everybodys) {
+        static pg::Statement of_all(sums_where(""));
+        return of_all.execute({begin});
+    }
     if (!account.mission_id.empty()) {
-        static pg::Statement of_mission(R"sql(
-SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND mission_id = $3 AND purpose <> 'what_if')sql");
-        return of_mission.execute({user, begin, std::string_view(account.mission_id)});
+        static pg::Statement of_mission(sums_where(" AND user_id = $2 AND mission_id = $3 AND purpose <> 'what_if'"));
+        return of_mission.execute({begin, user, std::string_view(account.mission_id)});
     }
     if (!account.agent_id.empty()) {
-        static pg::Statement of_agent(R"sql(
-SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND agent_id = $3 AND purpose <> 'what_if')sql");
-        return of_agent.execute({user, begin, std::string_view(account.agent_id)});
+        static pg::Statement of_agent(sums_where(" AND user_id = $2 AND agent_id = $3 AND purpose <> 'what_if'"));
+        return of_agent.execute({begin, user, std::string_view(account.agent_id)});
     }
-    if (!account.is_everybodys) {
-        static pg::Statement of_user(R"sql(
-SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE user_id = $1 AND ts > $2 AND purpose <> 'what_if')sql");
-        return of_user.execute({user, begin});
-    }
-    static pg::Statement of_all(R"sql(
-SELECT coalesce(sum(tokens_used) FILTER (WHERE ts <= now()), 0)::bigint, coalesce(sum(tokens_used), 0)::bigint, now()
-  FROM mana_ai.token_usage WHERE ts > $1)sql");
-    return of_all.execute({begin});
+    static pg::Statement of_user(sums_where(" AND user_id = $2 AND purpose <> 'what_if'"));
+    return of_user.execute({begin, user});
+}
+
+// What is added up already is not read again.
+KnownSum kept_sum_of_all(core::Instant since, core::Instant now) {
+    static pg::Statement select_kept(R"sql(
+SELECT min(u.read_from), sum(u.tokens)::bigint FROM mana_ai.usage_of_all($1, true) u)sql");
+    const auto rows = select_kept.execute({pg::Timestamp{since}}).rows;
+    const pg::Row& row = rows.front();
+    if (row.is_null(0))
+        return {since, 0, now};
+    return {row.number(0) - 1, row.number(1), now};
 }
 
 }  // namespace
@@ -87,6 +98,8 @@ KnownSum known_sum(const Account& account) {
             now - known.counted_anew_at < kGoodFor)
             return known;
     }
+    if (account.is_everybodys)
+        return kept_sum_of_all(now - kDay, now);
     return {now - kDay, 0, now};
 }
 

@@ -12,6 +12,7 @@
 #include "mana_ai/extension/lease/ledger.hpp"
 #include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
+#include "mana_ai/extension/lease/usage_sums.hpp"
 #include "mana_ai/extension/process/expired_rows.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
 #include "mana_ai/extension/run/input_watches.hpp"
@@ -296,6 +297,7 @@ void Engine::keep_house(bool full_pass) {
     settle_erasures();
     begin_missed_erasures(full_pass);
     delete_expired(full_pass);
+    add_up_usage(full_pass);
     if (repair_failure)
         throw *repair_failure;
 }
@@ -369,6 +371,22 @@ void Engine::delete_expired(bool full_pass) {
     pg::Transaction transaction("mana_ai: looking for orphaned lineage");
     sweep_orphaned_lineage();
     transaction.commit();
+}
+
+// Also between full passes, which may be hours apart.
+void Engine::add_up_usage(bool full_pass) {
+    const core::Instant started = pg::monotonic_now();
+    bool goes_on = full_pass || more_to_add_up_ || started >= added_up_at_ + core::kMicrosPerMinute;
+    if (goes_on)
+        added_up_at_ = started;
+    while (goes_on && pg::monotonic_now() - started < kHouseTime) {
+        // After an error the next full pass goes on.
+        more_to_add_up_ = false;
+        pg::Transaction transaction("mana_ai: adding up what was used");
+        goes_on = advance_usage_sums();
+        transaction.commit();
+        more_to_add_up_ = goes_on;
+    }
 }
 
 void Engine::prepare_tick(bool full_pass, core::Instant now) {

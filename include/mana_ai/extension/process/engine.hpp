@@ -175,6 +175,7 @@ class Engine {
     void forget_erased_users();
     void begin_missed_erasures(bool full_pass);
     void delete_expired(bool full_pass);
+    void add_up_usage(bool full_pass);
     void cancel_runs(const std::function<bool(const ClaimedMission&, const RunResult&)>& which);
     void cancel_stopped_runs();
     void give_stopped_leases_back();
@@ -250,6 +251,8 @@ class Engine {
     bool suspects_left_ = false;  // ClaimResult::suspects_left of the last claim
     bool tools_stale_ = true;
     bool more_has_expired_ = false;
+    bool more_to_add_up_ = false;
+    core::Instant added_up_at_ = 0;  // by the monotonic clock
     bool compares_users_ = false;
     // Of mana_ai.begin_missed_erasures(): how far it has come.
     std::optional<std::string> compared_digests_;
