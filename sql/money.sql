@@ -19,7 +19,7 @@ CREATE TABLE mana_ai.model_prices (
 );
 COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
-COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'in addition to its tokens; the cost of research on the web, under the name web-research';
+COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'in addition to its tokens; the cost of research, under the names web-research and deep-research';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
 -- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
@@ -37,7 +37,7 @@ BEGIN
     INTO cost_of.cost, cost_of.currency
     FROM mana_ai.model_prices p
    WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
-     AND cost_of.model LIKE p.pattern AND (cost_of.model <> 'web-research' OR p.per_call IS NOT NULL)
+     AND cost_of.model LIKE p.pattern AND (cost_of.model NOT IN ('web-research', 'deep-research') OR p.per_call IS NOT NULL)
    ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
    LIMIT 1;
   IF cost_of.cost IS NULL THEN
@@ -83,7 +83,7 @@ BEGIN
     EXIT WHEN last_model IS NULL;
     SELECT min(p.valid_from) INTO priced_since FROM mana_ai.model_prices p
      WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern
-       AND (last_model <> 'web-research' OR p.per_call IS NOT NULL);
+       AND (last_model NOT IN ('web-research', 'deep-research') OR p.per_call IS NOT NULL);
     CONTINUE WHEN priced_since IS NULL;
     UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
       FROM (SELECT w.id, k.cost, k.currency
@@ -166,18 +166,23 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
 -- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
--- usage without a price is reported. What operators ask of past runs counts in that of all together. tokens_left: the tokens that the rest pays for at the highest price that the next call
--- may have; null if no such price is known and money is left.
+-- usage without a price is reported. What operators ask of past runs counts in that of all together.
+-- tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- may have, and that call's own price; null if no price of tokens is known and money is left. reserved_tokens: what calls in
+-- flight may use, their own prices as tokens (call_tokens each). cost_left: the money that is neither used nor reserved.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
-  OUT reserved_tokens bigint, OUT tokens_left bigint)
+  OUT reserved_tokens bigint, OUT tokens_left bigint, OUT cost_left numeric, OUT call_tokens bigint)
 RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 4
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   since timestamptz := clock_timestamp() - interval '24 hours';
   b     record;
+  calls bigint;
+  price numeric;
+  call_price numeric;
 BEGIN
   FOR b IN
     SELECT 'agent' AS scope, c.* FROM mana_ai.cost_budgets c
@@ -200,7 +205,8 @@ BEGIN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens) FILTER (WHERE u.currency <> b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.usage_of_all(since) u;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens
+      SELECT coalesce(sum(r.reserved_tokens), 0), count(*) FILTER (WHERE r.reserved_tokens > 0)
+        INTO reserved_tokens, calls
         FROM (SELECT x.run_id, x.reserved_tokens FROM mana_ai.runs x WHERE x.outcome = 'running'
               UNION ALL
               SELECT w.what_if_id, w.reserved_tokens FROM mana_ai.what_if_running w) r
@@ -213,36 +219,41 @@ BEGIN
          AND u.purpose <> 'what_if'
          AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
+      SELECT coalesce(sum(r.reserved_tokens), 0), count(*) FILTER (WHERE r.reserved_tokens > 0)
+        INTO reserved_tokens, calls FROM mana_ai.runs r
        WHERE r.user_id = cost_budgets_of.user_id AND r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run
          AND CASE b.scope WHEN 'agent' THEN r.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN r.mission_id = cost_budgets_of.mission_id ELSE true END;
     END IF;
-    IF used >= cost_per_day THEN
-      tokens_left := 0;
-    ELSE
-      -- The requested name may have no price because another model answers: then the last one that answered.
-      SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
-        FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
-              UNION
-              SELECT current_setting('mana_ai.compact_model')
-              UNION
-              SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
-              UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' AND x.purpose <> 'what_if' ORDER BY x.ts DESC LIMIT 1) u) m(name)
-       CROSS JOIN (SELECT ''
-                   UNION
-                   SELECT current_setting('mana_ai.service_tier')
-                   UNION
-                   SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
-                   UNION
-                   SELECT o.service_tier FROM mana_ai.agent_options o
-                    WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
-       CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
-       CROSS JOIN LATERAL (SELECT k.cost / 1000000 AS cost
-                             FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) k
-                            WHERE k.currency = b.currency) p;
-    END IF;
+    -- The requested name may have no price because another model answers: then the last one that answered.
+    SELECT nullif(max((p.cost - c.cost) / 1000000), 0), coalesce(max(c.cost), 0) INTO price, call_price
+      FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
+            UNION
+            SELECT current_setting('mana_ai.compact_model')
+            UNION
+            SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+            UNION
+            SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model NOT IN ('web-research', 'deep-research')
+                                    AND x.purpose <> 'what_if'
+                                  ORDER BY x.ts DESC LIMIT 1) u) m(name)
+     CROSS JOIN (SELECT ''
+                 UNION
+                 SELECT current_setting('mana_ai.service_tier')
+                 UNION
+                 SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+                 UNION
+                 SELECT o.service_tier FROM mana_ai.agent_options o
+                  WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
+     CROSS JOIN LATERAL (SELECT k.cost FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), 0, 0, 0) k
+                          WHERE k.currency = b.currency) c
+     CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
+     CROSS JOIN LATERAL mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) p;
+    cost_left := cost_per_day - used - reserved_tokens * coalesce(price, 0) - calls * call_price;
+    call_tokens := CASE WHEN price > 0 THEN least(ceil(call_price / price), 1000000000000) ELSE 0 END;
+    reserved_tokens := reserved_tokens + calls * call_tokens;
+    tokens_left := CASE WHEN used >= cost_per_day THEN 0
+                        WHEN price > 0 THEN floor(least(greatest((cost_per_day - used - call_price) / price, 0), 9000000000000000000))
+                        WHEN call_price > cost_left THEN 0 END;
     RETURN NEXT;
   END LOOP;
 END $$;

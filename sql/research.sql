@@ -23,7 +23,7 @@ CREATE TABLE mana_ai.mission_research_jobs (
   polls          int         NOT NULL DEFAULT 0,
   offered        int         NOT NULL DEFAULT 0,
   completed_at   timestamptz,
-  -- How often a run could not use the answer because the model service failed.
+  -- How often the model service failed a run that was to use the answer, and nobody else.
   given_back     int         NOT NULL DEFAULT 0,
   PRIMARY KEY (user_id, mission_id),
   CHECK ((state = 'intent') = (task_id IS NULL)),

@@ -218,18 +218,20 @@ CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (t
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
--- Research on the web is charged under this name.
-CREATE INDEX token_usage_web_research ON mana_ai.token_usage (user_id, ts) WHERE model = 'web-research';
+-- Research is charged under these names.
+CREATE INDEX token_usage_research ON mana_ai.token_usage (user_id, model, ts) WHERE model IN ('web-research', 'deep-research');
 
--- Users with another budget than mana_ai.user_tokens_per_day; filled by operators.
+-- Users with other limits than the settings say; filled by operators. In each column null is what the setting says, and 0
+-- is nothing at all.
 CREATE TABLE mana_ai.user_budgets (
   user_id        text COLLATE "C" PRIMARY KEY,
-  tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
+  tokens_per_day bigint CHECK (tokens_per_day >= 0),
   note           text,
-  web_research_per_day int CHECK (web_research_per_day >= 0)  -- null: mana_ai.user_web_research_per_day
+  web_research_per_day int CHECK (web_research_per_day >= 0),
+  deep_research_per_day int CHECK (deep_research_per_day >= 0)
 );
 COMMENT ON TABLE mana_ai.user_budgets IS
-  'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day, or whose research on the web is';
+  'users with other daily limits than mana_ai.user_tokens_per_day, user_web_research_per_day and user_deep_research_per_day say; null is what the setting says';
 
 -- The table whose history was folded; at most one row. Not dumped: after a restore the table with the trigger is a
 -- different one, and the next tick folds its history. "generation" identifies the table's file (pg_relation_filenode) when

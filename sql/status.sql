@@ -365,8 +365,7 @@ caps AS (
   SELECT r.scope, floor(least(greatest((r.record ->> 'maxTokensPerDay')::numeric, 0), 9223372036854775807))::bigint AS cap
     FROM records r WHERE jsonb_typeof(r.record -> 'maxTokensPerDay') = 'number'
   UNION ALL
-  SELECT 'user', CASE WHEN b.user_id IS NULL THEN nullif(current_setting('mana_ai.user_tokens_per_day')::bigint, 0)
-                      ELSE b.tokens_per_day END
+  SELECT 'user', coalesce(b.tokens_per_day, nullif(current_setting('mana_ai.user_tokens_per_day')::bigint, 0))
     FROM mission m LEFT JOIN mana_ai.user_budgets b ON b.user_id = m.user_id
   UNION ALL
   SELECT 'total', nullif(current_setting('mana_ai.total_tokens_per_day')::bigint, 0) FROM mission m)
@@ -450,17 +449,23 @@ BEGIN
   IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
     remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
   END IF;
+  -- Of the last run that was to have research.
   remark := remark || coalesce((
-  SELECT format('; planned without research on the web: its user has had %s in the last 24 hours, as many as are allowed', l.had)
-    FROM (SELECT coalesce((SELECT b.web_research_per_day FROM mana_ai.user_budgets b WHERE b.user_id = why.user_id),
-                          nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
+  SELECT string_agg(format('; planned without %s: its user has had %s in the last 24 hours, as many as are allowed', l.kind, l.had), ''
+                    ORDER BY l.id DESC)
+    FROM (SELECT k.kind, k.id,
+                 CASE k.id WHEN '__web-research__' THEN coalesce(b.web_research_per_day, nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0))
+                           ELSE coalesce(b.deep_research_per_day, nullif(current_setting('mana_ai.user_deep_research_per_day')::int, 0)) END AS most,
                  (SELECT count(*) FROM mana_ai.token_usage u
-                   WHERE u.user_id = why.user_id AND u.model = 'web-research'
-                     AND u.ts > statement_timestamp() - interval '24 hours') AS had) l
+                   WHERE u.user_id = why.user_id AND u.model = k.model AND u.model IN ('web-research', 'deep-research')
+                     AND u.ts > statement_timestamp() - interval '24 hours') AS had
+            FROM (VALUES ('research on the web', 'web-research', '__web-research__'), ('long research', 'deep-research', '__deep-research__'))
+              AS k(kind, model, id)
+            LEFT JOIN mana_ai.user_budgets b ON b.user_id = why.user_id) l
    WHERE l.had >= l.most
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
-           ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
+           ORDER BY r.started_at DESC LIMIT 1) @> jsonb_build_array(jsonb_build_object('id', l.id, 'reason', 'daily-limit'))), '');
   -- The newest plan.
   stale := (SELECT '; the plan of ' || r.finished_at || ' waits for the user, and since then there were changes of '
                    || array_to_string(mana_ai.stale_records(r.user_id, r.run_id), ', ')

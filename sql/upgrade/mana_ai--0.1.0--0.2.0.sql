@@ -667,17 +667,23 @@ BEGIN
   IF jsonb_typeof(m.record -> 'grant') = 'object' AND mana_ai.grants_open_nothing(why.user_id) THEN
     remark := '; no grant of this user has opened anything lately: their clients do not encrypt with the keys that grants carry';
   END IF;
+  -- Of the last run that was to have research.
   remark := remark || coalesce((
-  SELECT format('; planned without research on the web: its user has had %s in the last 24 hours, as many as are allowed', l.had)
-    FROM (SELECT coalesce((SELECT b.web_research_per_day FROM mana_ai.user_budgets b WHERE b.user_id = why.user_id),
-                          nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0)) AS most,
+  SELECT string_agg(format('; planned without %s: its user has had %s in the last 24 hours, as many as are allowed', l.kind, l.had), ''
+                    ORDER BY l.id DESC)
+    FROM (SELECT k.kind, k.id,
+                 CASE k.id WHEN '__web-research__' THEN coalesce(b.web_research_per_day, nullif(current_setting('mana_ai.user_web_research_per_day')::int, 0))
+                           ELSE coalesce(b.deep_research_per_day, nullif(current_setting('mana_ai.user_deep_research_per_day')::int, 0)) END AS most,
                  (SELECT count(*) FROM mana_ai.token_usage u
-                   WHERE u.user_id = why.user_id AND u.model = 'web-research'
-                     AND u.ts > statement_timestamp() - interval '24 hours') AS had) l
+                   WHERE u.user_id = why.user_id AND u.model = k.model AND u.model IN ('web-research', 'deep-research')
+                     AND u.ts > statement_timestamp() - interval '24 hours') AS had
+            FROM (VALUES ('research on the web', 'web-research', '__web-research__'), ('long research', 'deep-research', '__deep-research__'))
+              AS k(kind, model, id)
+            LEFT JOIN mana_ai.user_budgets b ON b.user_id = why.user_id) l
    WHERE l.had >= l.most
      AND (SELECT r.inputs FROM mana_ai.runs r
            WHERE r.user_id = why.user_id AND r.mission_id = why.mission_id AND r.inputs IS NOT NULL
-           ORDER BY r.started_at DESC LIMIT 1) @> '[{"id": "__web-research__", "reason": "daily-limit"}]'), '');
+           ORDER BY r.started_at DESC LIMIT 1) @> jsonb_build_array(jsonb_build_object('id', l.id, 'reason', 'daily-limit'))), '');
   -- The newest plan.
   stale := (SELECT '; the plan of ' || r.finished_at || ' waits for the user, and since then there were changes of '
                    || array_to_string(mana_ai.stale_records(r.user_id, r.run_id), ', ')
@@ -1948,15 +1954,17 @@ GRANT EXECUTE ON FUNCTION mana_ai.services() TO pg_monitor;
 -- Tokens that the run's next call, or the one under way, is held to use; counts while the run goes on.
 ALTER TABLE mana_ai.runs ADD COLUMN reserved_tokens bigint NOT NULL DEFAULT 0;
 
--- Users with another budget than mana_ai.user_tokens_per_day; filled by operators.
+-- Users with other limits than the settings say; filled by operators. In each column null is what the setting says, and 0
+-- is nothing at all.
 CREATE TABLE mana_ai.user_budgets (
   user_id        text COLLATE "C" PRIMARY KEY,
-  tokens_per_day bigint CHECK (tokens_per_day >= 0),  -- null: no limit
+  tokens_per_day bigint CHECK (tokens_per_day >= 0),
   note           text,
-  web_research_per_day int CHECK (web_research_per_day >= 0)  -- null: mana_ai.user_web_research_per_day
+  web_research_per_day int CHECK (web_research_per_day >= 0),
+  deep_research_per_day int CHECK (deep_research_per_day >= 0)
 );
 COMMENT ON TABLE mana_ai.user_budgets IS
-  'users whose tokens a day are limited otherwise than by mana_ai.user_tokens_per_day, or whose research on the web is';
+  'users with other daily limits than mana_ai.user_tokens_per_day, user_web_research_per_day and user_deep_research_per_day say; null is what the setting says';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.user_budgets', '');
 REVOKE ALL ON mana_ai.user_budgets FROM PUBLIC;
 
@@ -2165,8 +2173,7 @@ caps AS (
   SELECT r.scope, floor(least(greatest((r.record ->> 'maxTokensPerDay')::numeric, 0), 9223372036854775807))::bigint AS cap
     FROM records r WHERE jsonb_typeof(r.record -> 'maxTokensPerDay') = 'number'
   UNION ALL
-  SELECT 'user', CASE WHEN b.user_id IS NULL THEN nullif(current_setting('mana_ai.user_tokens_per_day')::bigint, 0)
-                      ELSE b.tokens_per_day END
+  SELECT 'user', coalesce(b.tokens_per_day, nullif(current_setting('mana_ai.user_tokens_per_day')::bigint, 0))
     FROM mission m LEFT JOIN mana_ai.user_budgets b ON b.user_id = m.user_id
   UNION ALL
   SELECT 'total', nullif(current_setting('mana_ai.total_tokens_per_day')::bigint, 0) FROM mission m)
@@ -2219,7 +2226,8 @@ CREATE INDEX token_usage_of_user ON mana_ai.token_usage (user_id, ts) INCLUDE (t
 CREATE INDEX token_usage_of_run ON mana_ai.token_usage (run_id);
 CREATE INDEX token_usage_unpriced ON mana_ai.token_usage (model, service_tier, ts)
  WHERE cost IS NULL AND prompt_tokens IS NOT NULL;
-CREATE INDEX token_usage_web_research ON mana_ai.token_usage (user_id, ts) WHERE model = 'web-research';
+-- Research is charged under these names.
+CREATE INDEX token_usage_research ON mana_ai.token_usage (user_id, model, ts) WHERE model IN ('web-research', 'deep-research');
 
 -- Filled by operators. A name may contain "*", which matches any characters; a name without it takes precedence, then the
 -- longest pattern. service_tier '' applies to every tier without its own price.
@@ -2240,7 +2248,7 @@ CREATE TABLE mana_ai.model_prices (
 );
 COMMENT ON TABLE mana_ai.model_prices IS 'what models cost per million tokens; for operators to fill';
 COMMENT ON COLUMN mana_ai.model_prices.cached_input_per_million IS 'null: as other input';
-COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'in addition to its tokens; the cost of research on the web, under the name web-research';
+COMMENT ON COLUMN mana_ai.model_prices.per_call IS 'in addition to its tokens; the cost of research, under the names web-research and deep-research';
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.model_prices', '');
 
 -- What a reply costs at the price of its time; null without one. Tokens that a reply does not attribute count as output.
@@ -2258,7 +2266,7 @@ BEGIN
     INTO cost_of.cost, cost_of.currency
     FROM mana_ai.model_prices p
    WHERE p.valid_from <= cost_of.at AND p.service_tier IN ('', cost_of.service_tier)
-     AND cost_of.model LIKE p.pattern AND (cost_of.model <> 'web-research' OR p.per_call IS NOT NULL)
+     AND cost_of.model LIKE p.pattern AND (cost_of.model NOT IN ('web-research', 'deep-research') OR p.per_call IS NOT NULL)
    ORDER BY p.model = cost_of.model DESC, length(p.model) DESC, p.model, p.service_tier = '', p.valid_from DESC
    LIMIT 1;
   IF cost_of.cost IS NULL THEN
@@ -2304,7 +2312,7 @@ BEGIN
     EXIT WHEN last_model IS NULL;
     SELECT min(p.valid_from) INTO priced_since FROM mana_ai.model_prices p
      WHERE p.service_tier IN ('', last_tier) AND last_model LIKE p.pattern
-       AND (last_model <> 'web-research' OR p.per_call IS NOT NULL);
+       AND (last_model NOT IN ('web-research', 'deep-research') OR p.per_call IS NOT NULL);
     CONTINUE WHEN priced_since IS NULL;
     UPDATE mana_ai.token_usage u SET cost = c.cost, currency = c.currency
       FROM (SELECT w.id, k.cost, k.currency
@@ -2387,18 +2395,23 @@ COMMENT ON TABLE mana_ai.cost_budgets IS
 SELECT pg_catalog.pg_extension_config_dump('mana_ai.cost_budgets', '');
 
 -- The budgets in money that apply to a call of this user, agent and mission. Only costs in the budget's currency count;
--- usage without a price is reported. What operators ask of past runs counts in that of all together. tokens_left: the tokens that the rest pays for at the highest price that the next call
--- may have; null if no such price is known and money is left.
+-- usage without a price is reported. What operators ask of past runs counts in that of all together.
+-- tokens_left: the tokens that the rest pays for at the highest price that the next call
+-- may have, and that call's own price; null if no price of tokens is known and money is left. reserved_tokens: what calls in
+-- flight may use, their own prices as tokens (call_tokens each). cost_left: the money that is neither used nor reserved.
 CREATE FUNCTION mana_ai.cost_budgets_of(
   user_id text, agent_id text, but_run uuid DEFAULT NULL, mission_id text DEFAULT '',
   OUT scope text, OUT cost_per_day numeric, OUT currency text, OUT used numeric, OUT unpriced_tokens bigint,
-  OUT reserved_tokens bigint, OUT tokens_left bigint)
+  OUT reserved_tokens bigint, OUT tokens_left bigint, OUT cost_left numeric, OUT call_tokens bigint)
 RETURNS SETOF record LANGUAGE plpgsql STABLE ROWS 4
 SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   since timestamptz := clock_timestamp() - interval '24 hours';
   b     record;
+  calls bigint;
+  price numeric;
+  call_price numeric;
 BEGIN
   FOR b IN
     SELECT 'agent' AS scope, c.* FROM mana_ai.cost_budgets c
@@ -2421,7 +2434,8 @@ BEGIN
       SELECT coalesce(sum(u.cost) FILTER (WHERE u.currency = b.currency), 0),
              coalesce(sum(u.tokens) FILTER (WHERE u.currency <> b.currency), 0)
         INTO used, unpriced_tokens FROM mana_ai.usage_of_all(since) u;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens
+      SELECT coalesce(sum(r.reserved_tokens), 0), count(*) FILTER (WHERE r.reserved_tokens > 0)
+        INTO reserved_tokens, calls
         FROM (SELECT x.run_id, x.reserved_tokens FROM mana_ai.runs x WHERE x.outcome = 'running'
               UNION ALL
               SELECT w.what_if_id, w.reserved_tokens FROM mana_ai.what_if_running w) r
@@ -2434,36 +2448,41 @@ BEGIN
          AND u.purpose <> 'what_if'
          AND CASE b.scope WHEN 'agent' THEN u.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN u.mission_id = cost_budgets_of.mission_id ELSE true END;
-      SELECT coalesce(sum(r.reserved_tokens), 0) INTO reserved_tokens FROM mana_ai.runs r
+      SELECT coalesce(sum(r.reserved_tokens), 0), count(*) FILTER (WHERE r.reserved_tokens > 0)
+        INTO reserved_tokens, calls FROM mana_ai.runs r
        WHERE r.user_id = cost_budgets_of.user_id AND r.outcome = 'running' AND r.run_id IS DISTINCT FROM but_run
          AND CASE b.scope WHEN 'agent' THEN r.agent_id = cost_budgets_of.agent_id
                           WHEN 'mission' THEN r.mission_id = cost_budgets_of.mission_id ELSE true END;
     END IF;
-    IF used >= cost_per_day THEN
-      tokens_left := 0;
-    ELSE
-      -- The requested name may have no price because another model answers: then the last one that answered.
-      SELECT floor(least((b.cost_per_day - used) / nullif(max(p.cost), 0), 9000000000000000000))::bigint INTO tokens_left
-        FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
-              UNION
-              SELECT current_setting('mana_ai.compact_model')
-              UNION
-              SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
-              UNION
-              SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model <> 'web-research' AND x.purpose <> 'what_if' ORDER BY x.ts DESC LIMIT 1) u) m(name)
-       CROSS JOIN (SELECT ''
-                   UNION
-                   SELECT current_setting('mana_ai.service_tier')
-                   UNION
-                   SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
-                   UNION
-                   SELECT o.service_tier FROM mana_ai.agent_options o
-                    WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
-       CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
-       CROSS JOIN LATERAL (SELECT k.cost / 1000000 AS cost
-                             FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) k
-                            WHERE k.currency = b.currency) p;
-    END IF;
+    -- The requested name may have no price because another model answers: then the last one that answered.
+    SELECT nullif(max((p.cost - c.cost) / 1000000), 0), coalesce(max(c.cost), 0) INTO price, call_price
+      FROM (SELECT m.name FROM unnest(mana_ai.planner_models()) AS m(name)
+            UNION
+            SELECT current_setting('mana_ai.compact_model')
+            UNION
+            SELECT w.model FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+            UNION
+            SELECT u.model FROM (SELECT x.model FROM mana_ai.token_usage x WHERE x.model NOT IN ('web-research', 'deep-research')
+                                    AND x.purpose <> 'what_if'
+                                  ORDER BY x.ts DESC LIMIT 1) u) m(name)
+     CROSS JOIN (SELECT ''
+                 UNION
+                 SELECT current_setting('mana_ai.service_tier')
+                 UNION
+                 SELECT w.service_tier FROM mana_ai.what_if_running w WHERE b.scope = 'total'
+                 UNION
+                 SELECT o.service_tier FROM mana_ai.agent_options o
+                  WHERE o.user_id = cost_budgets_of.user_id AND o.service_tier IS NOT NULL) AS s(tier)
+     CROSS JOIN LATERAL (SELECT k.cost FROM mana_ai.cost_of(m.name, s.tier, clock_timestamp(), 0, 0, 0) k
+                          WHERE k.currency = b.currency) c
+     CROSS JOIN LATERAL (VALUES (1000000, 1000000), (0, 1000000)) AS t(prompt, total)
+     CROSS JOIN LATERAL mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) p;
+    cost_left := cost_per_day - used - reserved_tokens * coalesce(price, 0) - calls * call_price;
+    call_tokens := CASE WHEN price > 0 THEN least(ceil(call_price / price), 1000000000000) ELSE 0 END;
+    reserved_tokens := reserved_tokens + calls * call_tokens;
+    tokens_left := CASE WHEN used >= cost_per_day THEN 0
+                        WHEN price > 0 THEN floor(least(greatest((cost_per_day - used - call_price) / price, 0), 9000000000000000000))
+                        WHEN call_price > cost_left THEN 0 END;
     RETURN NEXT;
   END LOOP;
 END $$;

@@ -46,6 +46,7 @@ int llm_max_tokens_value = 16'384;
 int user_tokens_per_day_value = 10'000'000;
 int total_tokens_per_day_value = 0;
 int user_web_research_per_day_value = 200;
+int user_deep_research_per_day_value = 10;
 int max_unreviewed_value = 3;
 bool report_failures_value = true;
 char* timezone_value = nullptr;
@@ -380,6 +381,11 @@ void define(bool preloading, UrlCheck check_base_url) {
         "Table mana_ai.user_budgets has other limits for single users.",
         &user_web_research_per_day_value, 200, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr, nullptr);
     DefineCustomIntVariable(
+        "mana_ai.user_deep_research_per_day",
+        "How often the missions of one user may order long research in 24 hours; 0 means no limit.",
+        "Table mana_ai.user_budgets has other limits for single users.",
+        &user_deep_research_per_day_value, 10, 0, INT_MAX, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+    DefineCustomIntVariable(
         "mana_ai.max_unreviewed",
         "Plans that no device has dealt with after which a mission waits; 0 means no limit.",
         nullptr, &max_unreviewed_value, 3, 0, 1000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
@@ -681,6 +687,11 @@ std::optional<int64_t> user_web_research_per_day() {
     return user_web_research_per_day_value == 0
                ? std::nullopt
                : std::optional<int64_t>(user_web_research_per_day_value);
+}
+std::optional<int64_t> user_deep_research_per_day() {
+    return user_deep_research_per_day_value == 0
+               ? std::nullopt
+               : std::optional<int64_t>(user_deep_research_per_day_value);
 }
 int max_unreviewed() {
     return max_unreviewed_value;

@@ -163,13 +163,19 @@ is(last_run($node, $left, 'user-2')->{decision}, 'skipped-user-budget', 'runs sa
 cmp_ok(stops('user'), '>', 0, 'the metric counts it');
 push_mission($node, 'other', user => 'user-3', cadence => { kind => 'manual' });
 is_planned('other');
-value($node, "INSERT INTO mana_ai.user_budgets VALUES ('user-2', 3 * $estimate + 100)");
+# Null in a row of the user's own is what the setting says, in each column.
+value($node, "INSERT INTO mana_ai.user_budgets (user_id, web_research_per_day) VALUES ('user-2', 5)");
+is(value($node, "SELECT tokens_per_day FROM mana_ai.budgets_of_mission('user-2', '$left') WHERE scope = 'user'"), 2 * $estimate + 100, 'another limit of that user changes nothing');
+my $checked = value($node, "SELECT clock_timestamp()");
+wait_for($node, 'all three are checked again', 40, "SELECT count(*) FROM mana_ai.mission_schedule WHERE user_id = 'user-2' AND decision = 'skipped-user-budget' AND lease_owner IS NULL AND decided_at > '$checked'", 3);
+is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-2' AND outcome = 'planned'"), 2, 'and none is planned');
+value($node, "UPDATE mana_ai.user_budgets SET tokens_per_day = 3 * $estimate + 100 WHERE user_id = 'user-2'");
 wait_for($node, 'an own budget is one call larger', 40, "SELECT coalesce(sum(tokens_used), 0) FROM mana_ai.token_usage WHERE user_id = 'user-2'", 3 * $estimate);
 $left = value($node, "SELECT min(mission_id) FROM mana_ai.mission_schedule s WHERE user_id = 'user-2' AND due_at IS NOT NULL AND due_at <= now()");
 wait_for($node, 'why() knows it', 20, "SELECT mana_ai.why('user-2', '$left')",
     "the user's missions have used @{[ 3 * $estimate ]} of @{[ 3 * $estimate + 100 ]} tokens in the last 24 hours; $rest");
-value($node, "UPDATE mana_ai.user_budgets SET tokens_per_day = NULL WHERE user_id = 'user-2'");
-wait_for($node, 'null is no limit', 40, "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-2' AND outcome = 'planned'", 5);
+value($node, "UPDATE mana_ai.user_budgets SET tokens_per_day = 9223372036854775807 WHERE user_id = 'user-2'");
+wait_for($node, 'the largest number is no limit', 40, "SELECT count(*) FROM mana_ai.runs WHERE user_id = 'user-2' AND outcome = 'planned'", 5);
 settings($node, 'mana_ai.user_tokens_per_day' => undef);
 
 # ---------------------------------------------------------------- of all together

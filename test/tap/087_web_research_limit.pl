@@ -67,9 +67,9 @@ wait_for($node, 'planned without', 30, "SELECT outcome FROM mana_ai.runs WHERE m
 is(reason_of('away'), 'http-500', 'the service has failed');
 is(charged('user-3'), '0 unpriced', 'and nothing is charged');
 
-# An index on the rows of web research alone serves the check of the limit.
+# An index on the rows of research alone serves the check of the limit.
 my $plan = value($node, q{SET enable_seqscan = off; EXPLAIN SELECT count(*) FROM mana_ai.token_usage u WHERE u.user_id = 'x' AND u.model = 'web-research' AND u.ts > now() - interval '1 day'});
-like($plan, qr/token_usage_web_research/, 'by an index of these rows alone');
+like($plan, qr/token_usage_research/, 'by an index of these rows alone');
 
 unlike(log_since($node, 0), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 $node->stop;

@@ -103,6 +103,7 @@ inline constexpr std::string_view kFailpointNames[] = {
     "research.fetched",  // by the run
     "research.given_up",
     "research.charged",    // web research is on the ledger, if it may be made
+    "research.settled",    // its charge stays or was taken back; not committed
     "research.web",        // it has been answered
     "poll.before_commit",  // of taking jobs to poll
     "poll.after_commit",

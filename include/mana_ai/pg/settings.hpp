@@ -40,6 +40,7 @@ int64_t llm_max_tokens();                            // 0 = not limited
 std::optional<int64_t> user_tokens_per_day();        // nullopt = no limit; without user_budgets
 std::optional<int64_t> total_tokens_per_day();       // likewise, of all users
 std::optional<int64_t> user_web_research_per_day();  // as user_tokens_per_day()
+std::optional<int64_t> user_deep_research_per_day();  // likewise
 int max_unreviewed();                                // 0 = no limit
 bool report_failures();                              // to users, as failed iterations
 std::string timezone();       // never empty: falls back to the server's TimeZone

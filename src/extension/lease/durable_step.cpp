@@ -116,13 +116,22 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
     co_await try_until_done(services, claimed, how);
 }
 
+DatabaseJobs::Work owed_step(const ClaimedMission& claimed, const DatabaseJobs::Work& work) {
+    return named(claimed, work);
+}
+
+net::Task<void> settle_owed(RunServices& services, const ClaimedMission& claimed,
+                            DatabaseJobs::Owed& owed) {
+    const Try how{owed.work(), DatabaseJobs::Sharing::Shared, {}, {}, &owed};
+    co_await try_until_done(services, claimed, how);
+}
+
 net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
                             DatabaseJobs::Work work, std::string what) {
     std::string line = "run=" + claimed.run_id + " user=" + pg::printable(claimed.user_id) +
                        " mission=" + pg::printable(claimed.mission_id) + ' ' + what;
     DatabaseJobs::Owed owed(services.jobs, claimed.run_id, named(claimed, work), std::move(line));
-    const Try how{owed.work(), DatabaseJobs::Sharing::Shared, {}, {}, &owed};
-    co_await try_until_done(services, claimed, how);
+    co_await settle_owed(services, claimed, owed);
 }
 
 DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed) {

@@ -77,13 +77,13 @@ UPDATE mana_ai.mission_research_jobs
 }
 
 void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
-                              const std::string& task_id, bool was_refused) {
+                              const std::string& task_id, bool may_be_cause) {
     static pg::Statement give_back(R"sql(
 UPDATE mana_ai.mission_research_jobs
    SET offered = greatest(offered - 1, 0), given_back = given_back + $4
  WHERE user_id = $1 AND mission_id = $2 AND task_id = $3 AND state = 'ready')sql");
     give_back.execute(
-        {view(user_id), view(mission_id), view(task_id), int64_t{was_refused ? 1 : 0}});
+        {view(user_id), view(mission_id), view(task_id), int64_t{may_be_cause ? 1 : 0}});
 }
 
 bool may_give_research_back(const std::string& user_id, const std::string& mission_id,

@@ -7,8 +7,10 @@
 #include "mana_ai/extension/lease/research_jobs.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/research/research_call.hpp"
+#include "mana_ai/extension/research/research_use.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -24,10 +26,14 @@ void log_research(const ClaimedMission& claimed, const std::string& what) {
                  " mission=" + pg::printable(claimed.mission_id) + " run=" + claimed.run_id);
 }
 
+// not_ordered: the charge for what the service has not accepted, null if there is none.
 net::Task<void> give_up(RunServices& services, const ClaimedMission& claimed,
-                        const std::string& task_id, const std::string& run_id) {
+                        const std::string& task_id, const std::string& run_id,
+                        const ResearchUse* not_ordered) {
     DatabaseJobs::Work record = [&] {
         give_up_research(claimed.user_id, claimed.mission_id, task_id, run_id);
+        if (not_ordered != nullptr)
+            take_charge_back(*not_ordered);
     };
     co_await write_until_done(services, claimed, std::move(record));
     MANA_AI_FAILPOINT("research.given_up");
@@ -37,14 +43,24 @@ net::Task<void> give_up(RunServices& services, const ClaimedMission& claimed,
 // Whether the task id is stored; nothing else makes the mission wait. The intent is committed
 // before the request is sent, so that no run can order a second time, whatever happens then.
 net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
-                      net::HttpRequest request) {
-    bool intended = false;
+                      net::HttpRequest request, const char*& refused) {
+    ResearchCharge charged;
     DatabaseJobs::Work intend = [&] {
-        intended = hold_lease(claimed) &&
-                   intend_research(claimed.user_id, claimed.mission_id, claimed.run_id, pg::now());
+        charged = {};
+        if (!hold_lease(claimed))
+            return;
+        charged = charge_research(claimed, ResearchKind::Deep);
+        if (!charged.use || intend_research(claimed.user_id, claimed.mission_id, claimed.run_id,
+                                            pg::now()))
+            return;
+        take_charge_back(*charged.use);
+        charged = {};
     };
     co_await write_until_done(services, claimed, std::move(intend));
-    if (!intended)
+    refused = charged.refused;
+    if (refused != nullptr)
+        pg::metrics::count(core::Metric::ResearchJobsLimited, {core::kDeepResearchProvider});
+    if (!charged.use)
         co_return false;
     MANA_AI_FAILPOINT("research.intended");
     SpanScope span(claimed.trace, "research.submit", core::SpanKind::Client);
@@ -57,14 +73,19 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
     if (response.error == net::TransportError::None)
         task = core::parse_submission(response.status, response.body);
     if (!task) {
+        // A response that was lost may be that of an order.
+        const bool may_be_ordered =
+            response.error != net::TransportError::None && response.may_have_arrived;
+        const ResearchUse* const not_ordered = may_be_ordered ? nullptr : &*charged.use;
         const std::string no_task;
-        co_await give_up(services, claimed, no_task, claimed.run_id);
+        co_await give_up(services, claimed, no_task, claimed.run_id, not_ordered);
         co_return false;
     }
     bool stored = false;
     DatabaseJobs::Work store = [&] {
         stored =
             store_submission(claimed.user_id, claimed.mission_id, claimed.run_id, *task, pg::now());
+        count_research_cost(claimed, *charged.use);
     };
     std::string paid = "task=" + pg::printable(task->task_id);
     co_await record_paid(services, claimed, std::move(store), std::move(paid));
@@ -141,7 +162,7 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
         co_return outcome;
     }
     const std::string any_run;
-    co_await give_up(services, claimed, job.task_id, any_run);
+    co_await give_up(services, claimed, job.task_id, any_run, nullptr);
     outcome.web_instead = true;
     co_return outcome;
 }
@@ -184,7 +205,7 @@ net::Task<ResearchOutcome> deep_research(RunServices& services, const ClaimedMis
         research_request(services, claimed.user_id, std::move(call));
     if (!request)
         co_return outcome;
-    outcome.wait = co_await order(services, claimed, std::move(*request));
+    outcome.wait = co_await order(services, claimed, std::move(*request), outcome.refused);
     co_return outcome;
 }
 

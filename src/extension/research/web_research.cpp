@@ -5,9 +5,8 @@
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/lease/durable_step.hpp"
-#include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/research/research_call.hpp"
-#include "mana_ai/extension/research/web_research_use.hpp"
+#include "mana_ai/extension/research/research_use.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -19,7 +18,6 @@ namespace {
 
 constexpr int64_t kDiscoverTimeout = 15 * core::kMicrosPerSecond;
 constexpr int64_t kSearchTimeout = 30 * core::kMicrosPerSecond;
-constexpr char kDailyLimit[] = "daily-limit";  // a reason of WebResearch
 
 struct Answer {
     std::string body;
@@ -73,7 +71,7 @@ const char* outcome_of(const WebResearch& research) {
         return "found";
     if (research.reason == "nothing-found")
         return "nothing_found";
-    if (research.reason == kDailyLimit)
+    if (research.is_limited)
         return "limited";
     return is_refusal(research.reason) ? "refused" : "failed";
 }
@@ -116,24 +114,36 @@ net::Task<WebResearch> research_web(RunServices& services, const ClaimedMission&
         research.reason = "nothing-found";
         co_return research;
     }
-    std::optional<WebResearchUse> use;
-    DatabaseJobs::Work charge = [&] { use = charge_web_research(claimed); };
+    ResearchCharge charged;
+    DatabaseJobs::Work charge = [&] { charged = charge_research(claimed, ResearchKind::Web); };
     co_await write_until_done(services, claimed, std::move(charge));
     MANA_AI_FAILPOINT("research.charged");
-    if (!use) {
-        research.reason = kDailyLimit;
+    if (!charged.use) {
+        research.reason = charged.refused;
+        research.is_limited = true;
         pg::metrics::count(core::Metric::WebResearch, {outcome_of(research)});
         co_return research;
     }
+    // From now on the charge is settled, also when the run is canceled or fails.
     bool was_answered = false;
-    research = co_await search_web(services, claimed, query, was_answered);
-    DatabaseJobs::Work settle = [&] {
-        if (!was_answered)
-            take_charge_back(*use);
-        else if (!use->currency.empty())
-            count_cost(label_of_agent(claimed), use->cost_millionths, use->currency);
+    const DatabaseJobs::Work settle = [&] {
+        if (was_answered)
+            count_research_cost(claimed, *charged.use);
+        else
+            take_charge_back(*charged.use);
+        MANA_AI_FAILPOINT("research.settled");
     };
-    co_await write_until_done(services, claimed, std::move(settle));
+    DatabaseJobs::Owed owed(services.jobs, claimed.run_id, owed_step(claimed, settle),
+                            "run=" + claimed.run_id + " web research, usage=" + charged.use->id);
+    std::exception_ptr failure;
+    try {
+        research = co_await search_web(services, claimed, query, was_answered);
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    co_await settle_owed(services, claimed, owed);
+    if (failure)
+        std::rethrow_exception(failure);
     log_refusal(research.reason);
     pg::metrics::count(core::Metric::WebResearch, {outcome_of(research)});
     co_return research;

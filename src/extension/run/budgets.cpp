@@ -55,7 +55,7 @@ ClaimBudgets::ClaimBudgets(std::vector<std::string> users) {
         since.push_back(std::to_string(sum.until));
     }
     static pg::Statement select_users(R"sql(
-SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
+SELECT u.user_id, b.tokens_per_day,
        (SELECT sum(r.reserved_tokens)::bigint FROM mana_ai.runs r
          WHERE r.user_id = u.user_id AND r.outcome = 'running'),
        t.settled, t.used, now()
@@ -69,11 +69,11 @@ SELECT u.user_id, b.user_id IS NOT NULL, b.tokens_per_day,
       AND t.ts > timestamptz 'epoch' + u.since::bigint * interval '1 microsecond') t)sql");
     for (pg::Row& row : select_users.execute({&users, &since}).rows) {
         const KnownSum& sum = known.at(row.text(0));
-        Standing standing{usual, sum.tokens + amount(row, 5), amount(row, 3)};
+        Standing standing{usual, sum.tokens + amount(row, 4), amount(row, 2)};
         if (is_alone_)
-            keep_sum({row.text(0), {}, {}}, sum, amount(row, 4), row.number(6));
-        if (row.number(1) != 0)
-            standing.cap = row.is_null(2) ? std::nullopt : std::optional(row.number(2));
+            keep_sum({row.text(0), {}, {}}, sum, amount(row, 3), row.number(5));
+        if (!row.is_null(1))
+            standing.cap = row.number(1);
         users_.emplace(row.take_text(0), standing);
     }
     total_.cap = pg::settings::total_tokens_per_day();
@@ -179,7 +179,7 @@ RunBudget look_at_budgets(const ClaimedMission& claimed, const core::CallNeed& n
     lock_budgets();
     const KnownSum known = known_sum({claimed.user_id, {}, {}});
     static pg::Statement select_standing(R"sql(
-SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled, u.used, now()
+SELECT b.tokens_per_day, r.of_user, r.of_agent, u.settled, u.used, now()
   FROM (SELECT sum(x.reserved_tokens)::bigint AS of_user,
                sum(x.reserved_tokens) FILTER (WHERE x.agent_id = $2)::bigint AS of_agent
           FROM mana_ai.runs x
@@ -195,11 +195,11 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled
                                     std::string_view(claimed.run_id), pg::Timestamp{known.until}})
                           .rows;
     const pg::Row& row = rows.front();
-    const int64_t used_by_user = known.tokens + amount(row, 5);
-    keep_sum({claimed.user_id, {}, {}}, known, amount(row, 4), row.number(6));
+    const int64_t used_by_user = known.tokens + amount(row, 4);
+    keep_sum({claimed.user_id, {}, {}}, known, amount(row, 3), row.number(5));
     std::optional<int64_t> of_user = pg::settings::user_tokens_per_day();
-    if (row.number(0) != 0)
-        of_user = row.is_null(1) ? std::nullopt : std::optional(row.number(1));
+    if (!row.is_null(0))
+        of_user = row.number(0);
     std::vector<core::BudgetLimit> limits;
     const auto add = [&](core::BudgetScope scope, const std::optional<int64_t>& cap, int64_t used,
                          int64_t reserved) {
@@ -209,13 +209,13 @@ SELECT b.user_id IS NOT NULL, b.tokens_per_day, r.of_user, r.of_agent, u.settled
     int64_t used_by_agent = 0;
     if (of_agent) {
         used_by_agent = used_tokens({claimed.user_id, claimed.agent->id, {}}, true);
-        add(core::BudgetScope::Agent, of_agent, used_by_agent, amount(row, 3));
+        add(core::BudgetScope::Agent, of_agent, used_by_agent, amount(row, 2));
     }
     // A mission has one run at a time.
     if (const auto of_mission = claimed.mission.max_tokens_per_day)
         add(core::BudgetScope::Mission, of_mission,
             used_tokens({claimed.user_id, {}, claimed.mission_id}, true), 0);
-    add(core::BudgetScope::User, of_user, used_by_user, amount(row, 2));
+    add(core::BudgetScope::User, of_user, used_by_user, amount(row, 1));
     if (of_all) {
         static pg::Statement select_reserved(R"sql(
 SELECT (SELECT coalesce(sum(reserved_tokens), 0) FROM mana_ai.runs

@@ -34,15 +34,15 @@ SELECT 1 FROM mana_ai.cost_budgets WHERE user_id = $1 AND agent_id = '' AND miss
                 .rows.empty();
 }
 
-std::vector<core::BudgetLimit> cost_limits(const std::string& user_id, const std::string& agent_id,
-                                           const std::string& mission_id,
-                                           const std::optional<std::string>& run_id,
-                                           const core::CallNeed& wanted) {
+std::vector<CostLimit> cost_limits(const std::string& user_id, const std::string& agent_id,
+                                   const std::string& mission_id,
+                                   const std::optional<std::string>& run_id,
+                                   const core::CallNeed& wanted) {
     static pg::Statement select_limits(R"sql(
-SELECT b.scope, b.tokens_left, b.reserved_tokens
+SELECT b.scope, b.tokens_left, b.reserved_tokens, b.call_tokens
   FROM mana_ai.cost_budgets_of($1, $2, $3::uuid, $4) b
  WHERE b.tokens_left IS NOT NULL)sql");
-    std::vector<core::BudgetLimit> limits;
+    std::vector<CostLimit> limits;
     for (const pg::Row& row : select_limits
                                   .execute({std::string_view(user_id), std::string_view(agent_id),
                                             pg::text_or_null(run_id), std::string_view(mission_id)})
@@ -55,7 +55,7 @@ SELECT b.scope, b.tokens_left, b.reserved_tokens
         limit.cap = row.number(1);
         limit.reserved = row.number(2);
         limit.wanted = wanted;
-        limits.push_back(limit);
+        limits.push_back({limit, row.number(3)});
     }
     return limits;
 }
@@ -67,9 +67,8 @@ void add_cost_limits(const std::string& user_id, const std::string& agent_id,
                      const core::CallNeed& wanted, std::vector<core::BudgetLimit>& limits) {
     if (!find_budgets().any)
         return;
-    for (const core::BudgetLimit& limit :
-         cost_limits(user_id, agent_id, mission_id, run_id, wanted))
-        limits.push_back(limit);
+    for (const CostLimit& found : cost_limits(user_id, agent_id, mission_id, run_id, wanted))
+        limits.push_back(found.limit);
 }
 
 void add_total_cost_limit(const std::string& what_if_id, const core::CallNeed& wanted,
@@ -98,23 +97,32 @@ void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string&
     const auto [known, is_new] = found_.try_emplace({user_id, agent_id, own});
     if (is_new)
         known->second = cost_limits(user_id, agent_id, own, std::nullopt, wanted);
-    for (core::BudgetLimit limit : known->second) {
+    for (const CostLimit& found : known->second) {
+        core::BudgetLimit limit = found.limit;
         limit.wanted = wanted;
+        const auto add = [&](const Claimed& claimed) {
+            limit.reserved += claimed.tokens + claimed.calls * found.call_tokens;
+        };
         if (limit.scope == core::BudgetScope::Agent)
-            limit.reserved += of_agents_[{user_id, agent_id}];
+            add(of_agents_[{user_id, agent_id}]);
         else if (limit.scope == core::BudgetScope::User)
-            limit.reserved += of_users_[user_id];
+            add(of_users_[user_id]);
         else if (limit.scope == core::BudgetScope::Total)
-            limit.reserved += total_;
+            add(total_);
         limits.push_back(limit);
     }
 }
 
 void ClaimCostBudgets::reserve(const std::string& user_id, const std::string& agent_id,
                                int64_t tokens) {
-    of_agents_[{user_id, agent_id}] += tokens;
-    of_users_[user_id] += tokens;
-    total_ += tokens;
+    of_agents_[{user_id, agent_id}].add(tokens);
+    of_users_[user_id].add(tokens);
+    total_.add(tokens);
+}
+
+void ClaimCostBudgets::Claimed::add(int64_t reserved) {
+    tokens += reserved;
+    calls++;
 }
 
 }  // namespace mana_ai

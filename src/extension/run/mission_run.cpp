@@ -248,9 +248,15 @@ net::Task<void> end_unreadable(RunServices& services, const ClaimedMission& clai
     MANA_AI_FAILPOINT("run.after_unreadable");
 }
 
-// The run ended without a fault of the mission. A research answer that it was offered, and did not
-// use for a plan, does not count as offered; `gives_back` says whether there is one.
-void end_without_fault(const ClaimedMission& claimed, bool gives_back, const RunResult& result,
+// A research answer that the run was offered and has not used for a plan.
+enum class UnusedAnswer : uint8_t {
+    None,
+    Innocent,  // the run would have ended in the same way without it
+    Suspect,   // the service may have failed because of it
+};
+
+// The run ended without a fault of the mission. The answer does not count as offered.
+void end_without_fault(const ClaimedMission& claimed, UnusedAnswer answer, const RunResult& result,
                        core::Instant not_before, core::Instant now) {
     if (!hold_lease(claimed)) {
         // The mission belongs to another process or was deleted; the run's row must still end.
@@ -260,16 +266,16 @@ void end_without_fault(const ClaimedMission& claimed, bool gives_back, const Run
         finish_run(claimed, discarded, now);
         return;
     }
-    if (gives_back)
+    if (answer != UnusedAnswer::None)
         give_research_offer_back(claimed.user_id, claimed.mission_id, claimed.research_job->task_id,
-                                 result.decision == kSkippedService);
+                                 answer == UnusedAnswer::Suspect);
     hold_back(claimed, result, not_before, now);
 }
 
 // Other runs have used up or reserved a budget since the claim; or the prompt or the reply turned
 // out to be too long for the rest.
 net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& claimed,
-                                   bool gives_back, RunResult& result) {
+                                   UnusedAnswer answer, RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = core::name(core::decision_of(result.events.out_of_budget->scope));
     const core::Instant now = pg::now();
@@ -280,7 +286,7 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
                 ? now
                 : look_at_budget_again(*result.events.out_of_budget, now,
                                        now + pg::settings::tick_interval_us());
-        end_without_fault(claimed, gives_back, result, not_before, now);
+        end_without_fault(claimed, answer, result, not_before, now);
     };
     MANA_AI_FAILPOINT("run.before_budget_end");
     co_await write_until_done(services, claimed, std::move(end));
@@ -290,7 +296,7 @@ net::Task<void> end_without_budget(RunServices& services, const ClaimedMission& 
 // The model service refuses calls or is unavailable, without a fault of the mission. It is claimed
 // again as soon as the service allows it.
 net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& claimed,
-                                   bool gives_back, Failure reason, core::Instant delay,
+                                   UnusedAnswer answer, Failure reason, core::Instant delay,
                                    RunResult& result) {
     result.outcome = RunOutcome::Skipped;
     result.decision = kSkippedService;
@@ -298,7 +304,7 @@ net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& 
     result.error_message = reason.message;
     const core::Instant now = pg::now();
     DatabaseJobs::Work end = [&] {
-        end_without_fault(claimed, gives_back, result, now + delay, now);
+        end_without_fault(claimed, answer, result, now + delay, now);
     };
     MANA_AI_FAILPOINT("run.before_service_end");
     co_await write_until_done(services, claimed, std::move(end));
@@ -400,6 +406,16 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         co_return;
     }
     const bool was_offered = research.answer.has_value();
+    if (research.refused != nullptr) {
+        const core::Json reference = {{"module", core::kResearchModule},
+                                      {"table", core::kResearchTable},
+                                      {"id", core::kDeepResearchInput},
+                                      {"used", false},
+                                      {"clock", nullptr},
+                                      {"reason", research.refused}};
+        DatabaseJobs::Work record = [&] { record_further_input(claimed, reference); };
+        co_await write_until_done(services, claimed, std::move(record));
+    }
     std::string research_failed;  // why
     if (!research.answer && (research.web_instead || wants_web_research)) {
         std::string query = core::research_query(mission);
@@ -448,8 +464,10 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         // The research answer may be what the service fails with; unless nothing was sent, or the
         // service fails others as well.
         bool may_be_mission = false;
+        UnusedAnswer answer = was_offered ? UnusedAnswer::Innocent : UnusedAnswer::None;
         if (error->of_service && was_offered && claimed.research_job && !lineage.requests.empty() &&
             !has_failed_others(services, claimed, result.events.asked_model)) {
+            answer = UnusedAnswer::Suspect;
             DatabaseJobs::Work look = [&] {
                 may_be_mission = !may_give_research_back(claimed.user_id, claimed.mission_id,
                                                          claimed.research_job->task_id, pg::now());
@@ -458,8 +476,7 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         }
         if (error->of_service && !may_be_mission) {
             const core::Instant delay = services.gates.pause_of_planner();
-            co_await end_at_closed_gate(services, claimed, was_offered, std::move(reason), delay,
-                                        result);
+            co_await end_at_closed_gate(services, claimed, answer, std::move(reason), delay, result);
             co_return;
         }
         co_await record_failure(services, claimed, std::move(reason), result);
@@ -469,7 +486,8 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
     if (result.events.out_of_budget && planner.steps().empty()) {
         if (planner.rounds() > 0)
             result.error_message = "the budget was used up before the reply had a step";
-        co_await end_without_budget(services, claimed, was_offered, result);
+        const UnusedAnswer answer = was_offered ? UnusedAnswer::Innocent : UnusedAnswer::None;
+        co_await end_without_budget(services, claimed, answer, result);
         co_return;
     }
     // A plan that the budget has cut short must not postpone the next one as unchanged.

@@ -15,6 +15,7 @@ namespace mana_ai::core {
 
 // What research becomes: one input of this name.
 inline constexpr const char* kResearchInput = "__web-research__";
+inline constexpr const char* kDeepResearchInput = "__deep-research__";  // only if it was refused
 inline constexpr const char* kResearchModule = "news-research";
 inline constexpr const char* kResearchTable = "web";
 

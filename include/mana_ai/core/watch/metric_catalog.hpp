@@ -49,6 +49,7 @@ enum class Metric : std::uint8_t {
     RemindersEmitted,
     ResearchJobsCompleted,
     ResearchJobsFailed,
+    ResearchJobsLimited,
     ResearchJobsPendingSkips,
     ResearchJobsSubmitted,
     ServiceCallLimit,

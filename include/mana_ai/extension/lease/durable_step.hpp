@@ -26,6 +26,13 @@ net::Task<void> write_until_done(RunServices& services, const ClaimedMission& cl
 net::Task<void> record_paid(RunServices& services, const ClaimedMission& claimed,
                             DatabaseJobs::Work work, std::string what);
 
+// Of a step that is Owed before it can be done: the work with the note to which a crash of the
+// process is attributed. Both arguments outlive it. settle_owed() does it when the time has come;
+// before that, a run that is canceled.
+DatabaseJobs::Work owed_step(const ClaimedMission& claimed, const DatabaseJobs::Work& work);
+net::Task<void> settle_owed(RunServices& services, const ClaimedMission& claimed,
+                            DatabaseJobs::Owed& owed);
+
 // The admission of steps that run code of the table's owner for the mission's user.
 DatabaseJobs::Admission admit_by_patience(RunServices& services, const ClaimedMission& claimed);
 

@@ -48,9 +48,9 @@ bool offer_research(const std::string& user_id, const std::string& mission_id,
                     const std::string& task_id, core::Instant now);
 
 // The run was to use the answer and could not plan, without fault of the mission: it does not
-// count. `was_refused`: because the model service failed.
+// count. `may_be_cause`: because the model service failed, and possibly only because of the answer.
 void give_research_offer_back(const std::string& user_id, const std::string& mission_id,
-                              const std::string& task_id, bool was_refused);
+                              const std::string& task_id, bool may_be_cause);
 
 // False: the model service has failed with this answer several times, and for longer than
 // deep_research_timeout. It may be the answer, so such a run is one that has failed.

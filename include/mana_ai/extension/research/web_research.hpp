@@ -13,9 +13,10 @@ namespace mana_ai {
 
 struct WebResearch {
     std::optional<core::ResolvedInput> found;
-    // The reason in runs.inputs: "nothing-found", "http-<status>", "user-id", "daily-limit" or
-    // a name of net::to_string().
+    // The reason in runs.inputs: "nothing-found", "http-<status>", "user-id", "daily-limit",
+    // "budget" or a name of net::to_string().
     std::string reason;
+    bool is_limited = false;  // one of those two limits
 };
 
 // Searches articles for the query with mana-api and makes an input of them. If there are none,

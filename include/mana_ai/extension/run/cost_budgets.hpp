@@ -11,6 +11,11 @@
 
 namespace mana_ai {
 
+struct CostLimit {
+    core::BudgetLimit limit;
+    int64_t call_tokens = 0;  // what a call costs in addition to its tokens, as tokens
+};
+
 // The limits for a call of the run, in the current transaction.
 void add_cost_limits(const std::string& user_id, const std::string& agent_id,
                      const std::string& mission_id, const std::string& run_id,
@@ -31,14 +36,19 @@ class ClaimCostBudgets {
     void reserve(const std::string& user_id, const std::string& agent_id, int64_t tokens);
 
  private:
+    struct Claimed {
+        int64_t tokens = 0;
+        int64_t calls = 0;
+
+        void add(int64_t reserved);
+    };
     bool are_known_ = false;
     bool are_any_ = false;
     bool are_any_of_missions_ = false;
-    std::map<std::tuple<std::string, std::string, std::string>, std::vector<core::BudgetLimit>>
-        found_;
-    std::map<std::pair<std::string, std::string>, int64_t> of_agents_;
-    std::map<std::string, int64_t> of_users_;
-    int64_t total_ = 0;
+    std::map<std::tuple<std::string, std::string, std::string>, std::vector<CostLimit>> found_;
+    std::map<std::pair<std::string, std::string>, Claimed> of_agents_;
+    std::map<std::string, Claimed> of_users_;
+    Claimed total_;
 };
 
 }  // namespace mana_ai

@@ -273,7 +273,7 @@ my %place = (
     (map { $_ => 'deep' } qw(research.intended research.answered research.stored research.before_wait research.after_wait
           research.offered research.fetched poll.before_commit poll.after_commit poll.answered poll.recorded)),
     'research.given_up' => 'no_research',
-    (map { $_ => 'web' } qw(research.charged research.web)),
+    (map { $_ => 'web' } qw(research.charged research.settled research.web)),
     (map { $_ => 'erase' } qw(erasure.before_commit erasure.after_commit)),
     (map { $_ => 'brake' } qw(stop.before_commit stop.after_commit)),
     (map { $_ => 'stop' } qw(abandon.before_commit abandon.after_commit)),

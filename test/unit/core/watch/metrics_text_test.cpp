@@ -63,6 +63,7 @@ TEST(MetricCatalog, NamesTheMetricsOfTheInterface) {
                              "research_jobs_submitted_total",
                              "research_jobs_completed_total",
                              "research_jobs_failed_total",
+                             "research_jobs_limited_total",
                              "research_jobs_pending_skips_total",
                              "http_requests_total",
                              "http_request_duration_seconds",
