@@ -281,6 +281,7 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
             response.content_type.clear();
             response.rate_limits.clear();
             response.resolved_model.clear();
+            response.served_tier.clear();
             transfer.header_complete_ = false;
         } else if (line == "\r\n" || line == "\n") {
             transfer.header_complete_ = true;
@@ -290,6 +291,8 @@ size_t HttpTransfer::on_header(char* data, size_t size, size_t count, void* self
             response.content_type = value;
         } else if (header_value(line, "x-mana-llm-resolved:", value)) {
             response.resolved_model = value;
+        } else if (header_value(line, "x-gemini-service-tier:", value)) {
+            response.served_tier = value;
         } else if (names_rate_limit(line) &&
                    response.rate_limits.size() + line.size() <= kMaxRateLimits) {
             response.rate_limits += line;

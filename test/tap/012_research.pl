@@ -15,6 +15,7 @@ my $research = start_research();
 my $services = "mana_ai.api_url = '" . $research->url . "'\nmana_ai.research_url = '" . $research->url . "'\n";
 my $node     = new_cluster('research', preload => 1, model => $model, conf => $services . <<"END");
 mana_ai.tick_interval = '300ms'
+mana_ai.user_deep_research_per_day = 0
 mana_ai.service_key_file = '@{[key_file('key-for-research')]}'
 END
 my $true = JSON::PP::true;

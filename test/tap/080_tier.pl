@@ -33,26 +33,40 @@ is_planned('tier');
 is_deeply([ asked() ], [qw(flex flex)], 'the tier is asked for');
 is(tier_in_ledger('tier'), 'flex', 'and the one that answered is in the ledger');
 
-for my $case (
-    [ 'OpenAI' => { status => 429, reply => { error => { code => 'resource_unavailable', message => 'x' } } } ],
-    [ 'Groq'   => { status => 498, reply => { error => { code => 'capacity_exceeded', message => 'x' } } } ],
-    [ 'Azure'  => { status => 400, reply => { error => { type => 'invalid_request_error', message => 'service_tier is not supported' } } } ],
-    [ 'slow'   => { hang => \1 } ])
+# As services document it; and one that never answers.
+open my $file, '<', "$ENV{MANA_AI_TEST_DATA}/service_tiers.jsonl" or die $!;
+my @answers = map { JSON::PP->new->utf8->decode($_) } <$file>;
+cmp_ok(scalar @answers, '>', 10, 'there are answers');
+my $number = 0;
+for my $case ((grep { $_->{refused} } @answers), { case => 'slow', tier => 'flex' })
 {
-    my ($who, $refusal) = @$case;
+    my ($who, $id) = ($case->{case}, 'refused-' . ++$number);
     settings($node, 'mana_ai.llm_timeout' => '2s') if $who eq 'slow';
     $model->reset;
-    does('"service_tier":"flex"', $refusal);
+    does('"service_tier":"flex"', $who eq 'slow' ? { hang => \1 } : { status => $case->{status}, body => JSON::PP->new->encode($case->{body}) });
     does('"model":"test/plan"', $call, $done);
-    push_one("tier-$who");
-    is_planned("tier-$who");
+    push_one($id);
+    is_planned($id);
     is_deeply([ asked() ], [qw(flex standard standard)], "$who: without room at the tier the run goes on at the standard one");
-    is(tier_in_ledger("tier-$who"), '', 'which is what the ledger says');
+    is(tier_in_ledger($id), '', 'which is what the ledger says');
     # The worker reports its gates every now and then.
     wait_for($node, "$who: and the gate has learned nothing from it", 10,
         q{SELECT state || ' ' || refused || ' ' || failed FROM mana_ai.services() WHERE name = 'test/plan'}, 'open 0 0');
 }
 settings($node, 'mana_ai.llm_timeout' => undef);
+for my $case (grep { defined $_->{served} } @answers)
+{
+    my $id = 'served-' . ++$number;
+    settings($node, 'mana_ai.service_tier' => $case->{tier});
+    $model->reset;
+    does('"model":"test/plan"', { content => 'Fertig', headers => $case->{headers} // {}, model => $case->{body}{model},
+        defined $case->{body}{service_tier} ? (service_tier => $case->{body}{service_tier}) : () });
+    push_one($id);
+    is_planned($id);
+    is_deeply([ asked() ], [ $case->{tier} ], "$case->{case}: the tier is asked for");
+    is(value($node, "SELECT model || ' ' || service_tier FROM mana_ai.token_usage WHERE mission_id = '$id'"), "$case->{model} $case->{served}", 'and the ledger has who has answered');
+}
+settings($node, 'mana_ai.service_tier' => 'flex');
 
 # What is refused at the standard tier too is refused.
 $model->reset;

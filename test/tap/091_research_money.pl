@@ -106,7 +106,7 @@ push_mission($node, 'stopped', user => 'user-6', %web);
 wait_for($node, 'research is under way, and charged', 30, q{SELECT count(*) FROM mana_ai.token_usage WHERE user_id = 'user-6' AND model = 'web-research'}, 1);
 wait_until('its request has gone out', 20, sub { return scalar(grep { defined } $research->requests_of('discover')) > 0 });
 value($node, q{SELECT mana_ai.stop('user:user-6', 'Test')});
-wait_for($node, 'the run is canceled', 20, q{SELECT outcome FROM mana_ai.runs WHERE mission_id = 'stopped'}, 'canceled');
+wait_for($node, 'the run is canceled', 20, q{SELECT outcome FROM mana_ai.runs WHERE mission_id = 'stopped' ORDER BY started_at LIMIT 1}, 'canceled');
 is(charged('user-6', 'web'), '0 unpriced', 'what nobody had answered is not charged');
 unlike(log_since($node, 0), qr/could not be recorded/, 'nothing is left to tell');
 value($node, q{SELECT mana_ai.resume('user:user-6')});
@@ -122,7 +122,8 @@ wait_until('its second request has gone out', 20, sub { return scalar($research-
 $node->stop('fast');
 $node->start;
 wait_for_worker($node);
-is(charged('user-7', 'web'), '1 0.01', 'what was answered before a shutdown stays charged');
+are_planned('halfway', 1);
+is(charged('user-7', 'web'), '2 0.02', 'what was answered before a shutdown stays charged, and so is the next run');
 
 unlike(log_since($node, 0), qr/PANIC|TRAP|terminated by signal/, 'nothing crashed');
 unlike(log_since($node, 0), qr/could not be recorded/, 'nothing that was paid for is missing');

@@ -59,6 +59,7 @@ struct HttpResponse {
     std::string retry_after;        // header values as sent, empty when absent
     std::string rate_limits;        // "name: value" lines of those whose name has "ratelimit" in it
     std::string resolved_model;     // X-Mana-LLM-Resolved: the model that a gateway has chosen
+    std::string served_tier;        // X-Gemini-Service-Tier: the tier that has answered
     std::string content_type;
     int64_t duration_us = 0;  // from co_await to the end, waiting for a free connection included
 };

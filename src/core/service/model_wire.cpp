@@ -7,6 +7,7 @@
 #include <set>
 
 #include "mana_ai/core/service/retry_after.hpp"
+#include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
@@ -418,6 +419,16 @@ std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
         return ErrorKind::Truncated;
     }
     return std::nullopt;
+}
+
+void name_served_tier(ModelReply& reply, std::string_view header) {
+    if (!reply.service_tier.empty()) {
+        return;
+    }
+    const std::string said = ascii::lower_case(ascii::trimmed(header.substr(0, kMaxTierName)));
+    if (said == "flex" || said == "priority" || said == "standard") {
+        reply.service_tier = said;
+    }
 }
 
 // OpenAI says 429 (resource_unavailable), Groq 498 (capacity_exceeded), Gemini 503 or 429, Azure

@@ -51,6 +51,7 @@ void name_the_answerer(core::ModelReply& reply, const net::HttpResponse& respons
             core::cut_utf8(core::repair_utf8(response.resolved_model), core::kMaxModelName);
     if (reply.model.empty())
         reply.model = asked_model;
+    core::name_served_tier(reply, response.served_tier);
 }
 
 void end_call_span(SpanScope& span, const std::string& model, const net::HttpResponse& response,

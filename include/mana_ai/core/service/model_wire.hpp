@@ -98,6 +98,10 @@ struct ChatRequest {
     ServiceWishes wishes = {};
 };
 
+// For a reply whose body names no tier: what the header of the response says. Only tiers that have
+// prices of their own; accounts without such tiers get other words there.
+void name_served_tier(ModelReply& reply, std::string_view header);
+
 // Whether the service has no capacity at the requested tier, or no such tier: then the standard one
 // is worth an attempt. Only for requests with a tier.
 bool is_refusal_of_tier(const ProviderError& error) noexcept;

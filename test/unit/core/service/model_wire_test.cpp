@@ -327,6 +327,45 @@ TEST(ProviderError, GatewaysAnswersAreTakenForWhatTheyAre) {
     EXPECT_GT(cases, 10);
 }
 
+// What services answer to a request with a tier.
+TEST(ServiceTier, AnswersAreTakenForWhatTheyAre) {
+    std::ifstream file(MANA_AI_TEST_DATA "/service_tiers.jsonl");
+    int cases = 0;
+    for (std::string line; std::getline(file, line); ++cases) {
+        Json expected = Json::parse(line);
+        const std::string label = expected["case"];
+        if (!expected.contains("refused"))
+            expected["body"]["choices"] =
+                Json::parse(R"([{"message":{"content":"x"},"finish_reason":"stop"}])");
+        ModelResult result =
+            parse_model_response(expected["status"], dump_json(expected["body"]), "", 0);
+        if (auto* reply = std::get_if<ModelReply>(&result)) {
+            ASSERT_TRUE(expected.contains("served")) << label;
+            for (const auto& [name, value] : expected.value("headers", Json::object()).items())
+                if (name.size() == std::string("x-gemini-service-tier").size())
+                    name_served_tier(*reply, value.get<std::string>());
+            EXPECT_EQ(reply->service_tier, expected["served"]) << label;
+            EXPECT_EQ(reply->model, expected["model"]) << label;
+        } else {
+            ASSERT_TRUE(expected.contains("refused")) << label;
+            EXPECT_EQ(is_refusal_of_tier(std::get<ProviderError>(result)), expected["refused"])
+                << label;
+        }
+    }
+    EXPECT_GT(cases, 10);
+}
+
+TEST(ServiceTier, TheHeaderCountsOnlyForRepliesWithoutATier) {
+    ModelReply reply;
+    name_served_tier(reply, "");
+    name_served_tier(reply, "paid");
+    EXPECT_EQ(reply.service_tier, "");
+    name_served_tier(reply, "Priority");
+    EXPECT_EQ(reply.service_tier, "priority");
+    name_served_tier(reply, "flex");
+    EXPECT_EQ(reply.service_tier, "priority");
+}
+
 TEST(ProviderError, AnOrdinaryReplyHasNoFailure) {
     for (const char* reason : {"stop", "tool_calls", "function_call", "eos", "end_turn", ""}) {
         ModelReply reply;
