@@ -3397,3 +3397,22 @@ $$;
 
 REVOKE ALL ON mana_ai.input_watches, mana_ai.watched_records, mana_ai.input_changes FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.waits_for_change(text, text) FROM PUBLIC;
+
+-- For the page's brake: null, or what is wrong. Without a reason it resumes. Whoever has the service key may use it.
+CREATE FUNCTION mana_ai.http_brake(scope text, reason text)
+RETURNS text LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF http_brake.reason IS NULL THEN
+    PERFORM mana_ai.resume(http_brake.scope);
+    UPDATE mana_ai.stops t SET resumed_by = 'page' WHERE t.scope = http_brake.scope AND t.resumed_at >= now();
+  ELSE
+    PERFORM mana_ai.stop(http_brake.scope, http_brake.reason);
+    UPDATE mana_ai.stops t SET stopped_by = 'page'
+     WHERE t.scope = http_brake.scope AND t.resumed_at IS NULL AND t.stopped_at >= now();
+  END IF;
+  RETURN NULL;
+EXCEPTION WHEN invalid_parameter_value OR object_not_in_prerequisite_state THEN
+  RETURN SQLERRM;
+END $$;
+REVOKE ALL ON FUNCTION mana_ai.http_brake(text, text) FROM PUBLIC;

@@ -34,15 +34,15 @@ inline constexpr int kMaxConcurrency = 2000;
 int max_concurrency();           // 1 to kMaxConcurrency
 int max_concurrency_per_user();  // 0 = no limit
 int64_t llm_timeout_us();
-int llm_requests_per_minute();                       // 0 = learned
-int llm_tokens_per_minute();                         // 0 = learned
-int64_t llm_max_tokens();                            // 0 = not limited
-std::optional<int64_t> user_tokens_per_day();        // nullopt = no limit; without user_budgets
-std::optional<int64_t> total_tokens_per_day();       // likewise, of all users
-std::optional<int64_t> user_web_research_per_day();  // as user_tokens_per_day()
+int llm_requests_per_minute();                        // 0 = learned
+int llm_tokens_per_minute();                          // 0 = learned
+int64_t llm_max_tokens();                             // 0 = not limited
+std::optional<int64_t> user_tokens_per_day();         // nullopt = no limit; without user_budgets
+std::optional<int64_t> total_tokens_per_day();        // likewise, of all users
+std::optional<int64_t> user_web_research_per_day();   // as user_tokens_per_day()
 std::optional<int64_t> user_deep_research_per_day();  // likewise
-int max_unreviewed();                                // 0 = no limit
-bool report_failures();                              // to users, as failed iterations
+int max_unreviewed();                                 // 0 = no limit
+bool report_failures();                               // to users, as failed iterations
 std::string timezone();       // never empty: falls back to the server's TimeZone
 int64_t runs_retention_us();  // 0 = for ever
 

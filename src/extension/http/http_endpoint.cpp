@@ -206,6 +206,8 @@ void HttpEndpoint::listen() {
     route("GET", "/api/v1/me/ai-audit", &HttpEndpoint::audit);
     route("OPTIONS", "/api/v1/me/ai-audit", &HttpEndpoint::audit_preflight);
     route("GET", "/api/v1/status", &HttpEndpoint::status);
+    route("POST", "/api/v1/stop", &HttpEndpoint::stop);
+    route("POST", "/api/v1/resume", &HttpEndpoint::resume);
     route("GET", "/", &HttpEndpoint::page);
     route("POST", "/login", &HttpEndpoint::login);
     route("POST", "/logout", &HttpEndpoint::logout);

@@ -83,6 +83,14 @@ std::string answer_to(const core::Json& question) {
         return one_value(metrics.execute());
     if (what == "status")
         return one_value(status.execute());
+    if (what == "brake") {
+        static pg::Statement brake("SELECT mana_ai.http_brake($1, $2)");
+        const std::string scope = question.at("scope");
+        const auto reason = question.at("reason").is_null()
+                                ? std::nullopt
+                                : std::optional<std::string>(question.at("reason"));
+        return one_value(brake.execute({std::string_view(scope), pg::text_or_null(reason)}));
+    }
     const std::string user_id = question.at("user_id");
     if (what == "missions")
         return one_value(missions.execute({std::string_view(user_id)}));
@@ -117,7 +125,7 @@ std::string reply_to(const std::string& text) {
         const auto question = core::parse_json(text);
         const StatementTimeout timeout;
         pg::Transaction transaction("mana_ai: answering an HTTP request");
-        XactReadOnly = true;
+        XactReadOnly = core::string_or(question.value(), "question", {}) != "brake";
         reply = "=" + answer_to(question.value());
         transaction.commit();
     } catch (const pg::PgError& error) {

@@ -50,8 +50,8 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
         if (!hold_lease(claimed))
             return;
         charged = charge_research(claimed, ResearchKind::Deep);
-        if (!charged.use || intend_research(claimed.user_id, claimed.mission_id, claimed.run_id,
-                                            pg::now()))
+        if (!charged.use ||
+            intend_research(claimed.user_id, claimed.mission_id, claimed.run_id, pg::now()))
             return;
         take_charge_back(*charged.use);
         charged = {};

@@ -22,32 +22,35 @@ struct Statements {
     pg::Statement charge;
 
     Statements(const std::string& name, const std::string& limit)
-        : is_allowed("SELECT l.most IS NULL OR l.most > (SELECT count(*) FROM ("
-                     "SELECT FROM mana_ai.token_usage u WHERE u.user_id = $1 AND u.model = '" +
-                     name +
-                     "' AND u.ts > now() - interval '24 hours' LIMIT l.most) had) "
-                     "FROM (SELECT coalesce((SELECT b." +
-                     limit + " FROM mana_ai.user_budgets b WHERE b.user_id = $1), $2) AS most) l"),
-          find_short_budget("SELECT 1 FROM (SELECT WHERE EXISTS (SELECT FROM mana_ai.model_prices) "
-                            "AND EXISTS (SELECT FROM mana_ai.cost_budgets) OFFSET 0) any_budget "
-                            "CROSS JOIN LATERAL mana_ai.cost_of('" +
-                            name +
-                            "', '', clock_timestamp(), 0, 0, 0) c "
-                            "CROSS JOIN LATERAL mana_ai.cost_budgets_of($1, $2, NULL, $3) b "
-                            "WHERE b.currency = c.currency AND b.cost_left < c.cost LIMIT 1"),
-          charge("INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, "
-                 "run_id, model, prompt_tokens, cached_tokens, completion_tokens, "
-                 "reasoning_tokens, cost, currency) "
-                 "SELECT $1, nullif($2, ''), $3, 0, $4::uuid, '" +
-                 name +
-                 "', 0, 0, 0, 0, c.cost, c.currency FROM (SELECT) research "
-                 "LEFT JOIN LATERAL (SELECT x.* FROM (SELECT WHERE EXISTS "
-                 "(SELECT FROM mana_ai.model_prices) OFFSET 0) priced "
-                 "CROSS JOIN LATERAL mana_ai.cost_of('" +
-                 name +
-                 "', '', clock_timestamp(), 0, 0, 0) x) c ON true "
-                 "RETURNING id::text, CASE WHEN cost IS NOT NULL "
-                 "THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency") {}
+        : is_allowed(
+              "SELECT l.most IS NULL OR l.most > (SELECT count(*) FROM ("
+              "SELECT FROM mana_ai.token_usage u WHERE u.user_id = $1 AND u.model = '" +
+              name +
+              "' AND u.ts > now() - interval '24 hours' LIMIT l.most) had) "
+              "FROM (SELECT coalesce((SELECT b." +
+              limit + " FROM mana_ai.user_budgets b WHERE b.user_id = $1), $2) AS most) l"),
+          find_short_budget(
+              "SELECT 1 FROM (SELECT WHERE EXISTS (SELECT FROM mana_ai.model_prices) "
+              "AND EXISTS (SELECT FROM mana_ai.cost_budgets) OFFSET 0) any_budget "
+              "CROSS JOIN LATERAL mana_ai.cost_of('" +
+              name +
+              "', '', clock_timestamp(), 0, 0, 0) c "
+              "CROSS JOIN LATERAL mana_ai.cost_budgets_of($1, $2, NULL, $3) b "
+              "WHERE b.currency = c.currency AND b.cost_left < c.cost LIMIT 1"),
+          charge(
+              "INSERT INTO mana_ai.token_usage (user_id, agent_id, mission_id, tokens_used, "
+              "run_id, model, prompt_tokens, cached_tokens, completion_tokens, "
+              "reasoning_tokens, cost, currency) "
+              "SELECT $1, nullif($2, ''), $3, 0, $4::uuid, '" +
+              name +
+              "', 0, 0, 0, 0, c.cost, c.currency FROM (SELECT) research "
+              "LEFT JOIN LATERAL (SELECT x.* FROM (SELECT WHERE EXISTS "
+              "(SELECT FROM mana_ai.model_prices) OFFSET 0) priced "
+              "CROSS JOIN LATERAL mana_ai.cost_of('" +
+              name +
+              "', '', clock_timestamp(), 0, 0, 0) x) c ON true "
+              "RETURNING id::text, CASE WHEN cost IS NOT NULL "
+              "THEN least(ceil(cost * 1000000), 9e18) END::bigint, currency") {}
 };
 
 Statements& statements_of(ResearchKind kind) {

@@ -303,9 +303,7 @@ net::Task<void> end_at_closed_gate(RunServices& services, const ClaimedMission& 
     result.error_kind = reason.kind;
     result.error_message = reason.message;
     const core::Instant now = pg::now();
-    DatabaseJobs::Work end = [&] {
-        end_without_fault(claimed, answer, result, now + delay, now);
-    };
+    DatabaseJobs::Work end = [&] { end_without_fault(claimed, answer, result, now + delay, now); };
     MANA_AI_FAILPOINT("run.before_service_end");
     co_await write_until_done(services, claimed, std::move(end));
     MANA_AI_FAILPOINT("run.after_service_end");
@@ -476,7 +474,8 @@ net::Task<void> run_readable(RunServices& services, const ClaimedMission& claime
         }
         if (error->of_service && !may_be_mission) {
             const core::Instant delay = services.gates.pause_of_planner();
-            co_await end_at_closed_gate(services, claimed, answer, std::move(reason), delay, result);
+            co_await end_at_closed_gate(services, claimed, answer, std::move(reason), delay,
+                                        result);
             co_return;
         }
         co_await record_failure(services, claimed, std::move(reason), result);

@@ -51,6 +51,10 @@ class HttpEndpoint {
     void page(const net::HttpServerRequest& request, net::HttpReply reply);
     void login(const net::HttpServerRequest& request, net::HttpReply reply);
     void logout(const net::HttpServerRequest& request, net::HttpReply reply);
+    void stop(const net::HttpServerRequest& request, net::HttpReply reply);
+    void resume(const net::HttpServerRequest& request, net::HttpReply reply);
+    void brake(const net::HttpServerRequest& request, net::HttpReply reply,
+               const std::optional<std::string>& reason);  // nullopt: resumes
     void finish_tick();
     // Any number of clients may ask: those that ask while a query runs share its answer.
     void ask_once(QueryProcess& queries, const char* question, std::vector<net::HttpReply>& wanted,

@@ -15,8 +15,8 @@
 namespace mana_ai {
 
 struct ResearchOutcome {
-    bool wait = false;         // end the run with end_run_waiting()
-    bool web_instead = false;  // wanted but unavailable: web research takes its place
+    bool wait = false;              // end the run with end_run_waiting()
+    bool web_instead = false;       // wanted but unavailable: web research takes its place
     const char* refused = nullptr;  // why none was ordered, a reason in runs.inputs; null = another
     std::optional<core::ResolvedInput> answer;
 };
