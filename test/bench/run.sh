@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,partitions,instructions,
+# PART=inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions,instructions,
 # plan-instructions,partition-instructions runs only these; instructions, which need valgrind, only when they are named.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,provider,inputs,research,traces,metrics,status,http,partitions}
+parts=${PART:-inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -209,6 +209,11 @@ fi
 # ---------------------------------------------------------------- services that say no, and users who share them
 if wanted provider; then
     source "$top/test/bench/provider.sh"
+fi
+
+# ---------------------------------------------------------------- budgets of all together
+if wanted totals; then
+    source "$top/test/bench/totals.sh"
 fi
 
 # ---------------------------------------------------------------- what missions read

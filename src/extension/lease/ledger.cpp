@@ -50,11 +50,13 @@ pg::StatementResult read_sums(const Account& account, core::Instant since) {
         return of_all.execute({begin});
     }
     if (!account.mission_id.empty()) {
-        static pg::Statement of_mission(sums_where(" AND user_id = $2 AND mission_id = $3 AND purpose <> 'what_if'"));
+        static pg::Statement of_mission(
+            sums_where(" AND user_id = $2 AND mission_id = $3 AND purpose <> 'what_if'"));
         return of_mission.execute({begin, user, std::string_view(account.mission_id)});
     }
     if (!account.agent_id.empty()) {
-        static pg::Statement of_agent(sums_where(" AND user_id = $2 AND agent_id = $3 AND purpose <> 'what_if'"));
+        static pg::Statement of_agent(
+            sums_where(" AND user_id = $2 AND agent_id = $3 AND purpose <> 'what_if'"));
         return of_agent.execute({begin, user, std::string_view(account.agent_id)});
     }
     static pg::Statement of_user(sums_where(" AND user_id = $2 AND purpose <> 'what_if'"));

@@ -75,9 +75,9 @@ void add_total_cost_limit(const std::string& what_if_id, const core::CallNeed& w
                           std::vector<core::BudgetLimit>& limits) {
     if (!find_budgets().any)
         return;
-    for (const core::BudgetLimit& limit : cost_limits({}, {}, {}, what_if_id, wanted))
-        if (limit.scope == core::BudgetScope::Total)
-            limits.push_back(limit);
+    for (const CostLimit& found : cost_limits({}, {}, {}, what_if_id, wanted))
+        if (found.limit.scope == core::BudgetScope::Total)
+            limits.push_back(found.limit);
 }
 
 void ClaimCostBudgets::add_limits(const std::string& user_id, const std::string& agent_id,
