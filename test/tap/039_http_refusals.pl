@@ -79,7 +79,9 @@ my %odd = (
 for my $what (sort keys %odd)
 {
     my $answer = answer_to($odd{$what} . "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    is(status_in($answer), 400, "$what is refused");
+    # libmicrohttpd 1.0 closes the connection at a zero byte in the path.
+    my $refusal = $what eq 'a zero byte in the path' ? qr/^(?:400|no answer)$/ : qr/^400$/;
+    like(status_in($answer), $refusal, "$what is refused");
     unlike($answer, qr{HTTP/1\.1 200}, 'and so is what follows it');
 }
 is(page_with('the-right-key'), 200, 'a plain request is served');
