@@ -2132,6 +2132,17 @@ CREATE FUNCTION mana_ai.follow_new_usage()
 RETURNS trigger LANGUAGE c
 AS 'MODULE_PATHNAME', 'mana_ai_follow_new_usage';
 
+CREATE FUNCTION mana_ai.follow_replicated_usage()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  PERFORM mana_ai.add_to_usage_sums(OLD.ts, coalesce(OLD.currency, ''), -OLD.tokens_used, -OLD.cost);
+  IF TG_OP = 'UPDATE' THEN
+    PERFORM mana_ai.add_to_usage_sums(NEW.ts, coalesce(NEW.currency, ''), NEW.tokens_used, NEW.cost);
+  END IF;
+  RETURN NULL;
+END $$;
+
 CREATE TRIGGER follow_insert AFTER INSERT ON mana_ai.token_usage
   FOR EACH ROW EXECUTE FUNCTION mana_ai.follow_new_usage();
 CREATE TRIGGER follow_update AFTER UPDATE ON mana_ai.token_usage
@@ -2140,17 +2151,19 @@ CREATE TRIGGER follow_delete AFTER DELETE ON mana_ai.token_usage
   REFERENCING OLD TABLE AS old_usage FOR EACH STATEMENT EXECUTE FUNCTION mana_ai.follow_usage();
 CREATE TRIGGER follow_truncate AFTER TRUNCATE ON mana_ai.token_usage
   FOR EACH STATEMENT EXECUTE FUNCTION mana_ai.follow_usage();
--- Also for rows that arrive by replication: these sums do not.
+-- Also for rows that arrive by replication, since these sums do not. It fires no triggers of statements, except at TRUNCATE.
+CREATE TRIGGER follow_replicated AFTER UPDATE OR DELETE ON mana_ai.token_usage
+  FOR EACH ROW EXECUTE FUNCTION mana_ai.follow_replicated_usage();
 ALTER TABLE mana_ai.token_usage ENABLE ALWAYS TRIGGER follow_insert;
-ALTER TABLE mana_ai.token_usage ENABLE ALWAYS TRIGGER follow_update;
-ALTER TABLE mana_ai.token_usage ENABLE ALWAYS TRIGGER follow_delete;
 ALTER TABLE mana_ai.token_usage ENABLE ALWAYS TRIGGER follow_truncate;
+ALTER TABLE mana_ai.token_usage ENABLE REPLICA TRIGGER follow_replicated;
 CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.usage_sums
   FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row();
 ALTER TABLE mana_ai.usage_sums ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
 REVOKE ALL ON mana_ai.usage_sums FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.usage_sums_end(), mana_ai.usage_of_all(timestamptz, boolean), mana_ai.advance_usage_sums(int),
-  mana_ai.follow_usage(), mana_ai.add_to_usage_sums(timestamptz, text, bigint, numeric), mana_ai.follow_new_usage() FROM PUBLIC;
+  mana_ai.follow_usage(), mana_ai.add_to_usage_sums(timestamptz, text, bigint, numeric), mana_ai.follow_new_usage(),
+  mana_ai.follow_replicated_usage() FROM PUBLIC;
 
 -- The budgets that apply to a mission: tokens of the last 24 hours, and the reservations of calls in flight.
 CREATE FUNCTION mana_ai.budgets_of_mission(

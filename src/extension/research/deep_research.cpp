@@ -73,9 +73,12 @@ net::Task<bool> order(RunServices& services, const ClaimedMission& claimed,
     if (response.error == net::TransportError::None)
         task = core::parse_submission(response.status, response.body);
     if (!task) {
-        // A response that was lost may be that of an order.
-        const bool may_be_ordered =
-            response.error != net::TransportError::None && response.may_have_arrived;
+        // A response that was lost or cannot be read may be that of an order, and so may one of a
+        // gateway that has not waited for it.
+        const bool is_refused =
+            response.error == net::TransportError::None &&
+            (response.status == 503 || (response.status >= 400 && response.status < 500));
+        const bool may_be_ordered = !is_refused && response.may_have_arrived;
         const ResearchUse* const not_ordered = may_be_ordered ? nullptr : &*charged.use;
         const std::string no_task;
         co_await give_up(services, claimed, no_task, claimed.run_id, not_ordered);

@@ -341,7 +341,8 @@ TEST(ServiceTier, AnswersAreTakenForWhatTheyAre) {
             parse_model_response(expected["status"], dump_json(expected["body"]), "", 0);
         if (auto* reply = std::get_if<ModelReply>(&result)) {
             ASSERT_TRUE(expected.contains("served")) << label;
-            for (const auto& [name, value] : expected.value("headers", Json::object()).items())
+            const Json headers = expected.value("headers", Json::object());
+            for (const auto& [name, value] : headers.items())
                 if (name.size() == std::string("x-gemini-service-tier").size())
                     name_served_tier(*reply, value.get<std::string>());
             EXPECT_EQ(reply->service_tier, expected["served"]) << label;

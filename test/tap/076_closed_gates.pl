@@ -1,5 +1,6 @@
 # While a service refuses our key or is unavailable, nothing waits with a lease, status() and why() say what is wrong, and
 # answers of research are kept. Runs that end early settle what they owe, also when that itself is interrupted.
+# needs: FAILPOINTS=1
 use strict;
 use warnings;
 use utf8;

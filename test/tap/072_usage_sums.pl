@@ -20,14 +20,14 @@ wait_for_worker($node);
 
 my $day = "clock_timestamp() - interval '24 hours'";
 # By the sums, and by the rows themselves.
-my $summed  = "SELECT string_agg(format('%s %s %s', u.currency, u.tokens, trim_scale(u.cost)), ', ' ORDER BY u.currency) FROM mana_ai.usage_of_all(d.since) u WHERE u.tokens <> 0";
+my $summed  = "SELECT string_agg(format('%s %s %s', u.currency, u.tokens, trim_scale(u.cost)), ', ' ORDER BY u.currency) FROM mana_ai.usage_of_all(d.since) u WHERE u.tokens <> 0 OR u.cost <> 0";
 my $counted = q{SELECT string_agg(format('%s %s %s', c.currency, c.tokens, trim_scale(c.cost)), ', ' ORDER BY c.currency) FROM (
   SELECT coalesce(u.currency, '') AS currency, sum(u.tokens_used) AS tokens, sum(u.cost) AS cost FROM mana_ai.token_usage u WHERE u.ts > d.since GROUP BY 1) c};
 sub sums_hold
 {
     my ($what) = @_;
     local $Test::Builder::Level = $Test::Builder::Level + 1;
-    my $differ = value($node, "SELECT ($summed) || ' instead of ' || ($counted) FROM (SELECT $day AS since OFFSET 0) d WHERE ($summed) IS DISTINCT FROM ($counted)");
+    my $differ = value($node, "SELECT coalesce(($summed), 'nothing') || ' instead of ' || coalesce(($counted), 'nothing') FROM (SELECT $day AS since OFFSET 0) d WHERE ($summed) IS DISTINCT FROM ($counted)");
     is($differ, '', $what) or diag(value($node, "SELECT string_agg(format('%s %s: %s', k.minute, k.kept, k.is), E'\\n') FROM (SELECT coalesce(s.minute, u.minute) AS minute, s.tokens AS kept, u.tokens AS is FROM (SELECT minute, sum(tokens) AS tokens FROM mana_ai.usage_sums GROUP BY 1) s FULL JOIN (SELECT date_bin('1 minute', ts, 'epoch') AS minute, sum(tokens_used) AS tokens FROM mana_ai.token_usage GROUP BY 1) u ON u.minute = s.minute WHERE s.tokens IS DISTINCT FROM u.tokens AND coalesce(s.minute, u.minute) < mana_ai.usage_sums_end() ORDER BY 1 DESC LIMIT 40) k"));
     return;
 }
@@ -93,6 +93,10 @@ sums_hold('merging changes nothing');
 # Rows that arrive by replication fire ordinary triggers in no case.
 value($node, q{SET session_replication_role = replica; INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, ts) VALUES ('user-6', 'm', 50, now() - interval '2 hours'); INSERT INTO mana_ai.usage_sums (minute, currency, tokens) VALUES (now(), 'EUR', 1)});
 sums_hold('replicated rows count, and another server\'s sums do not');
+value($node, q{SET session_replication_role = replica; UPDATE mana_ai.token_usage SET tokens_used = tokens_used + 7, cost = 0.5, currency = 'EUR' WHERE user_id = 'user-6'});
+sums_hold('so do their changes');
+value($node, q{SET session_replication_role = replica; DELETE FROM mana_ai.token_usage WHERE user_id = 'user-6'});
+sums_hold('and that they go');
 
 # A clock that is set back: complete minutes lie ahead.
 value($node, q{INSERT INTO mana_ai.usage_sums (minute, currency, tokens, is_complete) VALUES (now() + interval '3 hours', '', 5000, true)});
