@@ -488,9 +488,11 @@ SELECT json_object_agg(m.id, json_build_object(
   'notices', (SELECT count(*) FROM public.sync_changes c WHERE c.user_id = '$user' AND c.record_id = m.id
                  AND c.client_id = 'mana-ai-runner' AND c.data ? 'iterations' AND NOT c.data ? 'nextRunAt'),
   'charges', (SELECT count(*) FROM mana_ai.token_usage u
-               WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model <> 'web-research'),
+               WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model NOT IN ('web-research', 'deep-research')),
   'searches', (SELECT count(*) FROM mana_ai.token_usage u
                 WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model = 'web-research'),
+  'orders', (SELECT count(*) FROM mana_ai.token_usage u
+              WHERE u.user_id = '$user' AND u.mission_id = m.id AND u.model = 'deep-research'),
   'audited', (SELECT count(*) FROM mana_ai.decrypt_audit d WHERE d.user_id = '$user' AND d.mission_id = m.id AND status = 'ok'),
   'left', (SELECT count(*) FROM mana_ai.mission_research_jobs j WHERE j.user_id = '$user' AND j.mission_id = m.id)
         + (SELECT count(*) FROM mana_ai.dirty_records d WHERE d.user_id = '$user' AND d.record_id = m.id),
@@ -539,6 +541,9 @@ END
         my $searched = $found->{$id}{searches};
         push @wrong, "$id: charged for research on the web $searched times in " . @$runs . ' runs' if $searched > @$runs;
         push @wrong, "$id: not charged for research on the web" if $case->{name} eq 'web' && $searched == 0;
+        my $orders = $found->{$id}{orders};
+        push @wrong, "$id: charged for long research $orders times in " . @$runs . ' runs' if $orders > @$runs;
+        push @wrong, "$id: not charged for long research" if $case->{name} eq 'deep' && $orders == 0;
         my $ended = grep { $_->{outcome} ne 'skipped' } @$runs;
         push @wrong, "$id: $asked calls of $ended runs" if $asked > 2 * $ended + $free;
         push @wrong, "$id: " . scalar(@$runs) . ' runs: ' . join(' ', map { $_->{outcome} } @$runs) if @$runs > $wanted + 4;
