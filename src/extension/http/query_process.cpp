@@ -1,15 +1,12 @@
 #include "mana_ai/extension/http/query_process.hpp"
-#include "mana_ai/extension/process/background_worker.hpp"
+#include "mana_ai/extension/process/asked_process.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
-#include <vector>
 
 #include "mana_ai/extension/process/databases.hpp"
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/extension/process/worker_session.hpp"
-#include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/spi.hpp"
@@ -20,11 +17,7 @@
 extern "C" {
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "postmaster/bgworker.h"
-#include "storage/dsm.h"
 #include "storage/ipc.h"
-#include "storage/proc.h"
-#include "storage/shm_mq.h"
 #include "utils/timeout.h"
 }
 
@@ -32,8 +25,6 @@ namespace mana_ai {
 
 namespace {
 
-constexpr size_t kQuestionQueue = size_t{64} << 10;
-constexpr size_t kAnswerQueue = size_t{64} << 10;
 constexpr size_t kLongestQuestion = size_t{32} << 10;
 constexpr size_t kMaxWaiting = 64;
 constexpr core::Instant kQueryTimeout = 10 * core::kMicrosPerSecond;
@@ -47,24 +38,6 @@ constexpr core::Instant kLongestLife = 3 * core::kMicrosPerSecond;
 constexpr core::Instant kReopenPause = core::kMicrosPerSecond;
 
 constexpr core::Instant kComplaintPause = core::kMicrosPerMinute;
-
-// At the start of the segment; the queues follow.
-struct Head {
-    Oid database;
-};
-
-char* question_place(dsm_segment* segment) {
-    return static_cast<char*>(dsm_segment_address(segment)) + MAXALIGN(sizeof(Head));
-}
-char* answer_place(dsm_segment* segment) {
-    return question_place(segment) + kQuestionQueue;
-}
-
-bool send(shm_mq_handle* queue, const std::string& text, bool nowait) {
-    return pg::guarded([&] {
-               return pg::compat::send_message(queue, text.size(), text.data(), nowait);
-           }) == SHM_MQ_SUCCESS;
-}
 
 // ---------------------------------------------------------------- the process's side
 
@@ -142,103 +115,30 @@ std::string reply_to(const std::string& text) {
     return reply;
 }
 
-[[noreturn]] void serve(shm_mq_handle* questions, shm_mq_handle* answers) {
-    for (;;) {
-        Size size = 0;
-        void* data = nullptr;
-        const shm_mq_result result =
-            pg::guarded([&] { return shm_mq_receive(questions, &size, &data, false); });
-        if (result != SHM_MQ_SUCCESS)
-            proc_exit(0);
-        const std::string reply = reply_to({static_cast<const char*>(data), size});
-        if (!send(answers, reply, false))
-            proc_exit(0);
-    }
+[[noreturn]] void serve(Asker& asker) {
+    std::string text;
+    while (asker.next_question(text) && asker.answer(reply_to(text)))
+        continue;
+    proc_exit(0);
 }
 
 }  // namespace
 
 // ---------------------------------------------------------------- the caller's side
 
-namespace {
-
-// Processes that run for this one. proc_exit() runs no destructor, and a process that is busy with
-// a query does not notice the end of its queues.
-std::vector<BackgroundWorkerHandle*>& running() {
-    static std::vector<BackgroundWorkerHandle*> handles;
-    return handles;
-}
-
-extern "C" {
-static void terminate_running(int, Datum) {
-    for (BackgroundWorkerHandle* handle : running())
-        TerminateBackgroundWorker(handle);
-}
-}
-
-}  // namespace
-
-struct QueryProcess::Pipe {
-    ~Pipe() {
-        // The process ends with its queues; one that is busy with a query is also terminated.
-        if (handle != nullptr) {
-            TerminateBackgroundWorker(handle);
-            std::erase(running(), handle);
-            pfree(handle);
-        }
-        for (shm_mq_handle* queue : {questions, answers})
-            if (queue != nullptr)
-                shm_mq_detach(queue);
-        if (segment != nullptr)
-            dsm_detach(segment);
-    }
-
-    dsm_segment* segment = nullptr;
-    BackgroundWorkerHandle* handle = nullptr;
-    shm_mq_handle* questions = nullptr;
-    shm_mq_handle* answers = nullptr;
-};
-
 QueryProcess::QueryProcess() = default;
 QueryProcess::~QueryProcess() = default;
 
-bool QueryProcess::open_pipe() {
+bool QueryProcess::start_process() {
     const auto databases = configured_databases();
     const Oid database = databases.empty() ? InvalidOid : find_database(databases.front());
     if (!OidIsValid(database))
         return false;
-    static const bool registered =
-        (pg::guarded([] { before_shmem_exit(terminate_running, 0); }), true);
-    (void)registered;
-    running().reserve(running().size() + 1);
-    auto pipe = std::make_unique<Pipe>();
-    pipe->segment = pg::guarded(
-        [] { return dsm_create(MAXALIGN(sizeof(Head)) + kQuestionQueue + kAnswerQueue, 0); });
-    Pipe* const p = pipe.get();
-    const bool started = pg::guarded([p, database] {
-        static_cast<Head*>(dsm_segment_address(p->segment))->database = database;
-        shm_mq* questions = shm_mq_create(question_place(p->segment), kQuestionQueue);
-        shm_mq* answers = shm_mq_create(answer_place(p->segment), kAnswerQueue);
-        shm_mq_set_sender(questions, MyProc);
-        shm_mq_set_receiver(answers, MyProc);
-        BackgroundWorker worker =
-            background_worker(kQueryMain, "mana_ai http query", "mana_ai http query");
-        worker.bgw_main_arg = UInt32GetDatum(dsm_segment_handle(p->segment));
-        p->handle = start_background_worker(worker);
-        if (p->handle == nullptr)
-            return false;
-        const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-        running().push_back(p->handle);
-        p->questions = shm_mq_attach(questions, p->segment, p->handle);
-        p->answers = shm_mq_attach(answers, p->segment, p->handle);
-        MemoryContextSwitchTo(previous);
-        return true;
-    });
-    if (!started) {
+    process_ = AskedProcess::start(kQueryMain, "mana_ai http query", database);
+    if (process_ == nullptr) {
         complain("all slots for background workers are in use");
         return false;
     }
-    pipe_ = std::move(pipe);
     opened_at_ = pg::monotonic_now();
     return true;
 }
@@ -268,7 +168,7 @@ void QueryProcess::finish(QueryResult result) {
     asked_.reset();
     deadline_ = std::min(pg::monotonic_now() + kLinger, opened_at_ + kLongestLife);
     if (pg::monotonic_now() >= deadline_)
-        pipe_.reset();
+        process_.reset();
     asked.done(std::move(result));
 }
 
@@ -279,8 +179,9 @@ void QueryProcess::start_next() {
         deadline_ = pg::monotonic_now() + kQueryTimeout;
         bool sent = false;
         try {
-            sent = (pipe_ != nullptr || (pg::monotonic_now() >= reopen_at_ && open_pipe())) &&
-                   send(pipe_->questions, asked_->question, true);
+            sent =
+                (process_ != nullptr || (pg::monotonic_now() >= reopen_at_ && start_process())) &&
+                process_->ask(asked_->question, true);
         } catch (const pg::PgError& error) {
             if (error.is_interrupt())
                 throw;
@@ -290,7 +191,7 @@ void QueryProcess::start_next() {
             // An attempt during the pause does not extend it.
             if (pg::monotonic_now() >= reopen_at_)
                 reopen_at_ = pg::monotonic_now() + kReopenPause;
-            pipe_.reset();
+            process_.reset();
             finish({});
         }
     }
@@ -298,35 +199,31 @@ void QueryProcess::start_next() {
 
 void QueryProcess::poll() {
     if (asked_) {
-        Size size = 0;
-        void* data = nullptr;
-        const shm_mq_result result =
-            pg::guarded([&] { return shm_mq_receive(pipe_->answers, &size, &data, true); });
+        std::string reply;
+        const shm_mq_result result = process_->look_for_answer(reply);
         if (result == SHM_MQ_SUCCESS) {
-            const std::string reply(static_cast<const char*>(data), size);
             finish({reply.starts_with('='), reply.empty() ? std::string() : reply.substr(1)});
         } else if (result == SHM_MQ_DETACHED) {
             reopen_at_ = pg::monotonic_now() + kReopenPause;
-            pipe_.reset();
+            process_.reset();
             finish({});
         } else if (pg::monotonic_now() >= deadline_) {
             // If it is merely slow, the next question need not wait.
-            pid_t pid = 0;
-            const bool slow = GetBackgroundWorkerPid(pipe_->handle, &pid) == BGWH_STARTED;
+            const bool slow = process_->is_running();
             complain(slow ? "no answer within the time limit" : "its process did not start");
             if (!slow)
                 reopen_at_ = pg::monotonic_now() + kReopenPause;
-            pipe_.reset();
+            process_.reset();
             finish({});
         }
     }
     start_next();
-    if (!asked_ && pipe_ != nullptr && pg::monotonic_now() >= deadline_)
-        pipe_.reset();
+    if (!asked_ && process_ != nullptr && pg::monotonic_now() >= deadline_)
+        process_.reset();
 }
 
 std::optional<core::Instant> QueryProcess::next_at() const {
-    if (pipe_ == nullptr)
+    if (process_ == nullptr)
         return std::nullopt;
     return deadline_;
 }
@@ -336,21 +233,8 @@ std::optional<core::Instant> QueryProcess::next_at() const {
 extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
     using namespace mana_ai;
     pg::entry_point([segment_handle] {
-        dsm_segment* segment = attach_segment_of_caller(DatumGetUInt32(segment_handle));
-        auto* questions = reinterpret_cast<shm_mq*>(question_place(segment));
-        auto* answers = reinterpret_cast<shm_mq*>(answer_place(segment));
-        shm_mq_handle* from = nullptr;
-        shm_mq_handle* to = nullptr;
-        pg::guarded([&] {
-            const MemoryContext previous = MemoryContextSwitchTo(TopMemoryContext);
-            shm_mq_set_receiver(questions, MyProc);
-            shm_mq_set_sender(answers, MyProc);
-            from = shm_mq_attach(questions, segment, nullptr);
-            to = shm_mq_attach(answers, segment, nullptr);
-            MemoryContextSwitchTo(previous);
-        });
-        connect_worker(static_cast<Head*>(dsm_segment_address(segment))->database,
-                       "mana_ai http query", pg::crash_watch::Code::Query);
+        Asker asker(segment_handle);
+        connect_worker(asker.database(), "mana_ai http query", pg::crash_watch::Code::Query);
         // The caller sees the end of the queues. Prometheus asks every few seconds.
         const auto safe = pg::crash_watch::safe_mode(MyDatabaseId);
         if (safe && safe->code == pg::crash_watch::Code::Query)
@@ -360,7 +244,7 @@ extern "C" PGDLLEXPORT void mana_ai_query_main(Datum segment_handle) {
         if (!act_as_extension_owner())
             proc_exit(0);
         try {
-            serve(from, to);
+            serve(asker);
         } catch (const pg::PgError&) {
             if (!pg::termination_requested())
                 throw;

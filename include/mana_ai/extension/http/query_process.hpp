@@ -15,6 +15,8 @@
 
 namespace mana_ai {
 
+class AskedProcess;
+
 struct QueryResult {
     bool answered = false;  // false: no database, no extension, an error, or too late
     std::string text;       // the answer's one value, empty for null
@@ -40,7 +42,6 @@ class QueryProcess {
     std::optional<core::Instant> next_at() const;
 
  private:
-    struct Pipe;
     struct Waiting {
         std::string question;
         Done done;
@@ -48,10 +49,10 @@ class QueryProcess {
 
     void start_next();
     void finish(QueryResult result);
-    bool open_pipe();
+    bool start_process();
     void complain(const std::string& reason);
 
-    std::unique_ptr<Pipe> pipe_;
+    std::unique_ptr<AskedProcess> process_;
     std::deque<Waiting> waiting_;
     std::optional<Waiting> asked_;
     core::Instant opened_at_ = 0;

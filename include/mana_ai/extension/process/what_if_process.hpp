@@ -13,6 +13,8 @@
 
 namespace mana_ai {
 
+class AskedProcess;
+
 class WhatIfProcess {
  public:
     // For the database of this session. `function` names the caller in errors. Throws PgError, for
@@ -28,9 +30,8 @@ class WhatIfProcess {
     core::Json ask(const core::Json& question);
 
  private:
-    struct Pipe;
     const char* function_;
-    std::unique_ptr<Pipe> pipe_;
+    std::unique_ptr<AskedProcess> process_;
 };
 
 }  // namespace mana_ai
