@@ -4,6 +4,7 @@
 #include <map>
 
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/extension/run/mission_rows.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/restore_progress.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
@@ -18,12 +19,6 @@
 #include "mana_ai/pg/subtransaction.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/transaction.hpp"
-
-extern "C" {
-#include "access/detoast.h"
-#include "executor/spi.h"
-#include "utils/builtins.h"
-}
 
 namespace mana_ai {
 
@@ -103,69 +98,8 @@ struct LostIteration {
 
 struct LostIterations {
     std::vector<LostIteration> found;
-    int64_t left = 0;                    // further ones: too many or too large for one pass
-    std::vector<LostProgress> progress;  // of others, which the record has
+    int64_t left = 0;  // further ones: too many or too large for one pass
 };
-
-// How much of a mission's history is read, newest rows first: devices push the whole list with
-// every edit, so an old mission's history can be gigabytes. A recently removed plan is in the
-// newest rows.
-constexpr int64_t kMostBytesRead = 64 * 1024 * 1024;
-constexpr int64_t kMostRowsRead = 1000;
-
-// What a device has made of a plan is overwritten at once or never, so it is in the newest of
-// these.
-constexpr int64_t kRecentBytes = 8 * 1024 * 1024;
-constexpr size_t kMostRecentRows = 50;
-
-struct NewestRows {
-    std::vector<std::string> places;
-    std::vector<std::string> recent;  // the first of them
-};
-
-// Places of the rows to read: those that can contain iterations that fit into a record. Large
-// values are not fetched for that. Runs as the table's owner, who may not call the extension's
-// function for their size.
-NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
-    const int64_t limit = pg::settings::max_record_size();
-    // So that even with large records one of the newest rows is likely the server's.
-    int64_t room = std::max(kMostBytesRead, 4 * limit);
-    const std::string sql = "SELECT " + place_of_row(table) + ", c.data " + rows_of_mission(table) +
-                            " ORDER BY c.created_at DESC LIMIT " + std::to_string(kMostRowsRead);
-    NewestRows rows;
-    int64_t read = 0;
-    bool is_recent = true;
-    pg::guarded([&] {
-        Oid types[] = {TEXTOID, TEXTOID};
-        Datum values[] = {CStringGetTextDatum(mission.user_id.c_str()),
-                          CStringGetTextDatum(mission.mission_id.c_str())};
-        if (SPI_connect() != SPI_OK_CONNECT)
-            elog(ERROR, "SPI_connect failed");
-        const int code =
-            SPI_execute_with_args(sql.c_str(), lengthof(types), types, values, nullptr, false, 0);
-        if (code != SPI_OK_SELECT)
-            elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(code));
-        for (uint64 i = 0; i < SPI_processed; i++) {
-            bool is_null = false;
-            const Datum data =
-                SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2, &is_null);
-            const int64_t size = is_null ? 0 : static_cast<int64_t>(toast_raw_datum_size(data));
-            if (size > limit)
-                continue;
-            room -= size;
-            if (room < 0)
-                break;
-            rows.places.emplace_back(SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1));
-            read += size;
-            is_recent &= rows.recent.size() < kMostRecentRows &&
-                         (rows.recent.size() < 2 || read <= kRecentBytes);
-            if (is_recent)
-                rows.recent.push_back(rows.places.back());
-        }
-        SPI_finish();
-    });
-    return rows;
-}
 
 // Of all versions of an iteration in the log, the one on which a device has progressed furthest,
 // and of those the newest: steps that were carried out must not be carried out again. Iterations
@@ -177,11 +111,6 @@ NewestRows newest_rows(const SyncTable& table, const SuspectMission& mission) {
 // rows in the log.
 pg::Statement& lost_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
-    const std::string is_ours =
-        table.has_actor ? R"sql(c.client_id = 'mana-ai-runner' AND pg_column_size(c.actor) <= 65536
-           AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
-           AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
-                        : "false";
     const std::string actor =
         table.has_actor
             ? "(SELECT c.actor::text " + row_at(table, "r.actor_place", "r.actor_leaf") + ")"
@@ -199,8 +128,8 @@ WITH deletion AS MATERIALIZED (
 version AS (
   SELECT e.iteration ->> 'id' AS id, )sql" +
                             place_columns(table) + ", e.n::int - 1 AS n, c.created_at, " +
-                            iterations_stamp(table) + " AS stamp, coalesce(" + is_ours +
-                            R"sql(, false) AS is_ours,
+                            iterations_stamp(table) + " AS stamp, " + names_iteration(table) +
+                            R"sql( AS is_ours,
          (CASE WHEN coalesce(e.iteration ->> 'userFeedback', '') = '' THEN 0 ELSE 1 END)
          + (SELECT count(*)
               FROM jsonb_array_elements(CASE WHEN jsonb_typeof(e.iteration -> 'plan') = 'array'
@@ -286,7 +215,7 @@ LostIterations lost_iterations(const SuspectMission& mission, const SyncTable& t
     pg::Statement& select_lost = lost_statement(table);
     LostIterations lost;
     read_as_owner(mission, table, patience, [&] {
-        NewestRows newest = newest_rows(table, mission);
+        NewestRows newest = newest_rows(table, mission.user_id, mission.mission_id);
         auto rows =
             select_lost
                 .execute({std::string_view(mission.user_id), std::string_view(mission.mission_id),

@@ -6,15 +6,12 @@
 #include <set>
 
 #include "mana_ai/core/record/iteration_progress.hpp"
+#include "mana_ai/extension/run/mission_rows.hpp"
 #include "mana_ai/pg/spi.hpp"
 
 namespace mana_ai {
 
 namespace {
-
-std::string from_log(const SyncTable& table) {
-    return (table.is_partitioned ? "FROM " : "FROM ONLY ") + table.qualified_name + " c";
-}
 
 // A mission that plans often has thousands of iterations, and devices work on the last ones.
 constexpr int64_t kMostUnfinished = 200;
@@ -24,11 +21,6 @@ constexpr int64_t kMostUnfinished = 200;
 // back begins anew.
 pg::Statement& versions_statement(const SyncTable& table) {
     static std::map<std::string, pg::Statement> statements;
-    const std::string is_ours =
-        table.has_actor ? R"sql(c.client_id = 'mana-ai-runner' AND pg_column_size(c.actor) <= 65536
-                 AND c.actor ->> 'iterationId' IS NOT DISTINCT FROM e.iteration ->> 'id'
-                 AND e.iteration ->> 'id' ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$')sql"
-                        : "false";
     const std::string sql = R"sql(
 WITH deletion AS MATERIALIZED (
   SELECT max(c.created_at)::timestamptz AS at )sql" +
@@ -36,8 +28,8 @@ WITH deletion AS MATERIALIZED (
      AND (c.op = 'delete' OR coalesce(c.data ->> 'deletedAt', '') <> ''))
 SELECT v.id, v.iteration::text, bool_or(v.is_ours)
   FROM (SELECT e.iteration ->> 'id' AS id, e.iteration, c.created_at, )sql" +
-                            iterations_stamp(table) + " AS stamp, coalesce(" + is_ours +
-                            R"sql(, false) AS is_ours
+                            iterations_stamp(table) + " AS stamp, " + names_iteration(table) +
+                            R"sql( AS is_ours
           )sql" + rows_of_mission(table, R"sql(,
                jsonb_array_elements(CASE WHEN jsonb_typeof(c.data -> 'iterations') = 'array'
                                          THEN c.data -> 'iterations' ELSE '[]' END) AS e(iteration))sql") +
@@ -61,40 +53,6 @@ struct Versions {
 };
 
 }  // namespace
-
-std::string rows_of_mission(const SyncTable& table, const std::string& elements) {
-    return from_log(table) + elements +
-           " WHERE c.user_id = $1 AND c.app_id || '' = 'ai' AND c.table_name = 'aiMissions'"
-           " AND c.record_id = $2";
-}
-
-// A ctid is unique in a leaf only.
-std::string place_of_row(const SyncTable& table) {
-    return table.is_partitioned ? "c.tableoid::text || c.ctid::text" : "c.ctid::text";
-}
-
-std::string place_columns(const SyncTable& table) {
-    return table.is_partitioned ? "c.ctid AS place, c.tableoid AS leaf"
-                                : "c.ctid AS place, NULL::oid AS leaf";
-}
-
-std::string is_at_places(const SyncTable& table) {
-    if (!table.is_partitioned)
-        return "c.ctid = ANY ($3::text[]::tid[])";
-    return "c.ctid = ANY (ARRAY(SELECT substr(p.place, strpos(p.place, '('))::tid"
-           " FROM unnest($3::text[]) AS p(place))) AND (" +
-           place_of_row(table) + ") = ANY ($3::text[])";
-}
-
-std::string row_at(const SyncTable& table, const std::string& place, const std::string& leaf) {
-    const std::string at = from_log(table) + " WHERE c.ctid = " + place;
-    return table.is_partitioned ? at + " AND c.user_id = $1 AND c.tableoid = " + leaf : at;
-}
-
-std::string iterations_stamp(const SyncTable& table) {
-    return "left(coalesce(c." + table.stamps_column + " -> 'iterations' ->> 'at', c." +
-           table.stamps_column + " ->> 'iterations', ''), 100)";
-}
 
 std::vector<UnfinishedIteration> unfinished_iterations(std::string_view user_id,
                                                        std::string_view mission_id) {

@@ -11,18 +11,6 @@
 
 namespace mana_ai {
 
-// SQL: the rows of mission $2 of user $1, as c; and the time that a row gives to its iterations.
-std::string rows_of_mission(const SyncTable& table, const std::string& elements = "");
-std::string iterations_stamp(const SyncTable& table);
-
-// SQL: a row's place, which of a partitioned table includes the leaf: as text; as columns `place`
-// and `leaf`; that c is at one of the places in $3, a text[]; and the row of user $1 as c at a
-// place and leaf.
-std::string place_of_row(const SyncTable& table);
-std::string place_columns(const SyncTable& table);
-std::string is_at_places(const SyncTable& table);
-std::string row_at(const SyncTable& table, const std::string& place, const std::string& leaf);
-
 // An iteration of the record on which a device may have got further.
 struct UnfinishedIteration {
     std::string id;
