@@ -305,6 +305,21 @@ std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, co
     return std::nullopt;
 }
 
+// For a run that found the mission unchanged. Nullopt also: the mission has changed since then, and
+// is checked again at once.
+std::optional<NewestRecord> take_unchanged_record(const ClaimedMission& claimed, core::Instant now,
+                                                  RunResult& result) {
+    result.decision = core::name(core::GateDecision::SkippedUnchanged);
+    auto newest = take_newest_record(claimed, now, result);
+    if (!newest)
+        return std::nullopt;
+    result.outcome = RunOutcome::Skipped;
+    if (newest->version == claimed.mission_version)
+        return newest;
+    hold_back(claimed, result, now, now);
+    return std::nullopt;
+}
+
 // Whether a browser of the user has run the mission since the run began.
 bool was_run_in_browser(const ClaimedMission& claimed, const NewestRecord& newest) {
     if (newest.version == claimed.mission_version)
@@ -492,16 +507,9 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
 
 void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePatience& patience) {
     const core::Instant now = pg::now();
-    result.decision = core::name(core::GateDecision::SkippedUnchanged);
-    const auto newest = take_newest_record(claimed, now, result);
+    const auto newest = take_unchanged_record(claimed, now, result);
     if (!newest)
         return;
-    result.outcome = RunOutcome::Skipped;
-    // The mission has changed since it was found unchanged: it is checked again at once.
-    if (newest->version != claimed.mission_version) {
-        hold_back(claimed, result, now, now);
-        return;
-    }
     const Writing writing = begin_writing(now, *newest);
     const auto next_run_at = next_run_after(*newest, now);
     core::Json data = {{"nextRunAt", next_run_at ? core::Json(*next_run_at) : core::Json()}};
@@ -520,15 +528,8 @@ void put_off_unchanged(const ClaimedMission& claimed, RunResult& result, TablePa
 
 void end_wake_for_nothing(const ClaimedMission& claimed, RunResult& result) {
     const core::Instant now = pg::now();
-    result.decision = core::name(core::GateDecision::SkippedUnchanged);
-    const auto newest = take_newest_record(claimed, now, result);
-    if (!newest)
+    if (!take_unchanged_record(claimed, now, result))
         return;
-    result.outcome = RunOutcome::Skipped;
-    if (newest->version != claimed.mission_version) {
-        hold_back(claimed, result, now, now);
-        return;
-    }
     end_wake(claimed);
     forget_seen_changes(claimed, std::nullopt);
     finish_run(claimed, result, now);
