@@ -168,6 +168,16 @@ Way partition_for(Relation table, const RowFacts& row, Oid* partition) {
     return Way::Known;
 }
 
+// The same with the lock. A table that is gone has no partition.
+Way way_from(Oid partitioned, const RowFacts& row, Oid* partition) {
+    Relation table = open_partitioned(partitioned);
+    if (table == nullptr)
+        return Way::NoPartition;
+    const Way way = partition_for(table, row, partition);
+    relation_close(table, AccessShareLock);
+    return way;
+}
+
 // Follows the row down as far as its way is known. InvalidOid: nothing on this server takes it.
 Oid follow(Oid top, const RowFacts& row) {
     for (Oid at = top;;) {
@@ -179,12 +189,8 @@ Oid follow(Oid top, const RowFacts& row) {
             default:
                 return InvalidOid;
         }
-        Relation table = open_partitioned(at);
-        if (table == nullptr)
-            return InvalidOid;
         Oid next = InvalidOid;
-        const Way way = partition_for(table, row, &next);
-        relation_close(table, AccessShareLock);
+        const Way way = way_from(at, row, &next);
         if (way == Way::Unknown)
             return at;
         if (way == Way::NoPartition)
@@ -202,12 +208,8 @@ bool may_be_taken(Oid at, const RowFacts& row, Oid* nowhere, bool* is_foreign) {
     *nowhere = at;
     if (kind != RELKIND_PARTITIONED_TABLE)
         return false;
-    Relation table = open_partitioned(at);
-    if (table == nullptr)
-        return false;
     Oid next = InvalidOid;
-    const Way way = partition_for(table, row, &next);
-    relation_close(table, AccessShareLock);
+    const Way way = way_from(at, row, &next);
     if (way == Way::NoPartition)
         return false;
     if (way == Way::Known)
