@@ -390,9 +390,8 @@ std::optional<pg::JsonbValueRef> iterations_of(const Work& work, const RecordSta
 
 // Those that a row writes. A row that arrives late loses against what was written meanwhile by
 // somebody who had not seen it.
-std::optional<pg::JsonbValueRef> iterations_of_row(const Work& work, const ChangeRow* row) {
-    if (row == nullptr || row->op == core::RowOp::Delete || work.name.kind != RecordKind::Mission ||
-        !pg::settings::restore_iterations())
+std::optional<pg::JsonbValueRef> iterations_of_row(const ChangeRow* row) {
+    if (row == nullptr || row->op == core::RowOp::Delete)
         return std::nullopt;
     const pg::JsonbFields fields = pg::read_object(row->data);
     const pg::JsonbValueRef* value = pg::find_field(fields, "iterations");
@@ -403,7 +402,8 @@ Kept keep_existing_snapshot(Work& work, const ChangeRow* row, ScanLimit limit, B
     Held held = read_snapshot(work);
     // apply_row() changes fields in place.
     const std::optional<pg::JsonbValueRef> iterations = iterations_of(work, held.state);
-    const std::optional<pg::JsonbValueRef> written = iterations_of_row(work, row);
+    const std::optional<pg::JsonbValueRef> written =
+        iterations ? iterations_of_row(row) : std::nullopt;
     const core::FieldClock row_clock = held.state.row_clock;
     auto lost = [&](const RecordState& state) {
         const pg::JsonbValueRef* now = find_value(state, "iterations");
