@@ -48,14 +48,6 @@ sub wait_for_ids
     return;
 }
 
-# Nothing is left to check.
-sub wait_for_checks
-{
-    wait_for($node, 'all suspects were looked at', 20,
-        'SELECT count(*) FROM mana_ai.mission_schedule WHERE check_iterations_at <= clock_timestamp()', 0);
-    return;
-}
-
 sub runner_rows
 {
     my ($id) = @_;
@@ -77,7 +69,7 @@ is_deeply([ sort keys %{ $written[1]{field_timestamps} } ], ['iterations'], 'wit
 is($written[1]{actor}{iterationId}, $plan->{id}, 'by the actor of the plan');
 is($written[1]{space_id}, 'space-1', 'in the mission\'s space');
 is($written[1]{op}, 'update', 'as an update');
-wait_for_checks();
+wait_for_checks($node);
 is(scalar @{ runner_rows('one') }, 2, 'and no more');
 is(value($node, "SELECT restores FROM mana_ai.restored_iterations WHERE mission_id = 'one'"), 1, 'it is on record');
 wait_for($node, 'and counted', 10, "SELECT value::int FROM mana_ai.metrics WHERE name = 'mana_ai_iterations_restored_total'", 1);
@@ -109,7 +101,7 @@ for my $order (permutations(qw(early stale done)))
         my ($found) = grep { $_->{id} eq $ours->{id} } @$iterations;
         return $found && ("@$order" !~ /done.*stale/ || ($found->{userFeedback} // '') eq 'Gut');
     });
-    wait_for_checks();
+    wait_for_checks($node);
     is(scalar(grep { $_ eq $ours->{id} } @{ ids_of($id) }), 1, "@$order: once");
     # Devices compare stamps as texts, and of equal ones take what comes later.
     is(value($node, <<"END"), 1, "@$order: and on every device that has pulled all rows");
@@ -153,7 +145,7 @@ END
 wait_for($node, 'the sixth loss is not', 20, "SELECT count(*) FROM mana_ai.restored_iterations WHERE mission_id = 'again' AND given_up_at IS NOT NULL", 1);
 is_deeply(ids_of('again'), [], 'the plan stays away');
 like(value($node, "SELECT problem FROM mana_ai.mission_problems WHERE mission_id = 'again'"), qr/^devices have overwritten iteration \Q$plan->{id}\E 6 times: it is not restored any more$/, 'and that is a mission problem');
-wait_for_checks();
+wait_for_checks($node);
 
 # What was given up is written down once, not with every further loss.
 my $many = planned('many');
@@ -188,7 +180,7 @@ SELECT pg_reload_conf()
 END
 wait_for_ids('waits', [ $plan->{id} ], 'the plan comes back');
 is(value($node, $wait), $until, 'and the mission waits as long as before');
-wait_for_checks();
+wait_for_checks($node);
 is($model->count, $asked, 'so that the model is not asked again');
 
 # ---------------------------------------------------------------- a long history
@@ -242,7 +234,7 @@ $plan = planned('deleted');
 push_changes($node,
     { id => 'deleted', data => { iterations => [] }, stamps => { iterations => iso(0) } },
     { id => 'deleted', op => 'delete', data => { deletedAt => iso(1) } });
-wait_for_checks();
+wait_for_checks($node);
 is(record_of($node, 'deleted'), undef, 'a mission that its user has deleted stays deleted');
 
 # Made again under the same id, with a change, so that its record comes to be from the log.
@@ -250,7 +242,7 @@ push_changes($node, { id => 'deleted', op => 'insert', data => { %{ ManaAi::miss
 push_changes($node, { id => 'deleted', data => { title => 'Neu' }, stamps => { title => iso(3) } });
 $node->safe_psql('mana_sync', 'SELECT mana_ai.refresh_snapshots(rebuild => true)');
 $node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'deleted'; SELECT pg_reload_conf()");
-wait_for_checks();
+wait_for_checks($node);
 is_deeply(ids_of('deleted'), [], 'one that is made again under its id does not get the plans of its former life');
 
 # Deleted while the plan was put back: the deletion's transaction had begun before.
@@ -265,13 +257,13 @@ END
 is(record_of($node, 'overtaken'), undef, 'while its mission is being deleted');
 push_changes($node, { id => 'overtaken', op => 'insert', data => { %{ ManaAi::mission_change('overtaken', nextRunAt => iso(3600), updatedAt => iso(2), cadence => { kind => 'manual' })->{data} } } });
 $node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'overtaken'; SELECT pg_reload_conf()");
-wait_for_checks();
+wait_for_checks($node);
 is_deeply(ids_of('overtaken'), [], 'and does not come back to one that is made again under its id');
 
 my $foreign = { id => 'foreign', startedAt => iso(-60), plan => [], overallStatus => 'awaiting-review', source => 'server' };
 push_mission($node, 'foreign', cadence => { kind => 'manual' }, iterations => [$foreign], nextRunAt => iso(3600));
 device_writes('foreign', [], 0);
-wait_for_checks();
+wait_for_checks($node);
 is_deeply(ids_of('foreign'), [], 'nor is what only a client has called the server\'s');
 
 settings($node, 'mana_ai.restore_iterations' => 'off');
@@ -317,7 +309,7 @@ forge('flood', 'user-2', 40, q(jsonb_build_array(jsonb_build_object('id', 'forge
 wait_until('a plan comes back out of a flood of iterations that a client calls the server\'s', 120, sub { join(' ', @{ ids_of('flood', 'user-2') }) eq $plan->{id} });
 is(worker_pid($node), $worker, 'by the same worker');
 cmp_ok(peak_of_worker() - $peak, '<', 100_000, 'which does not grow by what it need not read');
-wait_for_checks();
+wait_for_checks($node);
 
 # As many rows that say that they are ours: as much comes back as the record may have.
 $plan = planned('flood-as-ours', user => 'user-3');
@@ -325,7 +317,7 @@ $peak = peak_of_worker();
 forge('flood-as-ours', 'user-3', 40, q(jsonb_build_array(jsonb_build_object('id', md5(k::text)::uuid, 'source', 'server', 'x',
     repeat('x', 1500000)))), 'mana-ai-runner', q(jsonb_build_object('iterationId', md5(k::text)::uuid)));
 wait_until('the plan comes back first, with some of what looks like ours', 120, sub { scalar(grep { $_ eq $plan->{id} } @{ ids_of('flood-as-ours', 'user-3') }) });
-wait_for_checks();
+wait_for_checks($node);
 cmp_ok(value($node, "SELECT mana_ai.raw_size(record) FROM mana_ai.mission_snapshots WHERE mission_id = 'flood-as-ours'"),
     '<=', 2 * 1024 * 1024, 'only as much as fits into a record');
 cmp_ok(peak_of_worker() - $peak, '<', 100_000, 'and the worker does not grow by the rest');
@@ -336,7 +328,7 @@ $plan = planned('long');
 my $long = q((SELECT string_agg(md5(g::text), '') FROM generate_series(1, 300) g));
 forge('long', $user, 1, "jsonb_build_array(jsonb_build_object('id', $long, 'source', 'server'))", 'mana-ai-runner', "jsonb_build_object('iterationId', $long)");
 wait_for_ids('long', [ $plan->{id} ], 'a long id does not keep a plan away');
-wait_for_checks();
+wait_for_checks($node);
 
 # Our row is gone; what has the plan is a device's row, whose actor is the device's word.
 $plan = planned('actor');

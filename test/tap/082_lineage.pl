@@ -110,19 +110,7 @@ END
 my $node = new_cluster('rebuild', preload => 1, model => $model, conf => "mana_ai.tick_enabled = off\nmana_ai.max_unreviewed = 0\n");
 my $key  = ManaAi::Device::new_key($node, 'server');
 
-# Texts that are compressed are no texts to whoever looks for them in files.
-$node->safe_psql('mana_sync', <<'END');
-DO $$
-DECLARE
-  c record;
-BEGIN
-  FOR c IN SELECT a.attrelid::regclass AS tab, a.attname FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
-            WHERE r.relkind = 'r' AND r.relnamespace IN ('mana_ai'::regnamespace, 'public'::regnamespace)
-              AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'm') LOOP
-    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', c.tab, c.attname);
-  END LOOP;
-END $$
-END
+store_plainly($node);
 settings($node, 'mana_ai.grant_private_key_file' => $key);
 my $marker = 'Vorhabenmarke-5120';
 

@@ -22,19 +22,7 @@ END
 my $key = ManaAi::Device::new_key($node, 'server');
 settings($node, 'mana_ai.grant_private_key_file' => $key);
 
-# Texts that are compressed are no texts to whoever looks for them in files.
-$node->safe_psql('mana_sync', <<'END');
-DO $$
-DECLARE
-  c record;
-BEGIN
-  FOR c IN SELECT a.attrelid::regclass AS tab, a.attname FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
-            WHERE r.relkind = 'r' AND r.relnamespace IN ('mana_ai'::regnamespace, 'public'::regnamespace)
-              AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'm') LOOP
-    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', c.tab, c.attname);
-  END LOOP;
-END $$
-END
+store_plainly($node);
 
 sub task { return { name => 'create_task', arguments => { title => $_[0] } } }
 my $answering = 'test/large';

@@ -51,13 +51,6 @@ sub wait_for_state
     return;
 }
 
-sub wait_for_checks
-{
-    wait_for($node, 'all suspects were looked at', 20,
-        'SELECT count(*) FROM mana_ai.mission_schedule WHERE check_iterations_at <= clock_timestamp()', 0);
-    return;
-}
-
 sub rows_of_runner
 {
     my ($id) = @_;
@@ -76,7 +69,7 @@ is(record_of($node, 'flipped')->{title}, 'Neuer Titel', 'and its edit is kept');
 my @written = @{ rows($node, "SELECT data, actor FROM public.sync_changes WHERE record_id = 'flipped' AND client_id = 'mana-ai-runner' ORDER BY created_at") };
 is(scalar @written, 2, 'with one row');
 is_deeply([ keys %{ $written[1]{data} } ], ['iterations'], 'of the iterations alone');
-wait_for_checks();
+wait_for_checks($node);
 is(rows_of_runner('flipped'), 2, 'and no more');
 is(value($node, "SELECT iteration_id FROM mana_ai.restored_iterations WHERE mission_id = 'flipped'"), $plan->{id}, 'it is on record');
 wait_for($node, 'and counted', 10, "SELECT value::int FROM mana_ai.metrics WHERE name = 'mana_ai_iterations_restored_total'", 1);
@@ -110,7 +103,7 @@ push_change($node, id => 'backs-off', data => { objective => '[[szenario:422]]',
 wait_for($node, 'a mission fails', 20, "SELECT not_before > now() + interval '1 minute' FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off' AND lease_owner IS NULL", 't');
 my $until = value($node, "SELECT not_before FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off'");
 $node->safe_psql('mana_sync', "UPDATE mana_ai.mission_schedule SET check_iterations_at = now() WHERE mission_id = 'backs-off'");
-wait_for_checks();
+wait_for_checks($node);
 is(value($node, "SELECT not_before FROM mana_ai.mission_schedule WHERE mission_id = 'backs-off'"), $until, 'a check that finds nothing does not end its wait');
 
 # ---------------------------------------------------------------- what is not restored
@@ -122,7 +115,7 @@ my $browser = { id => 'own', source => 'browser', startedAt => iso(0), overallSt
 my $forged  = { %$browser, id => 'forged', source => 'server' };
 device_writes('edited', [ { %$plan, userFeedback => 'Neu' }, $browser, $forged ], iso(3));
 device_writes('edited', [ { %$plan, userFeedback => 'Neu' }, map { { %$_, plan => [ { id => 's', status => 'planned' } ] } } $browser, $forged ], iso(4));
-wait_for_checks();
+wait_for_checks($node);
 is(rows_of_runner('edited'), 1, 'edited feedback, and iterations that are not mana_ai\'s, are left alone');
 
 # ---------------------------------------------------------------- how often

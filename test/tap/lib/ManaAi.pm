@@ -24,8 +24,8 @@ our @EXPORT = qw(
   new_cluster settings shift_clock key_file create_sync_database start_model start_research
   push_change push_changes push_mission push_missions push_agent mission_change agent_change
   iso value json_value rows run_tick run_mission record_of iterations_of why_of last_run
-  is_sanitized wait_until wait_for wait_for_iterations wait_for_worker worker_pid
-  background fails_like timed is_faster_than
+  is_sanitized wait_until wait_for wait_for_iterations wait_for_worker wait_for_checks worker_pid
+  background fails_like timed is_faster_than store_plainly
   snapshots_differ log_since log_position count_due accepts_sessions
   USER_ID
 );
@@ -295,6 +295,25 @@ sub push_agent
     return;
 }
 
+# Stores values as they are: a text that is compressed is no text to whoever looks for it in files.
+sub store_plainly
+{
+    my ($node) = @_;
+    $node->safe_psql('mana_sync', <<'END');
+DO $$
+DECLARE
+  c record;
+BEGIN
+  FOR c IN SELECT a.attrelid::regclass AS tab, a.attname FROM pg_attribute a JOIN pg_class r ON r.oid = a.attrelid
+            WHERE r.relkind = 'r' AND r.relnamespace IN ('mana_ai'::regnamespace, 'public'::regnamespace)
+              AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'm') LOOP
+    EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', c.tab, c.attname);
+  END LOOP;
+END $$
+END
+    return;
+}
+
 # ---------------------------------------------------------------- looking
 
 # One value as text. The database is mana_sync unless a third argument says otherwise.
@@ -453,6 +472,15 @@ sub wait_for_iterations
         $count);
     diag(why_of($node, $id)) unless $ok;
     return $ok;
+}
+
+# Until no mission is to be checked for lost plans.
+sub wait_for_checks
+{
+    my ($node) = @_;
+    local $Test::Builder::Level = $Test::Builder::Level + 1;
+    return wait_for($node, 'all suspects were looked at', 20,
+        'SELECT count(*) FROM mana_ai.mission_schedule WHERE check_iterations_at <= clock_timestamp()', 0);
 }
 
 # Until the worker of the database runs; returns its pid.
