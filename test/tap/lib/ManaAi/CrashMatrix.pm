@@ -434,7 +434,7 @@ sub write_fields
 sub edit
 {
     my ($self, $case, $id) = @_;
-    return $self->ask(<<"END");
+    my $answer = $self->ask(<<"END");
 BEGIN;
 SET LOCAL app.current_user_id = '$case->{user}';
 DO \$\$
@@ -457,6 +457,9 @@ BEGIN
 END \$\$;
 COMMIT;
 END
+    # So that what is written next has a later stamp.
+    sleep 0.01;
+    return $answer;
 }
 
 # ---------------------------------------------------------------- what has come of it
