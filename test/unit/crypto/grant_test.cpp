@@ -44,7 +44,7 @@ TEST(Grant, VectorsGiveTheirKeyAndOpenTheirValues) {
 
         const std::string info =
             client::canonical_info(derivation.at("tables"), derivation.at("recordIds"));
-        EXPECT_EQ(info, vector.at("canonical_info"));
+        EXPECT_EQ(info, vector.at("canonical_info").get<std::string>());
         const auto master = client::from_hex(vector.at("master_key_hex").get<std::string>());
         EXPECT_EQ(client::derive_mission_data_key(master, mission_id, info), expected);
 
