@@ -3,6 +3,7 @@
 #include "mana_ai/extension/process/processes.hpp"
 #include "mana_ai/net/base_url.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/relation_changes.hpp"
 #include "mana_ai/pg/settings.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/wake.hpp"
@@ -46,6 +47,7 @@ void _PG_init(void) {
         const bool preloading = process_shared_preload_libraries_in_progress;
         pg::guarded([preloading] {
             pg::settings::define(preloading, net::check_base_url);
+            pg::register_relation_callback();
             if (!preloading)
                 return;
             pg::shared_state::install_hooks();

@@ -1,6 +1,7 @@
 #include "mana_ai/pg/keyed_table.hpp"
 
 #include "mana_ai/pg/compat.hpp"
+#include "mana_ai/pg/relation_changes.hpp"
 
 extern "C" {
 #include "access/heapam.h"
@@ -29,7 +30,6 @@ extern "C" {
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
-#include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 }
@@ -146,11 +146,9 @@ struct TableFacts {
 constexpr int kRememberedTables = 8;
 TableFacts remembered[kRememberedTables];
 int next_to_forget = 0;
-uint64_t generation = 0;  // grows whenever any table has changed
 
 extern "C" {
-static void forget_table(Datum, Oid relation) {
-    generation++;
+static void forget_table(Oid relation) {
     for (TableFacts& facts : remembered)
         if (!OidIsValid(relation) || facts.table == relation)
             facts = TableFacts{};
@@ -219,18 +217,14 @@ TableFacts read_facts(Relation table, const TableKey& key) {
 }
 
 const TableFacts& facts_of(Relation table, const TableKey& key) {
-    static bool registered = false;
     for (const TableFacts& facts : remembered)
         if (facts.table == RelationGetRelid(table))
             return facts;
-    if (!registered) {
-        CacheRegisterRelcacheCallback(forget_table, Datum{0});
-        registered = true;
-    }
+    on_relation_change(forget_table);
     static TableFacts unstable;
-    const uint64_t before = generation;
+    const uint64_t before = relation_changes();
     unstable = read_facts(table, key);
-    if (before != generation)
+    if (before != relation_changes())
         return unstable;
     TableFacts& place = remembered[next_to_forget++ % kRememberedTables];
     place = unstable;

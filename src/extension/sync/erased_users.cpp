@@ -14,6 +14,7 @@
 #include "mana_ai/pg/keyed_table.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
+#include "mana_ai/pg/relation_changes.hpp"
 #include "mana_ai/pg/text.hpp"
 
 extern "C" {
@@ -51,14 +52,10 @@ struct Known {
     size_t user_length = 0;
     char user[kMaxIdBytes];
 } known;
-uint64_t changes = 0;
-bool callback_registered = false;
 
-void forget_changed_relation(Datum, Oid relation) {
-    if (OidIsValid(relation) && relation != known.table)
-        return;
-    changes++;
-    known.is_valid = false;
+void forget_changed_relation(Oid relation) {
+    if (!OidIsValid(relation) || relation == known.table)
+        known.is_valid = false;
 }
 
 // False also for a row that an open transaction has inserted, or a dead one.
@@ -79,17 +76,14 @@ bool try_lock(Oid table) {
 // False: somebody has locked the table. A missing table (installed as version 0.1.0) counts as
 // empty.
 bool find_out() {
-    if (!callback_registered) {
-        CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
-        callback_registered = true;
-    }
+    pg::on_relation_change(forget_changed_relation);
     const Oid oid = get_relname_relid("erased_users", get_namespace_oid("mana_ai", false));
     known = Known{};
     known.table = oid;
     known.is_empty = true;
     if (!OidIsValid(oid))
         return true;
-    const uint64_t before = changes;
+    const uint64_t before = pg::relation_changes();
     if (!try_lock(oid))
         return false;
     Relation table = try_relation_open(oid, NoLock);
@@ -98,7 +92,7 @@ bool find_out() {
     known.user_digest = get_attnum(oid, "user_digest");
     known.is_empty = has_no_rows(table);
     relation_close(table, NoLock);
-    known.is_valid = before == changes;
+    known.is_valid = before == pg::relation_changes();
     return true;
 }
 
@@ -164,9 +158,9 @@ Erasure erasure_of(Datum user_id) {
     if (known.is_valid && known.user_length > 0 &&
         user == std::string_view(known.user, known.user_length))
         return Erasure::None;
-    const uint64_t before = changes;
+    const uint64_t before = pg::relation_changes();
     const Erasure erasure = look_up(user);
-    if (erasure == Erasure::None && known.is_valid && before == changes &&
+    if (erasure == Erasure::None && known.is_valid && before == pg::relation_changes() &&
         user.size() <= sizeof(known.user)) {
         known.user_length = user.size();
         memcpy(known.user, user.data(), user.size());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "mana_ai/pg/relation_changes.hpp"
 #include "mana_ai/pg/time.hpp"
 
 extern "C" {
@@ -16,7 +17,6 @@ extern "C" {
 #include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -49,10 +49,8 @@ struct Tree {
     Oid foreign_part;     // a foreign partition that can have a part of a record, or InvalidOid
 };
 HTAB* trees = nullptr;
-uint64_t changes = 0;  // that came, also while a tree was read
 
-void forget_trees_of(Datum, Oid relation) {
-    changes++;
+void forget_trees_of(Oid relation) {
     HASH_SEQ_STATUS all;
     hash_seq_init(&all, trees);
     while (auto* tree = static_cast<Tree*>(hash_seq_search(&all)))
@@ -67,7 +65,7 @@ Tree& tree_at(Oid top) {
         control.keysize = sizeof(Oid);
         control.entrysize = sizeof(Tree);
         trees = hash_create("mana_ai leaves of the log", 16, &control, HASH_ELEM | HASH_BLOBS);
-        CacheRegisterRelcacheCallback(forget_trees_of, Datum{0});
+        pg::on_relation_change(forget_trees_of);
     }
     bool found = false;
     auto* tree = static_cast<Tree*>(hash_search(trees, &top, HASH_ENTER, &found));
@@ -103,7 +101,7 @@ List* members_below(Oid top) {
 }
 
 void read_tree(Tree& tree) {
-    const uint64_t before = changes;
+    const uint64_t before = pg::relation_changes();
     List* members = members_below(tree.top);
     auto* all = static_cast<Oid*>(
         MemoryContextAlloc(TopMemoryContext, 2 * sizeof(Oid) * (list_length(members) + 1)));
@@ -143,7 +141,7 @@ void read_tree(Tree& tree) {
     list_free(members);
     Oid* old = tree.members;
     tree = fresh;
-    tree.is_valid = before == changes;
+    tree.is_valid = before == pg::relation_changes();
     if (old != nullptr)
         pfree(old);
 }

@@ -2,11 +2,12 @@
 
 #include <initializer_list>
 
+#include "mana_ai/pg/relation_changes.hpp"
+
 extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "utils/builtins.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 }
 
@@ -18,26 +19,16 @@ OwnTables tables;
 bool valid = false;
 DirtyTable dirty;
 bool dirty_valid = false;
-bool callback_registered = false;
-uint64_t generation = 1;  // grows with every change of a table, also while we look one up
 bool any_additions = false;
-uint64_t additions_known_at = 0;  // that generation
+uint64_t additions_known_at = 0;  // the relation_changes() then
 
-void forget_changed_relation(Datum, Oid relation) {
-    generation++;
+void forget_changed_relation(Oid relation) {
     if (!OidIsValid(relation) || relation == tables.missions.key.table ||
         relation == tables.agents.key.table || relation == tables.tombstones.key.table ||
         relation == tables.schedule.key.table)
         valid = false;
     if (!OidIsValid(relation) || relation == dirty.key.table)
         dirty_valid = false;
-}
-
-void register_callback() {
-    if (callback_registered)
-        return;
-    CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
-    callback_registered = true;
 }
 
 Oid table_oid(Oid schema, const char* name) {
@@ -165,22 +156,22 @@ DirtyTable find_dirty_table() {
 const OwnTables& own_tables() {
     if (valid)
         return tables;
-    register_callback();
-    const uint64_t before = generation;
+    pg::on_relation_change(forget_changed_relation);
+    const uint64_t before = pg::relation_changes();
     tables = find_tables();
-    valid = before == generation;
+    valid = before == pg::relation_changes();
     return tables;
 }
 
 bool known_additions(bool& has_additions) {
-    if (!valid || additions_known_at != generation)
+    if (!valid || additions_known_at != pg::relation_changes())
         return false;
     has_additions = any_additions;
     return true;
 }
 
 bool find_additions() {
-    const uint64_t before = generation;
+    const uint64_t before = pg::relation_changes();
     bool found = false;
     own_tables();
     for (const pg::TableKey* key :
@@ -191,9 +182,9 @@ bool find_additions() {
         found = found || table.has_additions;
         pg::close_keyed_table(table);
     }
-    if (before == generation) {
+    if (before == pg::relation_changes()) {
         any_additions = found;
-        additions_known_at = generation;
+        additions_known_at = before;
     }
     return found;
 }
@@ -201,10 +192,10 @@ bool find_additions() {
 const DirtyTable& dirty_table() {
     if (dirty_valid)
         return dirty;
-    register_callback();
-    const uint64_t before = generation;
+    pg::on_relation_change(forget_changed_relation);
+    const uint64_t before = pg::relation_changes();
     dirty = find_dirty_table();
-    dirty_valid = before == generation;
+    dirty_valid = before == pg::relation_changes();
     return dirty;
 }
 

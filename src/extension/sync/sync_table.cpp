@@ -5,6 +5,7 @@
 #include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/pg/detoast.hpp"
 #include "mana_ai/pg/guard.hpp"
+#include "mana_ai/pg/relation_changes.hpp"
 #include "mana_ai/pg/text.hpp"
 #include "mana_ai/pg/time.hpp"
 
@@ -28,7 +29,6 @@ extern "C" {
 #include "storage/itemptr.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 #include "utils/syscache.h"
@@ -46,10 +46,8 @@ struct CachedShape {
 };
 HTAB* shapes = nullptr;
 const CachedShape* last_shape = nullptr;  // that was asked for; valid if it says so
-uint64_t changes = 0;                     // that came, also while a shape was read
 
 Oid attached_cache = InvalidOid;
-bool callback_registered = false;
 
 void forget_shapes_of(Oid relation) {
     if (shapes == nullptr)
@@ -67,8 +65,7 @@ void forget_shapes_of(Oid relation) {
         cached->is_valid = false;
 }
 
-void forget_changed_relation(Datum, Oid relation) {
-    changes++;
+void forget_changed_relation(Oid relation) {
     forget_shapes_of(relation);
     if (!OidIsValid(relation) || relation == attached_cache)
         attached_cache = InvalidOid;
@@ -86,13 +83,6 @@ CachedShape& cached_shape(Oid relation) {
     if (!found)
         cached->is_valid = false;
     return *cached;
-}
-
-void register_callback() {
-    if (callback_registered)
-        return;
-    CacheRegisterRelcacheCallback(forget_changed_relation, Datum{0});
-    callback_registered = true;
 }
 
 AttrNumber column_number(TupleDesc descriptor, const char* name, Oid* type) {
@@ -305,19 +295,19 @@ const SyncShape* known_shape(Relation relation) {
 const SyncShape& shape_of(Relation relation) {
     if (const SyncShape* known = known_shape(relation))
         return *known;
-    register_callback();
-    const uint64_t before = changes;
+    pg::on_relation_change(forget_changed_relation);
+    const uint64_t before = pg::relation_changes();
     const SyncShape shape = read_shape(relation);
     CachedShape& cached = cached_shape(RelationGetRelid(relation));
     cached.shape = shape;
-    cached.is_valid = before == changes;  // else for this call only
+    cached.is_valid = before == pg::relation_changes();  // else for this call only
     return cached.shape;
 }
 
 Oid attached_relation() {
     if (OidIsValid(attached_cache))
         return attached_cache;
-    register_callback();
+    pg::on_relation_change(forget_changed_relation);
     const Oid function = trigger_function();
     if (!OidIsValid(function))
         return InvalidOid;
