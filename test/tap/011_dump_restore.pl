@@ -61,7 +61,7 @@ for my $database (qw(restored custom))
     value($node, "CREATE DATABASE $database TEMPLATE template0", 'postgres');
     command_ok($dump, "$database: pg_dump");
     # pg_restore brings sync_changes' rows after CREATE EXTENSION, its triggers at the end.
-    command_ok($restore, "$database: restore");
+    restore_ok($restore, "$database: restore");
     is(value($node, 'SELECT count(*) FROM public.sync_changes', $database),
         value($node, 'SELECT count(*) FROM public.sync_changes'), "$database: all changes are there");
     is(value($node, "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.sync_changes'::regclass AND NOT tgisinternal AND tgenabled <> 'D'", $database),

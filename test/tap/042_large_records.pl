@@ -101,7 +101,7 @@ wait_for_iterations($node, 'bomb', 1, 30);
 is(outcomes('bomb'), 'crashed,crashed,planned', 'it is planned when it has changed');
 is(value($node, "SELECT count(*) FROM public.sync_changes WHERE record_id = 'bomb' AND client_id = 'mana-ai-runner'"), 1, 'once');
 is(value($node, "SELECT length(record ->> 'blob') FROM mana_ai.mission_snapshots WHERE mission_id = 'bomb'"), length $large, 'with all that it had');
-is(value($node, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'"), 0, 'no run is left open');
+wait_for($node, 'no run is left open', 10, "SELECT count(*) FROM mana_ai.runs WHERE outcome = 'running'", 0);
 is(snapshots_differ($node), '', 'snapshots and schedule are what the log says');
 
 $node->stop;

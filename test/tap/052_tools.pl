@@ -161,7 +161,7 @@ unlike(encode_json(tools()->{create_goal}{parameters}), qr/tpl-meals-daily/, 'a 
 my $dump = "$ENV{TESTDATADIR}/tools.sql";
 command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $dump, 'mana_sync' ], 'a dump');
 $node->safe_psql('postgres', 'CREATE DATABASE restored');
-command_ok([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'restored');
+restore_ok([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $dump, 'restored' ], 'restored');
 is_kept('restored', 'restored');
 is($node->safe_psql('restored', 'SELECT mana_ai.tool_catalog()'), '2026-05', 'with the catalog that was chosen');
 is($node->safe_psql('restored', 'SELECT count(*) FROM mana_ai.tools'), value($node, 'SELECT count(*) FROM mana_ai.tools'), 'and its tools');
@@ -196,9 +196,7 @@ END
     command_ok([ 'pg_dump', '-h', $node->host, '-p', $node->port, '-f', $old_dump, 'old' ], 'a dump of 0.1.0');
     $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
     $node->safe_psql('postgres', 'CREATE DATABASE from_old TEMPLATE template0');
-    my ($restored, $words) = ('', '');
-    IPC::Run::run([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $old_dump, 'from_old' ], '>', \$restored, '2>', \$words);
-    is($?, 0, 'is restored into 0.2.0') or diag($words);
+    my $words = restore_ok([ 'psql', '-XAtq', '-h', $node->host, '-p', $node->port, '-v', 'ON_ERROR_STOP=1', '-f', $old_dump, 'from_old' ], 'is restored into 0.2.0');
     like($words, qr/WARNING:  bounds and properties of parameters of tool "lax" are left out, since they do not fit\nDETAIL:  Parameters: o\./, 'which says what it has left out');
     for my $database (qw(old from_old))
     {

@@ -60,7 +60,7 @@ my $dump = $node->backup_dir . '/old.dump';
 command_ok([ 'pg_dump', '-Fc', '-f', $dump, $node->connstr('old') ], 'a dump of 0.1.0');
 settings($node, 'mana_ai.tick_enabled' => 'off');
 value($node, 'CREATE DATABASE restored TEMPLATE template0', 'postgres');
-command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('restored'), $dump ], 'is restored');
+restore_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('restored'), $dump ], 'is restored');
 
 $node->safe_psql('old', 'ALTER EXTENSION mana_ai UPDATE');
 for my $database ('old', 'restored') {

@@ -232,7 +232,7 @@ is_complete('that erasure is complete, too');
 my $backup = $node->backup_dir . '/erased.sql';
 command_ok([ 'pg_dump', '-Fp', '-f', $backup, $node->connstr('mana_sync') ], 'pg_dump');
 value($node, 'CREATE DATABASE restored TEMPLATE template0', 'postgres');
-command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $backup, '-d', $node->connstr('restored') ], 'restore');
+restore_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $backup, '-d', $node->connstr('restored') ], 'restore');
 wait_for($node, 'the restored log is folded', 30, q{SELECT count(*) FROM mana_ai.mission_snapshots WHERE user_id = 'ben'}, 5, 'restored');
 is(traces_of($_, 'restored'), '', "nothing of $_ comes back with it") for qw(antje carl dora emil);
 value($node, 'SELECT * FROM mana_ai.refresh_snapshots(rebuild => true)', 'restored');

@@ -65,7 +65,7 @@ for my $shape (qw(hash nested))
     my $file = $node->backup_dir . '/dump.sql';
     command_ok([ 'pg_dump', '-Fp', '-f', $file, $node->connstr('mana_sync') ], "$shape: pg_dump");
     $node->safe_psql('postgres', 'CREATE DATABASE restored');
-    command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr('restored') ], "$shape: restore");
+    restore_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $node->connstr('restored') ], "$shape: restore");
     settings($node, 'mana_ai.tick_enabled' => 'on');
     wait_for($node, "$shape: the restored log is folded", 30, 'SELECT count(*) FROM mana_ai.mission_snapshots', scalar @users, 'restored');
     wait_for($node, "$shape: all of its leaves", 10, "SELECT count(*) FROM mana_ai.folded_leaves", 4, "restored");
