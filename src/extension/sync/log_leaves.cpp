@@ -256,26 +256,20 @@ void unlock_indexes(List* locked) {
         UnlockRelationOid(lfirst_oid(cell), AccessShareLock);
 }
 
-// A request that conflicts with one that waits is refused, although we have a lock already.
 void look_for_waiters(LeavesInUse& in_use) {
     constexpr core::Instant kPause = 100'000;
     const core::Instant now = pg::monotonic_now();
     if (now < in_use.next_look)
         return;
     in_use.next_look = now + kPause;
-    ListCell* cell;
-    foreach (cell, in_use.leaves) {
-        const Oid leaf = lfirst_oid(cell);
-        if (ConditionalLockRelationOid(leaf, RowShareLock)) {
-            UnlockRelationOid(leaf, RowShareLock);
-            continue;
-        }
-        const char* name = get_rel_name(leaf);
-        ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-                        errmsg("reading the log gave way to a session that locks table \"%s\"",
-                               name == nullptr ? "" : name),
-                        errhint("Try again when that session has finished.")));
-    }
+    const Oid leaf = in_use.waiters.find(in_use.leaves);
+    if (!OidIsValid(leaf))
+        return;
+    const char* name = get_rel_name(leaf);
+    ereport(ERROR, (errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+                    errmsg("reading the log gave way to a session that locks table \"%s\"",
+                           name == nullptr ? "" : name),
+                    errhint("Try again when that session has finished.")));
 }
 
 }  // namespace mana_ai

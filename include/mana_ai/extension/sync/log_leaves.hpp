@@ -14,6 +14,7 @@
 
 #include "mana_ai/core/time/instant.hpp"
 #include "mana_ai/extension/sync/replay.hpp"
+#include "mana_ai/pg/lock_waiters.hpp"
 
 extern "C" {
 #include "miscadmin.h"
@@ -66,6 +67,7 @@ struct LeavesInUse {
     List* leaves = NIL;
     uint32_t calls = 0;
     core::Instant next_look = 0;
+    pg::LockWaiters waiters;
 };
 void look_for_waiters(LeavesInUse& in_use);
 inline void look(LeavesInUse& in_use) {
