@@ -124,7 +124,7 @@ SELECT jsonb_build_object(
              s.worker_problem AS problem, s.last_tick_at AS "lastTickAt",
              s.due_mission_count AS "lastTickDue", s.plans_written_back AS "lastTickPlans",
              s.next_due AS "nextDue", s.dirty_records AS "dirtyRecords",
-             s.trigger_errors AS "triggerErrors", s.in_flight AS "inFlight"
+             s.trigger_errors AS "triggerErrors", s.in_flight AS "inFlight", s.folding
         FROM mana_ai.status() s) w),
   'running', (SELECT coalesce(jsonb_agg(jsonb_build_object(
       'userId', r.user_id, 'missionId', r.mission_id,

@@ -256,6 +256,21 @@ CREATE TABLE mana_ai.folded_leaves (
   folded_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- The fold in batches that is under way: a row for each leaf of it, until the last one is folded. "blocks" are those that the
+-- leaf had when its fold began; before block "agents_until" all rows of agents are folded, before "missions_until" those of
+-- missions. All agents come first. "trigger" and "generation" are as in folded_leaves: of another file it begins anew.
+-- "holds_claims": nothing is claimed until the agents, or all, are folded.
+CREATE TABLE mana_ai.fold_progress (
+  leaf           oid PRIMARY KEY,
+  trigger        oid NOT NULL,
+  generation     oid NOT NULL,
+  blocks         bigint NOT NULL,
+  agents_until   bigint NOT NULL DEFAULT 0,
+  missions_until bigint NOT NULL DEFAULT 0,
+  holds_claims   text CHECK (holds_claims IN ('agents', 'end')),
+  began_at       timestamptz NOT NULL DEFAULT clock_timestamp()
+) WITH (fillfactor = 50);
+
 -- The last report of the engine; at most one row (docs/contract/interface.md, status()).
 CREATE TABLE mana_ai.engine_state (
   only_row             boolean PRIMARY KEY DEFAULT true CHECK (only_row),
@@ -302,7 +317,7 @@ DECLARE
   made_here text;
 BEGIN
   FOREACH made_here IN ARRAY ARRAY['mission_snapshots', 'agent_snapshots', 'record_tombstones', 'mission_schedule',
-                                   'dirty_records', 'oversized_records', 'restored_iterations', 'folded_log', 'folded_leaves', 'engine_state'] LOOP
+                                   'dirty_records', 'oversized_records', 'restored_iterations', 'folded_log', 'folded_leaves', 'fold_progress', 'engine_state'] LOOP
     EXECUTE format('CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.%I'
                    ' FOR EACH ROW EXECUTE FUNCTION mana_ai.drop_replicated_row()', made_here);
     EXECUTE format('ALTER TABLE mana_ai.%I ENABLE REPLICA TRIGGER mana_ai_drop_replicated', made_here);

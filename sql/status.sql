@@ -11,13 +11,26 @@ CREATE FUNCTION mana_ai.attached_problem()
 RETURNS text LANGUAGE c STABLE PARALLEL UNSAFE
 AS 'MODULE_PATHNAME', 'mana_ai_attached_problem';
 
+-- How far the fold in batches is; null if none is under way.
+CREATE FUNCTION mana_ai.folding()
+RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+  SELECT format('%s %% of %s, since %s',
+                floor(100 * sum(least(f.agents_until, f.blocks) + least(f.missions_until, f.blocks)) / greatest(1, 2 * sum(f.blocks))),
+                pg_size_pretty(sum(f.blocks) * current_setting('block_size')::int), min(f.began_at))
+    FROM mana_ai.fold_progress f HAVING count(*) > 0
+$$;
+
 CREATE FUNCTION mana_ai.sync_table_problem()
 RETURNS text LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT coalesce(mana_ai.attached_problem(),
                   (SELECT format('table %s is another one than mana_ai is attached to', f.log_name)
                      FROM mana_ai.folded_log f
-                    WHERE f.log = mana_ai.attached_table() AND to_regclass(f.log_name)::oid <> f.log))
+                    WHERE f.log = mana_ai.attached_table() AND to_regclass(f.log_name)::oid <> f.log),
+                  (SELECT format('the history of table %s is being folded', mana_ai.attached_table())
+                    WHERE EXISTS (SELECT FROM mana_ai.fold_progress f
+                                   WHERE f.holds_claims = 'end' OR f.holds_claims = 'agents' AND f.agents_until < f.blocks)))
 $$;
 COMMENT ON FUNCTION mana_ai.sync_table_problem() IS
   'what keeps plans from being written to the attached table; null when nothing does';
@@ -179,7 +192,7 @@ CREATE FUNCTION mana_ai.status(
   OUT parse_failures int, OUT skipped int, OUT errors text[], OUT next_due timestamptz,
   OUT dirty_records bigint, OUT trigger_errors bigint, OUT sync_table text, OUT grant_key text,
   OUT research_jobs int, OUT unmarked_changes bigint, OUT worker_slots_needed int, OUT worker_slots_free int,
-  OUT users_without_opens int, OUT stops text[])
+  OUT users_without_opens int, OUT stops text[], OUT folding text)
 RETURNS record LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
   SELECT w.library_version,
@@ -196,7 +209,8 @@ SET search_path = pg_catalog, pg_temp AS $$
          (SELECT count(*)::int FROM mana_ai.mission_research_jobs j WHERE j.state = 'waiting'),
          mana_ai.unmarked_changes(), p.needed, p.free, mana_ai.users_without_opens(),
          ARRAY(SELECT format('%s since %s by %s: %s', t.scope, t.stopped_at, t.stopped_by, t.reason)
-                 FROM mana_ai.stops t WHERE t.resumed_at IS NULL ORDER BY t.stopped_at)
+                 FROM mana_ai.stops t WHERE t.resumed_at IS NULL ORDER BY t.stopped_at),
+         mana_ai.folding()
     FROM mana_ai.worker_status() w CROSS JOIN mana_ai.worker_slots() p LEFT JOIN mana_ai.engine_state e ON true
 $$;
 COMMENT ON FUNCTION mana_ai.status() IS
@@ -430,7 +444,7 @@ BEGIN
     ELSIF mana_ai.waits_for_repair(why.user_id, why.mission_id) THEN
       RETURN 'the mission''s snapshot waits for repair';
     END IF;
-    RETURN 'no such mission';
+    RETURN 'no such mission' || coalesce('; the log is being folded, and the mission may be in what is left: ' || mana_ai.folding(), '');
   END IF;
   IF mana_ai.raw_size(m.record, m.clocks) > pg_size_bytes(current_setting('mana_ai.max_record_size')) THEN
     RETURN format('record is larger than mana_ai.max_record_size: %s', pg_size_pretty(mana_ai.raw_size(m.record, m.clocks)));

@@ -8,6 +8,7 @@
 
 #include "mana_ai/pg/compat.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/fold_settings.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -72,6 +73,7 @@ int wakeups_per_user_value = 20;
 bool restore_iterations_value = true;
 int audit_retention_s = 0;
 int max_record_size_kb = 2048;
+int fold_at_once_kb = 64 * 1024;
 char* compact_model_value = nullptr;
 int compact_max_context_tokens_value = 1'000'000;
 int policy_mode_value = static_cast<int>(PolicyMode::Enforce);
@@ -491,6 +493,11 @@ void define(bool preloading, UrlCheck check_base_url) {
         "Largest record of a mission, an agent or an input that is read for planning.", nullptr,
         &max_record_size_kb, 2048, 64, 64 * 1024, PGC_SUSET, GUC_UNIT_KB, nullptr, nullptr,
         nullptr);
+    DefineCustomIntVariable("mana_ai.fold_at_once",
+                            "Largest log, or new part of it, whose history is folded in one "
+                            "transaction; the worker folds a larger one in batches.",
+                            nullptr, &fold_at_once_kb, 64 * 1024, 0, INT_MAX, PGC_SUSET,
+                            GUC_UNIT_KB, nullptr, nullptr, nullptr);
     DefineCustomIntVariable("mana_ai.audit_retention",
                             "How long mana_ai.decrypt_audit is kept; 0 means for ever.", nullptr,
                             &audit_retention_s, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_S, nullptr,
@@ -537,6 +544,19 @@ void define(bool preloading, UrlCheck check_base_url) {
 
 std::string databases() {
     return database_list;
+}
+bool names_database(const char* name) {
+    return guarded([name] {
+        List* names = NIL;
+        bool found = false;
+        if (SplitGUCList(pstrdup(database_list), ',', &names)) {
+            ListCell* cell = nullptr;
+            foreach (cell, names)
+                found |= strcmp(static_cast<const char*>(lfirst(cell)), name) == 0;
+        }
+        list_free(names);
+        return found;
+    });
 }
 bool tick_enabled() {
     return tick_enabled_value;
@@ -609,6 +629,9 @@ bool skip_unchanged() {
 }
 int64_t audit_retention_us() {
     return int64_t{audit_retention_s} * 1'000'000;
+}
+int64_t fold_at_once() {
+    return int64_t{fold_at_once_kb} * 1024;
 }
 int64_t max_record_size() {
     return int64_t{max_record_size_kb} * 1024;

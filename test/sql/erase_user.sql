@@ -12,7 +12,7 @@ SELECT c.relname AS neither
  WHERE c.relkind IN ('r', 'p', 'm', 'f')
    AND c.relname NOT IN (SELECT table_name FROM mana_ai.tables_of_users())
    AND c.relname NOT IN (
-       'tools', 'tool_catalogs', 'chosen_tool_catalog', 'model_prices', 'resolvers', 'folded_log', 'folded_leaves',  -- the operator's, the log's
+       'tools', 'tool_catalogs', 'chosen_tool_catalog', 'model_prices', 'resolvers', 'folded_log', 'folded_leaves', 'fold_progress',  -- the operator's, the log's
        'evaluations',          -- figures of many users; evaluation_runs names them
        'engine_state',         -- the worker takes the user's missions out of what the last tick could not do
        'erased_users',         -- digests

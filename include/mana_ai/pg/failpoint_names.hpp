@@ -21,6 +21,11 @@ inline constexpr std::string_view kFailpointNames[] = {
     "fold.repaired",  // and marked records are repaired; the fold is not recorded yet
     "attach.trigger_created",
 
+    // A fold in batches, by the worker.
+    "batch.read",           // a part of the log is read, nothing of it is stored
+    "batch.before_commit",  // it is stored, and how far the fold is
+    "batch.after_commit",
+
     // A pass of the worker or of a manual tick.
     "worker.started",
     "repair.record",  // a marked record is replayed, in its subtransaction

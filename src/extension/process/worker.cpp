@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "mana_ai/extension/process/background_fold.hpp"
 #include "mana_ai/extension/process/engine.hpp"
 #include "mana_ai/extension/process/housekeeping.hpp"
 #include "mana_ai/extension/process/processes.hpp"
@@ -74,6 +75,7 @@ class Worker {
     // For PostgreSQL's allocations outside of transactions; reset in each iteration of the loop.
     MemoryContext turn_context_;
     Engine engine_;
+    BackgroundFold fold_;
     pg::WaitSet wait_set_;
     // On the monotonic clock, as all pauses are.
     core::Instant next_full_pass_ = 0;
@@ -164,6 +166,7 @@ void Worker::keep_house(bool full_pass) {
         pg::log_warning("housekeeping failed and is tried again at the next tick (SQLSTATE " +
                         error.sqlstate_text() + ")");
     }
+    fold_.look(full_pass);
 }
 
 // Called repeatedly, since another table may have been attached.
@@ -222,6 +225,8 @@ core::Instant Worker::pause() {
         std::clamp<core::Instant>(next_pass_at() - pg::monotonic_now(), 0, kLongestPause);
     if (const auto engine_timeout = engine_.timeout_us())
         pause = std::min(pause, *engine_timeout);
+    if (fold_.next_at() && problem_.empty())
+        pause = std::clamp<core::Instant>(*fold_.next_at() - pg::monotonic_now(), 0, pause);
     return pause;
 }
 
@@ -273,6 +278,8 @@ void Worker::turn() {
         pass_wanted_ = true;
     if (pg::monotonic_now() >= next_pass_at())
         try_pass();
+    if (fold_.next_at() && problem_.empty() && pg::monotonic_now() >= *fold_.next_at())
+        fold_.fold_batch(engine_.in_flight() > 0);
 }
 
 // A pass that fails (a lock, a full disk) is retried later; runs in flight continue.

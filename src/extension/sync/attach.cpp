@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "mana_ai/extension/sync/backfill.hpp"
+#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -35,7 +36,6 @@ struct Log {
     Oid oid;
     OpenLeaves leaves;
     Snapshot snapshot;
-    const char* name;  // quoted, in the caller's memory context
 };
 
 const char* quoted_name(Oid table) {
@@ -51,7 +51,7 @@ Log open_with_snapshot(Oid oid) {
         const bool is_partitioned = relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
         table_close(relation, is_partitioned ? AccessShareLock : NoLock);
         CommandCounterIncrement();
-        return Log{oid, leaves, RegisterSnapshot(GetLatestSnapshot()), quoted_name(oid)};
+        return Log{oid, leaves, RegisterSnapshot(GetLatestSnapshot())};
     });
 }
 
@@ -140,8 +140,7 @@ void fold_new_leaves(const Log& log, FoldCounts& counts) {
     });
     if (late.count == 0)
         return;
-    Log rest{log.oid, late, pg::guarded([] { return RegisterSnapshot(GetLatestSnapshot()); }),
-             log.name};
+    Log rest{log.oid, late, pg::guarded([] { return RegisterSnapshot(GetLatestSnapshot()); })};
     const FoldCounts found = fold_history(rest.oid, rest.leaves, rest.snapshot, Basis::Held);
     counts.new_snapshots += found.new_snapshots;
     counts.updated_snapshots += found.updated_snapshots;
@@ -164,6 +163,52 @@ void catch_up_with_leaves(const Log& log, FoldCounts& counts) {
     }
 }
 
+// The trigger moves from the table `old`, unless that is InvalidOid.
+void move_trigger(Oid table, Oid old) {
+    lock_out_writers(table, old);
+    // It may have been renamed or changed meanwhile.
+    const char* name = pg::guarded([table] {
+        table_close(open_log(table), NoLock);
+        return quoted_name(table);
+    });
+    if (OidIsValid(old))
+        drop_trigger(old);
+    create_trigger(name);
+    MANA_AI_FAILPOINT("attach.trigger_created");
+}
+
+// First the long part, while writers continue; then the trigger, whose creation blocks them; and
+// finally the rows that they wrote in between.
+void fold_with_trigger(Oid table, Oid old) {
+    Log log = open_with_snapshot(table);
+    FoldCounts counts = fold_history(table, log.leaves, log.snapshot, Basis::Held);
+    // ALTER TABLE requires the tables to be unused.
+    pg::guarded([&log] { close_leaves(log.leaves); });
+    move_trigger(table, old);
+    fold_new_leaves(log, counts);
+    catch_up_with_leaves(log, counts);
+    count_fold(counts);
+    pg::guarded([&log] { UnregisterSnapshot(log.snapshot); });
+    forget_batches();
+    remember_folded(table, leaves_now(table));
+    pg::guarded([&counts] {
+        pg::notice_in_script(psprintf("mana_ai: history folded: %lld rows, %lld snapshots",
+                                      static_cast<long long>(counts.rows_applied),
+                                      static_cast<long long>(counts.new_snapshots)));
+    });
+}
+
+// The worker folds the rest: whoever writes to a record now has its snapshot made from the log.
+void begin_with_trigger(Oid table, Oid old) {
+    move_trigger(table, old);
+    begin_batches(table, LogIs::New);
+    pg::guarded([] {
+        pg::notice_in_script(
+            "mana_ai: the worker folds the history in the background; column folding of "
+            "mana_ai.status() says how far it is");
+    });
+}
+
 void attach(Oid table) {
     const Oid attached = pg::guarded([] {
         serialize_folds();
@@ -177,33 +222,13 @@ void attach(Oid table) {
         throw pg::make_error(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                              "mana_ai is attached to another table", {},
                              "Call mana_ai.detach() first.");
-    Log log = open_with_snapshot(table);
-    // First the long part, while writers continue; then the trigger, whose creation blocks them;
-    // and finally the rows that they wrote in between.
-    FoldCounts counts = fold_history(table, log.leaves, log.snapshot, Basis::Held);
-    // ALTER TABLE requires the tables to be unused.
-    pg::guarded([&log] { close_leaves(log.leaves); });
-    lock_out_writers(table, moves_up ? attached : InvalidOid);
-    // It may have been renamed or changed meanwhile.
-    log.name = pg::guarded([table] {
-        table_close(open_log(table), NoLock);
-        return quoted_name(table);
-    });
-    if (moves_up)
-        drop_trigger(attached);
-    create_trigger(log.name);
-    MANA_AI_FAILPOINT("attach.trigger_created");
-    fold_new_leaves(log, counts);
-    catch_up_with_leaves(log, counts);
-    count_fold(counts);
-    pg::guarded([&log] { UnregisterSnapshot(log.snapshot); });
-    remember_folded(table, leaves_now(table));
+    pg::guarded([table] { table_close(open_log(table), AccessShareLock); });
+    const Oid old = moves_up ? attached : InvalidOid;
+    if (should_fold_in_batches(oids_of_leaves(table)))
+        begin_with_trigger(table, old);
+    else
+        fold_with_trigger(table, old);
     pg::wake_worker_at_commit();
-    pg::guarded([&counts] {
-        pg::notice_in_script(psprintf("mana_ai: history folded: %lld rows, %lld snapshots",
-                                      static_cast<long long>(counts.rows_applied),
-                                      static_cast<long long>(counts.new_snapshots)));
-    });
 }
 
 // A missing or unsuitable table must not make CREATE EXTENSION fail: pg_restore creates the
@@ -245,6 +270,7 @@ void detach() {
                              "mana_ai is not attached to a table");
     drop_trigger(attached);
     run("DELETE FROM mana_ai.folded_log");
+    forget_batches();
     remember_folded_leaves({});
     pg::wake_worker_at_commit();
 }

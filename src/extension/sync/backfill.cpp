@@ -6,6 +6,7 @@
 
 #include "mana_ai/core/record/clock_table.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/sorted_log.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
@@ -14,7 +15,6 @@
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/record_lock.hpp"
-#include "mana_ai/pg/script_notice.hpp"
 #include "mana_ai/pg/shared_state.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/subtransaction.hpp"
@@ -43,134 +43,7 @@ namespace mana_ai {
 
 namespace {
 
-constexpr int64_t kRowsPerNotice = 500'000;
-// How long a fold waits for records that others work on, in total and at most at a time.
-constexpr int kMaxWaitMs = 2000;
-constexpr int kMaxPauseMs = 64;
 constexpr uint64_t kRefreshLock = 0;  // hash under which two refreshes exclude each other
-
-void note_progress(const FoldCounts& counts) {
-    pg::notice_in_script(psprintf("mana_ai: %lld rows folded, %lld snapshots made",
-                                  static_cast<long long>(counts.rows_applied),
-                                  static_cast<long long>(counts.new_snapshots)));
-}
-
-// Folds the rows of one record after the other. All methods may ereport(ERROR).
-class HistoryFold {
- public:
-    HistoryFold(Oid log, LeavesInUse& in_use, Basis basis, FoldCounts& counts)
-        : log_(log), in_use_(in_use), basis_(basis), counts_(counts) {}
-
-    void begin() {
-        open_store(store_, log_);
-        record_context_ =
-            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold", ALLOCSET_DEFAULT_SIZES);
-        key_context_ =
-            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold key", ALLOCSET_SMALL_SIZES);
-        row_context_ =
-            AllocSetContextCreate(CurrentMemoryContext, "mana_ai fold row", ALLOCSET_SMALL_SIZES);
-        begin_fold(fold_);
-        mission_table_ = CStringGetTextDatum("aiMissions");
-        agent_table_ = CStringGetTextDatum("agents");
-        in_group_ = false;
-    }
-
-    void add(const SortedRow& row) {
-        if (!in_group_ || !is_of_group(row)) {
-            store_group();
-            MemoryContextReset(key_context_);
-            MemoryContext outer = MemoryContextSwitchTo(key_context_);
-            name_.kind = row.kind;
-            name_.key = {PointerGetDatum(DatumGetTextPCopy(row.user_id)),
-                         row.kind == RecordKind::Mission ? mission_table_ : agent_table_,
-                         PointerGetDatum(DatumGetTextPCopy(row.record_id))};
-            MemoryContextSwitchTo(outer);
-            in_group_ = true;
-            tree_is_clear_ = true;
-            store_.tree = InvalidOid;  // that of a record without rows is looked up
-        }
-        if (!row.is_row)
-            return;
-        // The rows of a partition that is being detached seem to be of a tree of their own.
-        tree_is_clear_ &= !OidIsValid(store_.tree) || store_.tree == row.tree;
-        store_.tree = row.tree;
-        fold_row(fold_, row.values);
-        if (++counts_.rows_applied % kRowsPerNotice == 0)
-            note_progress(counts_);
-    }
-
-    void end() {
-        store_group();
-        end_fold(fold_);
-        MemoryContextDelete(row_context_);
-        MemoryContextDelete(key_context_);
-        MemoryContextDelete(record_context_);
-        close_store(store_);
-    }
-
- private:
-    bool is_of_group(const SortedRow& row) {
-        MemoryContextReset(row_context_);
-        MemoryContext outer = MemoryContextSwitchTo(row_context_);
-        const bool is_same = row.kind == name_.kind &&
-                             pg::same_text(row.record_id, name_.key.record_id) &&
-                             pg::same_text(row.user_id, name_.key.user_id);
-        MemoryContextSwitchTo(outer);
-        return is_same;
-    }
-
-    void store_group() {
-        if (!in_group_)
-            return;
-        MANA_AI_FAILPOINT("fold.record");
-        look_for_waiters(in_use_);
-        if (!tree_is_clear_)
-            store_.tree = InvalidOid;
-        MemoryContext outer = MemoryContextSwitchTo(record_context_);
-        if (!ids_fit(name_.key)) {
-            mark_dirty(name_.key, "ids too long");
-        } else {
-            Kept kept = keep_folded_record(store_, name_, fold_.state, basis_);
-            for (int pause_ms = 1; kept == Kept::Busy && waited_ms_ < kMaxWaitMs;
-                 pause_ms = std::min(pause_ms * 2, kMaxPauseMs)) {
-                pg::sleep_and_check_interrupts(pause_ms);
-                waited_ms_ += pause_ms;
-                look_for_waiters(in_use_);
-                kept = keep_record(store_, name_, nullptr, ScanLimit::None, basis_);
-            }
-            if (kept == Kept::Created)
-                counts_.new_snapshots++;
-            else if (kept == Kept::Changed && !is_deleted(fold_.state))
-                counts_.updated_snapshots++;
-            else if (kept == Kept::Busy)
-                mark_dirty(name_.key, "busy");
-            else if (kept == Kept::TooLarge)
-                mark_dirty(name_.key, "record too large");
-        }
-        MemoryContextSwitchTo(outer);
-        MemoryContextReset(record_context_);
-        restart_fold(fold_);
-        in_group_ = false;
-    }
-
-    Oid log_;
-    LeavesInUse& in_use_;
-    Basis basis_;
-    FoldCounts& counts_;
-    SnapshotStore store_{};
-    MemoryContext record_context_ = nullptr;
-    MemoryContext key_context_ = nullptr;
-    MemoryContext row_context_ = nullptr;
-    Datum mission_table_ = 0;
-    Datum agent_table_ = 0;
-    Fold fold_{};
-    RecordName name_{};
-    bool in_group_ = false;
-    bool tree_is_clear_ = true;
-    int waited_ms_ = 0;
-};
-
-static_assert(std::is_trivially_destructible_v<HistoryFold>);
 
 // A committed row that the MVCC snapshot did not see.
 bool is_newer_than(TupleTableSlot* slot, Snapshot snapshot) {
@@ -232,6 +105,10 @@ void serialize_folds() {
     pg::lock_name_and_wait(kRefreshLock);
 }
 
+bool try_to_serialize_folds() {
+    return pg::try_lock_name(kRefreshLock);
+}
+
 // Waits for the lock of a leaf, without being in the way of those who wait for others. As long as
 // the session waits for locks.
 LeafOpened open_leaf_patiently(Oid leaf, LeavesInUse& in_use, Relation* relation) {
@@ -270,7 +147,7 @@ void close_leaves(const OpenLeaves& leaves) {
 FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis basis) {
     MANA_AI_FAILPOINT("fold.begin");
     FoldCounts counts;
-    HistoryFold fold(log, leaves.in_use, basis, counts);
+    HistoryFold fold(log, leaves.in_use, {.basis = basis}, counts);
     pg::guarded([&] {
         PushActiveSnapshot(snapshot);  // values out of line are read long after the scan
         SortedLog sorted;
@@ -424,13 +301,27 @@ void remember_generation(Oid log) {
     remember.execute({int64_t{pg::guarded([log] { return generation_of(log); })}});
 }
 
+void drop_leaves(std::vector<LeafFacts>& facts, const std::vector<Oid>& leaves) {
+    std::erase_if(facts, [&](const LeafFacts& leaf) {
+        return std::find(leaves.begin(), leaves.end(), leaf.leaf) != leaves.end();
+    });
+}
+
 // Partitions come and go, and are rewritten.
 void keep_up_with_leaves(Oid log) {
-    const std::vector<LeafFacts> now = leaves_now(log);
+    std::vector<LeafFacts> now = leaves_now(log);
+    drop_leaves(now, leaves_in_batches());
     const LeafChanges changes = compare_folded_leaves(now);
-    if (!changes.to_fold.empty() &&
-        !try_to_fold([&] { fold_leaves(log, Basis::Held, &changes.to_fold); }))
-        return;
+    if (!changes.to_fold.empty()) {
+        if (should_fold_in_batches(changes.to_fold)) {
+            if (!pg::guarded([] { return try_to_serialize_folds(); }))
+                return;
+            add_leaves_to_batches(log, changes.to_fold);
+            drop_leaves(now, changes.to_fold);
+        } else if (!try_to_fold([&] { fold_leaves(log, Basis::Held, &changes.to_fold); })) {
+            return;
+        }
+    }
     if (changes.was_rewritten)
         mark_ties();
     if (changes.any)
@@ -465,8 +356,14 @@ void keep_up_with_log() {
 SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log = $1::oid)sql");
     const auto folded = select_folded.execute({int64_t{log.oid}, int64_t{log.generation}}).rows;
     const auto unmarked = pg::shared_state::unmarked_changes(MyDatabaseId);
-    if (folded.empty() || (unmarked && unmarked->waiting > 0)) {
-        try_to_fold([] { refresh_snapshots(Basis::Held); });
+    // One that is under way may have passed the records of unmarked changes: they wait for the
+    // next.
+    if (folded.empty() || (unmarked && unmarked->waiting > 0 && leaves_in_batches().empty())) {
+        const std::vector<Oid> leaves = oids_of_leaves(log.oid);
+        if (!should_fold_in_batches(leaves))
+            try_to_fold([] { refresh_snapshots(Basis::Held); });
+        else if (pg::guarded([] { return try_to_serialize_folds(); }))
+            begin_batches(log.oid, folded.empty() ? LogIs::New : LogIs::Known);
         return;
     }
     if (log.is_partitioned)
@@ -534,6 +431,7 @@ FoldCounts refresh_snapshots(Basis basis) {
     const FoldCounts counts = fold_leaves(log, basis, nullptr);
     repair_all_dirty_records();
     MANA_AI_FAILPOINT("fold.repaired");
+    forget_batches();
     remember_folded(log, leaves);
     if (unmarked)
         settle_unmarked_at_commit(unmarked->seen);

@@ -86,14 +86,12 @@ bool has_table() {
 
 }  // namespace
 
-std::vector<LeafFacts> leaves_now(Oid log) {
+std::vector<LeafFacts> all_leaves_now(Oid log) {
     struct Found {
         LeafFacts* facts;
         int count;
     };
     const Found found = pg::guarded([log] {
-        if (!is_partitioned(log))
-            return Found{};
         List* leaves = leaves_of(log);
         Found all{static_cast<LeafFacts*>(palloc(sizeof(LeafFacts) * (list_length(leaves) + 1))),
                   0};
@@ -105,6 +103,29 @@ std::vector<LeafFacts> leaves_now(Oid log) {
         return all;
     });
     return {found.facts, found.facts + found.count};
+}
+
+std::vector<LeafFacts> leaves_now(Oid log) {
+    if (!pg::guarded([log] { return is_partitioned(log); }))
+        return {};
+    return all_leaves_now(log);
+}
+
+std::optional<LeafFacts> leaf_now(Oid log, Oid leaf) {
+    const LeafFacts facts = pg::guarded([&] {
+        if (!list_member_oid(leaves_of(log), leaf))
+            return LeafFacts{};
+        return LeafFacts{leaf, trigger_of(leaf).oid, file_of(leaf)};
+    });
+    return OidIsValid(facts.leaf) ? std::optional(facts) : std::nullopt;
+}
+
+std::vector<Oid> oids_of_leaves(Oid log) {
+    List* leaves = pg::guarded([log] { return leaves_of(log); });
+    std::vector<Oid> oids;
+    for (int i = 0; i < list_length(leaves); i++)
+        oids.push_back(list_nth_oid(leaves, i));
+    return oids;
 }
 
 const char* leaf_triggers_problem(Oid log) {

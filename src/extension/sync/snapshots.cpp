@@ -593,7 +593,7 @@ Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* 
 }
 
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
-                        Basis basis) {
+                        Basis basis, FoldedRows rows) {
     if (const Erasure erasure = erasure_of(name.key.user_id); erasure != Erasure::None)
         return erasure == Erasure::Erased ? Kept::Unchanged : Kept::Busy;
     Work work = begin_work(store, name);
@@ -616,8 +616,9 @@ Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const Reco
                 if (is_deleted(state) && !news_for_tombstone(work, state).any())
                     return Kept::Unchanged;
             }
-            return keep_with_name_locked(work, nullptr, folded.exists ? &folded : nullptr,
-                                         ScanLimit::None, basis);
+            return keep_with_name_locked(
+                work, nullptr, folded.exists && rows == FoldedRows::All ? &folded : nullptr,
+                ScanLimit::None, basis);
         case pg::Lookup::Found:
             break;
     }

@@ -4,14 +4,17 @@
 
 #include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/pg/text.hpp"
+#include "mana_ai/pg/time.hpp"
 
 extern "C" {
+#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_collation_d.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 }
 
 namespace mana_ai {
@@ -98,38 +101,82 @@ void SortedLog::put(Datum user_id, Datum record_id, RecordKind kind, Oid tree,
     tuplesort_puttupleslot(sort_, input_);
 }
 
+// False: the row is not one of a mission or an agent, or not of the kind of the part.
+bool SortedLog::put_row(TupleTableSlot* slot, const SyncShape& shape, uint64_t place,
+                        const Part* part, MemoryContext row_memory) {
+    RecordKind kind{};
+    MemoryContextReset(row_memory);
+    MemoryContext outer = MemoryContextSwitchTo(row_memory);
+    const bool is_ours =
+        is_column_text(slot, shape.app_id, "ai") && kind_of_row(slot, shape.table_name, &kind);
+    MemoryContextSwitchTo(outer);
+    if (!is_ours || (part != nullptr && kind != part->kind))
+        return false;
+    bool no_record = false;
+    bool no_user = false;
+    const Datum record_id = slot_getattr(slot, shape.record_id, &no_record);
+    const Datum user_id = slot_getattr(slot, shape.user_id, &no_user);
+    if (no_record || no_user)
+        return false;
+    MemoryContextSwitchTo(row_memory);
+    if (part != nullptr && part->only_names) {
+        put(user_id, record_id, kind, shape.tree, nullptr);
+    } else {
+        const ChangeRowValues values = change_row_values(slot, shape, place);
+        put(user_id, record_id, kind, shape.tree, &values);
+    }
+    MemoryContextSwitchTo(outer);
+    return true;
+}
+
 void SortedLog::add_rows(Relation leaf, LeavesInUse& in_use, Snapshot snapshot) {
-    const SyncShape& shape = shape_of(leaf);
-    const Oid tree = shape.tree;
-    const uint64_t place = place_of(tree, RelationGetRelid(leaf));
+    const SyncShape shape = shape_of(leaf);
+    const uint64_t place = place_of(shape.tree, RelationGetRelid(leaf));
     TupleTableSlot* slot = table_slot_create(leaf, nullptr);
     TableScanDesc scan = table_beginscan(leaf, snapshot, 0, nullptr);
     MemoryContext row_memory =
         AllocSetContextCreate(CurrentMemoryContext, "mana_ai row", ALLOCSET_SMALL_SIZES);
     while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
         look(in_use);
-        RecordKind kind{};
-        MemoryContextReset(row_memory);
-        MemoryContext outer = MemoryContextSwitchTo(row_memory);
-        const bool is_ours =
-            is_column_text(slot, shape.app_id, "ai") && kind_of_row(slot, shape.table_name, &kind);
-        MemoryContextSwitchTo(outer);
-        if (!is_ours)
-            continue;
-        bool no_record = false;
-        bool no_user = false;
-        const Datum record_id = slot_getattr(slot, shape.record_id, &no_record);
-        const Datum user_id = slot_getattr(slot, shape.user_id, &no_user);
-        if (no_record || no_user)
-            continue;
-        MemoryContextSwitchTo(row_memory);
-        const ChangeRowValues values = change_row_values(slot, shape, place);
-        put(user_id, record_id, kind, tree, &values);
-        MemoryContextSwitchTo(outer);
+        put_row(slot, shape, place, nullptr, row_memory);
     }
     MemoryContextDelete(row_memory);
     table_endscan(scan);
     ExecDropSingleTupleTableSlot(slot);
+}
+
+BlockNumber SortedLog::add_part(Relation leaf, LeavesInUse& in_use, Snapshot snapshot,
+                                const Part& part) {
+    // VACUUM may have cut the file since its size was noted.
+    const BlockNumber end = std::min(part.end, RelationGetNumberOfBlocks(leaf));
+    if (part.first >= end)
+        return part.end;
+    const SyncShape shape = shape_of(leaf);
+    const uint64_t place = place_of(shape.tree, RelationGetRelid(leaf));
+    TupleTableSlot* slot = table_slot_create(leaf, nullptr);
+    // A leaf is a heap (leaf_problem()). With a ring of buffers, so that the log does not displace
+    // everything else.
+    TableScanDesc scan = table_beginscan_strat(leaf, snapshot, 0, nullptr, true, false);
+    heap_setscanlimits(scan, part.first, end - part.first);
+    MemoryContext row_memory =
+        AllocSetContextCreate(CurrentMemoryContext, "mana_ai row", ALLOCSET_SMALL_SIZES);
+    int64_t rows = 0;
+    BlockNumber in_block = part.first;
+    BlockNumber next = part.end;
+    while (table_scan_getnextslot(scan, ForwardScanDirection, slot)) {
+        look(in_use);
+        const BlockNumber block = ItemPointerGetBlockNumber(&slot->tts_tid);
+        if (block != in_block && (rows >= part.rows || pg::monotonic_now() >= part.until)) {
+            next = block;
+            break;
+        }
+        in_block = block;
+        rows += put_row(slot, shape, place, &part, row_memory) ? 1 : 0;
+    }
+    MemoryContextDelete(row_memory);
+    table_endscan(scan);
+    ExecDropSingleTupleTableSlot(slot);
+    return next;
 }
 
 void SortedLog::add_names(Oid table, AttrNumber user_id, AttrNumber record_id,

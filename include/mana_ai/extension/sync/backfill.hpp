@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "mana_ai/extension/sync/folded_leaves.hpp"
+#include "mana_ai/extension/sync/history_fold.hpp"
 #include "mana_ai/extension/sync/log_leaves.hpp"
 #include "mana_ai/extension/sync/snapshots.hpp"
 #include "mana_ai/pg/postgres.hpp"
@@ -16,15 +17,10 @@ extern "C" {
 
 namespace mana_ai {
 
-struct FoldCounts {
-    int64_t new_snapshots = 0;
-    int64_t updated_snapshots = 0;
-    int64_t rows_applied = 0;
-};
-
 // Waits until no other fold of the history runs in this database, and excludes others until the
 // transaction's end. May ereport(ERROR).
 void serialize_folds();
+bool try_to_serialize_folds();  // the same without waiting
 
 // Leaves that stay open while they are folded, so that nobody drops them.
 struct OpenLeaves {
@@ -51,8 +47,8 @@ void count_fold(const FoldCounts& counts);
 
 // A full pass's work on the log as a whole. Folds it if another table's history was folded (after a
 // restore of a dump the trigger exists, but not the snapshots), or if changes could not be marked;
-// of a partitioned log it folds the leaves that are new. If it was rewritten, marks the records
-// with exact ties. Throws PgError.
+// of a partitioned log it folds the leaves that are new. What is large is only begun
+// (fold_batches.hpp). If the log was rewritten, marks the records with exact ties. Throws PgError.
 void keep_up_with_log();
 
 // On disk the log is "clean" while no worker runs and none has left changes without a mark, since

@@ -3,6 +3,7 @@
 // attachment is the trigger that PostgreSQL clones with it.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "mana_ai/pg/postgres.hpp"
@@ -17,6 +18,10 @@ struct LeafFacts {
 
 // The leaves of the log as they are now; none for a log that is not partitioned. Throws PgError.
 std::vector<LeafFacts> leaves_now(Oid log);
+// The same of any log: one that is not partitioned is its own leaf.
+std::vector<LeafFacts> all_leaves_now(Oid log);
+std::vector<Oid> oids_of_leaves(Oid log);
+std::optional<LeafFacts> leaf_now(Oid log, Oid leaf);  // nullopt: it is none
 
 // Why changes of some leaves do not reach us, as a sentence in the current memory context; nullptr:
 // they do. May ereport(ERROR).

@@ -78,10 +78,14 @@ enum class Basis : uint8_t { Held, Nothing };
 Kept keep_record(SnapshotStore& store, const RecordName& name, const ChangeRow* row,
                  ScanLimit limit, Basis basis = Basis::Held);
 
-// Stores the fold of all rows that an older MVCC snapshot saw, unless the stored state is the same.
+// What a fold has read of a record: all that the log has of it, or a part, for which a record that
+// is not stored yet is replayed from the log.
+enum class FoldedRows : uint8_t { All, Some };
+
+// Stores the fold of rows that an older MVCC snapshot saw, unless the stored state says it all.
 // `folded.exists` is false if there was no row. Requires that the trigger has handled all newer
 // rows of the record.
 Kept keep_folded_record(SnapshotStore& store, const RecordName& name, const RecordState& folded,
-                        Basis basis);
+                        Basis basis, FoldedRows rows = FoldedRows::All);
 
 }  // namespace mana_ai

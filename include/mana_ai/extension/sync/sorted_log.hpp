@@ -14,6 +14,7 @@
 #include "mana_ai/extension/sync/snapshots.hpp"
 
 extern "C" {
+#include "storage/block.h"
 #include "utils/tuplesort.h"
 }
 
@@ -31,6 +32,17 @@ class SortedLog {
  public:
     void begin();
     void add_rows(Relation leaf, LeavesInUse& in_use, Snapshot snapshot);
+    // Adds rows of one kind of record, or only the records' names, from block `part.first` on.
+    // Returns the block after the last that was read: no more than `part.end`, and no further when
+    // there are that many rows or that time has come.
+    struct Part {
+        RecordKind kind;
+        bool only_names;
+        BlockNumber first, end;
+        int64_t rows;
+        core::Instant until;  // on the monotonic clock
+    };
+    BlockNumber add_part(Relation leaf, LeavesInUse& in_use, Snapshot snapshot, const Part& part);
     // Adds the names of all stored records, so that they appear even without rows.
     void add_held_records(Snapshot snapshot);
     void sort();
@@ -38,6 +50,8 @@ class SortedLog {
     void end();
 
  private:
+    bool put_row(TupleTableSlot* slot, const SyncShape& shape, uint64_t place, const Part* part,
+                 MemoryContext row_memory);
     void put(Datum user_id, Datum record_id, RecordKind kind, Oid tree,
              const ChangeRowValues* values);
     void add_names(Oid table, AttrNumber user_id, AttrNumber record_id, AttrNumber table_name,

@@ -228,6 +228,15 @@ my %scenario = (
         before     => sub { my ($self, $case) = @_; $self->push_both($case) },
         in_session => sub { $_[0]->ask('SELECT mana_ai.refresh_snapshots()', user => 'matrix_admin') },
     },
+    # As if the log had not been folded before: the worker folds it in batches, and plans when it has.
+    batches => {
+        settings => { fold_at_once => 0, tick_interval => '300ms' },
+        start    => sub {
+            my ($self, $case) = @_;
+            $self->ask('TRUNCATE mana_ai.folded_log');
+            $self->push_both($case);
+        },
+    },
     attach => {
         before     => sub {
             my ($self, $case) = @_;
@@ -247,6 +256,7 @@ my %place = (
     (map { $_ => 'push_marked' } qw(trigger.mark trigger.marked)),
     'fold.begin' => 'refresh', 'fold.record' => 'refresh', 'fold.folded' => 'refresh', 'fold.repaired' => 'refresh',
     'attach.trigger_created' => 'attach',
+    (map { $_ => 'batches' } qw(batch.read batch.before_commit batch.after_commit)),
     'worker.started'         => 'worker_start',
     (map { $_ => 'marked' } qw(repair.record repair.before_commit repair.after_commit)),
     (map { $_ => 'plan' } qw(house.before_commit house.after_commit claim.before_commit claim.after_commit

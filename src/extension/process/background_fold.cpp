@@ -1,0 +1,76 @@
+#include "mana_ai/extension/process/background_fold.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "mana_ai/extension/sync/fold_batches.hpp"
+#include "mana_ai/extension/sync/sync_table.hpp"
+#include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/log.hpp"
+#include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
+
+namespace mana_ai {
+
+namespace {
+
+constexpr core::Instant kFirstPause = core::kMicrosPerSecond / 4;
+constexpr core::Instant kLongestPause = core::kMicrosPerMinute;
+
+}  // namespace
+
+void BackgroundFold::look(bool full_pass) {
+    pg::Transaction transaction("mana_ai: looking for a fold in batches");
+    const Oid log = pg::guarded([] { return attached_relation(); });
+    if ((full_pass || log != seen_log_) && !next_at_ && !leaves_in_batches().empty())
+        next_at_ = 0;
+    seen_log_ = log;
+    transaction.commit();
+}
+
+void BackgroundFold::fold(bool is_busy) {
+    const core::Instant began = pg::monotonic_now();
+    pg::Transaction transaction("mana_ai: folding the log");
+    const BatchFold folded = fold_next_batch(only_mark_);
+    MANA_AI_FAILPOINT("batch.before_commit");
+    transaction.commit();
+    MANA_AI_FAILPOINT("batch.after_commit");
+    const core::Instant now = pg::monotonic_now();
+    switch (folded) {
+        case BatchFold::None:
+            next_at_.reset();
+            break;
+        case BatchFold::Busy:
+            pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
+            next_at_ = now + pause_;
+            return;
+        case BatchFold::More:
+            next_at_ = now + (now - began) / (is_busy ? 1 : 4);
+            break;
+    }
+    pause_ = 0;
+    only_mark_ = false;
+}
+
+void BackgroundFold::try_later(const pg::PgError& error) {
+    pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
+    next_at_ = pg::monotonic_now() + pause_;
+    if (error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
+        return;
+    if (!only_mark_)
+        pg::log_warning("a batch of the log could not be folded (SQLSTATE " +
+                        error.sqlstate_text() + "); its records are repaired one by one");
+    only_mark_ = true;
+}
+
+void BackgroundFold::fold_batch(bool is_busy) {
+    try {
+        fold(is_busy);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        try_later(error);
+    }
+}
+
+}  // namespace mana_ai
