@@ -28,7 +28,7 @@ CREATE TABLE mana_ai.mission_snapshots (
   updated_at      timestamptz NOT NULL,
   problems        text[],
   PRIMARY KEY (user_id, mission_id)
-) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70);
+) USING heap WITH (toast_tuple_target = 8160, fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05);
 -- The result of record_problems(), null = none. Not indexed by updated_at: that changes with every change of the mission,
 -- which would then cost an entry in every index.
 CREATE INDEX mission_snapshots_problems ON mana_ai.mission_snapshots (user_id, mission_id)
@@ -95,7 +95,8 @@ CREATE TABLE mana_ai.mission_schedule (
   -- Since then due because an input has changed, whatever nextRunAt says; due_at is the earlier of the two.
   woken_at         timestamptz,
   PRIMARY KEY (user_id, mission_id)
-) USING heap WITH (fillfactor = 70);
+) USING heap WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02);
+-- Each run leaves two dead rows, with an entry in each index: the scale factor keeps them few where most missions wait.
 CREATE INDEX mission_schedule_wake_at ON mana_ai.mission_schedule (wake_at);
 CREATE INDEX mission_schedule_user ON mana_ai.mission_schedule (user_id, wake_at);
 CREATE INDEX mission_schedule_agent ON mana_ai.mission_schedule (user_id, agent_id);
@@ -158,7 +159,7 @@ CREATE TABLE mana_ai.runs (
   -- When a change of an input made the mission due; null = due by its cadence, or manual.
   woken_at          timestamptz,
   PRIMARY KEY (user_id, run_id)
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
 -- On a new table all usable indexes look equally good to the planner, and it keeps its choice while the table grows. So of
 -- those without a predicate only the primary key begins with user_id. The fillfactor keeps the two to five updates of a
 -- run off the indexes.

@@ -273,6 +273,10 @@ CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana
 ALTER TABLE mana_ai.folded_leaves ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
 REVOKE ALL ON mana_ai.folded_leaves FROM PUBLIC;
 
+ALTER TABLE mana_ai.mission_snapshots SET (autovacuum_vacuum_scale_factor = 0.05);
+ALTER TABLE mana_ai.mission_schedule SET (autovacuum_vacuum_scale_factor = 0.02);
+ALTER TABLE mana_ai.runs SET (autovacuum_vacuum_scale_factor = 0.05);
+
 CREATE TABLE mana_ai.fold_progress (
   leaf           oid PRIMARY KEY,
   trigger        oid NOT NULL,
