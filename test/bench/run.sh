@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
 # PART=inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions,instructions,
-# plan-instructions,partition-instructions runs only these; instructions, which need valgrind, only when they are named.
+# plan-instructions,partition-instructions,ceilings runs only these; instructions, which need valgrind, and ceilings, which
+# takes long, only when they are named.
 source "$(dirname "$0")/../environment.sh"
 parts=${PART:-inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
@@ -214,6 +215,11 @@ fi
 # ---------------------------------------------------------------- budgets of all together
 if wanted totals; then
     source "$top/test/bench/totals.sh"
+fi
+
+# ---------------------------------------------------------------- how much one worker does
+if wanted ceilings; then
+    source "$top/test/bench/ceilings.sh"
 fi
 
 # ---------------------------------------------------------------- what missions read
