@@ -76,7 +76,7 @@ END
 $node->safe_psql('mana_sync', 'GRANT SELECT ON ALL TABLES IN SCHEMA public TO dumps_some; ALTER TABLE public.sync_changes DISABLE ROW LEVEL SECURITY');
 my @dump = ('pg_dump', '-f', "$PostgreSQL::Test::Utils::tmp_check/dump", '-d', $node->connstr('mana_sync'), '-U');
 command_ok([ @dump, 'dumps_all' ], 'a role that may read all data can dump the database');
-command_fails_like([ @dump, 'dumps_some' ], qr/permission denied for (?:schema mana_ai|\w+ \w+)/, 'one that may not cannot');
+command_fails_like([ @dump, 'dumps_some' ], qr/permission denied for (?:schema mana_ai|\w+ \w+)|user may lack SELECT privilege on the sequence/, 'one that may not cannot');
 command_ok([ @dump, 'dumps_some', '--schema=public' ], 'but it can dump what it may read');
 
 done_testing();

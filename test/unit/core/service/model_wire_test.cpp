@@ -345,8 +345,8 @@ TEST(ServiceTier, AnswersAreTakenForWhatTheyAre) {
             for (const auto& [name, value] : headers.items())
                 if (name.size() == std::string("x-gemini-service-tier").size())
                     name_served_tier(*reply, value.get<std::string>());
-            EXPECT_EQ(reply->service_tier, expected["served"]) << label;
-            EXPECT_EQ(reply->model, expected["model"]) << label;
+            EXPECT_EQ(reply->service_tier, expected["served"].get<std::string>()) << label;
+            EXPECT_EQ(reply->model, expected["model"].get<std::string>()) << label;
         } else {
             ASSERT_TRUE(expected.contains("refused")) << label;
             EXPECT_EQ(is_refusal_of_tier(std::get<ProviderError>(result)), expected["refused"])
