@@ -1,6 +1,8 @@
 #include "mana_ai/core/text/json.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
 
 #include "mana_ai/core/text/utf8.hpp"
 
@@ -106,16 +108,41 @@ bool is_plain(char c) noexcept {
     return c >= 0x20 && c < 0x7F && c != '"' && c != '\\';
 }
 
+// How many plain bytes the text begins with. Eight at a time: prompts are long and mostly plain.
+std::size_t plain_prefix(std::string_view text) noexcept {
+    constexpr std::uint64_t kOnes = 0x0101010101010101;
+    constexpr std::uint64_t kHighBits = 0x80 * kOnes;
+    // The high bit of each byte that is zero, and perhaps of others behind the first of these.
+    const auto zeros = [](std::uint64_t x) { return (x - kOnes) & ~x; };
+    std::size_t at = 0;
+    for (std::uint64_t word; at + sizeof word <= text.size(); at += sizeof word) {
+        std::memcpy(&word, text.data() + at, sizeof word);
+        const std::uint64_t below_space = (word - 0x20 * kOnes) & ~word;
+        // The sum has the high bit for 0x7F; bytes above have it themselves.
+        const std::uint64_t not_ascii = word | (word + kOnes);
+        if (((below_space | not_ascii | zeros(word ^ ('"' * kOnes)) |
+              zeros(word ^ ('\\' * kOnes))) &
+             kHighBits) != 0) {
+            break;
+        }
+    }
+    while (at < text.size() && is_plain(text[at])) {
+        ++at;
+    }
+    return at;
+}
+
 template <class Append>
 void quote(std::string_view text, Append append) {
     append("\"");
     std::size_t plain = 0;  // bytes that are copied unchanged
     char buffer[7];
     for (std::size_t i = 0; i < text.size();) {
-        if (is_plain(text[i])) {
-            ++plain;
-            ++i;
-            continue;
+        const std::size_t length_of_plain = plain_prefix(text.substr(i));
+        plain += length_of_plain;
+        i += length_of_plain;
+        if (i == text.size()) {
+            break;
         }
         const std::size_t length = utf8_sequence_length(text.substr(i));
         const char* instead = length == 0   ? kReplacement.data()

@@ -100,6 +100,13 @@ std::size_t end_of_phrase(std::string_view text, std::size_t at, std::string_vie
 
 bool contains_phrase(std::string_view text, std::span<const std::string_view> phrases,
                      PhraseEnd end) noexcept {
+    // Most words begin with another letter than every phrase.
+    std::array<bool, 256> begins_phrase{};
+    for (const std::string_view phrase : phrases) {
+        if (!phrase.empty()) {
+            begins_phrase[static_cast<unsigned char>(phrase.front())] = true;
+        }
+    }
     bool after_word = false;
     for (std::size_t at = 0; at < text.size();) {
         const auto byte = static_cast<unsigned char>(text[at]);
@@ -107,9 +114,10 @@ bool contains_phrase(std::string_view text, std::span<const std::string_view> ph
             ++at;
             continue;
         }
-        const CodePoint c = first_code_point(text.substr(at));
-        const bool in_word = is_word(c.value);
-        if (in_word && !after_word) {
+        const CodePoint c = byte < 0x80 ? CodePoint{byte, 1} : first_code_point(text.substr(at));
+        const bool in_word = byte < 0x80 ? kIsAsciiWord[byte] : is_word(c.value);
+        if (in_word && !after_word &&
+            begins_phrase[static_cast<unsigned char>(ascii::lower(text[at]))]) {
             for (const std::string_view phrase : phrases) {
                 const std::size_t stop = end_of_phrase(text, at, phrase);
                 if (stop != std::string_view::npos &&

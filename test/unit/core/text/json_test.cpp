@@ -111,6 +111,18 @@ TEST(Json, QuotesTextsAsTheSerializerDoes) {
     }
 }
 
+TEST(Json, FindsWhatNeedsAnEscapeAtEveryPlace) {
+    for (int byte = 0; byte < 0x80; ++byte) {
+        for (std::size_t length = 1; length <= 17; ++length) {
+            for (std::size_t at = 0; at < length; ++at) {
+                std::string text(length, '~');
+                text[at] = static_cast<char>(byte);
+                ASSERT_EQ(json_string(text), dump_json(Json(text))) << byte << " at " << at;
+            }
+        }
+    }
+}
+
 TEST(Json, QuotedTextsAreAlwaysValid) {
     for (const std::string& text :
          {std::string("\xff"), std::string("a\xc3"), std::string("\xed\xa0\x80z"),
