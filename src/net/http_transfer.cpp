@@ -196,13 +196,14 @@ CURLcode HttpTransfer::attach(CURL* easy) {
     };
     const std::string& method = request_.method;
     repeatable_ = method == "GET" || method == "HEAD" || method == "OPTIONS";
+    const std::string& body = request_.lent_body != nullptr ? *request_.lent_body : request_.body;
     const bool with_body =
-        !request_.body.empty() || method == "POST" || method == "PUT" || method == "PATCH";
+        !body.empty() || method == "POST" || method == "PUT" || method == "PATCH";
     set(CURLOPT_URL, request_.url.c_str());
     if (with_body) {
         set(CURLOPT_POST, 1L);
-        set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request_.body.size()));
-        set(CURLOPT_POSTFIELDS, request_.body.c_str());
+        set(CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(body.size()));
+        set(CURLOPT_POSTFIELDS, body.c_str());
     } else if (method == "HEAD") {
         set(CURLOPT_NOBODY, 1L);
     } else {

@@ -36,6 +36,8 @@ struct HttpRequest {
     int64_t timeout_us = 0;  // whole request, waiting for a free connection included; 0 = none
     int64_t connect_timeout_us = 5'000'000;
     size_t max_response_bytes = size_t{8} << 20;
+    // Instead of `body`, without a copy of it; not wiped. It outlives the awaitable.
+    const std::string* lent_body = nullptr;
 };
 
 enum class TransportError {

@@ -1,13 +1,19 @@
 #include "mana_ai/core/text/wipe.hpp"
 
+#include <algorithm>
 #include <cstring>  // glibc declares explicit_bzero here too
 
 namespace mana_ai::core {
 
 void wipe(std::string& text) noexcept {
+    wipe(text, 0);
+}
+
+void wipe(std::string& text, std::size_t from) noexcept {
+    from = std::min(from, text.size());
     // Growing to the capacity never allocates; it makes every byte of the buffer ours to overwrite.
     text.resize(text.capacity());
-    ::explicit_bzero(text.data(), text.size());
+    ::explicit_bzero(text.data() + from, text.size() - from);
     text.clear();
 }
 

@@ -121,6 +121,20 @@ std::optional<size_t> next_to_ask(RunServices& services, const PlannerModels& mo
     return std::nullopt;
 }
 
+// It may quote decrypted text, but not in what all requests begin with, which is most of it.
+void wipe(core::ChatBody& body) {
+    core::wipe(body.text, body.of_all);
+}
+
+struct WipeBody {
+    explicit WipeBody(core::ChatBody& to_wipe) : body(to_wipe) {}
+    ~WipeBody() { wipe(body); }
+    WipeBody(const WipeBody&) = delete;
+    WipeBody& operator=(const WipeBody&) = delete;
+
+    core::ChatBody& body;
+};
+
 bool is_for_another_model(const core::ProviderError& error, const net::CallGate& gate) {
     return error.kind == core::ErrorKind::Capability || error.kind == core::ErrorKind::NoProvider ||
            gate.is_closed();
@@ -135,9 +149,9 @@ bool has_failed_others(RunServices& services, const ClaimedMission& claimed,
 
 net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMission& claimed,
                                         CallWish wish, const BodyOf& body_of) {
-    std::string body;
-    const core::WipeAtEnd wipe_body(body);  // may quote decrypted text
-    std::optional<std::string> body_tier;   // requested in the body
+    core::ChatBody body;
+    const WipeBody wipe_body(body);
+    std::optional<std::string> body_tier;  // requested in the body
     const uint64_t caller = caller_of(claimed);
     int64_t begun = services.loop.now_us();
     const int64_t patience = wish.has_paid ? kPatienceOfPaid : kPatienceOfNew;
@@ -177,7 +191,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         // A probe tests the service, not a tier.
         const std::string tier = gate.is_closed() ? std::string() : wish.tier.name;
         if (body_tier != tier) {
-            core::wipe(body);
+            wipe(body);
             body = body_of(wish.model, tier);
             body_tier = tier;
         }
@@ -188,7 +202,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         if (!services.authorization.empty())
             request.headers.push_back(services.authorization);
         span.add_header(request.headers);
-        request.body = body;
+        request.lent_body = &body.text;
         request.timeout_us = pg::settings::llm_timeout_us();
         const auto sent = std::chrono::steady_clock::now();
         MANA_AI_FAILPOINT("run.before_call");
@@ -203,7 +217,7 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         // token is about four bytes.
         if (auto* reply = std::get_if<core::ModelReply>(&result);
             reply != nullptr && reply->usage_is_absurd) {
-            reply->usage.prompt = static_cast<int64_t>(body.size() / 4);
+            reply->usage.prompt = static_cast<int64_t>(body.text.size() / 4);
             reply->usage.completion = static_cast<int64_t>(response.body.size() / 4);
             reply->usage.total = reply->usage.prompt + reply->usage.completion;
         }

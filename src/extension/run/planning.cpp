@@ -152,7 +152,7 @@ net::Task<void> compact(RunServices& services, const ClaimedMission& claimed,
         body.of_run = body.text.size();
         SentRequest request = request_of("compaction", planner, asked, at_tier, longest_reply);
         note_request(events.lineage, std::move(request), body);
-        return std::move(body.text);
+        return body;
     };
     // The run can continue without it, so it is not worth a long wait.
     const CallWish wish{model, tier};
@@ -260,7 +260,7 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             request.has_cache_key = !cache_key.empty();
             request.agent_tokens = tokens_before_run(planner, spending.budget);
             note_request(events.lineage, std::move(request), body);
-            return std::move(body.text);
+            return body;
         };
         spending.last.bytes = planner.request_size();
         if (planner.rounds() == 0)

@@ -182,9 +182,8 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
         const int64_t longest_reply = core::max_tokens_of(
             spending.need, spending.judgement.reply_share, pg::settings::llm_max_tokens());
         const BodyOf body_of = [&](const std::string& model, const std::string& at_tier) {
-            core::ChatBody body = planner.request_body(model, reminders, longest_reply,
-                                                       {at_tier, question.prompt_cache_key});
-            return std::move(body.text);
+            return planner.request_body(model, reminders, longest_reply,
+                                        {at_tier, question.prompt_cache_key});
         };
         spending.last.bytes = planner.request_size();
         const CallWish wish{question.model, tier, planner.rounds() > 0};

@@ -1,14 +1,17 @@
 // Secrets are overwritten before their memory is freed.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {
 
-// Overwrites the whole capacity of the string and leaves it empty.
+// Overwrites the whole capacity of the string and leaves it empty. What is before `from` may be
+// known to others.
 void wipe(std::string& text) noexcept;
+void wipe(std::string& text, std::size_t from) noexcept;
 
 // Wipes every string in the value, however deep, and leaves null. Keys are not overwritten.
 void wipe(Json& value) noexcept;

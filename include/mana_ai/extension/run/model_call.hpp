@@ -26,7 +26,7 @@ struct ServiceTier {
 };
 
 // Makes the body of a request to this model at this tier.
-using BodyOf = std::function<std::string(const std::string& model, const std::string& tier)>;
+using BodyOf = std::function<core::ChatBody(const std::string& model, const std::string& tier)>;
 
 struct CallWish {
     const std::string& model;

@@ -22,6 +22,25 @@ TEST(Wipe, OverwritesTheWholeBuffer) {
     EXPECT_EQ(text, std::string(size, '\0'));
 }
 
+TEST(Wipe, LeavesTheBeginningThatOthersKnow) {
+    std::string text = "known to all, and then a secret that is long enough for the heap";
+    const std::size_t size = text.size();
+    const std::size_t known = std::string_view("known to all").size();
+    const char* bytes = text.data();
+    wipe(text, known);
+    EXPECT_TRUE(text.empty());
+    text.resize(size);  // fills it with zeros
+    ASSERT_EQ(text.data(), bytes);
+    std::string shorter = "a secret that is stored on the heap because it is long";
+    const std::size_t all = shorter.size();
+    shorter.resize(3);
+    const FreedMemoryWatch watch("on the heap because");
+    ASSERT_TRUE(watch.works());
+    wipe(shorter, all);
+    shorter.shrink_to_fit();
+    EXPECT_EQ(watch.count(), 0);
+}
+
 Json secrets() {
     return {{"short", "Zwiebelchen"},
             {"list", {"Zwiebelchen, und so lang, dass es auf dem Heap liegt", 1, nullptr}},
