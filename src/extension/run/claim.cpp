@@ -402,6 +402,8 @@ void Pass::judge(pg::Row& row, bool due_or_not) {
         if (auto read = read_planning_mission(row.text(kMissionRecord))) {
             claimed.mission = std::move(read->mission);
             claimed.mission_clocks = std::move(read->clocks);
+            claimed.newest_clock = read->newest_clock;
+            claimed.browser_run_until = read->browser_run_until;
             browser_run_until = read->browser_run_until;
             gates.clock_ahead = read->newest_clock > request_.now + kMaxClockLead;
             if (gates.clock_ahead)

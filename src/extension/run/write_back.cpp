@@ -36,6 +36,7 @@ namespace mana_ai {
 namespace {
 
 constexpr core::Instant kMicrosPerMilli = 1000;
+constexpr int64_t kNoVersion = -1;  // of a snapshot
 
 struct NewestRecord {
     bool active = false;  // and can be written to
@@ -47,35 +48,43 @@ struct NewestRecord {
     std::string clocks;  // of what prompts are made of
 };
 
-// Locks the snapshot, like the trigger before it locks the schedule: all use this order.
+// Locks the snapshot, like the trigger before it locks the schedule: all use this order. A record
+// that has not changed since the claim is not read again.
 std::optional<NewestRecord> lock_newest_record(const ClaimedMission& claimed) {
     static pg::Statement lock_snapshot(R"sql(
 SELECT m.fits AND record ->> 'state' IS NOT DISTINCT FROM 'active'
          AND (m.space_id IS NULL OR mana_ai.member_hold(m.user_id, m.mission_id, m.space_id, m.record, m.clocks) IS NULL), space_id,
-       CASE WHEN m.fits THEN mana_ai.planning_record(record, clocks) END, version
+       CASE WHEN m.fits AND version <> $4 THEN mana_ai.planning_record(record, clocks) END, version
   FROM (SELECT *, mana_ai.raw_size(record, clocks) <= $3 AS fits FROM mana_ai.mission_snapshots
          WHERE user_id = $1 AND mission_id = $2 FOR UPDATE NOWAIT) m)sql");
-    auto rows =
-        lock_snapshot
-            .execute({std::string_view(claimed.user_id), std::string_view(claimed.mission_id),
-                      pg::settings::max_record_size()})
-            .rows;
+    auto rows = lock_snapshot
+                    .execute({std::string_view(claimed.user_id),
+                              std::string_view(claimed.mission_id), pg::settings::max_record_size(),
+                              claimed.newest_clock ? claimed.mission_version : kNoVersion})
+                    .rows;
     if (rows.empty())
         return std::nullopt;
     const pg::Row& row = rows.front();
     NewestRecord newest;
     newest.active = row.number(0) != 0;
     newest.space_id = row.optional_text(1);
+    newest.version = row.number(3);
     // A record that has become too large or unreadable is not written to.
-    auto read = row.is_null(2) ? std::nullopt : read_planning_mission(row.text(2));
-    newest.active = newest.active && read && read->newest_clock <= pg::now() + kMaxClockLead;
-    if (read) {
+    if (auto read = row.is_null(2) ? std::nullopt : read_planning_mission(row.text(2))) {
         newest.cadence = std::move(read->mission.cadence);
-        newest.newest_clock = std::max<core::Instant>(read->newest_clock, 0);
+        newest.newest_clock = read->newest_clock;
         newest.browser_run_until = read->browser_run_until;
         newest.clocks = std::move(read->clocks);
+    } else if (claimed.newest_clock && newest.version == claimed.mission_version) {
+        newest.cadence = claimed.mission.cadence;
+        newest.newest_clock = *claimed.newest_clock;
+        newest.browser_run_until = claimed.browser_run_until;
+        newest.clocks = claimed.mission_clocks;
+    } else {
+        newest.active = false;
     }
-    newest.version = row.number(3);
+    newest.active = newest.active && newest.newest_clock <= pg::now() + kMaxClockLead;
+    newest.newest_clock = std::max<core::Instant>(newest.newest_clock, 0);
     return newest;
 }
 

@@ -53,6 +53,10 @@ struct ClaimedMission {
     std::optional<ResearchJob> research_job;
     bool research_spent = false;  // no more long research before the next iteration
     TraceContext trace;           // of the run's span; set when the run starts
+    // Of the mission's record; nullopt = unread. The run's end needs both, if the record has not
+    // changed since.
+    std::optional<core::Instant> newest_clock;
+    core::Instant browser_run_until = 0;
 };
 
 // How a run ended; the values of mana_ai.runs.outcome.
