@@ -134,8 +134,9 @@ CREATE TABLE mana_ai.runs (
   agent_id          text COLLATE "C",
   started_at        timestamptz NOT NULL,
   finished_at       timestamptz,
-  outcome           text        NOT NULL CHECK (outcome IN ('running', 'planned', 'discarded',
-                                  'failed', 'skipped', 'canceled', 'crashed')),
+  -- 'running', 'planned', 'discarded', 'failed', 'skipped', 'canceled' or 'crashed'. Only mana_ai writes this table, and a
+  -- CHECK would be read and prepared again for each of a run's updates.
+  outcome           text        NOT NULL,
   decision          text        NOT NULL,
   rounds            int         NOT NULL DEFAULT 0,
   steps             int         NOT NULL DEFAULT 0,

@@ -1836,6 +1836,8 @@ REVOKE ALL ON FUNCTION mana_ai.tool_catalog(), mana_ai.apply_tool_catalog(text),
 
 -- ---------------------------------------------------------------- what becomes of plans
 ALTER TABLE mana_ai.runs ADD COLUMN prompt_version text;
+-- It would be read and prepared again for each of a run's updates.
+ALTER TABLE mana_ai.runs DROP CONSTRAINT runs_outcome_check;
 
 -- A device's message for a failed step, without private parts: words that clients use in their messages stay, everything
 -- else (titles, ids, numbers, texts) becomes "…".

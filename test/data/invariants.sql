@@ -90,4 +90,8 @@ BEGIN
       RETURN QUERY SELECT r.user_id, r.table_name, r.record_id, problem, expected, actual;
     END IF;
   END LOOP;
+  RETURN QUERY
+  SELECT r.user_id, 'runs', r.mission_id, 'outcome', NULL::text, r.outcome
+    FROM mana_ai.runs r
+   WHERE r.outcome NOT IN ('running', 'planned', 'discarded', 'failed', 'skipped', 'canceled', 'crashed');
 END $body$;
