@@ -296,6 +296,9 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     }
     error.message = cut_utf8(without_nul(std::move(read.message)), kMaxErrorMessageChars);
     error.retry_after = parse_retry_after(retry_after_header, now);
+    if (!error.retry_after && !is_success(http_status)) {
+        error.retry_after = retry_after_in_body(raw_body);
+    }
     return error;
 }
 
@@ -418,6 +421,10 @@ std::optional<ErrorKind> failure_in(const ModelReply& reply) noexcept {
     if (reply.finish_reason == "length" || reply.finish_reason == "model_length") {
         return ErrorKind::Truncated;
     }
+    // The provider has failed in the middle of the reply, which a gateway passes on.
+    if (reply.finish_reason == "error") {
+        return ErrorKind::Unknown;
+    }
     return std::nullopt;
 }
 
@@ -461,6 +468,14 @@ ModelResult parse_model_response(int http_status, std::string_view body,
     ModelReply reply;
     reply.content = without_nul(read_content(message));
     reply.tool_calls = read_tool_calls(message, now);
+    // Gateways that have sent the status before their provider answers put its error into the body.
+    if (reply.content.empty() && reply.tool_calls.empty()) {
+        for (const Json* part : {root, choice}) {
+            if (const Json* error = member(part, "error"); error != nullptr && error->is_object()) {
+                return read_error(http_status, part, body, retry_after_header, now);
+            }
+        }
+    }
     reply.finish_reason = without_nul(text_member(choice, "finish_reason"));
     reply.model = cut_utf8(without_nul(text_member(root, "model")), kMaxModelName);
     reply.service_tier = cut_utf8(without_nul(text_member(root, "service_tier")), kMaxTierName);

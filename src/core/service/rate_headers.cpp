@@ -56,7 +56,7 @@ struct Spelling {
 };
 
 // OpenAI, Groq, Azure and others; Anthropic; OpenRouter and similar ones; Mistral.
-constexpr std::array<Spelling, 8> kSpellings = {{
+constexpr std::array<Spelling, 10> kSpellings = {{
     {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests",
      false, false},
     {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens", false,
@@ -65,6 +65,10 @@ constexpr std::array<Spelling, 8> kSpellings = {{
      "anthropic-ratelimit-requests-reset", false, false},
     {"anthropic-ratelimit-tokens-limit", "anthropic-ratelimit-tokens-remaining",
      "anthropic-ratelimit-tokens-reset", false, true},
+    {"anthropic-ratelimit-input-tokens-limit", "anthropic-ratelimit-input-tokens-remaining",
+     "anthropic-ratelimit-input-tokens-reset", false, true},
+    {"anthropic-ratelimit-output-tokens-limit", "anthropic-ratelimit-output-tokens-remaining",
+     "anthropic-ratelimit-output-tokens-reset", false, true},
     {"x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", true, false},
     {"x-ratelimit-limit-req-minute", "x-ratelimit-remaining-req-minute", "", true, false},
     {"x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-tokens-minute", "", true, true},

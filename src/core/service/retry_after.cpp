@@ -5,6 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "mana_ai/core/service/rate_headers.hpp"
+#include "mana_ai/core/text/json.hpp"
+
 namespace mana_ai::core {
 
 namespace {
@@ -183,6 +186,34 @@ std::optional<Instant> parse_retry_after(std::string_view header, Instant now) n
         return std::nullopt;
     }
     return std::clamp<Instant>(instant_from_civil_utc(civil) - now, 0, kMaxRetryAfter);
+}
+
+std::optional<Instant> retry_after_in_body(std::string_view body) {
+    if (body.find("\"retryDelay\"") == std::string_view::npos) {
+        return std::nullopt;
+    }
+    const std::optional<Json> parsed = parse_json(body);
+    // The format of OpenAI's API has the error in an array there.
+    const Json* root = parsed ? &*parsed : nullptr;
+    if (root != nullptr && root->is_array() && !root->empty()) {
+        root = &root->front();
+    }
+    for (const char* key : {"error", "details"}) {
+        if (root == nullptr || !root->is_object() || !root->contains(key)) {
+            return std::nullopt;
+        }
+        root = &root->at(key);
+    }
+    if (!root->is_array()) {
+        return std::nullopt;
+    }
+    for (const Json& detail : *root) {
+        const std::string_view delay = string_or(detail, "retryDelay", "");
+        if (const auto parsed_delay = parse_go_duration(delay)) {
+            return parsed_delay;
+        }
+    }
+    return std::nullopt;
 }
 
 }  // namespace mana_ai::core

@@ -237,8 +237,16 @@ core::CallReport report_of(const net::HttpResponse& response) {
     core::CallReport report;
     report.retry_after = core::parse_retry_after(response.retry_after, pg::now());
     std::string lines = response.rate_limits;
-    if (response.status == 429)
-        lines += core::rate_headers_in_body(response.body);
+    bool is_refused = response.status == 429;
+    // Also a refusal that comes as a success.
+    if (is_refused ||
+        (response.status == 200 && response.body.find("\"choices\"") == std::string::npos)) {
+        const std::string in_body = core::rate_headers_in_body(response.body);
+        is_refused |= !in_body.empty();
+        lines += in_body;
+    }
+    if (!report.retry_after && response.status >= 400)
+        report.retry_after = core::retry_after_in_body(response.body);
     if (!lines.empty())
         report.rates = core::parse_rate_headers(lines, pg::now());
     // A request that crashes the service looks like an outage of the service.
@@ -249,7 +257,7 @@ core::CallReport report_of(const net::HttpResponse& response) {
         report.end = core::CallEnd::Suspect;
     else if (response.error == net::TransportError::Cancelled)
         report.end = core::CallEnd::Dropped;
-    else if (response.status == 429)
+    else if (is_refused)
         report.end = core::CallEnd::Refused;
     else if (response.status == 401 || response.status == 402)
         report.end = core::CallEnd::KeyRefused;

@@ -290,7 +290,9 @@ net::Task<std::optional<core::ProviderError>> converse(RunServices& services,
             }
             broken.message = *kind == core::ErrorKind::Blocked
                                  ? "a filter of the provider has held back the reply"
-                                 : "the reply was cut off at its greatest length";
+                             : *kind == core::ErrorKind::Truncated
+                                 ? "the reply was cut off at its greatest length"
+                                 : "the provider has failed in the middle of the reply";
             co_return broken;
         }
         spending.last.tokens = reply.usage.prompt;

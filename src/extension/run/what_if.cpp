@@ -211,7 +211,9 @@ net::Task<void> converse(RunServices& services, const WhatIfQuestion& question,
             end_with(answer, core::name(*broken),
                      *broken == core::ErrorKind::Blocked
                          ? "a filter of the provider has held back the reply"
-                         : "the reply was cut off at its greatest length");
+                     : *broken == core::ErrorKind::Truncated
+                         ? "the reply was cut off at its greatest length"
+                         : "the provider has failed in the middle of the reply");
             co_return;
         }
     }

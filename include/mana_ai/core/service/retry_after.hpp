@@ -17,4 +17,8 @@ inline constexpr Instant kMaxRetryAfter = kMicrosPerDay;
 // nullopt: empty, or not one of these.
 std::optional<Instant> parse_retry_after(std::string_view header, Instant now) noexcept;
 
+// What Gemini says in the body of a refusal instead of in the header: `retryDelay`, "47s", of one
+// of the error's details.
+std::optional<Instant> retry_after_in_body(std::string_view body);
+
 }  // namespace mana_ai::core

@@ -393,6 +393,9 @@ TEST(ProviderError, CarriesRetryAfter) {
     EXPECT_EQ(error(503, "", "Wed, 15 Apr 2026 00:00:05 GMT").retry_after, 5 * kMicrosPerSecond);
     EXPECT_FALSE(error(429, "", "").retry_after);
     EXPECT_FALSE(error(429, "", "soon").retry_after);
+    const char* in_body = R"({"error":{"code":429,"details":[{"retryDelay":"47s"}]}})";
+    EXPECT_EQ(error(429, in_body).retry_after, 47 * kMicrosPerSecond);
+    EXPECT_EQ(error(429, in_body, "20").retry_after, 20 * kMicrosPerSecond);
 }
 
 TEST(ChatRequest, HasAllFields) {

@@ -82,6 +82,26 @@ TEST(RetryAfter, RefusesEverythingElse) {
     EXPECT_FALSE(parse_retry_after(std::string_view("7\0", 2), kNow));
 }
 
+TEST(RetryAfter, IsInTheBodyOfGeminisRefusals) {
+    // As reported to its client library, with fewer violations.
+    const std::string refusal = R"({"error": {"code": 429, "message": "You exceeded your quota",
+        "status": "RESOURCE_EXHAUSTED", "details": [
+        {"@type": "type.googleapis.com/google.rpc.Help", "links": [{"description": "Learn more"}]},
+        {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId":
+         "GenerateRequestsPerMinutePerProjectPerModel-FreeTier"}]},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "47s"}]}})";
+    EXPECT_EQ(retry_after_in_body(refusal), 47 * kMicrosPerSecond);
+    EXPECT_EQ(retry_after_in_body("[" + refusal + "]"), 47 * kMicrosPerSecond);
+    EXPECT_EQ(retry_after_in_body(R"({"error":{"details":[{"retryDelay":"2.5s"}]}})"), 2'500'000);
+    for (const char* body :
+         {"", "retryDelay", R"({"retryDelay": "1s"})", R"({"error": {"retryDelay": "1s"}})",
+          R"({"error": {"details": {"retryDelay": "1s"}}})", R"([{"retryDelay": "1s"}])",
+          R"({"error": {"details": [1, {"retryDelay": 1}, {"retryDelay": "soon"}]}})",
+          R"({"error": {"details": [{"retryDelay": "-1s"}]}})", R"({"error":{"retryDelay")"}) {
+        EXPECT_EQ(retry_after_in_body(body), std::nullopt) << body;
+    }
+}
+
 TEST(RetryAfter, TakesAnyNow) {
     EXPECT_EQ(parse_retry_after("Sunday, 06-Nov-94 08:49:37 GMT", INT64_MAX), 0);
     EXPECT_TRUE(parse_retry_after("Sunday, 06-Nov-94 08:49:37 GMT", INT64_MIN));
