@@ -250,10 +250,16 @@ BEGIN
      CROSS JOIN LATERAL mana_ai.cost_of(m.name, s.tier, clock_timestamp(), t.prompt, 0, t.total) p;
     cost_left := cost_per_day - used - reserved_tokens * coalesce(price, 0) - calls * call_price;
     call_tokens := CASE WHEN price > 0 THEN least(ceil(call_price / price), 1000000000000) ELSE 0 END;
+    IF price IS NULL AND call_price > 0 THEN
+      -- Only calls have a price. Each counts as so many tokens that its own do not matter.
+      call_tokens := 1000000000000;
+      price := call_price / call_tokens;
+    END IF;
     reserved_tokens := reserved_tokens + calls * call_tokens;
-    tokens_left := CASE WHEN used >= cost_per_day THEN 0
-                        WHEN price > 0 THEN floor(least(greatest((cost_per_day - used - call_price) / price, 0), 9000000000000000000))
-                        WHEN call_price > cost_left THEN 0 END;
+    tokens_left := CASE WHEN used >= cost_per_day OR used + call_price > cost_per_day THEN 0
+                        WHEN call_tokens = 1000000000000
+                        THEN (least(floor((cost_per_day - used) / call_price), 1000000) - 1) * call_tokens + 1000000000
+                        WHEN price > 0 THEN floor(least(greatest((cost_per_day - used - call_price) / price, 0), 9000000000000000000)) END;
     RETURN NEXT;
   END LOOP;
 END $$;

@@ -562,17 +562,21 @@ BEGIN
                 CASE b.scope WHEN 'agent' THEN format('agent %s has', name) WHEN 'mission' THEN 'the mission has'
                              WHEN 'user' THEN 'the user''s missions have' ELSE 'all missions together have' END,
                 trim_scale(b.used), trim_scale(b.cost_per_day), b.currency,
-                CASE WHEN b.used < b.cost_per_day
-                     THEN format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
+                CASE WHEN b.used >= b.cost_per_day THEN ''
+                     WHEN b.call_tokens = 1000000000000  -- mana_ai.cost_budgets_of(): only calls have a price
+                     THEN format('; there is money for %s calls, calls under way have reserved that of %s',
+                                 (b.tokens_left + 999000000000) / b.call_tokens, b.reserved_tokens / b.call_tokens)
+                     ELSE format('; there is money for %s tokens, calls under way have reserved %s', b.tokens_left, b.reserved_tokens) END,
                 CASE WHEN b.unpriced_tokens > 0 THEN format('; %s tokens have no price in %s', b.unpriced_tokens, b.currency) END)
     INTO budget
     FROM mana_ai.cost_budgets_of(why.user_id, coalesce(s.agent_id, ''), NULL, why.mission_id) b
    WHERE b.tokens_left = 0
       OR (s.not_before > clock_timestamp()
           AND s.decision = CASE b.scope WHEN 'agent' THEN 'skipped-budget' ELSE format('skipped-%s-budget', b.scope) END
-          AND b.tokens_left < coalesce((SELECT t.tokens_per_day - t.used
-                                          FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) t
-                                         WHERE t.scope = b.scope), 9223372036854775807))
+          AND (b.tokens_left < coalesce((SELECT t.tokens_per_day - t.used
+                                           FROM mana_ai.budgets_of_mission(why.user_id, why.mission_id) t
+                                          WHERE t.scope = b.scope), 9223372036854775807)
+               OR (b.call_tokens = 1000000000000 AND b.tokens_left <= b.reserved_tokens)))
    ORDER BY b.tokens_left = 0 DESC, array_position(ARRAY['agent', 'mission', 'user', 'total'], b.scope) LIMIT 1;
   IF budget IS NOT NULL THEN
     RETURN budget;

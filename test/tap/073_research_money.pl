@@ -98,6 +98,26 @@ is(value($node, q{SELECT tokens_left FROM mana_ai.cost_budgets_of('user-5', '')}
 value($node, q{UPDATE mana_ai.model_prices SET per_call = NULL WHERE model = 'test/*'; DELETE FROM mana_ai.cost_budgets});
 are_planned('c%', 6);
 
+# A model of which only the calls have a price, all due at once: the others wait for those under way, not for the next day.
+my ($input, $output) = split / /, value($node, q{SELECT input_per_million || ' ' || output_per_million FROM mana_ai.model_prices WHERE model = 'test/*'});
+value($node, q{UPDATE mana_ai.model_prices SET per_call = 1, input_per_million = 0, output_per_million = 0 WHERE model = 'test/*'});
+value($node, q{INSERT INTO mana_ai.cost_budgets (user_id, cost_per_day, currency) VALUES ('user-8', 2.5, 'EUR')});
+is(value($node, q{SELECT trim_scale(cost_left) || ' ' || reserved_tokens FROM mana_ai.cost_budgets_of('user-8', '')}), '2.5 0', 'nothing is used or reserved yet');
+$model->reset;
+$model->control({ steps => [ { content => 'Fertig', latency_ms => 8000, model => 'test/plan' } ], repeat => 'last' });
+push_missions($node, [ map { "p$_" } 1 .. 6 ], user => 'user-8', cadence => { kind => 'manual' });
+wait_until('two calls are under way', 30, sub { return $model->count == 2 });
+wait_for($node, 'the others are held back meanwhile', 40, q{SELECT count(*) FROM mana_ai.mission_schedule WHERE user_id = 'user-8' AND decision = 'skipped-user-budget' AND lease_owner IS NULL}, 4);
+my $waiting = value($node, q{SELECT mission_id FROM mana_ai.mission_schedule WHERE user_id = 'user-8' AND decision = 'skipped-user-budget' LIMIT 1});
+wait_until('why() counts calls', 20, sub { return why_of($node, $waiting, 'user-8') =~ /^the user's missions have cost 0 of 2\.5 EUR in the last 24 hours; there is money for 2 calls, calls under way have reserved that of 2$/ });
+are_planned('p%', 2);
+wait_for($node, 'what is left pays for no call', 20, q{SELECT tokens_left FROM mana_ai.cost_budgets_of('user-8', '')}, 0);
+wait_until('why() says so', 20, sub { return why_of($node, $waiting, 'user-8') =~ /have cost 2 of 2\.5 EUR in the last 24 hours; there is money for 0 calls, calls under way have reserved that of 0$/ });
+is($model->count, 2, 'no further call went out');
+$model->reset;
+value($node, "UPDATE mana_ai.model_prices SET per_call = NULL, input_per_million = $input, output_per_million = $output WHERE model = 'test/*'; DELETE FROM mana_ai.cost_budgets");
+are_planned('p%', 6);
+
 # ---------------------------------------------------------------- a run that is stopped in the middle
 
 $model->reset;
