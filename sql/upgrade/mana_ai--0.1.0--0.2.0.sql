@@ -2043,7 +2043,7 @@ CREATE TABLE mana_ai.usage_sums (
 );
 CREATE INDEX usage_sums_minute ON mana_ai.usage_sums (minute);
 COMMENT ON TABLE mana_ai.usage_sums IS
-  'what all users have used by minute, as sums of its rows; made from token_usage, and made anew after TRUNCATE';
+  'what all users have used by minute, as sums of its rows; made from token_usage, and made anew when it is empty';
 
 -- From then on the ledger itself must be read; null: all of it.
 CREATE FUNCTION mana_ai.usage_sums_end()
@@ -2064,8 +2064,8 @@ DECLARE
   whole timestamptz := date_bin('1 minute', since, 'epoch') + interval '1 minute';
   kept  timestamptz := mana_ai.usage_sums_end();
 BEGIN
-  -- The clock may have been set back.
-  IF kept <= whole OR kept > clock_timestamp() THEN
+  -- Older sums are deleted; and the clock may have been set back.
+  IF kept <= whole OR kept > clock_timestamp() OR whole < clock_timestamp() - interval '25 hours' THEN
     kept := NULL;
   END IF;
   IF kept IS NULL AND only_kept THEN
@@ -2085,17 +2085,26 @@ END $$;
 COMMENT ON FUNCTION mana_ai.usage_of_all(timestamptz, boolean) IS
   'what all users together have used since then, by currency; without reading all replies';
 
--- Completes further minutes, about max_rows replies in a call; returns whether more are left. The caller holds the lock of
--- budgets, so that all charges before now() are visible.
+-- The lock of budgets, until the end of the transaction: whoever charges holds it until the commit. false: it is taken.
+CREATE FUNCTION mana_ai.try_lock_budgets()
+RETURNS boolean LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'mana_ai_try_lock_budgets';
+
+-- Completes further minutes, about max_rows replies in a call; returns whether more are left. Under the lock of budgets, so
+-- that all charges before now() are visible. If somebody else has it, nothing is done: the next housekeeping tries again.
 CREATE FUNCTION mana_ai.advance_usage_sums(max_rows int)
 RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  begin_at timestamptz := mana_ai.usage_sums_end();
+  begin_at timestamptz;
   end_at   timestamptz := date_bin('1 minute', now(), 'epoch') - interval '2 minutes';
   oldest   timestamptz := end_at - interval '25 hours';
   piece    timestamptz;
 BEGIN
+  IF NOT mana_ai.try_lock_budgets() THEN
+    RETURN false;
+  END IF;
+  begin_at := mana_ai.usage_sums_end();
   IF begin_at > clock_timestamp() THEN
     -- The clock was set back, and will come past these minutes again.
     DELETE FROM mana_ai.usage_sums;

@@ -70,6 +70,23 @@ sums_hold('and new replies');
 value($node, q{UPDATE mana_ai.token_usage SET ts = ts - interval '30 minutes' WHERE mission_id = 'm1'});
 sums_hold('and moved ones');
 
+value($node, q{CREATE ROLE importer; GRANT USAGE ON SCHEMA mana_ai TO importer; GRANT INSERT ON mana_ai.token_usage TO importer});
+value($node, q{SET ROLE importer; INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, ts) VALUES ('user-7', 'm', 33, now() - interval '3 hours')});
+sums_hold('and rows of a role that may do nothing but insert them');
+is(value($node, q{SELECT sum(u.tokens) FROM mana_ai.usage_of_all(now() - interval '40 hours') u}),
+    value($node, q{SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE ts > now() - interval '40 hours'}), 'what is older than the sums is read from the ledger');
+
+# Nothing is added up while somebody else may be charging.
+my $charging = background($node, q{BEGIN; SELECT mana_ai.try_lock_budgets(); SELECT pg_sleep(3); COMMIT});
+wait_for($node, 'a transaction has the lock of budgets', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);
+value($node, q{DELETE FROM mana_ai.usage_sums});
+is(value($node, q{SELECT mana_ai.advance_usage_sums(100000)}), 'f', 'the sums do not advance meanwhile');
+is(value($node, q{SELECT count(*) FROM mana_ai.usage_sums}), 0, 'not by the worker either');
+sums_hold('looks read the ledger');
+$charging->finish(20);
+has_caught_up();
+sums_hold('the next housekeeping adds everything up anew');
+
 # An operator's transaction that ends long after its rows' minute was added up, and one that does not end well.
 my $late = background($node, q{BEGIN; INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, ts) VALUES ('user-4', 'm', 777, now() - interval '1 hour'); UPDATE mana_ai.token_usage SET tokens_used = tokens_used + 1 WHERE user_id = 'user-1'; SELECT pg_sleep(3); COMMIT});
 wait_for($node, 'a transaction has written to the ledger', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);

@@ -7,6 +7,7 @@
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/spi.hpp"
 #include "mana_ai/pg/time.hpp"
+#include "mana_ai/pg/transaction.hpp"
 
 extern "C" {
 #include "catalog/pg_type_d.h"
@@ -68,8 +69,6 @@ NewUsage read_usage(const TriggerData* trigger) {
 }  // namespace
 
 bool advance_usage_sums() {
-    if (!try_lock_budgets())
-        return false;
     static pg::Statement advance("SELECT mana_ai.advance_usage_sums($1::int)");
     return advance.execute({kMaxReplies}).rows.front().number(0) != 0;
 }
@@ -77,6 +76,12 @@ bool advance_usage_sums() {
 }  // namespace mana_ai
 
 extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_try_lock_budgets);
+PGDLLEXPORT Datum mana_ai_try_lock_budgets(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    return mana_ai::pg::entry_point([] { return BoolGetDatum(mana_ai::try_lock_budgets()); });
+}
 
 PG_FUNCTION_INFO_V1(mana_ai_follow_new_usage);
 PGDLLEXPORT Datum mana_ai_follow_new_usage(PG_FUNCTION_ARGS) {
@@ -96,6 +101,8 @@ PGDLLEXPORT Datum mana_ai_follow_new_usage(PG_FUNCTION_ARGS) {
             return PointerGetDatum(nullptr);
         const std::optional<std::string> cost =
             usage.cost != nullptr ? std::optional<std::string>(usage.cost) : std::nullopt;
+        // A role that may only insert into the ledger must not be able to change the sums.
+        const pg::RoleScope as_owner(trigger->tg_relation->rd_rel->relowner);
         static pg::Statement add("SELECT mana_ai.add_to_usage_sums($1, $2, $3, $4::text::numeric)");
         add.execute({pg::Timestamp{pg::instant_from_timestamptz(usage.ts)},
                      std::string_view(usage.currency), usage.tokens, pg::text_or_null(cost)});
