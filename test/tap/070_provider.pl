@@ -144,6 +144,36 @@ eval { $holder->finish };
 wait_for($node, 'and the locked ones later', 30,
     q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'held-%' AND outcome = 'planned'}, 30);
 
+# ---------------------------------------------------------------- limits that an operator sets
+
+# A call that arrives late is followed by the next one sooner.
+use constant LATE => 0.5;
+settings($node, map { ("mana_ai.$_" => undef) } qw(max_concurrency max_concurrency_per_user));
+settings($node, 'mana_ai.llm_requests_per_minute' => 120);
+restart_worker();
+$model->reset;
+push_for_users('set', 6, 6);
+wait_for($node, 'missions are planned at the rate that is set', 60,
+    q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'set-%' AND outcome = 'planned'}, 6);
+my @at = sort { $a <=> $b } map { $_->{arrived_us} / 1e6 } $model->requests;
+is(scalar @at, 12, 'with two calls each');
+my @too_many;
+for my $first (0 .. $#at) {
+    push @too_many, map { ($_ - $first + 1) . ' in ' . ($at[$_] - $at[$first]) } grep { $_ - $first > 2 * ($at[$_] - $at[$first] + LATE) + 1 } $first .. $#at;
+}
+is_deeply(\@too_many, [], 'no more than two calls a second arrive, from the first on');
+is(service()->{refused}, 0, 'which nobody had to refuse');
+# 200 tokens a second, ten seconds' worth at once; a reply has 300, and there is one call at a time.
+settings($node, 'mana_ai.llm_requests_per_minute' => undef, 'mana_ai.llm_tokens_per_minute' => 12_000, 'mana_ai.max_concurrency' => 1);
+restart_worker();
+$model->reset;
+$model->control({ steps => [ { content => 'Fertig', usage => { prompt_tokens => 290, completion_tokens => 10, total_tokens => 300 } } ], repeat => 'last' });
+push_for_users('tokens', 12, 6);
+wait_for($node, 'missions are planned at the rate of tokens that is set', 90,
+    q{SELECT count(*) FROM mana_ai.runs WHERE mission_id LIKE 'tokens-%' AND outcome = 'planned'}, 12);
+@at = sort { $a <=> $b } map { $_->{arrived_us} / 1e6 } $model->requests;
+cmp_ok($at[-1] - $at[0], '>=', (11 * 300 - 2000 - 300) / 200 - LATE, 'no more than the tokens of a minute are asked for');
+
 # What was learned does not count for the next case.
 sub restart_worker
 {
