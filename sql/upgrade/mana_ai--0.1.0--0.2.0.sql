@@ -2211,6 +2211,7 @@ CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana
 ALTER TABLE mana_ai.usage_sums ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
 REVOKE ALL ON mana_ai.usage_sums FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.usage_sums_end(), mana_ai.usage_of_all(timestamptz, boolean), mana_ai.advance_usage_sums(int),
+  mana_ai.try_lock_budgets(),
   mana_ai.follow_usage(), mana_ai.add_to_usage_sums(timestamptz, text, bigint, numeric), mana_ai.follow_new_usage(),
   mana_ai.follow_replicated_usage() FROM PUBLIC;
 
