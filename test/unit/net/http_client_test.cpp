@@ -73,6 +73,19 @@ TEST(HttpClient, SendsLargeAndEmptyBodiesWithoutWaitingForAContinue) {
     EXPECT_NE(test.seen.find("Content-Length: 0\r\n"), std::string::npos);
 }
 
+TEST(HttpClient, SendsABodyThatIsLentToIt) {
+    Fixture test(ok_answer("x"));
+    const std::string lent = "{\"lent\":1}";
+    HttpRequest request;
+    request.url = test.server.url("/path");
+    request.body = "not sent";
+    request.lent_body = &lent;
+    const HttpResponse response = fetch(test.loop, test.client, std::move(request));
+    EXPECT_EQ(response.status, 200) << response.error_detail;
+    EXPECT_TRUE(test.seen.ends_with("\r\n\r\n{\"lent\":1}")) << test.seen;
+    EXPECT_EQ(lent, "{\"lent\":1}") << "it is the lender's";
+}
+
 TEST(HttpClient, KeepsMethodsApartWhenHandlesAreReused) {
     Fixture test(ok_answer(""));
     for (const char* method : {"POST", "GET", "PUT", "DELETE", "POST", "OPTIONS", "PATCH", "GET"}) {
