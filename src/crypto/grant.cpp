@@ -85,16 +85,8 @@ std::variant<Grant, GrantFailure> Grant::parse(const core::Json& grant, std::str
     parsed.wrapped_key_ = std::move(*wrapped_key);
     parsed.tables_ = std::move(*tables);
     parsed.record_ids_ = std::move(*record_ids);
-    parsed.issued_at_ = core::parse_instant(core::string_or(grant, "issuedAt", ""));
     parsed.expires_at_ = *expires_at;
     return parsed;
-}
-
-std::variant<Grant, GrantFailure> Grant::parse_text(std::string_view json,
-                                                    std::string_view mission_id,
-                                                    core::Instant now) {
-    const std::optional<core::Json> grant = core::parse_json(json);
-    return grant ? parse(*grant, mission_id, now) : GrantFailure::kMalformed;
 }
 
 bool Grant::allows(std::string_view table, std::string_view id) const {
@@ -128,17 +120,6 @@ std::variant<OpenedGrant, GrantFailure> open_grant(const core::Json& grant,
         return GrantFailure::kMalformed;
     }
     return OpenedGrant{.grant = std::move(opened), .key = std::move(key)};
-}
-
-std::variant<OpenedGrant, GrantFailure> open_grant_text(std::string_view json,
-                                                        const PrivateKey* private_key,
-                                                        std::string_view mission_id,
-                                                        core::Instant now) {
-    if (private_key == nullptr) {
-        return GrantFailure::kNotConfigured;
-    }
-    const std::optional<core::Json> grant = core::parse_json(json);
-    return grant ? open_grant(*grant, private_key, mission_id, now) : GrantFailure::kMalformed;
 }
 
 }  // namespace mana_ai::crypto

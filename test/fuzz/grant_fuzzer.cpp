@@ -36,7 +36,7 @@ void check(const core::Json& json, std::string_view mission_id) {
         return;
     }
     const auto& grant = std::get<Grant>(parsed);
-    require(!grant.expired_at(kNow) && !grant.wrapped_key().empty());
+    require(kNow < grant.expires_at() && !grant.wrapped_key().empty());
     for (const std::string& record : grant.record_ids()) {
         const std::size_t colon = record.find(':');
         if (colon != std::string::npos && colon != 0 && colon + 1 != record.size()) {

@@ -82,6 +82,10 @@ bool expected(const std::string& text) {
     return false;
 }
 
+bool has_injection_marker(const Json& arguments) {
+    return find_injection_marker(arguments).has_value();
+}
+
 void require(bool holds) {
     if (!holds) {
         std::abort();

@@ -38,16 +38,11 @@ class Grant {
     // or bytes may be given. Throws std::bad_alloc at most.
     static std::variant<Grant, GrantFailure> parse(const core::Json& grant,
                                                    std::string_view mission_id, core::Instant now);
-    static std::variant<Grant, GrantFailure> parse_text(std::string_view json,
-                                                        std::string_view mission_id,
-                                                        core::Instant now);
 
     // Whether the user granted this record: the pair must be listed, whatever `tables` says.
     bool allows(std::string_view table, std::string_view id) const;
-    bool expired_at(core::Instant now) const noexcept { return now >= expires_at_; }
 
     core::Instant expires_at() const noexcept { return expires_at_; }
-    std::optional<core::Instant> issued_at() const noexcept { return issued_at_; }  // if readable
     const std::vector<std::string>& tables() const noexcept { return tables_; }
     const std::vector<std::string>& record_ids() const noexcept { return record_ids_; }  // sorted
     const std::vector<std::uint8_t>& wrapped_key() const noexcept { return wrapped_key_; }
@@ -58,7 +53,6 @@ class Grant {
     std::vector<std::uint8_t> wrapped_key_;
     std::vector<std::string> tables_;
     std::vector<std::string> record_ids_;  // "table:id"
-    std::optional<core::Instant> issued_at_;
     core::Instant expires_at_ = 0;
 };
 
@@ -74,9 +68,5 @@ struct OpenedGrant {
 std::variant<OpenedGrant, GrantFailure> open_grant(const core::Json& grant,
                                                    const PrivateKey* private_key,
                                                    std::string_view mission_id, core::Instant now);
-std::variant<OpenedGrant, GrantFailure> open_grant_text(std::string_view json,
-                                                        const PrivateKey* private_key,
-                                                        std::string_view mission_id,
-                                                        core::Instant now);
 
 }  // namespace mana_ai::crypto

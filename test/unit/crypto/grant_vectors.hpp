@@ -5,6 +5,7 @@
 #include <iterator>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <variant>
 
 #include "../../client/client_side.hpp"
@@ -50,6 +51,18 @@ inline core::Json grant_of(const core::Json& vector) {
             {"derivation", vector.at("derivation")},
             {"issuedAt", "2026-04-15T08:00:00.000Z"},
             {"expiresAt", "2026-04-22T08:00:00.000Z"}};
+}
+
+// open_grant() of any text.
+inline std::variant<OpenedGrant, GrantFailure> open_grant_text(std::string_view json,
+                                                               const PrivateKey* private_key,
+                                                               std::string_view mission_id,
+                                                               core::Instant now) {
+    if (private_key == nullptr) {
+        return GrantFailure::kNotConfigured;
+    }
+    const auto grant = core::parse_json(json);
+    return grant ? open_grant(*grant, private_key, mission_id, now) : GrantFailure::kMalformed;
 }
 
 }  // namespace mana_ai::crypto

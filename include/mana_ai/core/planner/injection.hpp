@@ -31,10 +31,6 @@ const char* describe(InjectionMarker marker) noexcept;
 // - "{{" is closed by the next "}}", even on another line; between them is at least one character.
 std::optional<InjectionMarker> find_injection_marker(const Json& arguments);
 
-inline bool has_injection_marker(const Json& arguments) {
-    return find_injection_marker(arguments).has_value();
-}
-
 // The same for arguments as the model wrote them. Text that is not JSON is searched as it is.
 std::optional<InjectionMarker> find_injection_marker_in_text(std::string_view arguments);
 

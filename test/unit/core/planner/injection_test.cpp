@@ -9,6 +9,10 @@
 namespace mana_ai::core {
 namespace {
 
+bool has_injection_marker(const Json& arguments) {
+    return find_injection_marker(arguments).has_value();
+}
+
 bool flagged(const std::string& text) {
     return has_injection_marker(Json{{"content", text}});
 }
