@@ -250,7 +250,7 @@ std::optional<WorkerView> worker_of(uint32_t database_oid) {
         if (slot.database == database_oid)
             copy = slot;
     LWLockRelease(lock);
-    return copy.pid != 0 ? view_of(copy) : WorkerView{};
+    return copy.pid != 0 ? std::optional(view_of(copy)) : std::nullopt;
 }
 
 std::vector<WorkerView> workers() {
@@ -307,10 +307,6 @@ void register_launcher() {
 
 bool take_launcher_call() {
     return available() && pg_atomic_exchange_u32(&state->launcher_called, 0) != 0;
-}
-
-int launcher_pid() {
-    return available() ? state->launcher_pid : 0;
 }
 
 namespace {

@@ -34,8 +34,8 @@ bool register_worker(uint32_t database_oid);
 void report_worker(const char* state, int in_flight);
 void report_dirty_records(int64_t dirty_records);
 
-std::optional<WorkerView> worker_of(uint32_t database_oid);
-std::vector<WorkerView> workers();  // of all databases
+std::optional<WorkerView> worker_of(uint32_t database_oid);  // null: none runs
+std::vector<WorkerView> workers();                           // of all databases
 
 // What the worker of a database knows about a service that it calls.
 struct ServiceView {
@@ -69,7 +69,6 @@ void note_worker_progress(int watch, WorkerProgress progress);
 WorkerProgress worker_progress(int watch);
 
 void register_launcher();
-int launcher_pid();
 
 // Whether a database without a worker has requested one since the last call.
 bool take_launcher_call();

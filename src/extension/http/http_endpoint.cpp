@@ -233,8 +233,7 @@ void HttpEndpoint::health(HttpReply reply) {
     const auto databases = configured_databases();
     const uint32_t database = databases.empty() ? 0 : find_database(databases.front());
     const auto worker = database != 0 ? pg::shared_state::worker_of(database) : std::nullopt;
-    const bool usable = worker && worker->pid != 0 && worker->state != "starting" &&
-                        worker->state != "wrong version";
+    const bool usable = worker && worker->state != "starting" && worker->state != "wrong version";
     HttpAnswer answer = json_answer(
         {{"ok", usable},
          {"service", "mana-ai"},

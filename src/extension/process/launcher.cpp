@@ -116,7 +116,7 @@ void Launcher::look_after(const std::string& name, bool called) {
     }
     watched.said_safe_mode = false;
     // A worker of an earlier launcher: the postmaster does not report its end to this one.
-    if (const auto worker = pg::shared_state::worker_of(oid); worker && worker->pid != 0) {
+    if (pg::shared_state::worker_of(oid)) {
         watched.retry_at = now + kRestartPause;
         return;
     }

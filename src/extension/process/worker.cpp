@@ -347,7 +347,7 @@ extern "C" PGDLLEXPORT void mana_ai_worker_main(Datum database_oid) {
             proc_exit(0);
         }
         pg::shared_state::note_worker_progress(watch, pg::shared_state::WorkerProgress::Registered);
-        if (const auto other = pg::shared_state::worker_of(MyDatabaseId); other && other->pid != 0)
+        if (pg::shared_state::worker_of(MyDatabaseId))
             proc_exit(0);
         if (!pg::shared_state::register_worker(MyDatabaseId))
             throw pg::make_error(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
