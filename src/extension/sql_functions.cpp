@@ -19,7 +19,6 @@
 
 extern "C" {
 #include "access/htup_details.h"
-#include "funcapi.h"
 #include "utils/jsonb.h"
 }
 
@@ -135,10 +134,6 @@ PGDLLEXPORT Datum mana_ai_safe_mode(PG_FUNCTION_ARGS) {
         const bool safe = found.has_value();
         const pg::crash_watch::SafeMode mode = found.value_or(pg::crash_watch::SafeMode{});
         return pg::guarded([&] {
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            descriptor = BlessTupleDesc(descriptor);
             Datum values[7] = {
                 TimestampTzGetDatum(pg::timestamptz_from_instant(mode.since)),
                 TimestampTzGetDatum(pg::timestamptz_from_instant(mode.last_crash)),
@@ -155,7 +150,7 @@ PGDLLEXPORT Datum mana_ai_safe_mode(PG_FUNCTION_ARGS) {
                              !safe || mode.activity.empty(),
                              !safe || mode.mission_id.empty(),
                              !safe || mode.mission_id.empty()};
-            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }
@@ -180,14 +175,10 @@ PGDLLEXPORT Datum mana_ai_worker_status(PG_FUNCTION_ARGS) {
     return pg::entry_point([&] {
         const bool preloaded = pg::shared_state::available();
         const auto view = pg::shared_state::worker_of(MyDatabaseId);
-        const bool running = view.has_value() && view->pid != 0;
+        const bool running = view.has_value();
         const int64_t trigger_errors = pg::shared_state::trigger_errors();
         const char* state = running ? view->state.c_str() : "";
         return pg::guarded([&] {
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            descriptor = BlessTupleDesc(descriptor);
             Datum values[7] = {
                 CStringGetTextDatum(MANA_AI_VERSION),
                 BoolGetDatum(preloaded),
@@ -198,7 +189,7 @@ PGDLLEXPORT Datum mana_ai_worker_status(PG_FUNCTION_ARGS) {
                 Int64GetDatum(trigger_errors),
             };
             bool nulls[7] = {false, false, !running, !running, !running, false, false};
-            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }

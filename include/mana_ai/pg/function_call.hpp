@@ -15,6 +15,11 @@ namespace mana_ai::pg {
 // Argument n, from 0, a text that is not null. Throws PgError.
 std::string text_argument(FunctionCallInfo fcinfo, int n);
 
+// For what the function returns. Both ereport: call them inside guarded().
+TupleDesc result_descriptor(FunctionCallInfo fcinfo);
+// One row; `values` and `nulls` are as long as the descriptor.
+Datum row_result(FunctionCallInfo fcinfo, Datum* values, bool* nulls);
+
 struct RowSet {
     Tuplestorestate* store;
     TupleDesc descriptor;

@@ -3,21 +3,13 @@
 #include <string>
 #include <vector>
 
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
-
-extern "C" {
-#include "funcapi.h"
-}
 
 namespace mana_ai {
 
 Datum row_of_json(FunctionCallInfo fcinfo, const core::Json& values) {
-    const TupleDesc descriptor = pg::guarded([fcinfo] {
-        TupleDesc result = nullptr;
-        if (get_call_result_type(fcinfo, nullptr, &result) != TYPEFUNC_COMPOSITE)
-            elog(ERROR, "return type must be a row type");
-        return BlessTupleDesc(result);
-    });
+    const TupleDesc descriptor = pg::guarded([fcinfo] { return pg::result_descriptor(fcinfo); });
     std::vector<std::string> texts(static_cast<size_t>(descriptor->natts));
     std::vector<char*> columns(texts.size(), nullptr);
     for (size_t i = 0; i < texts.size(); i++) {

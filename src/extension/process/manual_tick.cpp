@@ -25,7 +25,6 @@
 extern "C" {
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "funcapi.h"
 #include "storage/dsm.h"
 #include "storage/ipc.h"
 #include "utils/array.h"
@@ -216,14 +215,6 @@ TickAnswer* call_worker(const char* function, bool one_mission, const std::strin
     return copy;
 }
 
-Datum build_row(FunctionCallInfo fcinfo, Datum* values, bool* nulls) {
-    TupleDesc descriptor = nullptr;
-    if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-        elog(ERROR, "return type must be a row type");
-    descriptor = BlessTupleDesc(descriptor);
-    return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
-}
-
 Datum errors_array(const TickAnswer& answer) {
     auto* elements = static_cast<Datum*>(palloc(sizeof(Datum) * (answer.error_count + 1)));
     const char* text = answer.errors;
@@ -269,7 +260,7 @@ PGDLLEXPORT Datum mana_ai_run_tick(PG_FUNCTION_ARGS) {
                 errors_array(*answer),
             };
             bool nulls[7] = {};
-            return build_row(fcinfo, values, nulls);
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }
@@ -289,7 +280,7 @@ PGDLLEXPORT Datum mana_ai_run_mission(PG_FUNCTION_ARGS) {
             };
             bool nulls[6] = {false, answer->iteration_id[0] == '\0', false, false,
                              false, answer->run_error[0] == '\0'};
-            return build_row(fcinfo, values, nulls);
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }

@@ -30,7 +30,6 @@
 
 extern "C" {
 #include "access/htup_details.h"
-#include "funcapi.h"
 #include "utils/jsonb.h"
 }
 
@@ -228,10 +227,6 @@ PGDLLEXPORT Datum mana_ai_explain(PG_FUNCTION_ARGS) {
         const Explanation explanation =
             explain(pg::text_argument(fcinfo, 0), pg::text_argument(fcinfo, 1));
         return pg::guarded([&] {
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            descriptor = BlessTupleDesc(descriptor);
             Datum values[4] = {
                 CStringGetTextDatum(explanation.system_prompt.c_str()),
                 CStringGetTextDatum(explanation.user_prompt.c_str()),
@@ -239,7 +234,7 @@ PGDLLEXPORT Datum mana_ai_explain(PG_FUNCTION_ARGS) {
                 CStringGetTextDatum(explanation.decision.c_str()),
             };
             bool nulls[4] = {false, false, false, false};
-            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }
