@@ -8,12 +8,11 @@
 
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
+#include "shared_locks.hpp"
 
 extern "C" {
 #include "access/xact.h"
 #include "port/atomics.h"
-#include "storage/s_lock.h"
-#include "storage/spin.h"
 }
 
 namespace mana_ai::pg::metrics {
@@ -66,7 +65,7 @@ constexpr size_t kMaxLabelledHistograms = 256;
 constexpr size_t kMaxOwnHistograms = 200;
 
 struct Registry {
-    slock_t mutex;  // protects the creation of series and their counts
+    // Changed with SharedLock::MetricSeries held, as series are made.
     uint32_t series_of[core::kMetricCount];
     uint32_t all_series;
     uint32_t all_open_series;
@@ -89,7 +88,6 @@ void initialize_histogram(Histogram& histogram) {
 }
 
 void initialize(Registry& fresh) {
-    SpinLockInit(&fresh.mutex);
     pg_atomic_init_u64(&fresh.lost, 0);
     for (size_t i = 0; i < core::kMetricCount; i++) {
         pg_atomic_init_u32(&fresh.full[i], 0);
@@ -221,7 +219,7 @@ bool was_erased(const Values& values) {
 }
 
 // Creates the series of this key in its slot; null if the metric, or the table, has no room for
-// another one. The caller holds the mutex.
+// another one. The caller holds the lock.
 Series* make_series(Registry& all, Series* slot, const MetricInfo& info, const Key& key,
                     uint32_t hash, bool counts_as_open) {
     const size_t metric = index_of(info.metric);
@@ -243,8 +241,8 @@ Series* make_series(Registry& all, Series* slot, const MetricInfo& info, const K
     return slot;
 }
 
-// Searches without the mutex, which is a spinlock. A slot never becomes unready: if the first free
-// one is still free under the mutex, nobody has created this series since.
+// Searches without the lock. A slot never becomes unready: if the first free one is still free
+// under the lock, nobody has created this series since.
 Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint32_t hash,
                      bool has_own_values) {
     const bool counts_as_open = has_own_values && info.has_open_label();
@@ -252,12 +250,9 @@ Series* find_or_make(Registry& all, const MetricInfo& info, const Key& key, uint
         Series* slot = find(all, values_of(key), hash);
         if (is_ready(slot))
             return slot;
-        SpinLockAcquire(&all.mutex);
-        const bool is_free = !is_ready(slot);
-        Series* made = is_free ? make_series(all, slot, info, key, hash, counts_as_open) : nullptr;
-        SpinLockRelease(&all.mutex);
-        if (is_free)
-            return made;
+        const SharedLockScope lock(SharedLock::MetricSeries);
+        if (!is_ready(slot))
+            return make_series(all, slot, info, key, hash, counts_as_open);
     }
 }
 
@@ -296,17 +291,14 @@ Histogram* find_or_make_histogram(Registry& all, const Key& key, size_t limit) {
     for (size_t i = 0; i < limit; i++) {
         LabelledHistogram& place = all.labelled_histograms[i];
         if (pg_atomic_read_u32(&place.ready) == 0) {
-            SpinLockAcquire(&all.mutex);
-            const bool is_free = pg_atomic_read_u32(&place.ready) == 0;
-            if (is_free) {
+            const SharedLockScope lock(SharedLock::MetricSeries);
+            if (pg_atomic_read_u32(&place.ready) == 0) {
                 place.key = key;
                 initialize_histogram(place.histogram);
                 pg_write_barrier();
                 pg_atomic_write_u32(&place.ready, 1);
-            }
-            SpinLockRelease(&all.mutex);
-            if (is_free)
                 return &place.histogram;
+            }
         }
         pg_read_barrier();
         if (is_key_of(place.key, values))

@@ -8,11 +8,11 @@
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/watch_filter.hpp"
+#include "shared_locks.hpp"
 
 extern "C" {
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
 }
@@ -22,7 +22,7 @@ namespace mana_ai::pg::shared_state {
 namespace {
 
 constexpr int kSlots = 64;
-constexpr char kTranche[] = "mana_ai";
+constexpr char kTranche[] = "mana_ai";  // of the locks
 
 struct Service {
     char service[16];  // empty = none
@@ -67,16 +67,22 @@ struct State {
 };
 
 State* state = nullptr;
-LWLock* lock = nullptr;
+LWLockPadded* locks = nullptr;
+LWLock* lock = nullptr;  // SharedLock::State
 int own_slot = -1;
 
 shmem_startup_hook_type previous_startup_hook = nullptr;
+
+// Null without preloading.
+LWLock* lock_of(SharedLock which) {
+    return locks != nullptr ? &locks[static_cast<int>(which)].lock : nullptr;
+}
 
 void request_memory() {
     RequestAddinShmemSpace(add_size(MAXALIGN(sizeof(State)), metrics::shared_memory_size()));
     RequestAddinShmemSpace(crash_watch::shared_memory_size());
     RequestAddinShmemSpace(watch_filter::shared_memory_size());
-    RequestNamedLWLockTranche(kTranche, 1);
+    RequestNamedLWLockTranche(kTranche, kSharedLocks);
 }
 
 extern "C" {
@@ -98,7 +104,8 @@ static void on_shmem_startup() {
     void* watched =
         ShmemInitStruct("mana_ai watched records", watch_filter::shared_memory_size(), &found);
     watch_filter::use_shared_memory(watched, !found);
-    lock = &GetNamedLWLockTranche(kTranche)->lock;
+    locks = GetNamedLWLockTranche(kTranche);
+    lock = lock_of(SharedLock::State);
     LWLockRelease(AddinShmemInitLock);
 }
 
@@ -382,3 +389,17 @@ int64_t trigger_errors() {
 }
 
 }  // namespace mana_ai::pg::shared_state
+
+namespace mana_ai::pg {
+
+SharedLockScope::SharedLockScope(SharedLock which) : lock_(shared_state::lock_of(which)) {
+    if (lock_ != nullptr)
+        LWLockAcquire(lock_, LW_EXCLUSIVE);
+}
+
+SharedLockScope::~SharedLockScope() {
+    if (lock_ != nullptr)
+        LWLockRelease(lock_);
+}
+
+}  // namespace mana_ai::pg

@@ -4,10 +4,10 @@
 #include <new>
 
 #include "mana_ai/pg/postgres.hpp"
+#include "shared_locks.hpp"
 
 extern "C" {
 #include "miscadmin.h"
-#include "storage/spin.h"
 }
 
 namespace mana_ai::pg::watch_filter {
@@ -27,8 +27,7 @@ struct Filter {
 };
 
 struct Shared {
-    slock_t lock;  // for taking one
-    Filter filters[kMaxDatabases];
+    Filter filters[kMaxDatabases];  // taken with SharedLock::WatchFilters held
 };
 
 Shared* shared = nullptr;
@@ -53,7 +52,7 @@ Filter* find() {
 Filter* find_or_take() {
     if (find() != nullptr || shared == nullptr)
         return own;
-    SpinLockAcquire(&shared->lock);
+    const SharedLockScope lock(SharedLock::WatchFilters);
     for (Filter& filter : shared->filters) {
         const Oid database = filter.database.load(std::memory_order_relaxed);
         if (database != InvalidOid && database != MyDatabaseId)
@@ -62,7 +61,6 @@ Filter* find_or_take() {
         own = &filter;
         break;
     }
-    SpinLockRelease(&shared->lock);
     return own;
 }
 
@@ -92,10 +90,8 @@ size_t shared_memory_size() {
 
 void use_shared_memory(void* memory, bool is_new) {
     shared = static_cast<Shared*>(memory);
-    if (!is_new)
-        return;
-    new (shared) Shared{};
-    SpinLockInit(&shared->lock);
+    if (is_new)
+        new (shared) Shared{};
 }
 
 bool is_quiet() {

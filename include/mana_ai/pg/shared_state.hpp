@@ -21,7 +21,7 @@ bool available();  // the library was preloaded
 
 struct WorkerView {
     uint32_t database = 0;
-    int pid = 0;  // 0 = no worker at the moment
+    int pid = 0;
     core::Instant since = 0;
     int in_flight = 0;
     int64_t dirty_records = 0;  // at the last full pass
