@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 
+#include "mana_ai/core/text/hex.hpp"
 #include "mana_ai/crypto/unavailable.hpp"
 
 namespace mana_ai::crypto {
@@ -55,13 +56,9 @@ std::string Sha256::hex_with(std::string_view rest) const {
     if (EVP_DigestFinal_ex(last.state_->context, digest.data(), nullptr) != 1) {
         throw CryptoUnavailable("SHA-256");
     }
-    static constexpr char kDigits[] = "0123456789abcdef";
     std::string hex;
     hex.reserve(2 * digest.size());
-    for (const unsigned char byte : digest) {
-        hex += kDigits[byte >> 4];
-        hex += kDigits[byte & 15];
-    }
+    core::append_hex(hex, digest);
     return hex;
 }
 

@@ -1,5 +1,8 @@
 #include "mana_ai/pg/random.hpp"
 
+#include <array>
+
+#include "mana_ai/core/text/hex.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -22,21 +25,14 @@ T random_value() {
 }  // namespace
 
 std::string random_uuid() {
-    struct Bytes {
-        uint8_t b[16];
-    };
-    Bytes bytes = random_value<Bytes>();
-    bytes.b[6] = static_cast<uint8_t>((bytes.b[6] & 0x0f) | 0x40);
-    bytes.b[8] = static_cast<uint8_t>((bytes.b[8] & 0x3f) | 0x80);
-    static constexpr char kDigits[] = "0123456789abcdef";
+    auto bytes = random_value<std::array<uint8_t, 16>>();
+    bytes[6] = static_cast<uint8_t>((bytes[6] & 0x0f) | 0x40);
+    bytes[8] = static_cast<uint8_t>((bytes[8] & 0x3f) | 0x80);
     std::string text;
     text.reserve(36);
-    for (int i = 0; i < 16; i++) {
-        if (i == 4 || i == 6 || i == 8 || i == 10)
-            text += '-';
-        text += kDigits[bytes.b[i] >> 4];
-        text += kDigits[bytes.b[i] & 15];
-    }
+    core::append_hex(text, bytes);
+    for (const size_t dash : {8, 13, 18, 23})
+        text.insert(dash, 1, '-');
     return text;
 }
 

@@ -2,17 +2,11 @@
 
 #include <cstddef>
 
+#include "mana_ai/core/text/json_member.hpp"
+
 namespace mana_ai::core {
 
 namespace {
-
-const Json* member(const Json& object, const char* key) {
-    if (!object.is_object()) {
-        return nullptr;
-    }
-    const auto found = object.find(key);
-    return found == object.end() ? nullptr : &*found;
-}
 
 const Json* steps_of(const Json& iteration) {
     const Json* plan = member(iteration, "plan");

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "mana_ai/core/record/records.hpp"
+#include "mana_ai/core/text/json_member.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/core/text/words.hpp"
@@ -118,14 +119,6 @@ bool append_value(CutText& text, const Json& value) {
         }
     }
     return any;
-}
-
-const Json* member(const Json& object, std::string_view key) {
-    if (!object.is_object()) {
-        return nullptr;
-    }
-    const auto found = object.find(key);
-    return found == object.end() ? nullptr : &*found;
 }
 
 bool append_member(CutText& text, const Json& object, std::string_view key) {

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "mana_ai/core/service/http_status.hpp"
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/json_member.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/words.hpp"
 #include "research_sources.hpp"
@@ -16,22 +18,10 @@ namespace {
 
 constexpr std::size_t kMaxProviderId = 200;
 
-bool is_success(int http_status) noexcept {
-    return http_status >= 200 && http_status < 300;
-}
-
 bool is_usable_task_id(std::string_view id) noexcept {
     // Dot segments would leave the folder of the tasks.
     return !id.empty() && id.size() <= kMaxTaskId && id != "." && id != ".." &&
            std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < '\x7F'; });
-}
-
-const Json* member(const Json* object, const char* key) {
-    if (object == nullptr || !object->is_object()) {
-        return nullptr;
-    }
-    const auto found = object->find(key);
-    return found == object->end() ? nullptr : &*found;
 }
 
 std::optional<ResolvedInput> read_answer(const Json& reply) {

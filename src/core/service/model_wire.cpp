@@ -6,9 +6,11 @@
 #include <iterator>
 #include <set>
 
+#include "mana_ai/core/service/http_status.hpp"
 #include "mana_ai/core/service/retry_after.hpp"
 #include "mana_ai/core/text/ascii.hpp"
 #include "mana_ai/core/text/json.hpp"
+#include "mana_ai/core/text/json_member.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"
 
@@ -18,14 +20,6 @@ namespace {
 
 constexpr std::size_t kMaxErrorMessageChars = 1000;
 constexpr std::size_t kMaxTierName = 40;  // characters
-
-const Json* member(const Json* object, const char* key) {
-    if (object == nullptr || !object->is_object()) {
-        return nullptr;
-    }
-    const auto found = object->find(key);
-    return found == object->end() ? nullptr : &*found;
-}
 
 // The string member, or "" if there is none.
 std::string text_member(const Json* object, const char* key) {
@@ -272,10 +266,6 @@ ErrorBody read_error_body(const Json* body) {
     return read;
 }
 
-bool is_success(int http_status) {
-    return http_status >= 200 && http_status < 300;
-}
-
 ProviderError read_error(int http_status, const Json* body, std::string_view raw_body,
                          std::string_view retry_after_header, Instant now) {
     ErrorBody read = read_error_body(body);
@@ -352,10 +342,6 @@ std::optional<Json> parse_body(std::string_view body) {
         }
     }
     return parsed;
-}
-
-bool is_blank(std::string_view text) noexcept {
-    return text.find_first_not_of(" \t\r\n") == std::string_view::npos;
 }
 
 bool is_json_object(std::string_view text) {
@@ -556,7 +542,7 @@ std::string assistant_message(const ModelReply& reply) {
         return text_message("assistant", reply.content);
     }
     std::string message = R"({"role":"assistant","content":null})";
-    if (!is_blank(reply.content)) {
+    if (!ascii::trimmed(reply.content).empty()) {
         message = text_message("assistant", reply.content);
     }
     message.pop_back();

@@ -15,22 +15,6 @@ namespace mana_ai::core {
 
 namespace {
 
-void append_escaped(std::string& out, std::string_view text) {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    for (const char c : text) {
-        if (c == '"' || c == '\\') {
-            out += '\\';
-            out += c;
-        } else if (static_cast<unsigned char>(c) < 0x20) {
-            out += "\\u00";
-            out += kDigits[static_cast<unsigned char>(c) >> 4];
-            out += kDigits[static_cast<unsigned char>(c) & 15];
-        } else {
-            out += c;
-        }
-    }
-}
-
 bool is_plain(std::string_view text) noexcept {
     return std::all_of(text.begin(), text.end(), [](char c) {
         const auto byte = static_cast<unsigned char>(c);
@@ -39,17 +23,17 @@ bool is_plain(std::string_view text) noexcept {
 }
 
 void append_string(std::string& out, std::string_view text) {
-    out += '"';
     if (text.size() <= kMaxSpanTextChars && is_plain(text)) {
+        out += '"';
         out += text;
-    } else {
-        // A character has at most four bytes, so later ones cannot be within the limit.
-        const std::string_view enough = text.substr(0, 4 * (kMaxSpanTextChars + 1));
-        std::string clean = cut_utf8(enough, kMaxSpanTextChars);
-        std::erase(clean, '\0');
-        append_escaped(out, clean);
+        out += '"';
+        return;
     }
-    out += '"';
+    // A character has at most four bytes, so later ones cannot be within the limit.
+    const std::string_view enough = text.substr(0, 4 * (kMaxSpanTextChars + 1));
+    std::string clean = cut_utf8(enough, kMaxSpanTextChars);
+    std::erase(clean, '\0');
+    out += json_string(clean);
 }
 
 template <class Number>

@@ -1,8 +1,9 @@
 #include "mana_ai/core/watch/trace.hpp"
 
 #include <algorithm>
-#include <span>
 #include <utility>
+
+#include "mana_ai/core/text/hex.hpp"
 
 namespace mana_ai::core {
 
@@ -14,16 +15,6 @@ std::array<std::uint8_t, size> not_all_zero(std::array<std::uint8_t, size> bytes
         bytes.back() = 1;
     }
     return bytes;
-}
-
-void append_hex(std::string& text, std::span<const std::uint8_t> bytes) {
-    constexpr std::string_view kDigits = "0123456789abcdef";
-    std::array<char, 32> digits;
-    for (std::size_t i = 0; i < bytes.size(); ++i) {
-        digits[2 * i] = kDigits[bytes[i] >> 4];
-        digits[2 * i + 1] = kDigits[bytes[i] & 15];
-    }
-    text.append(digits.data(), 2 * bytes.size());
 }
 
 }  // namespace

@@ -25,7 +25,6 @@ extern "C" {
 #include "catalog/namespace.h"
 #include "catalog/pg_type_d.h"
 #include "commands/trigger.h"
-#include "common/cryptohash.h"
 #include "common/sha2.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
@@ -97,22 +96,11 @@ bool find_out() {
 }
 
 text* digest_of(std::string_view user) {
-    uint8 digest[PG_SHA256_DIGEST_LENGTH];
-    pg_cryptohash_ctx* context = pg_cryptohash_create(PG_SHA256);
-    const bool done = pg_cryptohash_init(context) >= 0 &&
-                      pg_cryptohash_update(context, reinterpret_cast<const uint8*>(user.data()),
-                                           user.size()) >= 0 &&
-                      pg_cryptohash_final(context, digest, sizeof(digest)) >= 0;
-    pg_cryptohash_free(context);
-    if (!done)
-        ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not compute SHA-256")));
-    static constexpr char kDigits[] = "0123456789abcdef";
+    const text* id = cstring_to_text_with_len(user.data(), static_cast<int>(user.size()));
+    const bytea* digest = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, PointerGetDatum(id)));
     text* hex = static_cast<text*>(palloc(VARHDRSZ + kDigestLength));
     SET_VARSIZE(hex, VARHDRSZ + kDigestLength);
-    for (size_t i = 0; i < sizeof(digest); i++) {
-        VARDATA(hex)[2 * i] = kDigits[digest[i] >> 4];
-        VARDATA(hex)[2 * i + 1] = kDigits[digest[i] & 15];
-    }
+    hex_encode(VARDATA_ANY(digest), PG_SHA256_DIGEST_LENGTH, VARDATA(hex));
     return hex;
 }
 
@@ -212,7 +200,7 @@ static void on_erasure_subtransaction_end(SubXactEvent event, SubTransactionId s
 }
 }
 
-void keep_for_commit(bool is_log_line, std::string text) {
+void do_after_commit(bool is_log_line, std::string text) {
     const SubTransactionId now = pg::guarded([] {
         if (!end_callbacks_registered) {
             RegisterXactCallback(on_erasure_end, nullptr);
@@ -250,7 +238,7 @@ PGDLLEXPORT Datum mana_ai_erase_user_from_crashes(PG_FUNCTION_ARGS) {
         std::string user = pg::text_argument(fcinfo, 0);
         const int count = pg::crash_watch::count_of_user(user);
         if (count > 0)
-            keep_for_commit(false, std::move(user));
+            do_after_commit(false, std::move(user));
         return Int64GetDatum(count);
     });
 }
@@ -278,7 +266,7 @@ PG_FUNCTION_INFO_V1(mana_ai_write_to_log);
 PGDLLEXPORT Datum mana_ai_write_to_log(PG_FUNCTION_ARGS) {
     using namespace mana_ai;
     return pg::entry_point([fcinfo] {
-        keep_for_commit(true, pg::text_argument(fcinfo, 0));
+        do_after_commit(true, pg::text_argument(fcinfo, 0));
         return Datum{0};
     });
 }
