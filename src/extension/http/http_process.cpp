@@ -15,14 +15,6 @@
 #include "mana_ai/pg/time.hpp"
 #include "mana_ai/pg/wait.hpp"
 
-extern "C" {
-#include "pgstat.h"
-#include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
-#include "storage/ipc.h"
-#include "utils/guc.h"
-}
-
 namespace mana_ai {
 
 namespace {
@@ -96,14 +88,7 @@ void HttpProcess::run() {
         if (!endpoint_.listens() && pg::monotonic_now() >= listen_at_)
             try_to_listen();
         wait_set_.wait(pause());
-        // Not 0: to be restarted, unless the server shuts down. Connections end with the process.
-        if (ShutdownRequestPending)
-            proc_exit(1);
-        pg::check_for_interrupts();
-        if (ConfigReloadPending) {
-            ConfigReloadPending = false;
-            pg::guarded([] { ProcessConfigFile(PGC_SIGHUP); });
-        }
+        handle_static_signals();
         loop_.run_ready();
         endpoint_.poll();
     }

@@ -23,10 +23,7 @@
 extern "C" {
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
-#include "postmaster/interrupt.h"
-#include "storage/ipc.h"
 #include "storage/latch.h"
-#include "utils/guc.h"
 }
 
 namespace mana_ai {
@@ -144,15 +141,8 @@ void Launcher::wait() {
         (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
                         static_cast<long>(pause / 1000), PG_WAIT_EXTENSION);
         ResetLatch(MyLatch);
-        // Not 0: to be restarted, unless the server shuts down.
-        if (ShutdownRequestPending)
-            proc_exit(1);
-        CHECK_FOR_INTERRUPTS();
-        if (ConfigReloadPending) {
-            ConfigReloadPending = false;
-            ProcessConfigFile(PGC_SIGHUP);
-        }
     });
+    handle_static_signals();
 }
 
 void Launcher::run() {

@@ -8,6 +8,8 @@ extern "C" {
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/guc.h"
 }
 
 namespace mana_ai {
@@ -28,6 +30,19 @@ void begin_static_process(const char* name, pg::crash_watch::Code code) {
         BackgroundWorkerUnblockSignals();
         BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
         pgstat_report_appname(name);
+    });
+}
+
+void handle_static_signals() {
+    // Not 0: to be restarted, unless the server shuts down.
+    if (ShutdownRequestPending)
+        proc_exit(1);
+    pg::guarded([] {
+        CHECK_FOR_INTERRUPTS();
+        if (ConfigReloadPending) {
+            ConfigReloadPending = false;
+            ProcessConfigFile(PGC_SIGHUP);
+        }
     });
 }
 

@@ -114,7 +114,7 @@ net::Task<bool> offer(RunServices& services, const ClaimedMission& claimed) {
     co_return offered;
 }
 
-net::Task<void> keep_waiting(RunServices& services, const ClaimedMission& claimed) {
+net::Task<void> hold_for_research(RunServices& services, const ClaimedMission& claimed) {
     const ResearchJob& job = *claimed.research_job;
     DatabaseJobs::Work record = [&] {
         if (job.state == core::ResearchJobState::Ready)
@@ -160,7 +160,7 @@ net::Task<ResearchOutcome> follow(RunServices& services, const ClaimedMission& c
         }
     }
     if (step == core::ResearchStep::Wait) {
-        co_await keep_waiting(services, claimed);
+        co_await hold_for_research(services, claimed);
         outcome.wait = true;
         co_return outcome;
     }

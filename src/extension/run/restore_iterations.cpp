@@ -412,7 +412,7 @@ SELECT 1 FROM mana_ai.mission_snapshots WHERE user_id = $1 AND mission_id = $2 A
 
 // A change of a mission ends its wait, since it may have fixed the cause. This change has not,
 // since it contains nothing new.
-void keep_waiting(const SuspectMission& mission, const Newest& newest) {
+void restore_wait(const SuspectMission& mission, const Newest& newest) {
     if (newest.is_running)
         return;
     static pg::Statement keep(R"sql(
@@ -531,7 +531,7 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
         check_taken_over(mission, newest->version);
         // What a device has done ends the wait, as if its row had won.
         if (progress.ids.empty())
-            keep_waiting(mission, *newest);
+            restore_wait(mission, *newest);
         pg::metrics::count_at_commit(core::Metric::IterationsRestored, {},
                                      static_cast<int64_t>(lost.found.size() + progress.ids.size()));
         if (lost.left > 0)

@@ -595,11 +595,7 @@ void take_old_form(RecordState& state) {
     drop_overwritten_paths(state);
 }
 
-}  // namespace
-
-namespace {
-
-void keep_those_within(const ClockBounds& bounds, Writes& writes) {
+void drop_writes_outside(const ClockBounds& bounds, Writes& writes) {
     uint32_t kept = 0;
     writes.paths = 0;
     for (uint32_t i = 0; i < writes.count; i++) {
@@ -618,7 +614,7 @@ Applied apply_row(RecordState& state, const ChangeRow& row, PlaceLost rule,
                   const ClockBounds* bounds) {
     Writes writes = row.op == core::RowOp::Delete ? writes_of_delete(row) : writes_of_fields(row);
     if (bounds != nullptr)
-        keep_those_within(*bounds, writes);
+        drop_writes_outside(*bounds, writes);
     const Applied mark = apply_row_mark(state, {row_clock_of(row), row.has_space, row.space}, rule);
     if (mark == Applied::AskLog)
         return Applied::AskLog;

@@ -13,4 +13,8 @@ void register_static_process(const char* entry_point, const char* name, int rest
 // Its first step: stock signal handlers, and access to shared memory and shared catalogs.
 void begin_static_process(const char* name, pg::crash_watch::Code code);
 
+// After each wait: exits if the process is to end, and reads settings that have changed. Throws
+// PgError.
+void handle_static_signals();
+
 }  // namespace mana_ai
