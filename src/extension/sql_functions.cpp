@@ -6,7 +6,7 @@
 #include "mana_ai/core/record/records.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/time/cadence.hpp"
-#include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/input/decryption.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/function_call.hpp"

@@ -8,10 +8,10 @@
 #include "mana_ai/core/text/wipe.hpp"
 #include "mana_ai/extension/input/custom_resolver.hpp"
 #include "mana_ai/extension/input/decrypt_audit.hpp"
+#include "mana_ai/extension/input/decryption.hpp"
 #include "mana_ai/extension/input/grant_key.hpp"
 #include "mana_ai/extension/input/input_records.hpp"
 #include "mana_ai/extension/input/resolver_patience.hpp"
-#include "mana_ai/extension/input/run_secrets.hpp"
 #include "mana_ai/extension/lease/durable_step.hpp"
 #include "mana_ai/extension/lease/watching.hpp"
 #include "mana_ai/extension/sync/clock_vector.hpp"
@@ -87,7 +87,7 @@ class Reading {
     RunServices& services_;
     const ClaimedMission& claimed_;
     ReadMission& read_;
-    RunSecrets secrets_;
+    Decryption secrets_;
     ResolverBudget resolver_budget_;
     std::vector<Input> inputs_;
     std::vector<DecryptRecord> audit_;

@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <system_error>
 
-#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/retry_policy.hpp"
 #include "mana_ai/crypto/digest.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/pg/session_lock.hpp"

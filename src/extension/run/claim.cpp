@@ -5,7 +5,7 @@
 #include <unordered_set>
 
 #include "mana_ai/core/planner/gates.hpp"
-#include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/input/decryption.hpp"
 #include "mana_ai/extension/lease/run_metrics.hpp"
 #include "mana_ai/extension/lease/run_record.hpp"
 #include "mana_ai/extension/run/budgets.hpp"

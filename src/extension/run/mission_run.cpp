@@ -8,7 +8,7 @@
 #include "mana_ai/core/planner/planner_loop.hpp"
 #include "mana_ai/core/planner/prompts.hpp"
 #include "mana_ai/core/record/plan_basis.hpp"
-#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/retry_policy.hpp"
 #include "mana_ai/core/service/web_research.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"

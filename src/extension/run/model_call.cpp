@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
-#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/retry_policy.hpp"
 #include "mana_ai/core/text/json.hpp"
 #include "mana_ai/core/text/utf8.hpp"
 #include "mana_ai/core/text/wipe.hpp"

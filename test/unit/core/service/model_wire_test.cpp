@@ -8,7 +8,7 @@
 #include <string_view>
 #include <utility>
 
-#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/retry_policy.hpp"
 #include "mana_ai/core/text/json.hpp"
 
 namespace mana_ai::core {

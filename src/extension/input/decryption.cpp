@@ -1,4 +1,4 @@
-#include "mana_ai/extension/input/run_secrets.hpp"
+#include "mana_ai/extension/input/decryption.hpp"
 
 #include <utility>
 
@@ -21,7 +21,7 @@ bool grant_may_open(const core::Mission& mission, std::string_view mission_id, c
         crypto::Grant::parse(mission.grant, mission_id, now));
 }
 
-RunSecrets::RunSecrets(const core::Mission& mission, std::string_view mission_id,
+Decryption::Decryption(const core::Mission& mission, std::string_view mission_id,
                        std::shared_ptr<const crypto::PrivateKey> private_key, core::Instant now)
     : mission_(mission), mission_id_(mission_id), private_key_(std::move(private_key)), now_(now) {
     if (mission.grant.is_null()) {
@@ -39,11 +39,11 @@ RunSecrets::RunSecrets(const core::Mission& mission, std::string_view mission_id
         parsed_ = std::move(std::get<crypto::Grant>(parsed));
 }
 
-const crypto::Grant* RunSecrets::grant() const noexcept {
+const crypto::Grant* Decryption::grant() const noexcept {
     return failure_.empty() && parsed_ ? &*parsed_ : nullptr;
 }
 
-void RunSecrets::unwrap() {
+void Decryption::unwrap() {
     auto opened = crypto::open_grant(mission_.grant, private_key_.get(), mission_id_, now_);
     if (const auto* failure = std::get_if<crypto::GrantFailure>(&opened))
         failure_ = crypto::to_string(*failure);
@@ -51,7 +51,7 @@ void RunSecrets::unwrap() {
         opened_ = std::move(std::get<crypto::OpenedGrant>(opened));
 }
 
-std::string_view RunSecrets::open(std::string& text) {
+std::string_view Decryption::open(std::string& text) {
     if (failure_.empty() && !opened_)
         unwrap();
     if (!failure_.empty())
@@ -69,7 +69,7 @@ std::string_view RunSecrets::open(std::string& text) {
     return {};
 }
 
-void RunSecrets::wipe() noexcept {
+void Decryption::wipe() noexcept {
     opened_.reset();
     private_key_.reset();
     if (failure_.empty())

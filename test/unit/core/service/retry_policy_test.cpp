@@ -1,4 +1,4 @@
-#include "mana_ai/core/service/backoff.hpp"
+#include "mana_ai/core/service/retry_policy.hpp"
 
 #include <gtest/gtest.h>
 

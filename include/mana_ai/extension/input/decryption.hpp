@@ -18,10 +18,10 @@ bool grant_may_open(const core::Mission& mission, std::string_view mission_id, c
 
 // The grant of one mission and, from the first value that is opened on, its key, which is wiped
 // with this object.
-class RunSecrets {
+class Decryption {
  public:
     // `private_key` may be null; the mission outlives this object.
-    RunSecrets(const core::Mission& mission, std::string_view mission_id,
+    Decryption(const core::Mission& mission, std::string_view mission_id,
                std::shared_ptr<const crypto::PrivateKey> private_key, core::Instant now);
 
     // The grant as far as it can be read without its key; null: failure() says why.

@@ -1,4 +1,5 @@
-// How long to wait after a failure. docs/contract/tick.md, Model wire format.
+// Whether a failed call or mission is tried again, and when. docs/contract/tick.md, Model wire
+// format.
 #pragma once
 
 #include <optional>
