@@ -7,6 +7,7 @@ use FindBin;
 use lib "$FindBin::RealBin/lib";
 use ManaAi;
 use ManaAi::Device;
+use ManaAi::Missions;
 use JSON::PP;
 use Test::More;
 
@@ -15,34 +16,11 @@ my $node  = new_cluster('inputs', preload => 1, model => $model, conf => "mana_a
 my $key   = ManaAi::Device::new_key($node, 'server');
 settings($node, 'mana_ai.grant_private_key_file' => $key);
 
-sub push_record
-{
-    my ($app, $table, $id, $data, %options) = @_;
-    push_change($node, app => $app, table => $table, id => $id, op => 'insert',
-        data => { id => $id, createdAt => iso(-300), updatedAt => iso(-200), %$data }, %options);
-    return;
-}
-
-# The prompts of the newest request, joined.
-sub newest_prompt
-{
-    my ($request) = reverse $model->requests;
-    return join "\n", map { $_->{content} // '' } @{ $request->{body}{messages} };
-}
-
 sub audit_of
 {
     my ($mission) = @_;
     return rows($node, 'SELECT table_name, record_id, status, reason, iteration_id FROM mana_ai.decrypt_audit '
           . "WHERE mission_id = '$mission' ORDER BY id");
-}
-
-# One line per input of the newest run.
-sub inputs_of
-{
-    my ($mission) = @_;
-    my $inputs = last_run($node, $mission)->{inputs} // [];
-    return join ' ', map { "$_->{table}:$_->{id}=" . ($_->{used} ? 'used' : $_->{reason}) } @$inputs;
 }
 
 sub plans
@@ -56,20 +34,20 @@ sub plans
 
 # ---------------------------------------------------------------- plaintext records of every module
 
-push_record('companion', 'companionGoals', 'g1',
+push_record($node, 'companion', 'companionGoals', 'g1',
     { title => 'Mehr Wasser', currentValue => 3, target => { value => 8, period => 'daily' } });
-push_record('notes', 'notes', 'n1', { title => 'Einkauf', content => 'Hafermilch und ' . 'x' x 600 });
-push_record('todo', 'tasks', 't1',
+push_record($node, 'notes', 'notes', 'n1', { title => 'Einkauf', content => 'Hafermilch und ' . 'x' x 600 });
+push_record($node, 'todo', 'tasks', 't1',
     { title => 'Steuer', status => 'open', description => 'Belege ordnen', dueDate => '2030-05-01' });
-push_record('calendar', 'events', 'e1',
+push_record($node, 'calendar', 'events', 'e1',
     { title => 'Zahnarzt', startDate => '2030-05-02T10:00:00Z', location => 'Bonn' });
-push_record('journal', 'journalEntries', 'j1', { title => 'Montag', content => 'Gut geschlafen' });
-push_record('kontext', 'kontextDoc', 'k1', { content => 'Ich arbeite halbtags' });
-push_record('profile', 'userContext', 'p1', { about => 'Gärtnerin', interests => [ 'Rosen', 'Bienen' ] });
-push_record('profile', 'userContext', 'p2',
+push_record($node, 'journal', 'journalEntries', 'j1', { title => 'Montag', content => 'Gut geschlafen' });
+push_record($node, 'kontext', 'kontextDoc', 'k1', { content => 'Ich arbeite halbtags' });
+push_record($node, 'profile', 'userContext', 'p1', { about => 'Gärtnerin', interests => [ 'Rosen', 'Bienen' ] });
+push_record($node, 'profile', 'userContext', 'p2',
     { about => { 'zwölf' => 12, 'viel' => 12345678901234567890123, 'teils' => [ -2.50, JSON::PP::true, JSON::PP::false, undef, [], {} ] },
       interests => [ { 'Ort' => 'Köln' }, [ 'a', [ 'b', 'c' ] ], 8.25 ], routine => undef, unrendered => [ 1 .. 40 ] });
-push_record('notes', 'notes', 'n9', { title => 'Fremd', content => 'Notiz-einer-anderen-Nutzerin' }, user => 'user-2');
+push_record($node, 'notes', 'notes', 'n9', { title => 'Fremd', content => 'Notiz-einer-anderen-Nutzerin' }, user => 'user-2');
 push_mission($node, 'plain', inputs => [
     { module => 'goals',    table => 'companionGoals', id => 'g1' },
     { module => 'notes',    table => 'notes',          id => 'n1' },
@@ -84,7 +62,7 @@ push_mission($node, 'plain', inputs => [
     { module => 'nothing',  table => 'notes',          id => 'n1' },
     'no reference' ]);
 plans('plain', 'a mission with inputs is planned');
-my $prompt = newest_prompt();
+my $prompt = newest_prompt($model);
 like($prompt, qr/\Q$_/, "the prompt has $_")
   for 'Mehr Wasser', 'Hafermilch', 'Belege ordnen', 'Zahnarzt', 'Bonn', 'Gut geschlafen', 'Ich arbeite halbtags',
   'Gärtnerin', 'Rosen';
@@ -92,7 +70,7 @@ like($prompt, qr/\nÜber mich: teils: -2\.5, ja, nein, viel: 1\.2345678\d*e\+22,
 unlike($prompt, qr/Tagesablauf|unrendered/, 'and only what is rendered');
 unlike($prompt, qr/x{500}/, 'a note is cut');
 unlike($prompt, qr/anderen-Nutzerin/, 'a record of another user is not read');
-is(inputs_of('plain'),
+is(inputs_of($node, 'plain'),
     'companionGoals:g1=used notes:n1=used tasks:t1=used tasks:missing=missing events:e1=used journalEntries:j1=used '
       . 'kontextDoc:k1=used userContext:p1=used userContext:p2=used notes:n9=missing notes:n1=no-resolver',
     'the run says what it was based on');
@@ -104,17 +82,17 @@ is_deeply(audit_of('plain'), [], 'plaintext needs no audit');
 
 my $device = ManaAi::Device->new($key, 'sealed', [ 'notes:s1', 'notes:s2', 'notes:s3', 'userContext:s4', 'notes:n1' ]);
 my $stranger = ManaAi::Device->new($key, 'sealed', ['notes:s1']);
-push_record('notes', 'notes', 's1', { title => $device->seal('Geheim'), content => $device->seal('Tresor-4711 "ä"') });
-push_record('notes', 'notes', 's2', { title => 'Offen', content => $stranger->seal('Fremd-verschlüsselt') });
-push_record('notes', 'notes', 's3', { title => 'Kaputt', content => 'enc:1:kein-base64' });
-push_record('profile', 'userContext', 's4', { about => $device->seal('Über-mich-0815'), interests => $device->seal([ 'Schach', 'Go' ]) });
-push_record('notes', 'notes', 's5', { content => $device->seal('Nicht-freigegeben-99') });
+push_record($node, 'notes', 'notes', 's1', { title => $device->seal('Geheim'), content => $device->seal('Tresor-4711 "ä"') });
+push_record($node, 'notes', 'notes', 's2', { title => 'Offen', content => $stranger->seal('Fremd-verschlüsselt') });
+push_record($node, 'notes', 'notes', 's3', { title => 'Kaputt', content => 'enc:1:kein-base64' });
+push_record($node, 'profile', 'userContext', 's4', { about => $device->seal('Über-mich-0815'), interests => $device->seal([ 'Schach', 'Go' ]) });
+push_record($node, 'notes', 'notes', 's5', { content => $device->seal('Nicht-freigegeben-99') });
 my @sealed_inputs = (
     (map { { module => 'notes', table => 'notes', id => $_ } } qw(s1 s2 s3 s5 n1)),
     { module => 'profile', table => 'userContext', id => 's4' });
 push_mission($node, 'sealed', inputs => \@sealed_inputs, grant => $device->grant);
 plans('sealed', 'a mission with encrypted inputs is planned');
-$prompt = newest_prompt();
+$prompt = newest_prompt($model);
 like($prompt, qr/\Q$_/, "the prompt has $_") for 'Tresor-4711 "ä"', 'Geheim', 'Über-mich-0815', 'Schach', 'Hafermilch';
 unlike($prompt, qr/enc:1:|Fremd-versch|Nicht-freigegeben/, 'what the grant does not open is not there');
 my $iteration = iterations_of($node, 'sealed')->[0]{id};
@@ -129,7 +107,7 @@ is_deeply(
     ],
     'every attempt is on record');
 is_deeply([ map { $_->{iteration_id} } @{ audit_of('sealed') } ], [ ($iteration) x 5 ], 'with the iteration');
-is(inputs_of('sealed'),
+is(inputs_of($node, 'sealed'),
     'notes:s1=used notes:s2=ciphertext-tampered-or-wrong-key notes:s3=ciphertext-malformed '
       . 'notes:s5=record-not-in-grant-allowlist notes:n1=used userContext:s4=used', 'and the run says what was used');
 
@@ -163,10 +141,10 @@ for my $reason (sort keys %no_key)
     $number++;
     my $result = run_mission($node, $id);
     is($result->{outcome}, 'planned', "$reason: the mission is planned all the same");
-    my ($n1, $s1) = split ' ', inputs_of($id);
+    my ($n1, $s1) = split ' ', inputs_of($node, $id);
     is($s1, "notes:s1=$reason", 'without the encrypted input');
     is($n1, 'notes:n1=used', 'a plaintext one is read, whatever the grant lists');
-    unlike(newest_prompt(), qr/Tresor|enc:1:/, 'and nothing of it reaches the model');
+    unlike(newest_prompt($model), qr/Tresor|enc:1:/, 'and nothing of it reaches the model');
 }
 is(value($node, "SELECT count(*) FROM mana_ai.decrypt_audit WHERE mission_id = 'nokey'"), 0, 'no record was touched, and nothing is a violation');
 
@@ -177,7 +155,7 @@ $model->reset;
 push_mission($node, 'own', title => $own->seal('Titel-geheim'), objective => $own->seal('Ziel-geheim-55'),
     conceptMarkdown => $own->seal('Konzept-geheim'), grant => $own->grant);
 plans('own', 'an encrypted mission is planned under its grant');
-like(newest_prompt(), qr/Titel-geheim.*Konzept-geheim.*Ziel-geheim-55/s, 'the model gets the plaintext');
+like(newest_prompt($model), qr/Titel-geheim.*Konzept-geheim.*Ziel-geheim-55/s, 'the model gets the plaintext');
 is_deeply([ map { "$_->{table_name}:$_->{record_id} $_->{status}" } @{ audit_of('own') } ], ['aiMissions:own ok'], 'on record');
 is(json_value($node, "SELECT actor FROM public.sync_changes WHERE record_id = 'own' AND client_id = 'mana-ai-runner'")->{rationale},
     '', 'the rationale of the plan is left empty');
@@ -210,7 +188,7 @@ is(last_run($node, 'rotated')->{decision}, 'skipped-encrypted', 'with which it s
 push_change($node, id => 'rotated', data => { title => $rotated->seal('Nach dem Wechsel'), grant => $rotated->grant },
     stamps => { title => iso(1), grant => iso(1) });
 plans('rotated', 'a new grant for the new key');
-like(newest_prompt(), qr/Nach dem Wechsel/, 'opens the texts');
+like(newest_prompt($model), qr/Nach dem Wechsel/, 'opens the texts');
 rename $key, $other_key or die $!;
 rename "$key.old", $key or die $!;
 
@@ -223,12 +201,12 @@ END
 push_mission($node, 'unrecorded', grant => ManaAi::Device->new($key, 'unrecorded', ['notes:u1', 'notes:n1'])->grant,
     inputs => [ map { { module => 'notes', table => 'notes', id => $_ } } qw(u1 n1) ]);
 my $unrecorded = ManaAi::Device->new($key, 'unrecorded', [ 'notes:u1', 'notes:n1' ]);
-push_record('notes', 'notes', 'u1', { content => $unrecorded->seal('Nicht-auf-Akte-31') });
+push_record($node, 'notes', 'notes', 'u1', { content => $unrecorded->seal('Nicht-auf-Akte-31') });
 push_change($node, id => 'unrecorded', data => { grant => $unrecorded->grant }, stamps => { grant => iso(1) });
 plans('unrecorded', 'a mission is planned when the audit cannot be written');
-like(newest_prompt(), qr/Hafermilch/, 'with what is not encrypted');
-unlike(newest_prompt(), qr/Nicht-auf-Akte/, 'and without what is');
-is(inputs_of('unrecorded'), 'notes:u1=audit-not-written notes:n1=used', 'the run says so');
+like(newest_prompt($model), qr/Hafermilch/, 'with what is not encrypted');
+unlike(newest_prompt($model), qr/Nicht-auf-Akte/, 'and without what is');
+is(inputs_of($node, 'unrecorded'), 'notes:u1=audit-not-written notes:n1=used', 'the run says so');
 $node->safe_psql('mana_sync', 'DROP TRIGGER refuse ON mana_ai.decrypt_audit');
 
 # ---------------------------------------------------------------- explain()
@@ -258,7 +236,7 @@ $model->reset;
 push_mission($node, 'mode', grant => ManaAi::Device->new($key, 'mode', ['notes:s1'])->grant,
     inputs => [ { module => 'notes', table => 'notes', id => 's1' } ]);
 plans('mode', 'a key file that others may read disables grants');
-is(inputs_of('mode'), 'notes:s1=not-configured', 'as if there were none');
+is(inputs_of($node, 'mode'), 'notes:s1=not-configured', 'as if there were none');
 like(log_since($node, $position), qr/key grants are disabled: mana_ai\.grant_private_key_file cannot be used: the file/, 'the log says so');
 like(value($node, 'SELECT grant_key FROM mana_ai.status()'), qr/^the file /, 'and status()');
 chmod 0600, $key;

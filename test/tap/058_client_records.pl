@@ -8,6 +8,7 @@ use lib "$FindBin::RealBin/lib";
 use JSON::PP;
 use ManaAi;
 use ManaAi::Device;
+use ManaAi::Missions;
 use Test::More;
 
 my $model = start_model();
@@ -16,53 +17,32 @@ my $key   = ManaAi::Device::new_key($node, 'server');
 settings($node, 'mana_ai.grant_private_key_file' => $key);
 my $user = USER_ID;
 
-sub push_record
-{
-    my ($app, $table, $id, $data, %options) = @_;
-    push_change($node, app => $app, table => $table, id => $id, op => 'insert',
-        data => { id => $id, createdAt => iso(-300), updatedAt => iso(-200), %$data }, %options);
-    return;
-}
-
-sub newest_prompt
-{
-    my ($request) = reverse $model->requests;
-    return join "\n", map { $_->{content} // '' } @{ $request->{body}{messages} };
-}
-
-sub inputs_of
-{
-    my ($id) = @_;
-    my $run = last_run($node, $id);
-    return join ' ', map { "$_->{table}:$_->{id}=" . ($_->{used} ? 'used' : $_->{reason}) } @{ $run->{inputs} // [] };
-}
-
 sub input { my ($module, $table, $id) = @_; return { module => $module, table => $table, id => $id } }
 
 # ---------------------------------------------------------------- in clear, as in shared spaces
 
-push_record('todo', 'tasks', 't1', { title => 'Belege sortieren', priority => 'medium', isCompleted => JSON::PP::false, order => 0, dueDate => '2026-12-10' });
-push_record('todo', 'tasks', 't2', { title => 'Rechnung zahlen', priority => 'medium', isCompleted => JSON::PP::true, order => 1 });
-push_record('calendar', 'events', 'e1', { title => 'Zahnarzt', calendarId => 'c1', timeBlockId => 'tb1', location => 'Praxis' });
-push_record('timeblocks', 'timeBlocks', 'tb1', { startDate => '2026-12-01T09:00:00.000Z', endDate => '2026-12-01T09:30:00.000Z', allDay => JSON::PP::false,
+push_record($node, 'todo', 'tasks', 't1', { title => 'Belege sortieren', priority => 'medium', isCompleted => JSON::PP::false, order => 0, dueDate => '2026-12-10' });
+push_record($node, 'todo', 'tasks', 't2', { title => 'Rechnung zahlen', priority => 'medium', isCompleted => JSON::PP::true, order => 1 });
+push_record($node, 'calendar', 'events', 'e1', { title => 'Zahnarzt', calendarId => 'c1', timeBlockId => 'tb1', location => 'Praxis' });
+push_record($node, 'timeblocks', 'timeBlocks', 'tb1', { startDate => '2026-12-01T09:00:00.000Z', endDate => '2026-12-01T09:30:00.000Z', allDay => JSON::PP::false,
         isLive => JSON::PP::false, kind => 'scheduled', type => 'event', sourceModule => 'calendar', sourceId => 'e1', title => 'Zahnarzt' });
-push_record('timeblocks', 'timeBlocks', 'tb-broken', { startDate => '2026-12-02T09:00:00.000Z' });
-push_record('calendar', 'events', 'e5', { title => 'Block nicht lesbar', location => 'Trotzdem da', timeBlockId => 'tb-broken' });
+push_record($node, 'timeblocks', 'timeBlocks', 'tb-broken', { startDate => '2026-12-02T09:00:00.000Z' });
+push_record($node, 'calendar', 'events', 'e5', { title => 'Block nicht lesbar', location => 'Trotzdem da', timeBlockId => 'tb-broken' });
 value($node, "CREATE ROLE table_owner; ALTER TABLE public.sync_changes OWNER TO table_owner;
               CREATE POLICY broken ON public.sync_changes AS RESTRICTIVE FOR SELECT
                 USING (CASE WHEN record_id = 'tb-broken' THEN 1 / (length(record_id) - 9) = 0 ELSE true END)");
-push_record('calendar', 'events', 'e2', { title => 'Ohne Block', calendarId => 'c1', timeBlockId => 'gone' });
-push_record('calendar', 'events', 'e3', { title => 'Alter Termin', startDate => '2026-11-30T08:00:00.000Z', timeBlockId => 'tb1' });
-push_record('timeblocks', 'timeBlocks', 'tb9', { startDate => '2030-01-01T00:00:00.000Z' }, user => 'user-2');
-push_record('calendar', 'events', 'e4', { title => 'Fremder Block', timeBlockId => 'tb9' });
-push_record('notes', 'notes', 'ctx', { title => 'Unser Haushalt', content => 'Wir sind zu viert. ' . ('x' x 1200) . ' ENDE-DES-KONTEXTS', isSpaceContext => JSON::PP::true });
-push_record('notes', 'notes', 'n1', { title => 'Gewöhnlich', content => ('y' x 1200) . ' ENDE-DER-NOTIZ', isSpaceContext => JSON::PP::false });
-push_record('profile', 'userContext', 'singleton', { leisure => { media => ['Krimis'], sports => [ 'Klettern', 'Laufen' ], pets => 'zwei Katzen' }, goals => ['mehr schlafen'] });
+push_record($node, 'calendar', 'events', 'e2', { title => 'Ohne Block', calendarId => 'c1', timeBlockId => 'gone' });
+push_record($node, 'calendar', 'events', 'e3', { title => 'Alter Termin', startDate => '2026-11-30T08:00:00.000Z', timeBlockId => 'tb1' });
+push_record($node, 'timeblocks', 'timeBlocks', 'tb9', { startDate => '2030-01-01T00:00:00.000Z' }, user => 'user-2');
+push_record($node, 'calendar', 'events', 'e4', { title => 'Fremder Block', timeBlockId => 'tb9' });
+push_record($node, 'notes', 'notes', 'ctx', { title => 'Unser Haushalt', content => 'Wir sind zu viert. ' . ('x' x 1200) . ' ENDE-DES-KONTEXTS', isSpaceContext => JSON::PP::true });
+push_record($node, 'notes', 'notes', 'n1', { title => 'Gewöhnlich', content => ('y' x 1200) . ' ENDE-DER-NOTIZ', isSpaceContext => JSON::PP::false });
+push_record($node, 'profile', 'userContext', 'singleton', { leisure => { media => ['Krimis'], sports => [ 'Klettern', 'Laufen' ], pets => 'zwei Katzen' }, goals => ['mehr schlafen'] });
 push_mission($node, 'clear', inputs => [ input('todo', 'tasks', 't1'), input('todo', 'tasks', 't2'), (map { input('calendar', 'events', $_) } qw(e1 e2 e3 e4 e5)),
         input('notes', 'notes', 'ctx'), input('notes', 'notes', 'n1'), input('profile', 'userContext', 'singleton') ]);
 my $explained = value($node, "SELECT user_prompt FROM mana_ai.explain('$user', 'clear')");
 is(run_mission($node, 'clear')->{outcome}, 'planned', 'a mission with inputs of all kinds');
-my $prompt = newest_prompt();
+my $prompt = newest_prompt($model);
 for my $text ($prompt, $explained)
 {
     my $what = $text eq $prompt ? 'prompt' : 'explain()';
@@ -82,18 +62,18 @@ for my $text ($prompt, $explained)
 
 # What the device encrypts with, and what mana-auth puts into grants, are two keys.
 my $master = ManaAi::Device->new($key, 'any', []);
-push_record('calendar', 'events', 's1', { title => $master->seal('Geheimer-Termin'), timeBlockId => 'tb1', location => undef });
-push_record('notes', 'notes', 's2', { title => $master->seal('Geheime-Notiz'), content => $master->seal('Tresor') });
-push_record('notes', 'notes', 's3', { title => $master->seal('Nicht gelistet'), content => $master->seal('Tresor') });
+push_record($node, 'calendar', 'events', 's1', { title => $master->seal('Geheimer-Termin'), timeBlockId => 'tb1', location => undef });
+push_record($node, 'notes', 'notes', 's2', { title => $master->seal('Geheime-Notiz'), content => $master->seal('Tresor') });
+push_record($node, 'notes', 'notes', 's3', { title => $master->seal('Nicht gelistet'), content => $master->seal('Tresor') });
 my $grant = ManaAi::Device->new($key, 'sealed', [ 'events:s1', 'notes:s2' ])->grant;
 push_mission($node, 'sealed', cadence => { kind => 'interval', everyMinutes => 600 }, grant => $grant,
     inputs => [ input('calendar', 'events', 's1'), (map { input('notes', 'notes', $_) } qw(s2 s3 n1)), input('profile', 'userContext', 'singleton') ]);
 is(value($node, 'SELECT users_without_opens FROM mana_ai.status()'), 0, 'before any attempt there is nothing to say');
 is(run_mission($node, 'sealed')->{outcome}, 'planned', 'a mission with encrypted inputs is planned');
 my $wrong = 'ciphertext-tampered-or-wrong-key';
-is(inputs_of('sealed'), "events:s1=$wrong notes:s2=$wrong notes:s3=record-not-in-grant-allowlist notes:n1=used userContext:singleton=used",
+is(inputs_of($node, 'sealed'), "events:s1=$wrong notes:s2=$wrong notes:s3=record-not-in-grant-allowlist notes:n1=used userContext:singleton=used",
     'without what its grant does not open; what is in clear is read, listed or not');
-unlike(newest_prompt(), qr/enc:1:|Geheim|Tresor/, 'nothing of it reaches the model');
+unlike(newest_prompt($model), qr/enc:1:|Geheim|Tresor/, 'nothing of it reaches the model');
 is_deeply([ map { "$_->{table_name}:$_->{record_id} $_->{status}" } @{ rows($node, "SELECT * FROM mana_ai.decrypt_audit WHERE mission_id = 'sealed' ORDER BY id") } ],
     [ 'events:s1 failed', 'notes:s2 failed', 'notes:s3 scope-violation' ], 'on record is what needed a key, and no more');
 is(value($node, 'SELECT users_without_opens FROM mana_ai.status()'), 1, 'status() counts the user');
@@ -107,10 +87,10 @@ like(why_of($node, 'closed'), qr/^title, objective or concept is encrypted and t
 
 # One that opens is enough.
 my $device = ManaAi::Device->new($key, 'opens', ['notes:s4']);
-push_record('notes', 'notes', 's4', { title => $device->seal('Mit dem Schlüssel der Mission'), content => 'offen' });
+push_record($node, 'notes', 'notes', 's4', { title => $device->seal('Mit dem Schlüssel der Mission'), content => 'offen' });
 push_mission($node, 'opens', grant => $device->grant, inputs => [ input('notes', 'notes', 's4') ]);
 is(run_mission($node, 'opens')->{outcome}, 'planned', 'a client that encrypts with the mission\'s key');
-like(newest_prompt(), qr/Mit dem Schlüssel der Mission/, 'is understood');
+like(newest_prompt($model), qr/Mit dem Schlüssel der Mission/, 'is understood');
 is(value($node, 'SELECT users_without_opens FROM mana_ai.status()'), 0, 'status() takes the user off');
 like(why_of($node, 'sealed'), qr/^not due until [0-9-]+ [0-9:.]+\+00$/, 'and so does why()');
 

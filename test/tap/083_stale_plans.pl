@@ -6,6 +6,7 @@ use utf8;
 use FindBin;
 use lib "$FindBin::RealBin/lib";
 use ManaAi;
+use ManaAi::Missions;
 use Digest::SHA qw(sha256_hex);
 use JSON::PP;
 use Test::More;
@@ -13,12 +14,6 @@ use Test::More;
 my $model = start_model();
 my $node  = new_cluster('stale', preload => 1, model => $model, conf => "mana_ai.tick_enabled = off\nmana_ai.max_unreviewed = 0\n");
 
-sub push_record
-{
-    my ($app, $table, $id, $data) = @_;
-    push_change($node, app => $app, table => $table, id => $id, op => 'insert', data => { id => $id, createdAt => iso(-300), updatedAt => iso(-200), %$data });
-    return;
-}
 sub edit { my ($app, $table, $id, $data, $when) = @_; push_change($node, app => $app, table => $table, id => $id, data => $data, stamps => { map { $_ => iso($when // 0) } keys %$data }); return }
 
 # Plans the mission; what `edits` does happens while the model thinks.
@@ -46,10 +41,10 @@ sub stale
 }
 
 push_agent($node, 'ada', name => 'Ada', memory => 'Nichts');
-push_record('notes', 'notes', 'n1', { title => 'Notiz', content => 'Hafermilch' });
-push_record('notes', 'notes', 'n2', { title => 'Zweite', content => 'Brot' });
-push_record('calendar', 'events', 'e1', { title => 'Zahnarzt', timeBlockId => 'tb1' });
-push_record('timeblocks', 'timeBlocks', 'tb1', { startDate => '2030-12-01T09:00:00.000Z', endDate => '2030-12-01T09:30:00.000Z' });
+push_record($node, 'notes', 'notes', 'n1', { title => 'Notiz', content => 'Hafermilch' });
+push_record($node, 'notes', 'notes', 'n2', { title => 'Zweite', content => 'Brot' });
+push_record($node, 'calendar', 'events', 'e1', { title => 'Zahnarzt', timeBlockId => 'tb1' });
+push_record($node, 'timeblocks', 'timeBlocks', 'tb1', { startDate => '2030-12-01T09:00:00.000Z', endDate => '2030-12-01T09:30:00.000Z' });
 my @inputs = map { my ($module, $table, $id) = @$_; { module => $module, table => $table, id => $id } }
   [ qw(notes notes n1) ], [ qw(notes notes n2) ], [ qw(calendar events e1) ], [ qw(notes notes later) ];
 push_mission($node, $_, agentId => 'ada', inputs => \@inputs, cadence => { kind => 'manual' }) for qw(m1 m2);
@@ -69,7 +64,7 @@ is(changed(plan_beside('m1', sub { edit('notes', 'notes', 'n2', { content => 'Zu
 is(changed(plan_beside('m1', sub { edit('ai', 'aiMissions', 'm1', { objective => 'Neues Ziel' }) })), 'aiMissions:m1', 'so is the mission');
 is(changed(plan_beside('m1', sub { edit('ai', 'agents', 'ada', { memory => 'Etwas' }) })), 'agents:ada', 'so is the agent');
 is(changed(plan_beside('m1', sub { edit('timeblocks', 'timeBlocks', 'tb1', { startDate => '2031-01-01T09:00:00.000Z' }) })), 'events:e1', 'so is an input by the record that it is linked to');
-is(changed(plan_beside('m1', sub { push_record('notes', 'notes', 'later', { content => 'Da' }) })), 'notes:later', 'so is one that was not there');
+is(changed(plan_beside('m1', sub { push_record($node, 'notes', 'notes', 'later', { content => 'Da' }) })), 'notes:later', 'so is one that was not there');
 is(changed(plan_beside('m1', sub { push_change($node, app => 'timeblocks', table => 'timeBlocks', id => 'tb1', op => 'delete', data => { deletedAt => iso(5) }) })), 'events:e1', 'so is an input whose linked record is gone');
 $iteration = plan_beside('m1', sub { push_change($node, app => 'notes', table => 'notes', id => 'later', op => 'delete', data => { deletedAt => iso(5) }) });
 is_deeply($iteration->{changedSince}, [ { table => 'notes', id => 'later', at => undef } ], 'so is one that is gone');
@@ -138,7 +133,7 @@ for my $case ([ 'moved', sub { edit('ai', 'aiMissions', 'moved', { agentId => 'a
 }
 
 # Of a record with more fields than are noted only a digest is, but it tells.
-push_record('notes', 'notes', 'wide', { content => 'Breit' });
+push_record($node, 'notes', 'notes', 'wide', { content => 'Breit' });
 push_change($node, app => 'notes', table => 'notes', id => 'wide', data => { map { ("content.k$_" => 1) } 1 .. 300 });
 push_mission($node, 'broad', inputs => [ { module => 'notes', table => 'notes', id => 'wide' } ], cadence => { kind => 'manual' });
 $iteration = plan_beside('broad', sub { edit('notes', 'notes', 'wide', { color => 'red' }) });
@@ -177,7 +172,7 @@ CREATE POLICY fragile ON public.sync_changes AS RESTRICTIVE FOR SELECT USING (pu
 END
 sub weather { my ($today) = @_; $node->safe_psql('mana_sync', "UPDATE public.weather SET today = '$today'"); return }
 sub told { my ($iteration) = @_; return changed($iteration) . ($iteration->{changedSinceIncomplete} ? ' and nobody can tell' : '') }
-push_record('notes', 'notes', 'fragile', { content => 'Glas' });
+push_record($node, 'notes', 'notes', 'fragile', { content => 'Glas' });
 push_mission($node, 'careful', inputs => [ map { { module => 'notes', table => 'notes', id => $_ } } qw(fragile n1) ], cadence => { kind => 'manual' });
 is(told(plan_beside('careful', sub { weather('fog') })), '', 'inputs are read again before the mission is locked');
 is(stale('careful'), '', 'and nothing is open');
@@ -191,8 +186,8 @@ weather('fine');
 settings($node, 'mana_ai.sync_table_timeout' => undef);
 
 # A linked record that the run could not read: nobody knows what it was then.
-push_record('timeblocks', 'timeBlocks', 'fragile', { startDate => '2030-12-02T09:00:00.000Z' });
-push_record('calendar', 'events', 'e2', { title => 'Glaser', timeBlockId => 'fragile' });
+push_record($node, 'timeblocks', 'timeBlocks', 'fragile', { startDate => '2030-12-02T09:00:00.000Z' });
+push_record($node, 'calendar', 'events', 'e2', { title => 'Glaser', timeBlockId => 'fragile' });
 push_mission($node, 'tied', inputs => [ { module => 'calendar', table => 'events', id => 'e2' } ], cadence => { kind => 'manual' });
 weather('hail');
 is(told(plan_beside('tied', sub { weather('fine') })), ' and nobody can tell', 'a linked record that can be read by now has not changed for that');
