@@ -151,6 +151,11 @@ static bool check_issuers(char** value, void**, GucSource) {
     return true;
 }
 
+// 0: none.
+std::optional<int64_t> limit_of(int value) {
+    return value == 0 ? std::nullopt : std::optional<int64_t>(value);
+}
+
 // As browsers send them: scheme, host and port, in lower case. There is no wildcard.
 bool is_origin(const char* text) {
     if (!check_url(text, false) || strchr(text, '*') != nullptr)
@@ -699,22 +704,16 @@ int64_t llm_max_tokens() {
     return llm_max_tokens_value;
 }
 std::optional<int64_t> user_tokens_per_day() {
-    return user_tokens_per_day_value == 0 ? std::nullopt
-                                          : std::optional<int64_t>(user_tokens_per_day_value);
+    return limit_of(user_tokens_per_day_value);
 }
 std::optional<int64_t> total_tokens_per_day() {
-    return total_tokens_per_day_value == 0 ? std::nullopt
-                                           : std::optional<int64_t>(total_tokens_per_day_value);
+    return limit_of(total_tokens_per_day_value);
 }
 std::optional<int64_t> user_web_research_per_day() {
-    return user_web_research_per_day_value == 0
-               ? std::nullopt
-               : std::optional<int64_t>(user_web_research_per_day_value);
+    return limit_of(user_web_research_per_day_value);
 }
 std::optional<int64_t> user_deep_research_per_day() {
-    return user_deep_research_per_day_value == 0
-               ? std::nullopt
-               : std::optional<int64_t>(user_deep_research_per_day_value);
+    return limit_of(user_deep_research_per_day_value);
 }
 int max_unreviewed() {
     return max_unreviewed_value;

@@ -31,6 +31,22 @@ void forget_iterations(const ClaimedMission& claimed) {
 
 }  // namespace
 
+const char* name(RunOutcome outcome) noexcept {
+    switch (outcome) {
+        case RunOutcome::Planned:
+            return "planned";
+        case RunOutcome::Discarded:
+            return "discarded";
+        case RunOutcome::Failed:
+            return "failed";
+        case RunOutcome::Skipped:
+            return "skipped";
+        case RunOutcome::Canceled:
+            return "canceled";
+    }
+    return "canceled";
+}
+
 std::string problem_of(const std::string& decision) {
     return "CASE WHEN " + decision +
            " IN ('skipped-encrypted', 'skipped-unreviewed', 'skipped-agent-missing', "

@@ -640,26 +640,6 @@ SELECT c.user_id, c.run_id::uuid, m.iterations
     }
 }
 
-}  // namespace
-
-const char* name(RunOutcome outcome) noexcept {
-    switch (outcome) {
-        case RunOutcome::Planned:
-            return "planned";
-        case RunOutcome::Discarded:
-            return "discarded";
-        case RunOutcome::Failed:
-            return "failed";
-        case RunOutcome::Skipped:
-            return "skipped";
-        case RunOutcome::Canceled:
-            return "canceled";
-    }
-    return "canceled";
-}
-
-namespace {
-
 std::vector<core::DueMission> due_missions(const pg::StatementResult& found) {
     std::vector<core::DueMission> due;
     for (const pg::Row& row : found.rows)
