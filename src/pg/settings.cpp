@@ -130,6 +130,11 @@ bool check_url(const char* value, bool may_be_empty) {
     return valid;
 }
 
+// 0: none.
+std::optional<int64_t> limit_of(int value) {
+    return value == 0 ? std::nullopt : std::optional<int64_t>(value);
+}
+
 extern "C" {
 
 static bool check_service_url(char** value, void**, GucSource) {
@@ -149,11 +154,6 @@ static bool check_issuers(char** value, void**, GucSource) {
     }
     list_free(issuers);
     return true;
-}
-
-// 0: none.
-std::optional<int64_t> limit_of(int value) {
-    return value == 0 ? std::nullopt : std::optional<int64_t>(value);
 }
 
 // As browsers send them: scheme, host and port, in lower case. There is no wildcard.

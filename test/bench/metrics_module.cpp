@@ -2,8 +2,13 @@
 // private memory.
 #include <chrono>
 
+#include "../../src/pg/shared_locks.hpp"
 #include "mana_ai/pg/metrics.hpp"
 #include "mana_ai/pg/postgres.hpp"
+
+// Private memory has no lock.
+mana_ai::pg::SharedLockScope::SharedLockScope(SharedLock) : lock_(nullptr) {}
+mana_ai::pg::SharedLockScope::~SharedLockScope() = default;
 
 namespace {
 

@@ -342,7 +342,7 @@ if wanted metrics; then
     echo
     g++ -std=c++20 -O2 -fPIC -shared -fvisibility=hidden -I"$top/include" '-DPGDLLEXPORT=__attribute__((visibility("default")))' \
         -isystem "$("$PG_CONFIG" --includedir-server)" -o "$work/bin/metrics_module.so" "$bench/metrics_module.cpp" \
-        "$top"/src/pg/{metrics,guard}.cpp "$top"/src/core/watch/{metric_catalog,metrics_text}.cpp "$top"/src/core/text/json.cpp
+        "$top"/src/pg/{metrics,guard}.cpp "$top"/src/core/watch/{metric_catalog,metrics_text}.cpp "$top"/src/core/text/{json,utf8}.cpp
     start_server model --keep-requests 0
     new_cluster metrics "shared_preload_libraries = 'mana_ai'" "mana_ai.llm_url = '$model_url'" "mana_ai.tick_enabled = off" "mana_ai.max_concurrency = 500" "log_min_messages = warning"
     q -c "CREATE EXTENSION mana_ai" 2>/dev/null
