@@ -193,7 +193,7 @@ run_perl() {
 
 ring_torture() {
     ring_passed=0 ring_failed=0 ring_skipped=0
-    if [ -n "${TORTURE_KILLS:-}" ] || [ -z "${TORTURE_ROWS:-}" ] || [ -n "${TORTURE_MINUTES:-}" ]; then
+    if [ -n "${TORTURE_KILLS:-}" ] || [ -z "${TORTURE_ROWS:-}${LINEAGE_MISSIONS:-}" ] || [ -n "${TORTURE_MINUTES:-}" ]; then
         # A small file system for a disk that is full.
         as_tester mkdir "$work/run/small"
         if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=64m,mode=777 none "$work/run/small" 2>/dev/null; then
@@ -206,6 +206,9 @@ ring_torture() {
     fi
     if [ -n "${TORTURE_ROWS:-}" ]; then
         run_perl torture hostile test/torture/hostile.pl
+    fi
+    if [ -n "${LINEAGE_MISSIONS:-}" ]; then
+        run_perl torture lineage test/torture/lineage.pl
     fi
     count torture "$ring_passed" "$ring_failed" "$ring_skipped"
 }
