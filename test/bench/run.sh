@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # make bench: prints the figures of docs/performance.md.
-# PART=inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions,instructions,
+# PART=inserts,fold,idle,plan,latency,wake,provider,totals,inputs,research,traces,metrics,status,http,partitions,instructions,
 # plan-instructions,partition-instructions,ceilings runs only these; instructions, which need valgrind, and ceilings, which
 # takes long, only when they are named.
 source "$(dirname "$0")/../environment.sh"
-parts=${PART:-inserts,fold,idle,plan,latency,provider,totals,inputs,research,traces,metrics,status,http,partitions}
+parts=${PART:-inserts,fold,idle,plan,latency,wake,provider,totals,inputs,research,traces,metrics,status,http,partitions}
 wanted() { [[ ",$parts," == *",$1,"* ]]; }
 
 enter
@@ -205,6 +205,11 @@ if wanted latency; then
     q -F ' ' -c "SELECT mission_id, (extract(epoch FROM due_at) * 1000000)::bigint FROM due" >"$work/due"
     perl "$bench/first_requests.pl" "$model_url" "$work/due"
     end_cluster latency
+fi
+
+# ---------------------------------------------------------------- missions that wait for changes
+if wanted wake; then
+    source "$top/test/bench/wake.sh"
 fi
 
 # ---------------------------------------------------------------- services that say no, and users who share them
