@@ -75,6 +75,18 @@ for my $case ([ 401, 'key' ], [ 403, 'forbidden' ])
     wait_for($node, "$status: status() says nothing any more", 20, q{SELECT coalesce(worker_problem, 'none') FROM mana_ai.status()}, 'none');
 }
 
+# ---------------------------------------------------------------- replies that break off
+
+$model->reset;
+my $cut = { choices => [ { message => { content => 'Der Plan beginnt mit' }, finish_reason => 'error' } ], usage => { total_tokens => 95 } };
+$model->control({ steps => [ { body => JSON::PP->new->encode($cut) } ], repeat => 'last' });
+push_for_users('broken', 10);
+has_state('unavailable');
+$model->reset;
+wait_for($node, 'the gate opens again', 60, q{SELECT state FROM mana_ai.services() WHERE service = 'model'}, 'open');
+value($node, q{UPDATE mana_ai.mission_schedule SET not_before = NULL, wake_at = due_at WHERE mission_id LIKE 'broken%' AND lease_owner IS NULL AND attempts > 0});
+are_planned('broken%', 10);
+
 # ---------------------------------------------------------------- an answer of research while the model is away
 
 $research->control({ polls => 3 });

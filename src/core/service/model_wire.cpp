@@ -220,7 +220,15 @@ std::optional<ErrorKind> kind_of_code(std::string_view code) {
 struct ErrorBody {
     std::optional<ErrorKind> kind;
     std::string message;
+    int status = 0;  // that the error itself names, of the gateway's provider; 0 = none
 };
+
+// Some gateways put an HTTP status there.
+int status_of_code(const Json* code) {
+    const std::int64_t status =
+        code != nullptr && code->is_number_integer() ? code->get<std::int64_t>() : 0;
+    return status >= 400 && status < 600 ? static_cast<int>(status) : 0;
+}
 
 // {detail: text}, {detail: {kind, message}}, {error: {message, type, code}}, {error: text}.
 ErrorBody read_error_body(const Json* body) {
@@ -248,33 +256,41 @@ ErrorBody read_error_body(const Json* body) {
     }
     ErrorBody read;
     read.message = text_member(error, "message");
-    read.kind = kind_of_code(text_member(error, "code"));
+    read.status = status_of_code(member(error, "code"));
+    const std::string code = text_member(error, "code");
+    const std::string type = text_member(error, "type");
+    read.kind = kind_of_code(code);
     if (!read.kind) {
-        read.kind = kind_of_code(text_member(error, "type"));
+        read.kind = kind_of_code(type);
     }
-    // Some gateways put an HTTP status there.
-    if (const Json* code = member(error, "code");
-        !read.kind && code != nullptr && code->is_number_integer()) {
-        const auto status = code->get<std::int64_t>();
-        const ErrorKind kind = status >= 400 && status < 600
-                                   ? kind_of_status(static_cast<int>(status))
-                                   : ErrorKind::Unknown;
-        if (kind != ErrorKind::Unknown) {
-            read.kind = kind;
-        }
+    if (!read.kind && kind_of_status(read.status) != ErrorKind::Unknown) {
+        read.kind = kind_of_status(read.status);
+    }
+    // The key is accepted, but may not do this.
+    if (read.status == 0 && (code == "permission_error" || type == "permission_error")) {
+        read.status = 403;
     }
     return read;
+}
+
+// A gateway that has sent its own status before its provider answers names the provider's in the
+// body. With those that a later attempt may not get, it remains a success without a completion.
+int status_of_failure(int http_status, const ErrorBody& body) {
+    constexpr int kRequestTimeout = 408;
+    const bool is_of_request =
+        body.status >= 400 && body.status < 500 && body.status != kRequestTimeout;
+    return is_success(http_status) && is_of_request ? body.status : http_status;
 }
 
 ProviderError read_error(int http_status, const Json* body, std::string_view raw_body,
                          std::string_view retry_after_header, Instant now) {
     ErrorBody read = read_error_body(body);
     ProviderError error;
-    error.http_status = http_status;
+    error.http_status = status_of_failure(http_status, read);
     error.is_of_gateway = read.kind || !read.message.empty();
     // A success without a completion is malformed unless its body names another kind.
-    error.kind = read.kind.value_or(is_success(http_status) ? ErrorKind::Malformed
-                                                            : kind_of_status(http_status));
+    error.kind = read.kind.value_or(
+        is_success(error.http_status) ? ErrorKind::Malformed : kind_of_status(error.http_status));
     // OpenAI and Groq refuse a request with more tokens than the limit per minute in this way; a
     // later attempt would not help.
     if (error.kind == ErrorKind::RateLimit &&
@@ -286,10 +302,20 @@ ProviderError read_error(int http_status, const Json* body, std::string_view raw
     }
     error.message = cut_utf8(without_nul(std::move(read.message)), kMaxErrorMessageChars);
     error.retry_after = parse_retry_after(retry_after_header, now);
-    if (!error.retry_after && !is_success(http_status)) {
+    if (!error.retry_after && !is_success(error.http_status)) {
         error.retry_after = retry_after_in_body(raw_body);
     }
     return error;
+}
+
+// The part of a success that says what went wrong; null: none does.
+const Json* part_with_error(const Json* root, const Json* choice) {
+    for (const Json* part : {root, choice}) {
+        if (const Json* error = member(part, "error"); error != nullptr && error->is_object()) {
+            return part;
+        }
+    }
+    return nullptr;
 }
 
 // The code unit of an escape like "\ud83d" at the start of the text.
@@ -448,24 +474,28 @@ ModelResult parse_model_response(int http_status, std::string_view body,
     const bool has_choice = choices != nullptr && choices->is_array() && !choices->empty();
     const Json* choice = has_choice ? &choices->front() : nullptr;
     const Json* message = member(choice, "message");
-    if (message == nullptr || !message->is_object()) {
-        return read_error(http_status, root, body, retry_after_header, now);
-    }
+    const bool has_message = message != nullptr && message->is_object();
     ModelReply reply;
-    reply.content = without_nul(read_content(message));
-    reply.tool_calls = read_tool_calls(message, now);
-    // Gateways that have sent the status before their provider answers put its error into the body.
-    if (reply.content.empty() && reply.tool_calls.empty()) {
-        for (const Json* part : {root, choice}) {
-            if (const Json* error = member(part, "error"); error != nullptr && error->is_object()) {
-                return read_error(http_status, part, body, retry_after_header, now);
-            }
-        }
+    if (has_message) {
+        reply.content = without_nul(read_content(message));
+        reply.tool_calls = read_tool_calls(message, now);
     }
     reply.finish_reason = without_nul(text_member(choice, "finish_reason"));
     reply.model = cut_utf8(without_nul(text_member(root, "model")), kMaxModelName);
     reply.service_tier = cut_utf8(without_nul(text_member(root, "service_tier")), kMaxTierName);
     reply.usage = read_usage(member(root, "usage"));
+    const bool is_empty = reply.content.empty() && reply.tool_calls.empty();
+    const Json* failed =
+        is_success(http_status) && is_empty ? part_with_error(root, choice) : nullptr;
+    if (!has_message || failed != nullptr) {
+        ProviderError error = read_error(http_status, failed != nullptr ? failed : root, body,
+                                         retry_after_header, now);
+        if (failed == nullptr || reply.usage.total == 0) {
+            return error;
+        }
+        // Paid for all the same, so it is a reply that must not be used.
+        reply.finish_reason = error.kind == ErrorKind::Blocked ? "content_filter" : "error";
+    }
     if (std::max({reply.usage.prompt, reply.usage.completion, reply.usage.total}) >
         kMaxTokenCount) {
         reply.usage = {};

@@ -56,12 +56,20 @@ CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept {
             if (error.http_status == 502 && error.is_of_gateway) {
                 return CallEnd::Suspect;
             }
+            // Nothing is left to pay with; possibly said in the body of a success.
+            if (error.http_status == 402) {
+                return CallEnd::KeyRefused;
+            }
             break;
         case ErrorKind::Timeout:
         case ErrorKind::Unreachable:
             break;
     }
     return by_status;
+}
+
+CallEnd call_end(const ModelReply& reply) noexcept {
+    return failure_in(reply) == ErrorKind::Unknown ? CallEnd::Suspect : CallEnd::Answered;
 }
 
 bool is_of_service(const FailedCall& call) noexcept {

@@ -225,8 +225,9 @@ net::Task<core::ModelResult> call_model(RunServices& services, const ClaimedMiss
         core::CallReport report = report_of(response);
         auto* error = std::get_if<core::ProviderError>(&result);
         if (error == nullptr) {
-            report.end = core::CallEnd::Answered;
-            report.tokens = static_cast<double>(std::get<core::ModelReply>(result).usage.total);
+            const auto& reply = std::get<core::ModelReply>(result);
+            report.end = core::call_end(reply);
+            report.tokens = static_cast<double>(reply.usage.total);
         } else {
             report.end = core::call_end(*error, report.end);
         }

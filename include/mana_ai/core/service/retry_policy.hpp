@@ -28,6 +28,9 @@ Instant mission_backoff_delay(ErrorKind kind, int consecutive_failures, double r
 // gateway that names the problem of a request has answered, whatever status it chose.
 CallEnd call_end(const ProviderError& error, CallEnd by_status) noexcept;
 
+// What a reply says about it: its provider may have failed in the middle.
+CallEnd call_end(const ModelReply& reply) noexcept;
+
 // A call that is not tried again, and its circumstances.
 struct FailedCall {
     CallEnd end = CallEnd::Down;

@@ -300,6 +300,60 @@ TEST(ProviderError, KnowsOpenAiCodes) {
     EXPECT_EQ(kind(200, R"({"error":{"message":"x","type":"authentication_error"}})"), "auth");
 }
 
+// A gateway that has sent its status before the provider answers names the provider's as the code.
+TEST(ProviderError, InASuccessHasTheStatusOfItsCode) {
+    struct Case {
+        const char* code;
+        const char* kind;
+        int status;
+    };
+    const Case cases[] = {
+        {"400", "unknown", 400},     {"401", "auth", 401},
+        {"402", "unknown", 402},     {"403", "auth", 403},
+        {"404", "unknown", 404},     {"408", "malformed", 200},
+        {"413", "capability", 413},  {"422", "blocked", 422},
+        {"429", "rate_limit", 429},  {"500", "malformed", 200},
+        {"503", "malformed", 200},   {"200", "malformed", 200},
+        {"-403", "malformed", 200},  {"null", "malformed", 200},
+        {"\"x\"", "malformed", 200}, {"\"permission_error\"", "auth", 403},
+    };
+    for (const Case& each : cases) {
+        const std::string said = R"("error":{"message":"m","code":)" + std::string(each.code) + "}";
+        for (const std::string& body :
+             {"{" + said + "}", R"({"choices":[{"message":{"content":null}}],)" + said + "}",
+              R"({"choices":[{"message":{"content":""},)" + said + "}]}",
+              R"({"choices":[{)" + said + "}]}"}) {
+            EXPECT_EQ(kind(200, body), each.kind) << body;
+            EXPECT_EQ(error(200, body).http_status, each.status) << body;
+            EXPECT_EQ(error(200, body).message, "m") << body;
+        }
+        EXPECT_EQ(error(502, "{" + said + "}").http_status, 502) << said;
+    }
+}
+
+TEST(ModelReply, AnErrorThatWasPaidForIsAReplyWithoutUse) {
+    const std::string usage = R"("usage":{"prompt_tokens":90,"completion_tokens":0})";
+    for (const std::string choices :
+         {R"([{"message":{"content":""},"error":{"code":502,"message":"m"}}])",
+          R"([{"message":{"content":null},"finish_reason":"stop","error":{"code":429}}])",
+          R"([{"error":{"code":502,"message":"m"}}])"}) {
+        const ModelReply paid = reply(R"({"choices":)" + choices + "," + usage + "}");
+        EXPECT_EQ(paid.usage.total, 90) << choices;
+        EXPECT_EQ(failure_in(paid), ErrorKind::Unknown) << choices;
+    }
+    const ModelReply without_choice = reply(R"({"error":{"code":502},)" + usage + "}");
+    EXPECT_EQ(without_choice.usage.total, 90);
+    EXPECT_EQ(failure_in(without_choice), ErrorKind::Unknown);
+    const ModelReply blocked = reply(R"({"error":{"code":"content_filter"},)" + usage + "}");
+    EXPECT_EQ(failure_in(blocked), ErrorKind::Blocked);
+    EXPECT_TRUE(
+        reply(R"({"error":{"code":502},"usage":{"total_tokens":30000000}})").usage_is_absurd);
+    // Nothing was paid, or nobody knows.
+    EXPECT_EQ(kind(200, R"({"error":{"code":502},"usage":{"total_tokens":0}})"), "malformed");
+    EXPECT_EQ(kind(200, R"({"choices":[],)" + usage + "}"), "malformed");
+    EXPECT_EQ(kind(502, R"({"error":{"code":502},)" + usage + "}"), "unknown");
+}
+
 // What real gateways answer when something is wrong, and how often it is worth asking.
 TEST(ProviderError, GatewaysAnswersAreTakenForWhatTheyAre) {
     std::ifstream file(MANA_AI_TEST_DATA "/model_errors.jsonl");

@@ -86,12 +86,31 @@ TEST(CallEndOfErrors, TellsTheServiceFromTheRequest) {
         {500, R"({"detail": "x"})", CallEnd::Suspect, CallEnd::Suspect},
         {429, R"({"detail": {"kind": "rate_limit"}})", CallEnd::Refused, CallEnd::Refused},
         {200, "{}", CallEnd::Answered, CallEnd::Suspect},
+        {200, R"({"error": {"code": 400}})", CallEnd::Answered, CallEnd::Answered},
+        {200, R"({"error": {"code": 401}})", CallEnd::Answered, CallEnd::KeyRefused},
+        {200, R"({"error": {"code": 402}})", CallEnd::Answered, CallEnd::KeyRefused},
+        {200, R"({"error": {"code": 403}})", CallEnd::Answered, CallEnd::Forbidden},
+        {200, R"({"error": {"type": "permission_error"}})", CallEnd::Answered, CallEnd::Forbidden},
+        {200, R"({"error": {"code": 429}})", CallEnd::Answered, CallEnd::Refused},
+        {200, R"({"error": {"code": 503}})", CallEnd::Answered, CallEnd::Suspect},
     };
     for (const Case& each : cases) {
         const ModelResult result = parse_model_response(each.status, each.body, "", 0);
         EXPECT_EQ(call_end(std::get<ProviderError>(result), each.by_status), each.end)
             << each.status << ' ' << each.body;
     }
+}
+
+TEST(CallEndOfReplies, IsSuspectIfTheProviderHasFailedInTheMiddle) {
+    for (const char* reason : {"", "stop", "tool_calls", "length", "content_filter"}) {
+        ModelReply reply;
+        reply.finish_reason = reason;
+        EXPECT_EQ(call_end(reply), CallEnd::Answered) << reason;
+    }
+    ModelReply broken;
+    broken.content = "Der Plan beginnt mit";
+    broken.finish_reason = "error";
+    EXPECT_EQ(call_end(broken), CallEnd::Suspect);
 }
 
 TEST(RetryWithinRun, TriesPassingFailuresTwiceMore) {
