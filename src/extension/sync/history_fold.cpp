@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/erased_users.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/record_lock.hpp"
 #include "mana_ai/pg/script_notice.hpp"
@@ -109,10 +110,10 @@ void HistoryFold::store_group() {
     MemoryContext outer = MemoryContextSwitchTo(record_context_);
     if (!ids_fit(name_.key))
         mark_dirty(name_.key, "ids too long");
-    else if (rules_.only_mark)
-        mark_dirty(name_.key, "error during the fold");
-    else
+    else if (!rules_.only_mark)
         keep_group();
+    else if (erasure_of(name_.key.user_id) != Erasure::Erased)
+        mark_dirty(name_.key, "error during the fold");
     MemoryContextSwitchTo(outer);
     MemoryContextReset(record_context_);
     restart_fold(fold_);
