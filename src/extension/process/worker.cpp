@@ -166,7 +166,14 @@ void Worker::keep_house(bool full_pass) {
         pg::log_warning("housekeeping failed and is tried again at the next tick (SQLSTATE " +
                         error.sqlstate_text() + ")");
     }
-    fold_.look(full_pass);
+    try {
+        fold_.look(full_pass);
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;
+        pg::log_warning("looking for a fold failed and is tried again at the next tick (SQLSTATE " +
+                        error.sqlstate_text() + ")");
+    }
 }
 
 // Called repeatedly, since another table may have been attached.
