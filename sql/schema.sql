@@ -261,7 +261,7 @@ CREATE TABLE mana_ai.folded_leaves (
 -- The fold in batches that is under way: a row for each leaf of it, until the last one is folded. "blocks" are those that the
 -- leaf had when its fold began; before block "agents_until" all rows of agents are folded, before "missions_until" those of
 -- missions. All agents come first. "trigger" and "generation" are as in folded_leaves: of another file it begins anew.
--- "holds_claims": nothing is claimed until the agents, or all, are folded.
+-- "holds_claims": nothing is claimed until the agents, or all, are folded. "problem": why the next batch is not.
 CREATE TABLE mana_ai.fold_progress (
   leaf           oid PRIMARY KEY,
   trigger        oid NOT NULL,
@@ -270,6 +270,7 @@ CREATE TABLE mana_ai.fold_progress (
   agents_until   bigint NOT NULL DEFAULT 0,
   missions_until bigint NOT NULL DEFAULT 0,
   holds_claims   text CHECK (holds_claims IN ('agents', 'end')),
+  problem        text,
   began_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 

@@ -15,9 +15,9 @@ AS 'MODULE_PATHNAME', 'mana_ai_attached_problem';
 CREATE FUNCTION mana_ai.folding()
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('%s %% of %s, since %s',
+  SELECT format('%s %% of %s, since %s%s',
                 floor(100 * sum(least(f.agents_until, f.blocks) + least(f.missions_until, f.blocks)) / greatest(1, 2 * sum(f.blocks))),
-                pg_size_pretty(sum(f.blocks) * current_setting('block_size')::int), min(f.began_at))
+                pg_size_pretty(sum(f.blocks) * current_setting('block_size')::int), min(f.began_at), '; ' || max(f.problem))
     FROM mana_ai.fold_progress f HAVING count(*) > 0
 $$;
 

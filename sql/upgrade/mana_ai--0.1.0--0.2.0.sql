@@ -285,6 +285,7 @@ CREATE TABLE mana_ai.fold_progress (
   agents_until   bigint NOT NULL DEFAULT 0,
   missions_until bigint NOT NULL DEFAULT 0,
   holds_claims   text CHECK (holds_claims IN ('agents', 'end')),
+  problem        text,
   began_at       timestamptz NOT NULL DEFAULT clock_timestamp()
 ) WITH (fillfactor = 50);
 CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana_ai.fold_progress
@@ -326,9 +327,9 @@ AS 'MODULE_PATHNAME', 'mana_ai_attached_problem';
 CREATE FUNCTION mana_ai.folding()
 RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
-  SELECT format('%s %% of %s, since %s',
+  SELECT format('%s %% of %s, since %s%s',
                 floor(100 * sum(least(f.agents_until, f.blocks) + least(f.missions_until, f.blocks)) / greatest(1, 2 * sum(f.blocks))),
-                pg_size_pretty(sum(f.blocks) * current_setting('block_size')::int), min(f.began_at))
+                pg_size_pretty(sum(f.blocks) * current_setting('block_size')::int), min(f.began_at), '; ' || max(f.problem))
     FROM mana_ai.fold_progress f HAVING count(*) > 0
 $$;
 REVOKE ALL ON FUNCTION mana_ai.folding() FROM PUBLIC;

@@ -19,7 +19,14 @@ END
 plan(skip_all => 'the server has no failpoints (make FAILPOINTS=1)')
   if value($node, "SELECT count(*) FROM pg_settings WHERE name = 'mana_ai.failpoints'") eq '0';
 wait_for_worker($node);
-sub failpoints { my ($what) = @_; settings($node, 'mana_ai.failpoints' => $what); return }
+# "@once" is once per failpoint, as long as the file is there that says so.
+sub failpoints
+{
+    my ($what) = @_;
+    unlink map { $node->data_dir . "/mana_ai_failpoint.$_" } ($what // '') =~ /([a-z_.]+)=\w+\@once/g;
+    settings($node, 'mana_ai.failpoints' => $what);
+    return;
+}
 # No batch succeeds; and batches of 50 rows at most, after the first.
 my ($frozen, $slow) = ('batch.before_commit=error:55P03', 'fold.record=sleep:1');
 sub sql { my ($sql) = @_; $node->safe_psql('mana_sync', ManaAi::encoded($sql)); return }
@@ -132,16 +139,24 @@ ok(everything() eq $in_batches, 'with the same result');
 
 sql('SELECT mana_ai.detach()');
 sql("$rows SELECT 'ai', 'aiMissions', 'm' || i, 'u' || i % 40, 'update', '{\"state\": \"archived\", \"nextRunAt\": \"2020-01-01T00:00:00Z\"}', jsonb_build_object('state', '2026-10-01T00:00:00Z', 'nextRunAt', '2026-10-01T00:00:00Z'), 'c' FROM generate_series(1, 3000) i WHERE i % 7 <> 1");
-settings($node, 'mana_ai.fold_at_once' => 0, 'mana_ai.tick_enabled' => 'on', 'mana_ai.failpoints' => 'batch.before_commit=sleep:50');
+settings($node, 'mana_ai.fold_at_once' => 0, 'mana_ai.tick_enabled' => 'on', 'mana_ai.failpoints' => $slow);
 my $runs = value($node, 'SELECT count(*) FROM mana_ai.runs');
 sql(q(SELECT mana_ai.attach('public.sync_changes'); UPDATE mana_ai.mission_schedule SET wake_at = now(), due_at = now(), not_before = NULL));
 like(value($node, 'SELECT worker_problem FROM mana_ai.status()'), qr/is being folded/, 'snapshots of an earlier time are not planned from');
 wait_for($node, 'missions are folded', 60, "SELECT count(*) > 100 FROM mana_ai.mission_snapshots WHERE record ->> 'state' = 'archived'", 't');
 is(value($node, 'SELECT count(*) FROM mana_ai.runs'), $runs, 'also when some of them are folded');
-# A record that makes a batch fail is marked, and repaired by itself.
-failpoints('batch.read=error:XX001@once');
-wait_for($node, 'the fold ends', 120, $left, 0);
+# Records that make a batch fail are marked, and repaired by themselves.
+my $position = log_position($node);
+failpoints('batch.read=error:XX001, repair.before_commit=error:55P03');
+wait_until('a batch fails, and a smaller one, too', 60,
+    sub { log_since($node, $position) =~ /could not be folded \(SQLSTATE XX001\); it is tried again with fewer rows.*could not be folded \(SQLSTATE XX001\); its records are repaired/s });
+wait_until('marks fail as well', 60, sub { log_since($node, $position) =~ /could not be marked \(SQLSTATE XX001\); tried again in/ });
+like(value($node, 'SELECT folding FROM mana_ai.status()'), qr/, since .*; SQLSTATE XX001 at block \d+ of (public\.)?sync_changes$/, 'status() says so');
+failpoints("$slow, repair.before_commit=error:55P03");
+wait_for($node, 'the records are marked', 60, "SELECT count(*) BETWEEN 1 AND 200 FROM mana_ai.dirty_records WHERE reason = 'error during the fold'", 't');
+wait_for($node, 'and the fold goes on', 60, "SELECT folding !~ 'SQLSTATE' FROM mana_ai.status()", 't');
 failpoints(undef);
+wait_for($node, 'the fold ends', 120, $left, 0);
 wait_for($node, 'nothing waits', 120, 'SELECT dirty_records FROM mana_ai.status()', 0);
 is(snapshots_differ($node), '', 'all snapshots are what the log says');
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
 #include "mana_ai/pg/log.hpp"
@@ -31,7 +30,7 @@ void BackgroundFold::look(bool full_pass) {
 void BackgroundFold::fold(bool is_busy) {
     const core::Instant began = pg::monotonic_now();
     pg::Transaction transaction("mana_ai: folding the log");
-    const BatchFold folded = fold_next_batch(only_mark_);
+    const BatchFold folded = fold_next_batch(kind_);
     MANA_AI_FAILPOINT("batch.before_commit");
     transaction.commit();
     MANA_AI_FAILPOINT("batch.after_commit");
@@ -41,26 +40,58 @@ void BackgroundFold::fold(bool is_busy) {
             next_at_.reset();
             break;
         case BatchFold::Busy:
-            pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
-            next_at_ = now + pause_;
+            pause("55P03");
             return;
         case BatchFold::More:
             next_at_ = now + (now - began) / (is_busy ? 1 : 4);
             break;
     }
     pause_ = 0;
-    only_mark_ = false;
+    kind_ = BatchKind::Usual;
 }
 
-void BackgroundFold::try_later(const pg::PgError& error) {
+// A lock that somebody holds is no problem unless they hold it for long.
+void BackgroundFold::pause(const std::string& sqlstate) {
+    const bool is_long = pause_ == kLongestPause;
     pause_ = std::clamp(pause_ * 2, kFirstPause, kLongestPause);
     next_at_ = pg::monotonic_now() + pause_;
+    if (sqlstate == "55P03" && !is_long)
+        return;
+    try {
+        pg::Transaction transaction("mana_ai: noting why the log is not folded");
+        note_batch_problem(sqlstate);
+        transaction.commit();
+    } catch (const pg::PgError& error) {
+        if (error.is_interrupt())
+            throw;  // else what is wrong is in the server's log
+    }
+}
+
+// Fewer rows may be what can be folded. If not, one of them is broken, and must not stop the rest.
+void BackgroundFold::try_later(const pg::PgError& error) {
+    const std::string sqlstate = error.sqlstate_text();
+    pause(sqlstate);
     if (error.sqlstate == ERRCODE_LOCK_NOT_AVAILABLE)
         return;
-    if (!only_mark_)
-        pg::log_warning("a batch of the log could not be folded (SQLSTATE " +
-                        error.sqlstate_text() + "); its records are repaired one by one");
-    only_mark_ = true;
+    switch (kind_) {
+        case BatchKind::Usual:
+            pg::log_warning("a batch of the log could not be folded (SQLSTATE " + sqlstate +
+                            "); it is tried again with fewer rows");
+            kind_ = BatchKind::Small;
+            break;
+        case BatchKind::Small:
+            pg::log_warning("a batch of the log could not be folded (SQLSTATE " + sqlstate +
+                            "); its records are repaired one by one");
+            kind_ = BatchKind::OnlyMark;
+            break;
+        case BatchKind::OnlyMark:
+            pg::log_warning(
+                "the records of a batch of the log could not be marked (SQLSTATE " + sqlstate +
+                "); tried again in " +
+                std::to_string((pause_ + core::kMicrosPerSecond - 1) / core::kMicrosPerSecond) +
+                " s");
+            break;
+    }
 }
 
 void BackgroundFold::fold_batch(bool is_busy) {

@@ -224,7 +224,7 @@ void attach(Oid table) {
                              "Call mana_ai.detach() first.");
     pg::guarded([table] { table_close(open_log(table), AccessShareLock); });
     const Oid old = moves_up ? attached : InvalidOid;
-    if (should_fold_in_batches(oids_of_leaves(table)))
+    if (should_fold_in_batches(table, oids_of_leaves(table)))
         begin_with_trigger(table, old);
     else
         fold_with_trigger(table, old);

@@ -313,7 +313,7 @@ void keep_up_with_leaves(Oid log) {
     drop_leaves(now, leaves_in_batches());
     const LeafChanges changes = compare_folded_leaves(now);
     if (!changes.to_fold.empty()) {
-        if (should_fold_in_batches(changes.to_fold)) {
+        if (should_fold_in_batches(log, changes.to_fold)) {
             if (!pg::guarded([] { return try_to_serialize_folds(); }))
                 return;
             add_leaves_to_batches(log, changes.to_fold);
@@ -352,6 +352,10 @@ void keep_up_with_log() {
     });
     if (!OidIsValid(log.oid))
         return;
+    if (are_batches_abandoned()) {
+        try_to_fold([] { refresh_snapshots(Basis::Held); });
+        return;
+    }
     static pg::Statement select_folded(R"sql(
 SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log = $1::oid)sql");
     const auto folded = select_folded.execute({int64_t{log.oid}, int64_t{log.generation}}).rows;
@@ -360,7 +364,7 @@ SELECT generation IS NOT DISTINCT FROM $2::oid FROM mana_ai.folded_log WHERE log
     // next.
     if (folded.empty() || (unmarked && unmarked->waiting > 0 && leaves_in_batches().empty())) {
         const std::vector<Oid> leaves = oids_of_leaves(log.oid);
-        if (!should_fold_in_batches(leaves))
+        if (!should_fold_in_batches(log.oid, leaves))
             try_to_fold([] { refresh_snapshots(Basis::Held); });
         else if (pg::guarded([] { return try_to_serialize_folds(); }))
             begin_batches(log.oid, folded.empty() ? LogIs::New : LogIs::Known);

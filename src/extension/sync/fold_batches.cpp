@@ -6,6 +6,7 @@
 #include "mana_ai/extension/sync/backfill.hpp"
 #include "mana_ai/extension/sync/dirty_records.hpp"
 #include "mana_ai/extension/sync/log_leaves.hpp"
+#include "mana_ai/extension/sync/own_tables.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/crash_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -24,6 +25,7 @@ extern "C" {
 #include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 }
@@ -62,6 +64,27 @@ Measured measure(Oid leaf) {
         close_leaf(relation);
         return measured;
     });
+}
+
+// Without one each record that has no snapshot would be looked for in the whole leaf.
+bool has_indexes(Oid log) {
+    static Oid asked = InvalidOid;
+    static uint64_t version = 0;
+    static bool known = false;
+    const uint64_t now = pg::guarded([log] { return leaves_version(log); });
+    if (asked == log && version == now)
+        return known;
+    bool is_known = true;
+    bool has_all = true;
+    for (const Oid leaf : oids_of_leaves(log)) {
+        const Measured measured = measure(leaf);
+        is_known &= measured.is_open;
+        has_all &= !measured.is_open || measured.has_index;
+    }
+    asked = is_known ? log : InvalidOid;
+    version = now;
+    known = has_all;
+    return has_all;
 }
 
 bool has_worker() {
@@ -148,11 +171,41 @@ UPDATE mana_ai.fold_progress
         {int64_t{leaf.leaf}, int64_t{leaf.trigger}, int64_t{leaf.file}, int64_t{blocks}});
 }
 
+// Nullopt: the leaf is as it was when its fold began. Else it begins anew, or is dropped.
+std::optional<BatchFold> follow_leaf(Oid log, const LeafFacts& leaf) {
+    const std::optional<LeafFacts> now = leaf_now(log, leaf.leaf);
+    if (!now) {
+        drop_place(leaf.leaf);
+        return BatchFold::More;
+    }
+    if (now->trigger == leaf.trigger && now->file == leaf.file)
+        return std::nullopt;
+    const Measured measured = measure(now->leaf);
+    if (!measured.is_open)
+        return BatchFold::Busy;
+    restart(*now, measured.blocks);
+    return BatchFold::More;
+}
+
+// The same of all leaves, up to the first that is not.
+std::optional<BatchFold> follow_leaves(Oid log) {
+    static pg::Statement select(
+        "SELECT leaf::int8, trigger::int8, generation::int8 FROM mana_ai.fold_progress");
+    for (const pg::Row& row : select.execute().rows) {
+        const LeafFacts leaf{static_cast<Oid>(row.number(0)), static_cast<Oid>(row.number(1)),
+                             static_cast<Oid>(row.number(2))};
+        if (const auto changed = follow_leaf(log, leaf))
+            return changed;
+    }
+    return std::nullopt;
+}
+
 void move_on(const Place& place, BlockNumber next) {
     static pg::Statement of_agents(
-        "UPDATE mana_ai.fold_progress SET agents_until = $2 WHERE leaf = $1::oid");
+        "UPDATE mana_ai.fold_progress SET agents_until = $2, problem = NULL WHERE leaf = $1::oid");
     static pg::Statement of_missions(
-        "UPDATE mana_ai.fold_progress SET missions_until = $2 WHERE leaf = $1::oid");
+        "UPDATE mana_ai.fold_progress SET missions_until = $2, problem = NULL WHERE leaf = "
+        "$1::oid");
     pg::Statement& update = place.kind() == RecordKind::Agent ? of_agents : of_missions;
     update.execute({int64_t{place.leaf.leaf}, int64_t{next}});
 }
@@ -177,8 +230,9 @@ SELECT leaf, trigger, generation FROM mana_ai.fold_progress
     pg::log_info("the log is folded");
 }
 
-// So many that a batch takes its time, as far as the last ones tell.
-int64_t rows_a_batch = 500;
+// So many that a batch takes its time, as far as the last ones of this kind of record tell.
+int64_t rows_a_batch = kMinRows;
+std::optional<RecordKind> last_kind;
 
 void adapt(core::Instant took) {
     const double factor =
@@ -188,8 +242,24 @@ void adapt(core::Instant took) {
         kMinRows, kMaxRows);
 }
 
-// Nullopt: somebody has locked the leaf.
-std::optional<BlockNumber> fold_part(Oid log, const Place& place, bool only_mark) {
+// Else each record of the batch would be found busy, and marked.
+bool try_lock_own_tables() {
+    return pg::guarded([] {
+        const OwnTables tables = own_tables();
+        for (const Oid table : {tables.missions.key.table, tables.agents.key.table,
+                                tables.tombstones.key.table, tables.schedule.key.table})
+            if (!ConditionalLockRelationOid(table, RowExclusiveLock))
+                return false;
+        return true;
+    });
+}
+
+// Nullopt: somebody has locked the leaf, or it has changed since it was looked at.
+std::optional<BlockNumber> fold_part(Oid log, const Place& place, BatchKind kind) {
+    const bool only_mark = kind == BatchKind::OnlyMark;
+    if (kind != BatchKind::Usual || last_kind != place.kind())
+        rows_a_batch = kMinRows;
+    last_kind = place.kind();
     FoldCounts counts;
     const core::Instant began = pg::monotonic_now();
     const int64_t first = place.next_block();
@@ -207,6 +277,10 @@ std::optional<BlockNumber> fold_part(Oid log, const Place& place, bool only_mark
         Relation leaf = nullptr;
         if (open_leaf(place.leaf.leaf, false, &leaf) != LeafOpened::Opened)
             return Result{};
+        if (!is_leaf_as(log, place.leaf)) {
+            close_leaf(leaf);
+            return Result{};
+        }
         LeavesInUse in_use;
         in_use.leaves = list_make1_oid(place.leaf.leaf);
         CommandCounterIncrement();
@@ -244,17 +318,13 @@ std::optional<BlockNumber> fold_part(Oid log, const Place& place, bool only_mark
 
 }  // namespace
 
-bool should_fold_in_batches(const std::vector<Oid>& leaves) {
+bool should_fold_in_batches(Oid log, const std::vector<Oid>& leaves) {
     if (!has_worker() || !has_table())
         return false;
     int64_t bytes = 0;
-    for (const Oid leaf : leaves) {
-        const Measured measured = measure(leaf);
-        if (measured.is_open && !measured.has_index)
-            return false;
-        bytes += int64_t{measured.blocks} * BLCKSZ;
-    }
-    return bytes > pg::settings::fold_at_once();
+    for (const Oid leaf : leaves)
+        bytes += int64_t{measure(leaf).blocks} * BLCKSZ;
+    return bytes > pg::settings::fold_at_once() && has_indexes(log);
 }
 
 void begin_batches(Oid log, LogIs which) {
@@ -287,6 +357,32 @@ std::vector<Oid> leaves_in_batches() {
     return leaves;
 }
 
+bool are_batches_abandoned() {
+    if (leaves_in_batches().empty())
+        return false;
+    const auto worker = pg::shared_state::worker_of(MyDatabaseId);
+    return !worker || worker->pid == 0;
+}
+
+bool may_snapshots_lack_rows() {
+    if (!has_table())
+        return false;
+    static pg::Statement find(
+        "SELECT 1 FROM mana_ai.fold_progress WHERE holds_claims = 'end' LIMIT 1");
+    return !find.execute().rows.empty();
+}
+
+void note_batch_problem(const std::string& sqlstate) {
+    const std::optional<Place> place = has_table() ? next_place() : std::nullopt;
+    if (!place)
+        return;
+    static pg::Statement note(R"sql(
+UPDATE mana_ai.fold_progress
+   SET problem = format('SQLSTATE %s at block %s of %s', $2::text, $3::int8, leaf::regclass)
+ WHERE leaf = $1::oid)sql");
+    note.execute({int64_t{place->leaf.leaf}, std::string_view(sqlstate), place->next_block()});
+}
+
 void forget_batches() {
     if (!has_table())
         return;
@@ -294,45 +390,40 @@ void forget_batches() {
     forget.execute();
 }
 
-BatchFold fold_next_batch(bool only_mark) {
+BatchFold fold_next_batch(BatchKind kind) {
     if (!has_table())
         return BatchFold::None;
+    // First, since another fold may end this one.
+    if (!pg::guarded([] { return try_to_serialize_folds(); }))
+        return BatchFold::Busy;
     const std::optional<Place> place = next_place();
     if (!place)
         return BatchFold::None;
+    if (!OidIsValid(pg::guarded([] { return attached_relation(); }))) {
+        forget_batches();  // the table was dropped
+        return BatchFold::None;
+    }
     const Oid log = readable_log();
-    if (!OidIsValid(log) || !pg::guarded([] { return try_to_serialize_folds(); }))
+    if (!OidIsValid(log) || !try_lock_own_tables())
         return BatchFold::Busy;
-    const std::optional<LeafFacts> now = leaf_now(log, place->leaf.leaf);
-    if (!now) {
-        drop_place(place->leaf.leaf);
-        return BatchFold::More;
+    if (!has_indexes(log)) {
+        pg::log_info("the log has no index that finds a record and is folded at once");
+        refresh_snapshots(Basis::Held);
+        return BatchFold::None;
     }
-    if (now->trigger != place->leaf.trigger || now->file != place->leaf.file) {
-        const Measured measured = measure(now->leaf);
-        if (!measured.is_open)
-            return BatchFold::Busy;
-        restart(*now, measured.blocks);
-        return BatchFold::More;
-    }
+    if (const auto changed = follow_leaf(log, place->leaf))
+        return *changed;
     if (place->is_end()) {
+        if (const auto changed = follow_leaves(log))
+            return *changed;
         finish(log);
         return BatchFold::None;
     }
-    const std::optional<BlockNumber> next = fold_part(log, *place, only_mark);
+    const std::optional<BlockNumber> next = fold_part(log, *place, kind);
     if (!next)
         return BatchFold::Busy;
     move_on(*place, *next);
     return BatchFold::More;
-}
-
-int64_t unfolded_bytes() {
-    if (!has_table())
-        return 0;
-    static pg::Statement sum(R"sql(
-SELECT coalesce(sum(2 * blocks - least(agents_until, blocks) - least(missions_until, blocks)), 0)::int8 / 2
-  FROM mana_ai.fold_progress)sql");
-    return sum.execute({}, true).rows.front().number(0) * BLCKSZ;
 }
 
 }  // namespace mana_ai

@@ -120,6 +120,11 @@ std::optional<LeafFacts> leaf_now(Oid log, Oid leaf) {
     return OidIsValid(facts.leaf) ? std::optional(facts) : std::nullopt;
 }
 
+bool is_leaf_as(Oid log, const LeafFacts& facts) {
+    return list_member_oid(leaves_of(log), facts.leaf) &&
+           trigger_of(facts.leaf).oid == facts.trigger && file_of(facts.leaf) == facts.file;
+}
+
 std::vector<Oid> oids_of_leaves(Oid log) {
     List* leaves = pg::guarded([log] { return leaves_of(log); });
     std::vector<Oid> oids;

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <optional>
+#include <string>
 
 #include "mana_ai/core/time/instant.hpp"
+#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/postgres.hpp"
 
@@ -23,12 +25,13 @@ class BackgroundFold {
 
  private:
     void fold(bool is_busy);
+    void pause(const std::string& sqlstate);
     void try_later(const pg::PgError& error);
 
     Oid seen_log_ = 0;
     std::optional<core::Instant> next_at_;
-    core::Instant pause_ = 0;  // after a failure
-    bool only_mark_ = false;   // the last attempt at this batch has failed
+    core::Instant pause_ = 0;            // after a failure
+    BatchKind kind_ = BatchKind::Usual;  // of the next attempt
 };
 
 }  // namespace mana_ai

@@ -3,15 +3,16 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "mana_ai/pg/postgres.hpp"
 
 namespace mana_ai {
 
-// Whether these leaves of a log are too large to be folded at once, and can be folded in batches:
-// there is a worker, and each leaf has an index that finds a record.
-bool should_fold_in_batches(const std::vector<Oid>& leaves);
+// Whether these leaves of the log are too large to be folded at once, and can be folded in batches:
+// there is a worker, and all leaves of the log have an index that finds a record.
+bool should_fold_in_batches(Oid log, const std::vector<Oid>& leaves);
 
 // Begins a fold of the whole log; it replaces one that is under way. New: nothing of this table is
 // folded yet, and the trigger is on it.
@@ -24,6 +25,13 @@ void add_leaves_to_batches(Oid log, const std::vector<Oid>& leaves);
 // Of the fold that is under way.
 std::vector<Oid> leaves_in_batches();
 
+// Whether one is under way, and no worker to continue it.
+bool are_batches_abandoned();
+
+// Whether snapshots may lack rows that are older than the trigger, so that nothing may be claimed,
+// and no record be written from its snapshot.
+bool may_snapshots_lack_rows();
+
 // Everything was folded at once, or the log is detached.
 void forget_batches();
 
@@ -32,11 +40,15 @@ enum class BatchFold : uint8_t {
     More,
     Busy,  // somebody else folds, or has locked a table: try again later
 };
-// Folds the next batch in the current transaction. `only_mark`: marks its records instead, each of
-// which is then repaired by itself.
-BatchFold fold_next_batch(bool only_mark);
+enum class BatchKind : uint8_t {
+    Usual,
+    Small,    // as few rows as possible
+    OnlyMark  // the same, whose records are only marked: each is then repaired by itself
+};
+// Folds the next batch in the current transaction.
+BatchFold fold_next_batch(BatchKind kind);
 
-// What is left to be read, in bytes; 0 = no fold is under way.
-int64_t unfolded_bytes();
+// For status(): what keeps the next batch from being folded, until it is.
+void note_batch_problem(const std::string& sqlstate);
 
 }  // namespace mana_ai

@@ -22,6 +22,7 @@ std::vector<LeafFacts> leaves_now(Oid log);
 std::vector<LeafFacts> all_leaves_now(Oid log);
 std::vector<Oid> oids_of_leaves(Oid log);
 std::optional<LeafFacts> leaf_now(Oid log, Oid leaf);  // nullopt: it is none
+bool is_leaf_as(Oid log, const LeafFacts& facts);      // may ereport(ERROR)
 
 // Why changes of some leaves do not reach us, as a sentence in the current memory context; nullptr:
 // they do. May ereport(ERROR).
