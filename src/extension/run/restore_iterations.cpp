@@ -8,6 +8,7 @@
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/restore_progress.hpp"
 #include "mana_ai/extension/run/write_back.hpp"
+#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -31,6 +32,7 @@ constexpr core::Instant kFirstPause = core::kMicrosPerSecond;  // four times as 
 constexpr int64_t kMostFailures = 7;
 constexpr core::Instant kFirstFailurePause = 10 * core::kMicrosPerSecond;  // likewise
 constexpr core::Instant kLongestMarkPause = core::kMicrosPerMinute;
+constexpr core::Instant kFoldPause = 10 * core::kMicrosPerSecond;
 
 struct Newest {
     std::optional<std::string> space_id;
@@ -486,6 +488,10 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
                                               kLongestMarkPause));
         return;
     }
+    if (may_snapshots_lack_rows()) {
+        check_later(mission, now + kFoldPause);
+        return;
+    }
     // A row with such a clock would win against all devices for days, or lose.
     if (newest->clock > now + kMaxClockLead) {
         check_later(mission, newest->clock - kMaxClockLead);
@@ -529,6 +535,8 @@ void restore_iterations(const SuspectMission& mission, core::Instant now, TableP
                       "a restored plan", patience);
         MANA_AI_FAILPOINT("restore.inserted");
         check_taken_over(mission, newest->version);
+        if (may_snapshots_lack_rows())
+            throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE, "the log was attached meanwhile");
         // What a device has done ends the wait, as if its row had won.
         if (progress.ids.empty())
             restore_wait(mission, *newest);

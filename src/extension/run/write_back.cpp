@@ -15,6 +15,8 @@
 #include "mana_ai/extension/run/input_watches.hpp"
 #include "mana_ai/extension/run/planning_record.hpp"
 #include "mana_ai/extension/run/read_set.hpp"
+#include "mana_ai/extension/sync/dirty_records.hpp"
+#include "mana_ai/extension/sync/fold_batches.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/call_watch.hpp"
 #include "mana_ai/pg/failpoint.hpp"
@@ -45,7 +47,8 @@ struct NewestRecord {
     core::Instant newest_clock = 0;  // of the fields to be written
     core::Instant browser_run_until = 0;
     int64_t version = 0;
-    std::string clocks;  // of what prompts are made of
+    std::string clocks;         // of what prompts are made of
+    bool is_completed = false;  // although others may lack rows, see complete_record()
 };
 
 // Locks the snapshot, like the trigger before it locks the schedule: all use this order. A record
@@ -276,10 +279,30 @@ void refuse_if_dirty(const ClaimedMission& claimed) {
                              "the mission's snapshot waits for its repair");
 }
 
+// While the log is folded in batches, snapshots of an earlier time may lack what the user has
+// written since: a list of iterations made from one would undo that. True: this one now has all
+// rows.
+bool complete_record(const ClaimedMission& claimed) {
+    if (!may_snapshots_lack_rows())
+        return false;
+    if (replay_one_record(claimed.user_id, "aiMissions", claimed.mission_id) != nullptr)
+        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE,
+                             "the mission's snapshot waits for the fold of the log");
+    return true;
+}
+
+// Our insert has waited for detach() and attach() to commit. No other one can follow before we
+// do.
+void refuse_if_log_was_changed(const NewestRecord& before) {
+    if (!before.is_completed && may_snapshots_lack_rows())
+        throw pg::make_error(ERRCODE_LOCK_NOT_AVAILABLE, "the log was attached meanwhile");
+}
+
 // The written row must have come back through the trigger. Otherwise the mission would stay due and
 // be planned, and paid for, again and again.
 void check_taken_over(const ClaimedMission& claimed, const NewestRecord& before,
                       const std::string& written_at) {
+    refuse_if_log_was_changed(before);
     static pg::Statement find_own_write(R"sql(
 SELECT 1 FROM mana_ai.mission_snapshots
  WHERE user_id = $1 AND mission_id = $2 AND version > $3
@@ -301,10 +324,12 @@ namespace {
 // run has been ended as discarded.
 std::optional<NewestRecord> take_newest_record(const ClaimedMission& claimed, core::Instant now,
                                                RunResult& result) {
+    const bool is_completed = complete_record(claimed);
     auto newest = lock_newest_record(claimed);
     const bool ours = hold_lease(claimed);
     if (ours && newest && newest->active) {
         refuse_if_dirty(claimed);
+        newest->is_completed = is_completed;
         return newest;
     }
     result.outcome = RunOutcome::Discarded;
@@ -499,6 +524,7 @@ std::string write_failure_notice(const ClaimedMission& claimed, core::NoticeCaus
     const auto newest = lock_newest_record(claimed);
     if (!newest || !newest->active || newest->browser_run_until > now ||
         was_run_in_browser(claimed, *newest) || waits_for_repair(claimed) ||
+        may_snapshots_lack_rows() ||
         !is_notice_due(claimed.user_id, claimed.mission_id, cause, now))
         return {};
     const core::FailureNotice notice = core::failure_notice(cause, error_kind);

@@ -170,6 +170,20 @@ const char* replay(const Mark& mark, const Then& then) {
     return error ? "error during repair" : problem;
 }
 
+}  // namespace
+
+const char* replay_one_record(const std::string& user_id, const std::string& table_name,
+                              const std::string& record_id) {
+    const pg::ScratchMemory scratch("mana_ai replay");
+    Mark record;
+    record.user_id = user_id;
+    record.table_name = table_name;
+    record.record_id = record_id;
+    return pg::guarded([&record] { return replay_now(record); });
+}
+
+namespace {
+
 bool repair_record(const Mark& mark) {
     const char* problem = replay(mark, [&mark] {
         remove_mark(mark);

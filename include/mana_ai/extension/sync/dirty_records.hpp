@@ -2,6 +2,8 @@
 // (docs/contract/data.md, sync_changes).
 #pragma once
 
+#include <string>
+
 #include "mana_ai/extension/sync/replay.hpp"
 
 namespace mana_ai {
@@ -36,6 +38,11 @@ struct RepairCounts {
 // the last call's last user. Writes nothing for a record that cannot be repaired now. Costs one
 // lookup if there are no marks.
 RepairCounts repair_dirty_records(int limit);
+
+// Replays one record from the log in the current transaction, marked or not. Nullptr: its snapshot
+// is correct now; else why not, and the changes must be undone. Throws PgError.
+const char* replay_one_record(const std::string& user_id, const std::string& table_name,
+                              const std::string& record_id);
 
 // Tries all marks. Returns how many were repaired.
 int repair_all_dirty_records();
