@@ -2086,13 +2086,17 @@ END $$;
 COMMENT ON FUNCTION mana_ai.usage_of_all(timestamptz, boolean) IS
   'what all users together have used since then, by currency; without reading all replies';
 
--- The lock of budgets, until the end of the transaction: whoever charges holds it until the commit. false: it is taken.
+-- The lock of budgets, until the end of the transaction: whoever charges holds it until the commit.
+CREATE FUNCTION mana_ai.lock_budgets()
+RETURNS void LANGUAGE c VOLATILE
+AS 'MODULE_PATHNAME', 'mana_ai_lock_budgets';
+-- false: it is taken.
 CREATE FUNCTION mana_ai.try_lock_budgets()
 RETURNS boolean LANGUAGE c VOLATILE
 AS 'MODULE_PATHNAME', 'mana_ai_try_lock_budgets';
 
 -- Completes further minutes, about max_rows replies in a call; returns whether more are left. Under the lock of budgets, so
--- that all charges before now() are visible. If somebody else has it, nothing is done: the next housekeeping tries again.
+-- that all charges before now() are visible. null: somebody else has it, and nothing was done.
 CREATE FUNCTION mana_ai.advance_usage_sums(max_rows int)
 RETURNS boolean LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp AS $$
@@ -2102,8 +2106,13 @@ DECLARE
   oldest   timestamptz := end_at - interval '25 hours';
   piece    timestamptz;
 BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'mana_ai.advance_usage_sums() must be called in a READ COMMITTED transaction'
+      USING ERRCODE = 'invalid_transaction_state',
+            DETAIL = 'It would not see what others have committed since the transaction began.';
+  END IF;
   IF NOT mana_ai.try_lock_budgets() THEN
-    RETURN false;
+    RETURN NULL;
   END IF;
   begin_at := mana_ai.usage_sums_end();
   IF begin_at > clock_timestamp() THEN
@@ -2142,6 +2151,23 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION mana_ai.advance_usage_sums(int) IS
   'adds up what was used until two minutes ago; for housekeeping';
+
+-- Not without the lock: minutes that advance_usage_sums() completes meanwhile would stay, as if all before them had been
+-- added up.
+CREATE FUNCTION mana_ai.remake_usage_sums()
+RETURNS void LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+    RAISE EXCEPTION 'mana_ai.remake_usage_sums() must be called in a READ COMMITTED transaction'
+      USING ERRCODE = 'invalid_transaction_state',
+            DETAIL = 'It would not see what others have committed since the transaction began.';
+  END IF;
+  PERFORM mana_ai.lock_budgets();
+  DELETE FROM mana_ai.usage_sums;
+END $$;
+COMMENT ON FUNCTION mana_ai.remake_usage_sums() IS
+  'throws the sums of what all users have used away; housekeeping makes them anew from mana_ai.token_usage';
 
 CREATE FUNCTION mana_ai.follow_usage()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -2212,7 +2238,7 @@ CREATE TRIGGER mana_ai_drop_replicated BEFORE INSERT OR UPDATE OR DELETE ON mana
 ALTER TABLE mana_ai.usage_sums ENABLE REPLICA TRIGGER mana_ai_drop_replicated;
 REVOKE ALL ON mana_ai.usage_sums FROM PUBLIC;
 REVOKE ALL ON FUNCTION mana_ai.usage_sums_end(), mana_ai.usage_of_all(timestamptz, boolean), mana_ai.advance_usage_sums(int),
-  mana_ai.try_lock_budgets(),
+  mana_ai.lock_budgets(), mana_ai.try_lock_budgets(), mana_ai.remake_usage_sums(),
   mana_ai.follow_usage(), mana_ai.add_to_usage_sums(timestamptz, text, bigint, numeric), mana_ai.follow_new_usage(),
   mana_ai.follow_replicated_usage() FROM PUBLIC;
 

@@ -33,6 +33,7 @@ sub sums_hold
 }
 sub has_caught_up { local $Test::Builder::Level = $Test::Builder::Level + 1;
     return wait_for($node, 'the worker has added up everything but the last minutes', 60, "SELECT mana_ai.usage_sums_end() >= now() - interval '5 minutes' FROM mana_ai.usage_sums_end()", 't') }
+sub end_sleep { return value($node, q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}) }
 # Replies of the day, evenly; each third has no price.
 sub replies
 {
@@ -77,15 +78,33 @@ is(value($node, q{SELECT sum(u.tokens) FROM mana_ai.usage_of_all(now() - interva
     value($node, q{SELECT sum(tokens_used) FROM mana_ai.token_usage WHERE ts > now() - interval '40 hours'}), 'what is older than the sums is read from the ledger');
 
 # Nothing is added up while somebody else may be charging.
-my $charging = background($node, q{BEGIN; SELECT mana_ai.try_lock_budgets(); SELECT pg_sleep(3); COMMIT});
+my $charging = background($node, q{BEGIN; SELECT mana_ai.lock_budgets(); SELECT pg_sleep(600)});
 wait_for($node, 'a transaction has the lock of budgets', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);
 value($node, q{DELETE FROM mana_ai.usage_sums});
-is(value($node, q{SELECT mana_ai.advance_usage_sums(100000)}), 'f', 'the sums do not advance meanwhile');
+is(value($node, q{SELECT coalesce(mana_ai.advance_usage_sums(100000)::text, 'busy')}), 'busy', 'the sums do not advance meanwhile');
 is(value($node, q{SELECT count(*) FROM mana_ai.usage_sums}), 0, 'not by the worker either');
 sums_hold('looks read the ledger');
+end_sleep();
 $charging->finish(20);
 has_caught_up();
 sums_hold('the next housekeeping adds everything up anew');
+
+# Sums are thrown away while minutes are being completed: these do not stay as if all before them had been added up.
+my $holder = background($node, q{SELECT pg_advisory_lock(72); SELECT pg_sleep(600)});
+wait_for($node, 'a session has a lock', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 1);
+my $completing = background($node, q{BEGIN; SELECT mana_ai.lock_budgets(); DELETE FROM mana_ai.usage_sums WHERE minute > now() - interval '1 hour'; SELECT mana_ai.advance_usage_sums(100000); SELECT pg_advisory_xact_lock(72); COMMIT});
+wait_for($node, 'the last hour is completed, and not committed', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT pg_advisory_xact_lock%'}, 1);
+my $remaking = background($node, q{SELECT mana_ai.remake_usage_sums()});
+wait_for($node, 'who throws the sums away waits', 20, q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'SELECT mana_ai.remake%'}, 1);
+end_sleep();
+$holder->finish(20);
+is(($completing->finish(20))[0], 0, 'the hour is committed');
+is(($remaking->finish(20))[0], 0, 'then everything is thrown away');
+sums_hold('no minute is missing');
+has_caught_up();
+sums_hold('all are added up anew');
+fails_like($node, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT mana_ai.$_", qr/25000: .* must be called in a READ COMMITTED transaction/, "$_ has to see what others commit")
+  for 'advance_usage_sums(100000)', 'remake_usage_sums()';
 
 # An operator's transaction that ends long after its rows' minute was added up, and one that does not end well.
 my $late = background($node, q{BEGIN; INSERT INTO mana_ai.token_usage (user_id, mission_id, tokens_used, ts) VALUES ('user-4', 'm', 777, now() - interval '1 hour'); UPDATE mana_ai.token_usage SET tokens_used = tokens_used + 1 WHERE user_id = 'user-1'; SELECT pg_sleep(3); COMMIT});

@@ -68,14 +68,27 @@ NewUsage read_usage(const TriggerData* trigger) {
 
 }  // namespace
 
-bool advance_usage_sums() {
+std::optional<bool> advance_usage_sums() {
     static pg::Statement advance("SELECT mana_ai.advance_usage_sums($1::int)");
-    return advance.execute({kMaxReplies}).rows.front().number(0) != 0;
+    const auto rows = advance.execute({kMaxReplies}).rows;
+    const pg::Row& row = rows.front();
+    if (row.is_null(0))
+        return std::nullopt;
+    return row.number(0) != 0;
 }
 
 }  // namespace mana_ai
 
 extern "C" {
+
+PG_FUNCTION_INFO_V1(mana_ai_lock_budgets);
+PGDLLEXPORT Datum mana_ai_lock_budgets(PG_FUNCTION_ARGS) {
+    (void)fcinfo;
+    return mana_ai::pg::entry_point([] {
+        mana_ai::lock_budgets();
+        return PointerGetDatum(nullptr);
+    });
+}
 
 PG_FUNCTION_INFO_V1(mana_ai_try_lock_budgets);
 PGDLLEXPORT Datum mana_ai_try_lock_budgets(PG_FUNCTION_ARGS) {

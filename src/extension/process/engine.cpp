@@ -383,9 +383,10 @@ void Engine::add_up_usage(bool full_pass) {
         // After an error the next full pass goes on.
         more_to_add_up_ = false;
         pg::Transaction transaction("mana_ai: adding up what was used");
-        goes_on = advance_usage_sums();
+        const std::optional<bool> more = advance_usage_sums();
         transaction.commit();
-        more_to_add_up_ = goes_on;
+        goes_on = more.value_or(false);
+        more_to_add_up_ = more.value_or(true);  // else the next tick tries again
     }
 }
 
