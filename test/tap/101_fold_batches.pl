@@ -154,7 +154,7 @@ wait_until('marks fail as well', 60, sub { log_since($node, $position) =~ /could
 like(value($node, 'SELECT folding FROM mana_ai.status()'), qr/, since .*; SQLSTATE XX001 at block \d+ of (public\.)?sync_changes$/, 'status() says so');
 failpoints("$slow, repair.before_commit=error:55P03");
 wait_for($node, 'the records are marked', 60, "SELECT count(*) BETWEEN 1 AND 200 FROM mana_ai.dirty_records WHERE reason = 'error during the fold'", 't');
-wait_for($node, 'and the fold goes on', 60, "SELECT folding !~ 'SQLSTATE' FROM mana_ai.status()", 't');
+wait_for($node, 'and the fold goes on', 60, "SELECT coalesce(folding, '') !~ 'SQLSTATE' FROM mana_ai.status()", 't');
 failpoints(undef);
 wait_for($node, 'the fold ends', 120, $left, 0);
 wait_for($node, 'nothing waits', 120, 'SELECT dirty_records FROM mana_ai.status()', 0);
