@@ -11,6 +11,7 @@
 #include "mana_ai/extension/sync/sorted_log.hpp"
 #include "mana_ai/extension/sync/sync_table.hpp"
 #include "mana_ai/pg/failpoint.hpp"
+#include "mana_ai/pg/function_call.hpp"
 #include "mana_ai/pg/guard.hpp"
 #include "mana_ai/pg/log.hpp"
 #include "mana_ai/pg/metrics.hpp"
@@ -22,7 +23,6 @@
 #include "mana_ai/pg/wake.hpp"
 
 extern "C" {
-#include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
@@ -30,7 +30,6 @@ extern "C" {
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lockdefs.h"
@@ -157,13 +156,7 @@ FoldCounts fold_history(Oid log, OpenLeaves& leaves, Snapshot snapshot, Basis ba
         if (basis == Basis::Nothing)
             sorted.add_held_records(snapshot);
         sorted.sort();
-        fold.begin();
-        SortedRow row;
-        while (sorted.next(row)) {
-            CHECK_FOR_INTERRUPTS();
-            fold.add(row);
-        }
-        fold.end();
+        fold.add_all(sorted);
         sorted.end();
         PopActiveSnapshot();
     });
@@ -454,15 +447,11 @@ PGDLLEXPORT Datum mana_ai_refresh_snapshots(PG_FUNCTION_ARGS) {
         const bool rebuild = PG_NARGS() > 0 && PG_GETARG_BOOL(0);
         const FoldCounts counts = refresh_snapshots(rebuild ? Basis::Nothing : Basis::Held);
         return pg::guarded([&] {
-            TupleDesc descriptor = nullptr;
-            if (get_call_result_type(fcinfo, nullptr, &descriptor) != TYPEFUNC_COMPOSITE)
-                elog(ERROR, "return type must be a row type");
-            descriptor = BlessTupleDesc(descriptor);
             Datum values[3] = {Int32GetDatum(static_cast<int32>(counts.new_snapshots)),
                                Int32GetDatum(static_cast<int32>(counts.updated_snapshots)),
                                Int64GetDatum(counts.rows_applied)};
             bool nulls[3] = {};
-            return HeapTupleGetDatum(heap_form_tuple(descriptor, values, nulls));
+            return pg::row_result(fcinfo, values, nulls);
         });
     });
 }

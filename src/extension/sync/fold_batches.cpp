@@ -294,13 +294,7 @@ std::optional<BlockNumber> fold_part(Oid log, const Place& place, BatchKind kind
         HistoryFold fold(
             log, in_use,
             {.rows = FoldedRows::Some, .patience_ms = kPatienceMs, .only_mark = only_mark}, counts);
-        fold.begin();
-        SortedRow row;
-        while (sorted.next(row)) {
-            CHECK_FOR_INTERRUPTS();
-            fold.add(row);
-        }
-        fold.end();
+        fold.add_all(sorted);
         sorted.end();
         PopActiveSnapshot();
         UnregisterSnapshot(snapshot);

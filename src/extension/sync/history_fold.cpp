@@ -24,6 +24,16 @@ void note_progress(const FoldCounts& counts) {
 
 }  // namespace
 
+void HistoryFold::add_all(SortedLog& sorted) {
+    begin();
+    SortedRow row;
+    while (sorted.next(row)) {
+        CHECK_FOR_INTERRUPTS();
+        add(row);
+    }
+    end();
+}
+
 void HistoryFold::begin() {
     open_store(store_, log_);
     record_context_ =

@@ -31,11 +31,13 @@ class HistoryFold {
     HistoryFold(Oid log, LeavesInUse& in_use, FoldRules rules, FoldCounts& counts)
         : log_(log), in_use_(in_use), rules_(rules), counts_(counts) {}
 
+    // All rows, which have been sorted.
+    void add_all(SortedLog& sorted);
+
+ private:
     void begin();
     void add(const SortedRow& row);
     void end();
-
- private:
     bool is_of_group(const SortedRow& row);
     void store_group();
     void keep_group();
